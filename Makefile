@@ -1,0 +1,59 @@
+# `make` alone lists the targets. `demo` and `test` need nothing but python3 (3.11 or newer, with venv) and make;
+# a C++20 compiler makes everything faster.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+# More arguments for pytest: make test PYTEST_ARGS="-n 2 -k refresh"
+PYTEST_ARGS ?=
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+.PHONY: setup
+setup: ## everything a developer needs, in .venv
+	@scripts/setup.sh dev
+
+.PHONY: demo
+demo: ## five sites on this machine: store a file, lose two sites, catch a liar, get the file back
+	@scripts/setup.sh run
+	@$(BIN)/shosoin demo
+
+# First the layers that call kernels, on the reference kernels; then everything, on the best kernels this machine has.
+.PHONY: test
+test: setup ## the whole suite, twice for what the kernels carry
+	SHOSOIN_KERNELS=reference $(PYTEST) -q -m "not processes and not slow" tests/kernels tests/vault
+	$(PYTEST) $(PYTEST_ARGS)
+
+.PHONY: check
+check: setup ## formatting, lint, types, layers, docs
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python scripts/check_docs.py
+
+.PHONY: format
+format: setup ## format the code, and mend what lint can mend
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: bench
+bench: setup ## all of bench/, or ONLY=name: JSON lines on stdout, a table on stderr
+	@$(BIN)/python bench/run.py $(ONLY)
+
+.PHONY: sanitize
+sanitize: setup ## the kernel tests on a build with address and undefined-behaviour sanitizers
+	scripts/sanitize.sh
+
+.PHONY: lock
+lock: ## new versions into requirements/, with hashes
+	scripts/lock.sh
+
+.PHONY: clean
+clean: ## remove what was built, .venv included
+	rm -rf .venv .venv.lock build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find src tests bench scripts -name __pycache__ -prune -exec rm -rf {} +

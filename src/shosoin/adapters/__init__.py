@@ -1,0 +1,1 @@
+"""The outside world behind the ports: clock, entropy, files, databases, TLS, HTTP."""

@@ -1,0 +1,331 @@
+"""Opening a vault from an owner's configuration file, with real files, sockets and clocks behind the ports.
+
+``owner.toml``::
+
+    [owner]     id, site, certificate, key, signing_key, state
+    [kme]       id, url, server_name, ca
+    [nodes]     ca
+    [defaults]  scheme, class
+    [[site]]    name, node, url, server_name, domain, vendor     (order = share index)
+
+Paths are absolute or relative to the file.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import AsyncIterator, Iterator, MutableMapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from shosoin.adapters.clock import SystemClock
+from shosoin.adapters.entropy import SystemEntropy
+from shosoin.adapters.kme_client import KmeClient
+from shosoin.adapters.node_link import HttpsNodeLink, NodeSession
+from shosoin.adapters.runtime import AsyncioRuntime
+from shosoin.base import OwnerId, Rejected, SaeId, SiteId
+from shosoin.base.ports import Event, EventSink
+from shosoin.vault import Scheme, Vault, VaultContext, VaultSite
+from shosoin.vault.assurance import SiteDomains
+from shosoin.vault.values import OwnerSigner
+
+__all__ = [
+    "FileMemo",
+    "FileSource",
+    "FileTarget",
+    "OwnerConfig",
+    "StreamSource",
+    "StreamTarget",
+    "load_owner_config",
+    "open_vault",
+]
+
+
+class BadOwnerConfig(Rejected):
+    """An owner's configuration that cannot be used."""
+
+    code = "adapters.bad_owner_config"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerSite:
+    """One ``[[site]]``."""
+
+    name: SiteId
+    node: SaeId
+    url: str
+    server_name: str
+    domain: str
+    vendor: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerConfig:
+    """An owner's configuration, checked."""
+
+    owner: OwnerId
+    home: SiteId
+    certificate: Path
+    key: Path
+    signing_key: Path
+    state: Path
+    kme_id: str
+    kme_url: str
+    kme_server_name: str
+    kme_ca: Path
+    node_ca: Path
+    scheme: Scheme
+    class_: str
+    sites: tuple[OwnerSite, ...]
+
+
+def load_owner_config(path: Path) -> OwnerConfig:
+    """Read an owner's configuration.
+
+    Raises:
+        BadOwnerConfig: missing file, not TOML, or a missing or unusable field, named.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadOwnerConfig(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadOwnerConfig(f"{path} is not TOML: {error}") from None
+
+    def field(table: str, name: str, default: str | None = None) -> str:
+        value = raw.get(table, {}).get(name, default)
+        if not isinstance(value, str):
+            raise BadOwnerConfig(f"{path}: [{table}] {name} is missing or not text")
+        return value
+
+    def file(table: str, name: str) -> Path:
+        return path.parent / field(table, name)
+
+    sites = tuple(_site(path, entry) for entry in raw.get("site", []))
+    home = SiteId(field("owner", "site"))
+    if home not in {site.name for site in sites} or len({site.name for site in sites}) != len(sites):
+        raise BadOwnerConfig(f"{path}: the sites must be distinct and include the home site {home}")
+    return OwnerConfig(
+        owner=OwnerId(field("owner", "id")),
+        home=home,
+        certificate=file("owner", "certificate"),
+        key=file("owner", "key"),
+        signing_key=file("owner", "signing_key"),
+        state=file("owner", "state"),
+        kme_id=field("kme", "id"),
+        kme_url=field("kme", "url"),
+        kme_server_name=field("kme", "server_name"),
+        kme_ca=file("kme", "ca"),
+        node_ca=file("nodes", "ca"),
+        scheme=Scheme.parse(field("defaults", "scheme", "3-of-5")),
+        class_=field("defaults", "class", "its"),
+        sites=sites,
+    )
+
+
+def _site(path: Path, entry: Any) -> OwnerSite:
+    if not isinstance(entry, dict):
+        raise BadOwnerConfig(f"{path}: [[site]] must be tables")
+    missing = [
+        name for name in ("name", "node", "url", "server_name", "domain") if not isinstance(entry.get(name), str)
+    ]
+    if missing:
+        raise BadOwnerConfig(f"{path}: a [[site]] lacks {', '.join(missing)}")
+    return OwnerSite(
+        SiteId(entry["name"]),
+        SaeId(entry["node"]),
+        entry["url"],
+        entry["server_name"],
+        entry["domain"],
+        str(entry.get("vendor", "")),
+    )
+
+
+class FileMemo(MutableMapping[str, bytes]):
+    """Small values kept in a directory that only the owner reads (decoded index parts)."""
+
+    _KEPT_MAX = 256
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def _path(self, key: str) -> Path:
+        return self._directory / key
+
+    def __getitem__(self, key: str) -> bytes:
+        try:
+            return self._path(key).read_bytes()
+        except FileNotFoundError:
+            raise KeyError(key) from None
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self._path(key).exists()
+
+    def __setitem__(self, key: str, value: bytes) -> None:
+        temporary = self._path(f".{key}.{os.getpid()}")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(value)
+        temporary.replace(self._path(key))
+        self._trim()
+
+    def _trim(self) -> None:
+        """Keep the newest values only: parts are folded away, and what is missing is fetched again."""
+        names = sorted(self, key=lambda name: self._path(name).stat().st_mtime)
+        for name in names[: -self._KEPT_MAX]:
+            self._path(name).unlink(missing_ok=True)
+
+    def __delitem__(self, key: str) -> None:
+        self._path(key).unlink()
+
+    def __iter__(self) -> Iterator[str]:
+        return (path.name for path in self._directory.iterdir() if not path.name.startswith("."))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class _Discard:
+    """Where events go when nobody listens."""
+
+    def emit(self, event: Event) -> None:
+        """Drop it."""
+
+
+@asynccontextmanager
+async def open_vault(config: OwnerConfig, *, sink: EventSink | None = None) -> AsyncIterator[Vault]:
+    """Open the vault of an owner; connections are made on first use and closed at the end."""
+    try:
+        seed = config.signing_key.read_bytes()
+    except OSError as error:
+        raise BadOwnerConfig(f"cannot read the signing key {config.signing_key}: {error.strerror}") from None
+    async with AsyncExitStack() as stack:
+        keys = await stack.enter_async_context(
+            KmeClient(
+                url=config.kme_url,
+                kme_id=config.kme_id,
+                server_name=config.kme_server_name,
+                certificate=config.certificate,
+                key=config.key,
+                ca=config.kme_ca,
+            )
+        )
+        session = await stack.enter_async_context(NodeSession(config.certificate, config.key, config.node_ca))
+        sites = tuple(
+            VaultSite(
+                site.name,
+                site.node,
+                HttpsNodeLink(session, site.name, site.node, site.url, site.server_name),
+                SiteDomains(site.domain, site.vendor),
+            )
+            for site in config.sites
+        )
+        yield Vault(
+            VaultContext(
+                owner=config.owner,
+                home=config.home,
+                sites=sites,
+                default_scheme=config.scheme,
+                keys=keys,
+                entropy=SystemEntropy(),
+                clock=SystemClock(),
+                runtime=AsyncioRuntime(),
+                sink=sink or _Discard(),
+                signer=OwnerSigner(seed),
+                memo=FileMemo(config.state / "index"),
+            )
+        )
+
+
+class FileSource:
+    """A file as the source of a put; its size at the start is what it must give."""
+
+    def __init__(self, path: Path, runtime: AsyncioRuntime | None = None) -> None:
+        self._runtime = runtime or AsyncioRuntime()
+        try:
+            self._file: BinaryIO = path.open("rb", buffering=0)
+            if not path.is_file():
+                raise Rejected(f"{path} is not a regular file", code="vault.unreadable")
+        except OSError as error:
+            raise Rejected(f"cannot read {path}: {error.strerror}", code="vault.unreadable") from None
+        self.size_hint: int | None = os.fstat(self._file.fileno()).st_size
+
+    async def read(self, size_bytes: int) -> bytes:
+        """Return the next bytes."""
+        try:
+            return await self._runtime.in_thread(self._file.read, size_bytes)
+        except OSError as error:
+            raise Rejected(f"reading failed: {error.strerror}", code="vault.unreadable") from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class StreamSource:
+    """A stream of unknown length (standard input)."""
+
+    size_hint: int | None = None
+
+    def __init__(self, stream: BinaryIO, runtime: AsyncioRuntime | None = None) -> None:
+        self._stream = stream
+        self._runtime = runtime or AsyncioRuntime()
+
+    async def read(self, size_bytes: int) -> bytes:
+        """Return the next bytes."""
+        return await self._runtime.in_thread(self._stream.read, size_bytes)
+
+
+class StreamTarget:
+    """A binary stream as the target of a get."""
+
+    def __init__(self, stream: BinaryIO, runtime: AsyncioRuntime | None = None) -> None:
+        self._stream = stream
+        self._runtime = runtime or AsyncioRuntime()
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Write the next bytes."""
+        await self._runtime.in_thread(_write_all, self._stream, data)
+
+
+def _write_all(stream: BinaryIO, data: bytes | bytearray | memoryview) -> None:
+    view = memoryview(data)
+    while view:
+        written = stream.write(view)
+        view = view[written:]
+
+
+class FileTarget:
+    """A file as the target of a get: written beside its name and renamed when complete, or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            self._file: BinaryIO = self._partial.open("xb", buffering=0)
+        except OSError as error:
+            raise Rejected(f"cannot write {path}: {error.strerror}", code="vault.unwritable") from None
+        self._target = StreamTarget(self._file)
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Write the next bytes."""
+        try:
+            await self._target.write(data)
+        except OSError as error:
+            raise Rejected(f"cannot write {self._path}: {error.strerror}", code="vault.unwritable") from None
+
+    def commit(self) -> None:
+        """Make the file complete and visible."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._partial.replace(self._path)
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        self._file.close()
+        self._partial.unlink(missing_ok=True)

@@ -1,0 +1,219 @@
+"""A share node's durable store: records in SQLite, small shares as rows beside them, large shares as files.
+
+>>> store = ShareStore.open(Path("/var/lib/shosoin/node"), clock=clock)           # doctest: +SKIP
+>>> await store.write(key, 0, share)                                              # doctest: +SKIP
+>>> locator = await store.finish(key, len(share))                                 # doctest: +SKIP
+>>> await store.transact(lambda step: step.put_share(row_with(locator)))          # doctest: +SKIP
+
+The order of events makes every crash harmless: bytes are flushed, then named, then their name is flushed, and only
+then can a record mention them; a record's flush is what an acknowledgement means. ``docs/specs/share-node.md`` has the
+table of what each crash leaves behind. One thing is free: the bytes of a small share travel with the record that
+claims them, in the same commit, so ``finish`` costs no I/O for them (bytes without a record are garbage after a crash
+in any case).
+
+Security: shares lie as they came; protect the volume. Local checksums find bit rot, not attackers (``vault`` finds
+those). Erasing overwrites once and is best effort.
+Not here: more than one volume, compression (shares do not compress).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import TypeVar
+
+from shosoin.adapters.share_store_erasing import Eraser
+from shosoin.adapters.share_store_files import Disk, StoreDirectory
+from shosoin.adapters.share_store_reading import Reader
+from shosoin.adapters.share_store_records import Finished, Records, connect, content_of
+from shosoin.adapters.share_store_recovery import Recovery, check_in, recover
+from shosoin.adapters.share_store_scrubbing import Place, ScrubReport, scrub, scrub_place, write_down
+from shosoin.adapters.share_store_staging import Staging, StoreLimits
+from shosoin.adapters.share_store_uploads import Uploads
+from shosoin.adapters.share_store_workers import Workers
+from shosoin.adapters.share_store_writer import GroupWriter
+from shosoin.base import Rejected
+from shosoin.base.ports import Clock
+from shosoin.vault.ports import Buffer, ShareKey, ShareRow, SiteTransaction
+
+__all__ = ["ScrubReport", "ShareStore", "StoreLimits"]
+
+T = TypeVar("T")
+_COUNTER_BITS = 36
+_ORPHANS_PER_CALL = 1000
+
+
+class ShareStore:
+    """``SiteStore`` over one directory. All methods belong to one event loop; a store is open in one process."""
+
+    def __init__(self, directory: StoreDirectory, clock: Clock, limits: StoreLimits, records_existed: bool) -> None:
+        self._directory = directory
+        self._clock = clock
+        self._limits = limits
+        self._connection = connect(directory.records, writer=True)
+        try:
+            generation = check_in(self._connection, directory, records_existed)
+            self.recovered: Recovery = recover(self._connection, directory)
+        except BaseException:
+            self._connection.close()
+            raise
+        ids = count((generation << _COUNTER_BITS) + 1)
+        self._finished: dict[int, Finished] = {}
+        self._writer = GroupWriter(self._connection, self._records)
+        self._reader = Reader(directory)
+        self._workers = Workers(limits.threads)
+        self._eraser = Eraser(directory, self._writer)
+        self._uploads = Uploads(
+            directory,
+            Staging(limits, lambda: next(ids)),
+            self._finished,
+            clock=clock,
+            writer=self._writer,
+            workers=self._workers,
+            erase_soon=self._eraser.wake,
+        )
+        self._scrub_place: Place | None = None
+
+    @classmethod
+    def open(
+        cls, path: Path, *, clock: Clock, limits: StoreLimits | None = None, disk: Disk | None = None
+    ) -> ShareStore:
+        """Open or create a store and recover from whatever happened before. Blocks; call it before serving.
+
+        Raises:
+            StoreLocked: another process has it open.
+            RecordsLost: the records are missing or older than the directory.
+            Rejected: the records have an unknown format.
+        """
+        directory = StoreDirectory(path, disk or Disk())
+        directory.prepare()
+        try:
+            return cls(directory, clock, limits or StoreLimits(), directory.records_existed)
+        except BaseException:
+            directory.release()
+            raise
+
+    async def close(self) -> None:
+        """Finish what is queued and let go of the directory; staged bytes are dropped at the next start."""
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._workers.close()
+        self._uploads.close()
+        self._eraser.close()
+        self._writer.close()
+        self._reader.close()
+        self._connection.close()
+        self._directory.release()
+
+    async def transact(self, step: Callable[[SiteTransaction], T]) -> T:
+        """Run ``step`` atomically; when this returns its effects survive a crash.
+
+        Raises:
+            DiskFull: nothing of the step is kept.
+            StorageFailed: the disk failed; writes are refused until the store is opened again.
+        """
+        return await self._writer.run(step)
+
+    def _records(self) -> Records:
+        return Records(
+            self._connection,
+            self._finished,
+            claimed=self._claim,
+            file_path=self._file_path,
+            erase_soon=self._eraser.wake,
+        )
+
+    def _claim(self, content_id: int) -> None:
+        self._uploads.claim(content_id)
+
+    def _file_path(self, content_id: int) -> str:
+        return self._directory.relative(self._directory.share_path(content_id))
+
+    async def write(self, key: ShareKey, offset: int, data: Buffer) -> None:
+        """Put bytes into the staging area of a share (created on first use); not durable yet.
+
+        Raises:
+            StagingFull: too much is staged by this owner or by all; ``retry_after_s`` says when to try again.
+            DiskFull: no room; what was staged of this share is dropped.
+            Rejected: an impossible range, or too many gaps.
+        """
+        await self._uploads.write(key, offset, data)
+
+    async def finish(self, key: ShareKey, size_bytes: int) -> str:
+        """Make the staged bytes durable and return their locator.
+
+        Raises:
+            StageIncomplete: not exactly ``[0, size_bytes)`` was written; what was written stays staged.
+            DiskFull: no room; the staged bytes are dropped.
+            StorageFailed: the disk failed; the staged bytes are dropped.
+        """
+        return await self._uploads.finish(key, size_bytes)
+
+    async def discard(self, key: ShareKey) -> None:
+        """Forget a staging area, and finished bytes that no record claimed; no error if there is none."""
+        self._uploads.discard(key)
+
+    async def read(self, row: ShareRow, offset: int, length: int) -> bytes:
+        """Return bytes of a share.
+
+        Raises:
+            ShareDamaged: the local checksum of a touched chunk fails, or the bytes are gone.
+            Rejected: the range is not inside the share.
+        """
+        content_id, in_file = content_of(row.locator)
+        if offset < 0 or length < 0 or offset + length > row.size_bytes:
+            raise Rejected(
+                f"bytes {offset} to {offset + length} of a share of {row.size_bytes}", code="vault.bad_range"
+            )
+        finished = self._finished.get(content_id)
+        if not length:
+            return b""
+        return await self._workers.run(lambda: self._reader.read(content_id, in_file, finished, offset, length))
+
+    async def scrub(self, bytes_max: int) -> ScrubReport:
+        """Check shares at rest, about ``bytes_max`` bytes of them; goes on where the last call stopped.
+
+        The place is kept in the records, so that restarts do not starve the end of a large store.
+        """
+        place = self._scrub_place
+        if place is None:
+            place = await self._writer.run(scrub_place)
+        found = await self._workers.run(partial(scrub, self._reader, place, bytes_max))
+        await self._writer.run(lambda step: write_down(step, found))
+        self._scrub_place = found.place
+        return found.report()
+
+    async def damaged(self, limit: int = 1000) -> list[ShareKey]:
+        """Return shares that are known to be damaged: they wait for repair."""
+        return await self._workers.run(lambda: self._reader.damaged(limit))
+
+    async def collect_orphans(self) -> list[ShareKey]:
+        """Drop staging areas that nobody touches and records that stayed ``STAGED`` too long; returns the latter.
+
+        ``PINNED`` and ``COMMITTED`` shares are never collected.
+        """
+        self._uploads.expire()
+        before_s = self._clock.wall_s() - self._limits.orphan_age_s
+
+        def collect(step: Records) -> list[ShareKey]:
+            keys = step.staged_before(before_s, _ORPHANS_PER_CALL)
+            for key in keys:
+                step.delete_share(key)
+            return keys
+
+        return await self._writer.run(collect)
+
+    async def compact_log(self) -> None:
+        """Write the log of the records back and truncate it: deleted rows leave the log."""
+        await self._writer.run(
+            lambda step: step.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone(), outside=True
+        )
+
+    @property
+    def failed(self) -> str | None:
+        """Why writes are refused since the disk failed; ``None`` while all is well."""
+        return self._writer.failed

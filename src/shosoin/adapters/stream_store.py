@@ -1,0 +1,269 @@
+"""Durable store of one pair's key streams: an SQLite journal and one encrypted file per block.
+
+``<directory>/journal.sqlite`` holds small records, each sealed with AES-256-GCM; block files hold key bits under
+AES-256-CTR with a random nonce per block, and an 8-byte keyed check for every 32-byte granule, so that rot is found
+before a wrong key is served and a consumed granule can be overwritten without touching its neighbours.
+A commit is durable when it returns: blocks are written, synced and renamed and their directory synced, then the
+journal commits (WAL, ``synchronous=FULL``), then consumed bytes are overwritten. After any failure the store refuses
+further work: what is on disk is then no longer known.
+
+Security: encryption at rest is computational; it guards stolen disks, not promise 1. Overwriting is best effort on
+flash and copy-on-write file systems.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import sqlite3
+import struct
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from shosoin.base import Rejected
+from shosoin.keys.errors import StreamRefused
+from shosoin.keys.key_id import GRANULE_BYTES
+from shosoin.keys.store import Batch, WipeRange
+
+__all__ = ["FileStreamStore", "read_or_make_storage_key"]
+
+_MAGIC = b"SHOSBLK1"
+_HEADER = struct.Struct(">8sII16s")
+_CHECK_BYTES = 8
+_NAME = re.compile(r"(?:in|out)-[0-9]{12}")
+_SCHEMA = "CREATE TABLE IF NOT EXISTS record (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
+
+
+def read_or_make_storage_key(path: Path) -> bytes:
+    """Return the 32-byte storage key in ``path``, made if absent.
+
+    Raises:
+        Rejected: if the file has another length.
+    """
+    if not path.exists():
+        _write_durably(path, os.urandom(32))
+    key = path.read_bytes()
+    if len(key) != 32:
+        raise Rejected(f"storage key {path} has {len(key)} bytes, expected 32", code="store.bad_key")
+    return key
+
+
+class FileStreamStore:
+    """``StreamStore`` in a directory of its own, held exclusively.
+
+    Raises:
+        StreamRefused: if another process holds the directory, the journal is damaged, or blocks lie there without one.
+    """
+
+    def __init__(self, directory: Path, storage_key: bytes) -> None:
+        self._directory = directory
+        self._failed = False
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = _lock(directory / "lock")
+        self._seal = AESGCM(_derive(storage_key, b"record"))
+        self._block_key = _derive(storage_key, b"block")
+        self._check_key = _derive(storage_key, b"check")
+        self._blocks = directory / "blocks"
+        self._blocks.mkdir(mode=0o700, exist_ok=True)
+        self._sizes: dict[str, int] = {}
+        journal = directory / "journal.sqlite"
+        if not journal.exists() and any(self._blocks.iterdir()):
+            self._lock.close()
+            raise StreamRefused(f"{journal} is missing beside stored blocks")
+        self._database = self._open(journal)
+
+    def load(self) -> dict[str, bytes]:
+        """Return all records; remove blocks that no record names."""
+        try:
+            rows = self._database.execute("SELECT name, value FROM record").fetchall()
+            records = {name: self._unseal(name, value) for name, value in rows}
+        except (sqlite3.Error, InvalidTag, ValueError) as err:
+            raise StreamRefused(f"the journal in {self._directory} is damaged") from err
+        found = {path.name for path in self._blocks.iterdir()}
+        named = {name.removeprefix("block/") for name in records if name.startswith("block/")}
+        if not records and found:
+            raise StreamRefused(f"the journal in {self._directory} is empty beside {len(found)} stored blocks")
+        for orphan in found - named:
+            self._destroy(self._blocks / orphan)
+        return records
+
+    def commit(self, batch: Batch) -> None:
+        """Make the batch durable."""
+        if self._failed:
+            raise StreamRefused(f"an earlier write to {self._directory} failed")
+        try:
+            for name, content in batch.blocks.items():
+                self._write_block(name, content)
+            if batch.blocks:
+                _sync_directory(self._blocks)
+            self._write_records(batch)
+            for wipe in batch.wipes:
+                self._wipe(wipe)
+            for name in batch.drops:
+                self._destroy(self._path(name))
+        except (OSError, sqlite3.Error) as err:
+            self._failed = True
+            raise StreamRefused(f"writing to {self._directory} failed: {err}") from err
+
+    def read_block(self, name: str) -> tuple[bytearray, Sequence[int]]:
+        """Return a block's bytes and the granules whose check fails (zeroed); no bytes if the file is beyond use."""
+        try:
+            raw = self._path(name).read_bytes()
+            magic, granules, _, nonce = _HEADER.unpack_from(raw)
+        except (OSError, struct.error):
+            return bytearray(), (0,)
+        size = granules * GRANULE_BYTES
+        if magic != _MAGIC or len(raw) != _HEADER.size + size + granules * _CHECK_BYTES:
+            return bytearray(), (0,)
+        cipher, stored = raw[_HEADER.size : _HEADER.size + size], raw[_HEADER.size + size :]
+        expected = self._checks(nonce, cipher)
+        differs = np.frombuffer(stored, np.uint64) != np.frombuffer(expected, np.uint64)
+        damaged = np.flatnonzero(differs)
+        plain = bytearray(_ctr(self._block_key, nonce, cipher))
+        for granule in damaged:
+            plain[granule * GRANULE_BYTES : (granule + 1) * GRANULE_BYTES] = bytes(GRANULE_BYTES)
+        return plain, [int(granule) for granule in damaged]
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        self._database.close()
+        self._lock.close()
+
+    # Journal
+
+    def _open(self, journal: Path) -> sqlite3.Connection:
+        try:
+            database = sqlite3.connect(journal, isolation_level=None, check_same_thread=False)
+            journal.chmod(0o600)
+            for statement in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA secure_delete=ON", _SCHEMA):
+                database.execute(statement)
+            damage = database.execute("PRAGMA integrity_check(1)").fetchone()
+        except sqlite3.Error as err:
+            raise StreamRefused(f"the journal {journal} is damaged: {err}") from err
+        if damage != ("ok",):
+            raise StreamRefused(f"the journal {journal} is damaged: {damage[0]}")
+        return database
+
+    def _write_records(self, batch: Batch) -> None:
+        puts = [(name, self._sealed(name, value)) for name, value in batch.records.items() if value is not None]
+        deletes = [(name,) for name, value in batch.records.items() if value is None]
+        if not puts and not deletes:
+            return
+        self._database.execute("BEGIN IMMEDIATE")
+        self._database.executemany("INSERT OR REPLACE INTO record VALUES (?, ?)", puts)
+        self._database.executemany("DELETE FROM record WHERE name = ?", deletes)
+        self._database.execute("COMMIT")
+
+    def _sealed(self, name: str, value: bytes) -> bytes:
+        nonce = os.urandom(12)
+        return nonce + self._seal.encrypt(nonce, value, name.encode())
+
+    def _unseal(self, name: str, value: bytes) -> bytes:
+        return self._seal.decrypt(value[:12], value[12:], name.encode())
+
+    # Blocks
+
+    def _path(self, name: str) -> Path:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"not a block name: {name!r}")
+        return self._blocks / name
+
+    def _write_block(self, name: str, content: bytes) -> None:
+        nonce = os.urandom(16)
+        cipher = _ctr(self._block_key, nonce, content)
+        granules = len(content) // GRANULE_BYTES
+        header = _HEADER.pack(_MAGIC, granules, 0, nonce)
+        _write_file(self._path(name), (header, cipher, self._checks(nonce, cipher)))
+
+    def _checks(self, nonce: bytes, cipher: bytes) -> bytes:
+        """Return 8 bytes for each granule: a CBC-MAC over (nonce and position, the granule's two halves).
+
+        All inputs have the same three AES blocks, for which CBC-MAC is a pseudorandom function.
+        """
+        granules = len(cipher) // GRANULE_BYTES
+        halves = np.frombuffer(cipher, np.uint64).reshape(granules, 2, 2)
+        place = np.empty((granules, 2), np.uint64)
+        base = np.frombuffer(blake2b(nonce, digest_size=16, key=self._check_key).digest(), np.uint64)
+        place[:, 0] = base[0]
+        place[:, 1] = base[1] ^ np.arange(granules, dtype=np.uint64)
+        state = self._aes(place)
+        state = self._aes(state ^ halves[:, 0])
+        state = self._aes(state ^ halves[:, 1])
+        return state[:, 0].tobytes()
+
+    def _aes(self, words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        # ECB is the bare block cipher here, the building block of the MAC; nothing is encrypted with it.
+        encryptor = Cipher(algorithms.AES(self._check_key), modes.ECB()).encryptor()  # noqa: S305
+        return np.frombuffer(encryptor.update(words.tobytes()), np.uint64).reshape(words.shape)
+
+    def _wipe(self, wipe: WipeRange) -> None:
+        path = self._path(wipe.block)
+        size = path.stat().st_size
+        granules = (size - _HEADER.size) // (GRANULE_BYTES + _CHECK_BYTES)
+        checks = _HEADER.size + granules * GRANULE_BYTES
+        with path.open("r+b", buffering=0) as file:
+            file.seek(_HEADER.size + wipe.first * GRANULE_BYTES)
+            file.write(bytes(wipe.count * GRANULE_BYTES))
+            file.seek(checks + wipe.first * _CHECK_BYTES)
+            file.write(bytes(wipe.count * _CHECK_BYTES))
+            os.fdatasync(file.fileno())
+
+    def _destroy(self, path: Path) -> None:
+        """Overwrite and remove a file; a file that is already gone is fine."""
+        try:
+            with path.open("r+b", buffering=0) as file:
+                file.write(bytes(path.stat().st_size))
+                os.fdatasync(file.fileno())
+            path.unlink()
+        except FileNotFoundError:
+            return
+
+
+def _derive(key: bytes, purpose: bytes) -> bytes:
+    return blake2b(key=key, digest_size=32, person=b"shosoin " + purpose).digest()
+
+
+def _ctr(key: bytes, nonce: bytes, content: bytes) -> bytes:
+    return Cipher(algorithms.AES(key), modes.CTR(nonce)).encryptor().update(content)
+
+
+def _lock(path: Path) -> Any:
+    file = path.open("w")
+    path.chmod(0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as err:
+        file.close()
+        raise StreamRefused(f"{path.parent} is in use by another process") from err
+    return file
+
+
+def _write_file(path: Path, parts: Iterable[bytes]) -> None:
+    part = path.with_name(path.name + ".part")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
+        file.write(b"".join(parts))
+        os.fsync(file.fileno())
+    part.rename(path)
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    _write_file(path, (content,))
+    _sync_directory(path.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

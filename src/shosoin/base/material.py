@@ -1,0 +1,73 @@
+"""Secret bytes that do not slip out by accident.
+
+``KeyMaterial`` hides its content from ``repr``, logs and pickles, compares in constant time, hands the bytes out
+once, and overwrites its own copy afterwards. What it cannot do: erase copies that Python, a library or the operating
+system made; a caller that keeps the result of ``take`` keeps the secret.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import NoReturn
+
+__all__ = ["KeyMaterial"]
+
+
+class KeyMaterial:
+    """Key bits that may be taken once.
+
+    Raises:
+        RuntimeError: on a second ``take`` (a programmer's mistake: a key bit is used at most once).
+    """
+
+    __slots__ = ("_bytes", "_size_bytes", "_taken")
+
+    def __init__(self, content: bytes | bytearray | memoryview) -> None:
+        self._bytes = bytearray(content)
+        self._size_bytes = len(self._bytes)
+        self._taken = False
+
+    def take(self) -> bytes:
+        """Return the bytes and forget them.
+
+        Security: this object's copy is zeroed; the returned ``bytes`` cannot be, so keep it in the narrowest scope.
+        """
+        if self._taken:
+            raise RuntimeError("key material was already taken")
+        content = bytes(self._bytes)
+        self.wipe()
+        return content
+
+    def wipe(self) -> None:
+        """Overwrite the content; the material counts as taken from here on."""
+        self._bytes[:] = bytes(len(self._bytes))
+        self._taken = True
+
+    @property
+    def size_bytes(self) -> int:
+        """Length in bytes, known also after ``take``."""
+        return self._size_bytes
+
+    def __len__(self) -> int:
+        return self._size_bytes
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, KeyMaterial):
+            return NotImplemented
+        if self._taken or other._taken:
+            raise RuntimeError("key material was already taken")
+        return hmac.compare_digest(self._bytes, other._bytes)
+
+    __hash__ = None  # type: ignore[assignment]  # a hash of a secret is a test for guesses
+
+    def __repr__(self) -> str:
+        return f"KeyMaterial({self._size_bytes} bytes, redacted)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("key material is never pickled")
+
+    def __copy__(self) -> NoReturn:
+        raise TypeError("key material is never copied")
+
+    def __deepcopy__(self, memo: object) -> NoReturn:
+        raise TypeError("key material is never copied")

@@ -1,0 +1,56 @@
+"""The Japanese catalogue; what it lacks is said in English."""
+
+# ruff: noqa: RUF001  # full-width punctuation is how Japanese is written
+
+from __future__ import annotations
+
+__all__ = ["JAPANESE"]
+
+JAPANESE: dict[str, str] = {
+    "demo.starting": "{directory} で {count} 個のプロセスを起動します。",
+    "demo.serving": "{seconds} ですべてのプロセスが応答しました。プロセス間の鍵リンクは模擬です。",
+    "demo.plan": "クラス {class_} の保存は各リンクで鍵 {needed} ビットを使います。最少在庫 {stock} ビット（{wait}）。",
+    "demo.plan_short": "クラス {class_} には各リンクで {needed} ビットの鍵が一つ必要です。",
+    "demo.wait_none": "待ち時間なし",
+    "demo.wait": "待ち時間 {wait}",
+    "demo.wait_unknown": "待ち時間は不明",
+    "demo.waiting": "鍵が生成されるまで {seconds} 待ちます。",
+    "demo.class": "転送クラス: {class_}。",
+    "demo.class_fell_back": "クラス its の鍵が足りないため、方針「its、なければ qkd」により {class_} を使います。",
+    "demo.stored": "{name}（{size}）を {seconds} で保存しました。{sites} 拠点中 {durable_at} 拠点で永続化済みです。",
+    "demo.lost": "予告なく停止させた拠点: {sites}。",
+    "demo.fetched": "{sites} から {seconds} で取り出しました: {verdict}。",
+    "demo.identical": "全バイトを比較し、一致",
+    "demo.different": "保存した内容と不一致",
+    "demo.returned": "再起動した拠点: {sites}。",
+    "demo.altered": "{site} のディスク上のシェアを検査値ごと書き換えました（{offset} バイト目）。この拠点は偽ります。",
+    "demo.alarm": "警報: {site} が誤った応答をしました（{kind}）。",
+    "report.heading": "結果",
+    "report.site": "拠点",
+    "report.domain": "運営者",
+    "report.outcome": "状態",
+    "report.bits": "使用鍵ビット",
+    "report.home": "所有者の本拠",
+    "report.ok": "正常",
+    "report.lost": "停止後に復帰",
+    "report.lied": "偽りを検出",
+    "report.identical": "ファイルは、{lost} を失ったときも、{liar} が偽ったときも、元と一致しました。",
+    "report.identical_none_lost": "ファイルは、{liar} が偽ったときも、元と一致しました。",
+    "report.times": "所要時間: 起動 {up}、保存 {put}、拠点喪失時の取り出し {get}、偽りがあるときの取り出し {past}。",
+    "report.kept": "テストベッドは {directory} に残しました（停止済み）。",
+    "label.heading": "誰が結託すればこのオブジェクトを開けるか、その根拠",
+    "label.collusion": "少なくとも {number} 者の結託が必要です。例: {names}。",
+    "label.nobody": "どの組でも開けません",
+    "label.home": "所有者の本拠 {site} は内容を見ています。そこで使った鍵が消去されるまでは信頼が前提です。",
+    "label.scheme": "シェア {n} 個中 {k} 個で復元でき、{k_less} 個では何も分かりません。保持拠点: {durable_at}。",
+    "label.class_its": "クラス its: シェアはワンタイムパッドで送られたか、鍵列そのものです。",
+    "label.class_qkd": "クラス qkd: シェアは、ML-KEM と混合した新しい QKD 鍵による AES-256-GCM で送られました。",
+    "label.class_pqc": "クラス pqc: シェアは QKD 鍵を使わず、耐量子ハイブリッド暗号で送られました。",
+    "label.everlasting": "永続的: 計算量的仮定に頼る段階はなく、乱数はすべて物理的です。",
+    "label.not_everlasting": "永続的ではありません。理由:",
+    "label.randomness": "乱数源: {sources}。",
+    "label.epsilon": "鍵リンクの失敗確率の合計は {epsilon} です。",
+    "label.epsilon_unknown": "鍵リンクは失敗確率を申告していません。",
+    "label.unproven": "最新性は未証明です。応答した拠点が少なく、より新しい版がないとは言い切れません。",
+    "label.simulated": "模擬: 鍵リンクはこの計算機上のモデルであり、何も保護しません。",
+}

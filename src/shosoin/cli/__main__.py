@@ -1,0 +1,5 @@
+"""Makes ``python -m shosoin.cli`` the same as ``shosoin``."""
+
+from shosoin.cli import main
+
+main()

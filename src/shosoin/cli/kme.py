@@ -1,0 +1,27 @@
+"""``shosoin kme``: run a key management entity."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Run a key management entity.", rich_markup_mode=None)
+
+
+@app.callback()
+def group() -> None:
+    """Run a key management entity (ETSI GS QKD 014)."""
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Option("--config", metavar="FILE", help="Its config.toml.", exists=True)],
+) -> None:
+    """Run a KME until it is told to stop (SIGTERM or Ctrl-C)."""
+    from shosoin.services.kme import run as run_service
+
+    run_service(config)

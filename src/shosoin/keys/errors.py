@@ -1,0 +1,109 @@
+"""How the key layer fails."""
+
+from __future__ import annotations
+
+from shosoin.base import Denied, PeerFault, Rejected, ShosoinError, Unavailable
+
+__all__ = [
+    "NOT_FOUND_MESSAGE",
+    "CallerUnknown",
+    "KeyDamaged",
+    "KeyNotFound",
+    "KeyOfAnotherSae",
+    "KeyStreamDry",
+    "KeysError",
+    "LeaseNeeded",
+    "PairProtocolError",
+    "QuotaExceeded",
+    "RequestInvalid",
+    "StreamNotReady",
+    "StreamRefused",
+]
+
+NOT_FOUND_MESSAGE = "one or more keys specified are not found on KME"
+"""Fixed by ETSI GS QKD 014 V1.1.1, clause 6.3."""
+
+
+class KeysError(ShosoinError):
+    """A failure of the key layer."""
+
+    code = "keys.error"
+
+
+class KeyStreamDry(KeysError, Unavailable):
+    """Too few ready bits for the whole request; nothing was consumed."""
+
+    code = "keys.stream_dry"
+    hint = "ask for less, or wait until the link has produced more"
+
+
+class StreamNotReady(KeysError, Unavailable):
+    """The two ends have not agreed on the stream since this process started, or there is no stream at all."""
+
+    code = "keys.stream_not_ready"
+    hint = "the stream opens once both KMEs run and reach each other"
+
+
+class StreamRefused(KeysError, Unavailable):
+    """The stored state of a pair is damaged or does not belong to this pair; the stream does not start."""
+
+    code = "keys.stream_refused"
+    hint = "install a new pair secret at both ends and remove the pair's state directory at both ends"
+
+
+class LeaseNeeded(KeysError, Unavailable):
+    """Stock is there, but the peer has not yet recorded that it may be handed out; ask again after a lease."""
+
+    code = "keys.lease_needed"
+
+    def __init__(self, peer: str, granules: int) -> None:
+        super().__init__(f"{granules * 32} bytes of the stream to {peer} wait for the peer's acknowledgement")
+        self.peer = peer
+        self.granules = granules
+
+
+class KeyDamaged(KeysError, Unavailable):
+    """Stored key bytes failed their check; they are burned."""
+
+    code = "keys.damaged"
+    hint = "draw another key"
+
+
+class KeyNotFound(KeysError, Rejected):
+    """A key_ID names no key that this caller can still fetch."""
+
+    code = "keys.not_found"
+
+    def __init__(self) -> None:
+        super().__init__(NOT_FOUND_MESSAGE)
+
+
+class RequestInvalid(KeysError, Rejected):
+    """A parameter is outside what the KME serves."""
+
+    code = "keys.request_invalid"
+
+
+class KeyOfAnotherSae(KeysError, Denied):
+    """The key_ID is genuine but was drawn for another SAE."""
+
+    code = "keys.of_another_sae"
+
+
+class CallerUnknown(KeysError, Denied):
+    """The caller's certificate names no SAE of this KME."""
+
+    code = "keys.caller_unknown"
+
+
+class QuotaExceeded(KeysError, Unavailable):
+    """The caller used up its share for now."""
+
+    code = "keys.quota_exceeded"
+    hint = "spread requests over time"
+
+
+class PairProtocolError(KeysError, PeerFault):
+    """The peer KME sent what the pair protocol does not allow."""
+
+    code = "keys.pair_protocol"

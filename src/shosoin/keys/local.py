@@ -1,0 +1,82 @@
+"""Keys between two SAEs of one KME: no link is crossed, so they come from the KME's own generator.
+
+Delivered keys await the slave in memory; a restart loses, that is burns, what was not fetched. Same rules as for
+streams: each key once, to the SAE it was drawn for. The container says ``local-generator``.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from shosoin.base import Entropy, SaeId
+from shosoin.base.ports import Clock
+from shosoin.keys.errors import KeyNotFound, KeyOfAnotherSae, KeyStreamDry
+from shosoin.keys.key_id import KeyAddress, KeyIdCodec
+
+__all__ = ["LocalKeys"]
+
+
+@dataclass(slots=True)
+class _Waiting:
+    master: SaeId
+    slave: SaeId
+    since_s: float
+    bits: bytearray = field(repr=False)
+
+
+class LocalKeys:
+    """Keys drawn and not yet fetched, bounded in bytes and age."""
+
+    def __init__(self, entropy: Entropy, clock: Clock, *, capacity_bytes: int, expiry_s: float) -> None:
+        self._entropy, self._clock = entropy, clock
+        self._capacity_bytes, self._expiry_s = capacity_bytes, expiry_s
+        self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
+        self._held_bytes = 0
+        self._serial = 0
+        self._ids = KeyIdCodec(entropy.random_bytes(64))
+
+    @property
+    def room_bytes(self) -> int:
+        """How many more bytes may be drawn."""
+        return self._capacity_bytes - self._held_bytes
+
+    def draw(self, master: SaeId, slave: SaeId, number: int, length_bytes: int) -> list[tuple[str, bytearray]]:
+        """Make keys for ``slave``.
+
+        Raises:
+            KeyStreamDry: if too many keys await fetching.
+        """
+        self._expire()
+        if number * length_bytes > self.room_bytes:
+            raise KeyStreamDry(f"{self._held_bytes} bytes of local keys await fetching", retry_after_s=1.0)
+        return [self._draw_one(master, slave, length_bytes) for _ in range(number)]
+
+    def fetch(self, slave: SaeId, master: SaeId, key_ids: Sequence[str]) -> list[bytearray]:
+        """Return the keys, all or none, and forget them."""
+        waiting = [self._waiting.get(key_id.lower()) for key_id in key_ids]
+        if any(entry is not None and entry.slave != slave for entry in waiting):
+            raise KeyOfAnotherSae("a key was drawn for another SAE")
+        if any(entry is None or entry.master != master for entry in waiting) or len(set(key_ids)) < len(key_ids):
+            raise KeyNotFound
+        return [self._remove(key_id.lower()).bits for key_id in key_ids]
+
+    def _draw_one(self, master: SaeId, slave: SaeId, length_bytes: int) -> tuple[str, bytearray]:
+        key_id = self._ids.encode(KeyAddress(self._serial, length_bytes), master, slave)
+        self._serial += 1
+        bits = self._entropy.random_bytes(length_bytes)
+        self._waiting[key_id] = _Waiting(master, slave, self._clock.now_s(), bytearray(bits))
+        self._held_bytes += length_bytes
+        return key_id, bytearray(bits)
+
+    def _remove(self, key_id: str) -> _Waiting:
+        entry = self._waiting.pop(key_id)
+        self._held_bytes -= len(entry.bits)
+        return entry
+
+    def _expire(self) -> None:
+        oldest_s = self._clock.now_s() - self._expiry_s
+        while self._waiting and next(iter(self._waiting.values())).since_s < oldest_s:
+            bits = self._remove(next(iter(self._waiting))).bits
+            bits[:] = bytes(len(bits))

@@ -1,0 +1,276 @@
+"""Messages between the two KMEs of a pair, as values and as JSON.
+
+They travel over a mutually authenticated channel, but nothing about one-time use rests on that: forged or replayed
+messages can only burn bits. Block comparison has its own one-time MACs. ``docs/specs/key-streams.md`` is the
+specification; this module is its wire format.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from typing import Any, ClassVar
+
+from shosoin.keys.errors import PairProtocolError
+
+__all__ = [
+    "MESSAGE_BYTES_MAX",
+    "Announce",
+    "BlockState",
+    "BlockView",
+    "Burn",
+    "Closed",
+    "Closing",
+    "Confirmed",
+    "Hello",
+    "Lease",
+    "Leased",
+    "Message",
+    "Ready",
+    "ReceiverView",
+    "Refused",
+    "SenderView",
+    "Stored",
+    "Welcome",
+    "decode_message",
+    "encode_message",
+]
+
+MESSAGE_BYTES_MAX = 4 << 20
+INTEGER_MAX = (1 << 63) - 1
+
+
+class BlockState(StrEnum):
+    """How far a block has come; the first three at the sending end, the last two at the receiving end."""
+
+    PENDING = "pending"
+    VERIFIED = "verified"
+    CONFIRMED = "confirmed"
+    STORED = "stored"
+    READY = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class BlockView:
+    """What one end says about a block in the handshake."""
+
+    index: int
+    start: int
+    granules: int
+    state: BlockState
+    entries: tuple[int, ...] = ()
+    """Verification entries a pending block has reserved."""
+
+
+@dataclass(frozen=True, slots=True)
+class SenderView:
+    """What the sending end of a stream knows."""
+
+    next_index: int
+    next_start: int
+    lease: int
+    blocks: tuple[BlockView, ...]
+    unused_entries: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverView:
+    """What the receiving end of a stream knows."""
+
+    next_index: int
+    next_start: int
+    lease: int
+    blocks: tuple[BlockView, ...]
+    unused_entries: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Opens a handshake."""
+
+    type: ClassVar[str] = "hello"
+    kme: str
+    generation: int
+    incarnation: str
+    fresh: bool
+    """No handshake of this process run has completed yet."""
+    nonce: str
+    resume: str
+    """Token of a clean shutdown that the peer recorded, or empty."""
+    seen_generation: int
+    seen_incarnation: str
+    """Highest generation of the receiver of this message that the speaker has on record."""
+    seen_resume: str
+    outgoing: SenderView
+    incoming: ReceiverView
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """Both hellos were seen and the plan they lead to is durable here."""
+
+    type: ClassVar[str] = "welcome"
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Sender: a block of the link was stored here under this address."""
+
+    type: ClassVar[str] = "announce"
+    session: str
+    number: int
+    """Number of the block on the link."""
+    index: int
+    start: int
+    granules: int
+    entries: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Receiver: stored durably; tag over the whole block."""
+
+    type: ClassVar[str] = "stored"
+    session: str
+    index: int
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Sender: the tag was right, the block may be served."""
+
+    type: ClassVar[str] = "ready"
+    session: str
+    index: int
+    keep: bool
+    """Whether the block's reserved bytes join the verification pool."""
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """Receiver: durably ready."""
+
+    type: ClassVar[str] = "confirmed"
+    session: str
+    index: int
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Receiver: the block cannot be used (bits lost, or a check failed)."""
+
+    type: ClassVar[str] = "refused"
+    session: str
+    index: int
+    unused: tuple[int, ...]
+    """Entries of the block that the receiver has not used and keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Burn:
+    """Sender: forget the block; these of its entries are back in the pool."""
+
+    type: ClassVar[str] = "burn"
+    session: str
+    index: int
+    returned: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Sender: record that everything below this granule may have been handed out."""
+
+    type: ClassVar[str] = "lease"
+    session: str
+    upto: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """Receiver: recorded durably."""
+
+    type: ClassVar[str] = "leased"
+    session: str
+    upto: int
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """Either end stops cleanly; the peer records the token and lets it resume once with it."""
+
+    type: ClassVar[str] = "closing"
+    session: str
+    resume: str
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The token is on record."""
+
+    type: ClassVar[str] = "closed"
+    session: str
+    resume: str
+
+
+Message = (
+    Hello | Welcome | Announce | Stored | Ready | Confirmed | Refused | Burn | Lease | Leased | Closing | Closed
+)
+_TYPES: dict[str, type[Message]] = {
+    kind.type: kind
+    for kind in (
+        Hello, Welcome, Announce, Stored, Ready, Confirmed, Refused, Burn, Lease, Leased, Closing, Closed
+    )
+}  # fmt: skip
+
+
+def encode_message(message: Message) -> bytes:
+    """Return the message as UTF-8 JSON."""
+    return json.dumps({"type": message.type, **asdict(message)}, separators=(",", ":")).encode()
+
+
+def decode_message(raw: bytes) -> Message:
+    """Parse a message.
+
+    Raises:
+        PairProtocolError: if it is not exactly a message of this protocol.
+    """
+    if len(raw) > MESSAGE_BYTES_MAX:
+        raise PairProtocolError(f"message of {len(raw)} bytes, expected at most {MESSAGE_BYTES_MAX}")
+    try:
+        loaded = json.loads(raw)
+        kind = _TYPES[loaded.pop("type")]
+        message: Message = _build(kind, loaded)
+        return message
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
+        raise PairProtocolError("message does not parse") from err
+
+
+def _build(kind: type[Any], loaded: Mapping[str, Any]) -> Any:
+    declared = {item.name: item.type for item in fields(kind)}
+    if set(declared) != set(loaded):
+        raise ValueError("wrong members")
+    return kind(**{name: _value(str(declared[name]), loaded[name]) for name in declared})
+
+
+def _value(declared: str, value: Any) -> Any:
+    if declared == "int" and type(value) is int and abs(value) <= INTEGER_MAX:
+        return value
+    if declared == "bool" and type(value) is bool:
+        return value
+    if declared == "str" and type(value) is str and len(value) <= 128:
+        return value
+    if declared == "tuple[int, ...]" and type(value) is list:
+        return tuple(_value("int", item) for item in value)
+    if declared == "tuple[BlockView, ...]" and type(value) is list:
+        return tuple(_build(BlockView, item) for item in value)
+    if declared == "BlockState":
+        return BlockState(value)
+    if declared in {"SenderView", "ReceiverView"}:
+        return _build(SenderView if declared == "SenderView" else ReceiverView, value)
+    raise ValueError("wrong type")

@@ -1,0 +1,303 @@
+"""One KME's side of a pair: the handshake, and the two streams that run between the pair's KMEs.
+
+The class is pure: messages and events go in, generators of effects come out (``shosoin.keys.store``). The driver must
+carry out the steps of one pair one after the other; ``allocate``, ``read`` and ``fetch`` may be called in between.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+from shosoin.base import Entropy
+from shosoin.base.ports import Event
+from shosoin.keys.blocks import dump_record, load_record
+from shosoin.keys.cache import BlockCache
+from shosoin.keys.errors import PairProtocolError, StreamNotReady, StreamRefused
+from shosoin.keys.key_id import SECRET_BYTES, KeyIdCodec
+from shosoin.keys.messages import (
+    Announce,
+    Burn,
+    Closed,
+    Closing,
+    Confirmed,
+    Hello,
+    Lease,
+    Leased,
+    Message,
+    Ready,
+    Refused,
+    Stored,
+    Welcome,
+    encode_message,
+)
+from shosoin.keys.pool import VerificationPool
+from shosoin.keys.receiver import ReceivingEnd
+from shosoin.keys.reconcile import StreamPlan, plan_stream, was_restored
+from shosoin.keys.sender import SendingEnd
+from shosoin.keys.store import Batch, Commit, Emit, Send, Steps, StreamStore
+
+__all__ = ["PAIR_SECRET_BYTES", "PairEnd", "PairLimits"]
+
+PAIR_SECRET_BYTES = 1024
+_RECORD = "pair"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PairLimits:
+    """Sizes and ages of one pair."""
+
+    lease_bytes: int = 256 * 1024
+    """How far ahead of demand the sender leases; about as much is burned when either KME restarts."""
+    capacity_bytes: int = 1 << 30
+    """Most bytes the receiver stores."""
+    expiry_s: float = 24 * 3600.0
+    """Age after which handed-out keys that nobody fetched are overwritten."""
+
+
+class PairEnd:
+    """State of a pair at one KME.
+
+    Raises:
+        StreamRefused: if the journal is damaged, or belongs to another pair or pair secret.
+    """
+
+    def __init__(
+        self, own: str, peer: str, secret: bytes, store: StreamStore, entropy: Entropy, limits: PairLimits
+    ) -> None:
+        if len(secret) != PAIR_SECRET_BYTES or own == peer:
+            raise StreamRefused(f"pair secret for {peer} has {len(secret)} bytes, expected {PAIR_SECRET_BYTES}")
+        self.own, self.peer = own, peer
+        self._store, self._entropy = store, entropy
+        self._cache = BlockCache(store)
+        self._incarnation = entropy.random_bytes(16).hex()
+        self._generation = 0
+        self._seen: tuple[int, str] = (0, "")
+        self._resume = self._peer_resume = ""
+        self._fresh = True
+        self._hello: Hello | None = None
+        self._outgoing_plan: StreamPlan
+        self._incoming_plan: StreamPlan
+        self._session = ""
+        self._open = False
+        half = PAIR_SECRET_BYTES // 2
+        parts = {own < peer: secret[:half], own > peer: secret[half:]}
+        self.outgoing_ids = KeyIdCodec(parts[True][:SECRET_BYTES])
+        self.incoming_ids = KeyIdCodec(parts[False][:SECRET_BYTES])
+        first = {out: VerificationPool.from_secret(parts[out][SECRET_BYTES:]) for out in (True, False)}
+        self.outgoing = SendingEnd(peer, self._cache, first[True], lease_bytes=limits.lease_bytes)
+        self.incoming = ReceivingEnd(
+            peer, self._cache, first[False], expiry_s=limits.expiry_s, capacity_bytes=limits.capacity_bytes
+        )
+        self._secret_check = blake2b(secret, digest_size=16, person=b"shosoin pair").hexdigest()
+
+    # Life
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the two ends have agreed, in this run, on what is unused."""
+        return not self._fresh
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether messages can be exchanged right now."""
+        return self._open
+
+    @property
+    def generation(self) -> int:
+        """How many times this end has started."""
+        return self._generation
+
+    def start(self) -> Steps:
+        """Load the journal and make this run's generation durable; must come first."""
+        records = self._store.load()
+        if records:
+            self._restore(records)
+        self._generation += 1
+        yield Commit(self._own_batch(Batch(records={**self.outgoing.records(), **self.incoming.records()})))
+
+    def connected(self) -> Steps:
+        """Open the handshake on a new classical channel."""
+        self._open = False
+        self.incoming.forget_announcements()
+        self._hello = Hello(
+            kme=self.own,
+            generation=self._generation,
+            incarnation=self._incarnation,
+            fresh=self._fresh,
+            nonce=self._entropy.random_bytes(16).hex(),
+            resume=self._resume,
+            seen_generation=self._seen[0],
+            seen_incarnation=self._seen[1],
+            seen_resume=self._peer_resume,
+            outgoing=self.outgoing.view(),
+            incoming=self.incoming.view(),
+        )
+        self._session = ""
+        yield Send(self._hello)
+
+    def disconnected(self) -> None:
+        """Note that the channel is gone; what is leased can still be drawn, what is ready can still be fetched."""
+        self._open = False
+        self._hello = None
+
+    def receive(self, message: Message, now_s: float) -> Steps:
+        """React to a message of the peer."""
+        if isinstance(message, Hello):
+            yield from self._on_hello(message)
+        elif isinstance(message, Welcome):
+            yield from self._on_welcome(message)
+        elif self._open and message.session == self._session:
+            yield from self._dispatch(message, now_s)
+
+    def begin_block(self, number: int, bits: bytes | bytearray) -> Steps:
+        """Take in a block that this end's device sent; it is lost while the stream cannot take it."""
+        if self._open and self.outgoing.can_begin:
+            yield from self.outgoing.begin(number, bits)
+
+    def bits_arrived(self, number: int, bits: bytearray) -> Steps:
+        """Take in a block that this end's device received."""
+        yield from self.incoming.on_bits(number, bits)
+
+    def extend_lease(self, granules: int) -> Steps:
+        """Ask for a higher lease."""
+        if self._open:
+            yield from self.outgoing.extend_lease(granules)
+
+    def tick(self, now_s: float) -> Steps:
+        """Do what time makes due: overwriting, expiry."""
+        batch = self.outgoing.flush()
+        if batch is not None:
+            yield Commit(batch)
+        if self._open:
+            yield from self.incoming.tick(now_s)
+
+    def close(self) -> Steps:
+        """Stop handing out, and leave with the peer a token that vouches for what was fetched here."""
+        was_open, self._fresh = self._open, True
+        if was_open:
+            self._resume = self._entropy.random_bytes(16).hex()
+            yield Commit(self._own_batch(Batch(records=self.incoming.records())))
+            yield Send(Closing(self._session, self._resume))
+
+    def abandon(self) -> None:
+        """Stop serving for good: the store failed, so what is durable is no longer known."""
+        self._open, self._fresh, self._hello = False, True, None
+        self.wipe()
+
+    def wipe(self) -> None:
+        """Forget all plaintext in memory."""
+        self._cache.forget_all()
+        self.incoming.forget_bits()
+
+    def require_open(self) -> None:
+        """Check that keys may be handed out and fetched.
+
+        Raises:
+            StreamNotReady: before the handshake of this run.
+        """
+        if self._fresh:
+            raise StreamNotReady(f"the stream with {self.peer} is not open", retry_after_s=1.0)
+
+    # Handshake
+
+    def _on_hello(self, theirs: Hello) -> Steps:
+        mine, self._hello = self._hello, None
+        if mine is None or theirs.kme != self.peer:
+            raise PairProtocolError(f"hello of {theirs.kme!r} when {self.peer} was expected")
+        if was_restored(theirs, mine) or was_restored(mine, theirs):
+            culprit = self.peer if was_restored(theirs, mine) else self.own
+            yield Emit(Event("keys.restored_copy", "alarm", {"peer": self.peer, "restored": culprit}))
+        self._outgoing_plan = plan_stream(mine, theirs)
+        self._incoming_plan = plan_stream(theirs, mine)
+        batch = _merge(self.outgoing.apply(self._outgoing_plan), self.incoming.apply(self._incoming_plan))
+        # Whoever resumed from a clean shutdown did so for the last time.
+        self._resume = self._peer_resume = ""
+        self._seen = max(self._seen[0], theirs.generation), theirs.incarnation
+        # The higher of both numbers, so that an old copy can catch up and start again.
+        self._generation = max(self._generation, theirs.seen_generation)
+        yield Commit(self._own_batch(batch))
+        self._session = _session_of(mine, theirs)
+        yield Send(Welcome(self._session))
+
+    def _on_welcome(self, message: Welcome) -> Steps:
+        if not self._session or not hmac.compare_digest(message.session.encode(), self._session.encode()):
+            raise PairProtocolError("the two ends saw different hellos")
+        self._open, self._fresh = True, False
+        self.outgoing.session = self.incoming.session = self._session
+        yield Emit(Event("keys.stream_open", "info", {"peer": self.peer, "generation": self._generation}))
+        yield from self.outgoing.resume(self._outgoing_plan)
+        yield from self.incoming.resume(self._incoming_plan)
+
+    def _dispatch(self, message: Any, now_s: float) -> Steps:
+        reactions: dict[type[Any], Callable[[Any], Steps]] = {
+            Announce: lambda m: self.incoming.on_announce(m, now_s),
+            Stored: self.outgoing.on_stored,
+            Ready: self.incoming.on_ready,
+            Confirmed: self.outgoing.on_confirmed,
+            Refused: self.outgoing.on_refused,
+            Burn: self.incoming.on_burn,
+            Lease: self.incoming.on_lease,
+            Leased: self.outgoing.on_leased,
+            Closing: self._on_closing,
+            Closed: _ignore,
+        }
+        yield from reactions[type(message)](message)
+
+    def _on_closing(self, message: Closing) -> Steps:
+        self._peer_resume = message.resume
+        yield Commit(self._own_batch(Batch()))
+        yield Send(Closed(self._session, message.resume))
+
+    # Journal
+
+    def _own_batch(self, batch: Batch) -> Batch:
+        record = {
+            "format": _FORMAT,
+            "own": self.own,
+            "peer": self.peer,
+            "secret_check": self._secret_check,
+            "generation": self._generation,
+            "seen_generation": self._seen[0],
+            "seen_incarnation": self._seen[1],
+            "resume": self._resume,
+            "peer_resume": self._peer_resume,
+        }
+        return _merge(batch, Batch(records={_RECORD: dump_record(record)}))
+
+    def _restore(self, records: dict[str, bytes]) -> None:
+        try:
+            record = load_record(records[_RECORD])
+            expected = (_FORMAT, self.own, self.peer, self._secret_check)
+            found = tuple(record[name] for name in ("format", "own", "peer", "secret_check"))
+            if found != expected:
+                raise StreamRefused(f"the journal for {self.peer} belongs to another pair, format or pair secret")
+            self._generation = record["generation"]
+            self._seen = record["seen_generation"], record["seen_incarnation"]
+            self._resume, self._peer_resume = record["resume"], record["peer_resume"]
+            self.outgoing.restore(records)
+            self.incoming.restore(records)
+        except (KeyError, TypeError, ValueError) as err:
+            raise StreamRefused(f"the journal for {self.peer} is incomplete") from err
+
+
+def _ignore(_: Closed) -> Steps:
+    yield from ()
+
+
+def _session_of(mine: Hello, theirs: Hello) -> str:
+    lower, higher = sorted((encode_message(mine), encode_message(theirs)))
+    return blake2b(lower + higher, digest_size=16, person=b"shosoin session").hexdigest()
+
+
+def _merge(first: Batch, second: Batch) -> Batch:
+    return Batch(
+        records={**first.records, **second.records},
+        blocks={**first.blocks, **second.blocks},
+        wipes=[*first.wipes, *second.wipes],
+        drops=[*first.drops, *second.drops],
+    )

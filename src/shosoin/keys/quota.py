@@ -1,0 +1,40 @@
+"""A bound on how fast one SAE may draw, so that no SAE drains a link that others share."""
+
+from __future__ import annotations
+
+from shosoin.base import SaeId
+from shosoin.base.ports import Clock
+from shosoin.keys.errors import QuotaExceeded
+
+__all__ = ["Quota"]
+
+
+class Quota:
+    """A token bucket of key bits for each SAE; a rate of 0 means no bound."""
+
+    def __init__(self, clock: Clock, *, rate_bps: float, burst_bits: float) -> None:
+        self._clock = clock
+        self._rate_bps, self._burst_bits = rate_bps, burst_bits
+        self._buckets: dict[SaeId, tuple[float, float]] = {}
+
+    def check(self, sae: SaeId, bits: int) -> None:
+        """Check that ``sae`` may draw ``bits`` now.
+
+        Raises:
+            QuotaExceeded: with the time until it may.
+        """
+        missing = bits - self._level(sae)
+        if self._rate_bps > 0 and missing > 0:
+            raise QuotaExceeded(
+                f"{sae} asked for {bits} bits, {missing:.0f} more than it may draw now",
+                retry_after_s=missing / self._rate_bps,
+            )
+
+    def spend(self, sae: SaeId, bits: int) -> None:
+        """Record that ``sae`` drew ``bits``."""
+        if self._rate_bps > 0:
+            self._buckets[sae] = (self._level(sae) - bits, self._clock.now_s())
+
+    def _level(self, sae: SaeId) -> float:
+        level, since = self._buckets.get(sae, (self._burst_bits, self._clock.now_s()))
+        return min(self._burst_bits, level + (self._clock.now_s() - since) * self._rate_bps)

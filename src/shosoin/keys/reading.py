@@ -1,0 +1,95 @@
+"""Reading many keys at once: few contiguous runs, each cut into its keys."""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections.abc import Iterator, Sequence
+
+from shosoin.keys.blocks import Block
+from shosoin.keys.cache import BlockCache
+from shosoin.keys.errors import KeyDamaged
+from shosoin.keys.intervals import IntervalSet
+from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress
+
+__all__ = ["BlockTable", "read_keys"]
+
+
+class BlockTable:
+    """Blocks of one end, found by index or by stream offset."""
+
+    __slots__ = ("_by_index", "_starts")
+
+    def __init__(self) -> None:
+        self._by_index: dict[int, Block] = {}
+        self._starts: list[tuple[int, int]] = []
+
+    def add(self, block: Block) -> None:
+        """Add a block."""
+        self._by_index[block.index] = block
+        insort(self._starts, (block.start, block.index))
+
+    def remove(self, block: Block) -> None:
+        """Take a block out; one that is not there is fine."""
+        if self._by_index.pop(block.index, None) is not None:
+            self._starts.remove((block.start, block.index))
+
+    def get(self, index: int) -> Block | None:
+        """Return a block by its index."""
+        return self._by_index.get(index)
+
+    def at(self, offset: int) -> Block | None:
+        """Return the block that holds a granule of the stream."""
+        place = bisect_right(self._starts, (offset, 1 << 63)) - 1
+        block = self._by_index[self._starts[place][1]] if place >= 0 else None
+        return block if block is not None and offset < block.end else None
+
+    def __contains__(self, index: object) -> bool:
+        return index in self._by_index
+
+    def __len__(self) -> int:
+        return len(self._by_index)
+
+    def __iter__(self) -> Iterator[Block]:
+        """Iterate over the blocks in stream order."""
+        return iter([self._by_index[index] for _, index in self._starts])
+
+
+def read_keys(cache: BlockCache, blocks: BlockTable, addresses: Sequence[KeyAddress]) -> list[bytearray]:
+    """Return the bits of each key; they are gone from memory here, all of them even if one is damaged.
+
+    Raises:
+        KeyDamaged: if any granule fails its check.
+    """
+    runs = IntervalSet()
+    for address in addresses:
+        runs.add(address.offset, address.end)
+    contents = {start: _read_run(cache, blocks, start, end) for start, end in runs}
+    if any(content is None for content in contents.values()):
+        raise KeyDamaged("stored key bytes fail their check")
+    keys = []
+    for address in addresses:
+        start, _ = runs.around(address.offset)
+        low = (address.offset - start) * GRANULE_BYTES
+        keys.append((contents[start] or bytearray())[low : low + address.length_bytes])
+    for content in contents.values():
+        if content is not None:
+            content[:] = bytes(len(content))
+    return keys
+
+
+def _read_run(cache: BlockCache, blocks: BlockTable, start: int, end: int) -> bytearray | None:
+    content, sound = bytearray(), True
+    while start < end:
+        block = blocks.at(start)
+        if block is None:
+            return None
+        count = min(block.end, end) - start
+        try:
+            piece = cache.take(block.name, start - block.start, count)
+        except KeyDamaged:
+            sound = False
+        else:
+            content += piece
+            piece[:] = bytes(len(piece))
+        start += count
+    return content if sound else None

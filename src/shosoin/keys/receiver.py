@@ -1,0 +1,325 @@
+"""The receiving end of a key stream: where slave SAEs fetch the keys that masters drew at the other end.
+
+A block passes *stored* and *ready*; only ready granules below the lease are served, each once. What was fetched is
+kept in memory; it need not reach the disk before the answer does, because a process that does not remember starts
+serving above the lease (see ``shosoin.keys.sender``), unless it stopped cleanly and its peer vouches for that.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+
+from shosoin.base.ports import Event
+from shosoin.keys.blocks import MAC_CONFIRMED, MAC_READY, MAC_STORED, Block, dump_record, load_record, mac_header
+from shosoin.keys.cache import BlockCache
+from shosoin.keys.errors import KeyNotFound
+from shosoin.keys.intervals import IntervalSet
+from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress
+from shosoin.keys.messages import (
+    Announce,
+    BlockState,
+    Burn,
+    Confirmed,
+    Lease,
+    Leased,
+    Ready,
+    ReceiverView,
+    Refused,
+    Stored,
+)
+from shosoin.keys.pool import ENTRIES_PER_BLOCK, RESERVE_BYTES, VerificationPool
+from shosoin.keys.reading import BlockTable, read_keys
+from shosoin.keys.reconcile import Action, StreamPlan
+from shosoin.keys.store import Batch, Commit, Emit, Mac, ReadBlock, Send, Steps, WipeRange
+
+__all__ = ["ReceivingEnd"]
+
+_STREAM_RECORD = "stream/in"
+_POOL_RECORD = "pool/in"
+_WAITING_MAX = 16
+_WAIT_S = 10.0
+
+
+class ReceivingEnd:
+    """State of the stream at the KME where it ends."""
+
+    def __init__(
+        self, peer: str, cache: BlockCache, pool: VerificationPool, *, expiry_s: float, capacity_bytes: int
+    ) -> None:
+        self.peer = peer
+        self.session = ""
+        self._cache = cache
+        self._pool = pool
+        self._expiry_s = expiry_s
+        self._capacity = capacity_bytes // GRANULE_BYTES
+        self._blocks = BlockTable()
+        self._ready = IntervalSet()
+        self._fetched = IntervalSet()
+        self._unwiped: list[tuple[int, int]] = []
+        self._passed_at: dict[int, float] = {}
+        self._next_index = 0
+        self._next_start = 0
+        self._lease = 0
+        self._floor = 0
+        self._bits: dict[int, bytearray] = {}
+        self._announced: dict[int, tuple[Announce, float]] = {}
+
+    # Journal
+
+    def restore(self, records: dict[str, bytes]) -> None:
+        """Take up what the journal holds; serves nothing until a handshake planned the stream."""
+        stream = load_record(records[_STREAM_RECORD])
+        self._next_index, self._next_start = stream["next_index"], stream["next_start"]
+        self._lease, self._floor = stream["lease"], stream["floor"]
+        for start, end in stream["fetched"]:
+            self._fetched.add(start, end)
+        entries = load_record(records[_POOL_RECORD])
+        self._pool = VerificationPool({int(number): bytes.fromhex(key) for number, key in entries.items()})
+        blocks = (Block.load(raw) for name, raw in records.items() if name.startswith("block/in-"))
+        for block in blocks:
+            self._blocks.add(block)
+
+    def records(self) -> dict[str, bytes | None]:
+        """Return the stream's own records as they should be in the journal."""
+        stream = {
+            "next_index": self._next_index,
+            "next_start": self._next_start,
+            "lease": self._lease,
+            "floor": self._floor,
+            "fetched": list(self._fetched),
+        }
+        pool = {str(number): key.hex() for number, key in self._pool.items().items()}
+        return {_STREAM_RECORD: dump_record(stream), _POOL_RECORD: dump_record(pool)}
+
+    # Handshake
+
+    def view(self) -> ReceiverView:
+        """Return what the hello says about this end."""
+        blocks = tuple(block.view() for block in self._blocks)
+        return ReceiverView(self._next_index, self._next_start, self._lease, blocks, tuple(self._pool))
+
+    def apply(self, plan: StreamPlan) -> Batch:
+        """Adopt the agreed plan; the batch must be durable before the stream opens."""
+        self._next_index, self._next_start = plan.next_index, plan.next_start
+        self._lease = plan.lease
+        if plan.restart_receiver:
+            self._floor, self._fetched, self._unwiped = plan.lease, IntervalSet(), []
+        kept = {*plan.blocks, *plan.receiver_only}
+        drops = [b for b in self._blocks if b.index not in kept or b.end <= self._floor]
+        self._pool.retain(plan.entries)
+        self._forget(drops)
+        self._ready = IntervalSet()
+        for block in self._blocks:
+            self._make_ready(block)
+        return self._drop_batch(drops)
+
+    def resume(self, plan: StreamPlan) -> Steps:
+        """Send again what the other end still waits for."""
+        for index, action in plan.blocks.items():
+            block = self._blocks.get(index)
+            if block is not None and action is Action.SEND_STORED:
+                yield from self._send_stored(block)
+            if block is not None and action is Action.SEND_CONFIRMED:
+                yield from self._send_confirmed(block)
+
+    # Blocks
+
+    def forget_bits(self) -> None:
+        """Forget bits that await an announcement: the link has started anew."""
+        for bits in self._bits.values():
+            bits[:] = bytes(len(bits))
+        self._bits.clear()
+
+    def forget_announcements(self) -> None:
+        """Forget announcements that await bits: the handshake about to start does not mention them."""
+        self._announced.clear()
+
+    def on_bits(self, number: int, bits: bytearray) -> Steps:
+        """Take a block that this end's device delivered; it counts once the sender has announced it."""
+        self._bits[number] = bits
+        while len(self._bits) > _WAITING_MAX:
+            oldest = self._bits.pop(next(iter(self._bits)))
+            oldest[:] = bytes(len(oldest))
+        waiting = self._announced.pop(number, None)
+        if waiting is not None:
+            yield from self._store(waiting[0])
+
+    def on_announce(self, message: Announce, now_s: float) -> Steps:
+        """Learn where in the stream a block lies that the sender has stored; store it too once its bits are here."""
+        if message.index < self._next_index:
+            return
+        if message.number in self._bits:
+            yield from self._store(message)
+        elif len(self._announced) < _WAITING_MAX:
+            self._announced[message.number] = (message, now_s)
+        else:
+            yield self._refusal(message)
+
+    def _store(self, message: Announce) -> Steps:
+        bits = self._bits.pop(message.number)
+        fits = len(bits) == RESERVE_BYTES + message.granules * GRANULE_BYTES and message.start >= self._next_start
+        entries_right = len(set(message.entries)) == ENTRIES_PER_BLOCK and self._pool.has(message.entries)
+        if not fits or not entries_right or message.index < self._next_index or not self._has_room(message.granules):
+            yield self._refusal(message)
+            return
+        block = Block("in", message.index, message.start, message.granules, BlockState.STORED)
+        block.reserve = bytes(bits[:RESERVE_BYTES])
+        block.entries = self._pool.take(message.entries)
+        payload = bytes(bits[RESERVE_BYTES:])
+        bits[:] = bytes(len(bits))
+        self._next_index, self._next_start = block.index + 1, block.end
+        self._blocks.add(block)
+        records = {**self.records(), block.record_name: block.dump()}
+        yield Commit(Batch(records=records, blocks={block.name: payload}))
+        yield from self._send_stored(block)
+
+    def on_ready(self, message: Ready) -> Steps:
+        """Mark a block ready that the sender has compared, then say so."""
+        block = self._blocks.get(message.index)
+        if block is None or block.state is not BlockState.STORED:
+            return
+        block.keep = message.keep
+        expected = yield Mac(block.entry(1), (mac_header(MAC_READY, block),))
+        if not hmac.compare_digest(expected.hex().encode(), message.tag.encode()):
+            fields = {"peer": self.peer, "stream": "in", "block": block.index}
+            yield Emit(Event("keys.forged_ready", "alarm", fields))
+            self._forget([block])
+            yield Commit(self._drop_batch([block]))
+            yield Send(Refused(self.session, block.index, ()))
+            return
+        if block.keep:
+            self._pool.put_reserve(block.index, block.reserve)
+        block.state, block.reserve = BlockState.READY, b""
+        yield Commit(Batch(records={**self.records(), block.record_name: block.dump()}))
+        self._make_ready(block)
+        yield from self._send_confirmed(block)
+
+    def on_burn(self, message: Burn) -> Steps:
+        """Forget a block that the sender gave up."""
+        block = self._blocks.get(message.index)
+        if block is None:
+            return
+        self._pool.put({number: block.entries[number] for number in message.returned if number in block.entries})
+        self._forget([block])
+        yield Commit(self._drop_batch([block]))
+
+    def on_lease(self, message: Lease) -> Steps:
+        """Record durably that everything below the bound may have been handed out."""
+        if message.upto > self._lease:
+            self._lease = message.upto
+            yield Commit(Batch(records=self.records()))
+        yield Send(Leased(self.session, message.upto))
+
+    def _send_stored(self, block: Block) -> Steps:
+        content, damaged = yield ReadBlock(block.name)
+        if damaged:
+            yield Emit(Event("keys.damaged", "alarm", {"peer": self.peer, "stream": "in", "block": block.index}))
+            self._forget([block])
+            yield Commit(self._drop_batch([block]))
+            yield Send(Refused(self.session, block.index, ()))
+            return
+        tag = yield Mac(block.entry(0), (mac_header(MAC_STORED, block), block.reserve, content))
+        content[:] = bytes(len(content))
+        yield Send(Stored(self.session, block.index, tag.hex()))
+
+    def _send_confirmed(self, block: Block) -> Steps:
+        tag = yield Mac(block.entry(2), (mac_header(MAC_CONFIRMED, block),))
+        yield Send(Confirmed(self.session, block.index, tag.hex()))
+
+    def _refusal(self, message: Announce) -> Send:
+        unused = tuple(number for number in message.entries if self._pool.has((number,)))
+        return Send(Refused(self.session, message.index, unused))
+
+    def _has_room(self, granules: int) -> bool:
+        return sum(block.granules for block in self._blocks) + granules <= self._capacity
+
+    def _make_ready(self, block: Block) -> None:
+        if block.state is BlockState.READY:
+            self._ready.add(block.start, block.end)
+
+    def _forget(self, blocks: Sequence[Block]) -> None:
+        for block in blocks:
+            self._blocks.remove(block)
+            self._passed_at.pop(block.index, None)
+            self._ready.remove(block.start, block.end)
+            self._fetched.remove(block.start, block.end)
+            self._cache.forget(block.name)
+
+    def _drop_batch(self, blocks: Sequence[Block]) -> Batch:
+        records = {**self.records(), **{block.record_name: None for block in blocks}}
+        return Batch(records=records, drops=[block.name for block in blocks])
+
+    # Keys
+
+    @property
+    def near(self) -> int:
+        """An offset close to every key still in use, for widening addresses."""
+        return self._lease
+
+    def fetch(self, addresses: Sequence[KeyAddress]) -> list[bytearray]:
+        """Return the bits of keys, all or none; none can be fetched again.
+
+        Raises:
+            KeyNotFound: if any key was fetched before, expired, was burned or was never handed out.
+            KeyDamaged: if stored bytes fail their check; all keys of the request are burned.
+        """
+        taken = IntervalSet()
+        for address in addresses:
+            if taken.overlaps(address.offset, address.end):
+                raise KeyNotFound
+            taken.add(address.offset, address.end)
+        if not all(self._servable(start, end) for start, end in taken):
+            raise KeyNotFound
+        for start, end in taken:
+            self._fetched.add(start, end)
+            self._unwiped.append((start, end))
+        return read_keys(self._cache, self._blocks, addresses)
+
+    def _servable(self, low: int, high: int) -> bool:
+        inside = self._floor <= low and high <= self._lease and self._ready.covers(low, high)
+        return inside and not self._fetched.overlaps(low, high)
+
+    def tick(self, now_s: float) -> Steps:
+        """Refuse announcements whose bits never came, and overwrite what is fetched or too old."""
+        for number, (message, since) in list(self._announced.items()):
+            if now_s - since > _WAIT_S:
+                del self._announced[number]
+                yield self._refusal(message)
+        batch = self._flush(now_s)
+        if batch is not None:
+            yield Commit(batch)
+
+    def _flush(self, now_s: float) -> Batch | None:
+        drops = self._finished(now_s)
+        unwiped, self._unwiped = self._unwiped, []
+        gone = {block.index for block in drops}
+        wipes = [
+            WipeRange(block.name, max(start, block.start) - block.start, min(end, block.end) - max(start, block.start))
+            for start, end in unwiped
+            for block in self._blocks
+            if block.index not in gone and start < block.end and end > block.start
+        ]
+        self._forget(drops)
+        if drops:
+            batch = self._drop_batch(drops)
+            return Batch(records=batch.records, wipes=wipes, drops=batch.drops)
+        return Batch(wipes=wipes) if wipes else None
+
+    def _finished(self, now_s: float) -> list[Block]:
+        """Return blocks that nobody can or will fetch from any more; oldest ones also when room runs out."""
+        excess = sum(block.granules for block in self._blocks) - self._capacity * 3 // 4
+        finished = []
+        for block in self._blocks:
+            if block.state is not BlockState.READY or block.end > self._lease:
+                continue
+            passed = self._passed_at.setdefault(block.index, now_s)
+            old = now_s - passed > self._expiry_s
+            if old or excess > 0 or self._fetched.covers(block.start, block.end):
+                finished.append(block)
+                excess -= block.granules
+        return finished
+
+    def held_granules(self) -> int:
+        """Return how many granules are stored here and not yet fetched."""
+        return sum(block.granules for block in self._blocks) - self._fetched.size()

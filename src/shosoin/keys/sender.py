@@ -1,0 +1,310 @@
+"""The sending end of a key stream: where blocks enter and master SAEs draw keys.
+
+A block passes *pending* (stored here), *verified* (the receiver's tag over the whole block was right) and *confirmed*
+(the receiver has durably marked it ready); only confirmed granules are handed out. They are handed out in ascending
+order, below a *lease*: an upper bound that both ends have made durable beforehand. After a crash, or when either end
+turns out to be a restored copy, everything below the lease counts as used. So no disk is touched per key, and no
+memory of either end alone decides whether a bit is still unused.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+
+from shosoin.base.ports import Event
+from shosoin.keys.blocks import MAC_CONFIRMED, MAC_READY, MAC_STORED, Block, dump_record, load_record, mac_header
+from shosoin.keys.cache import BlockCache
+from shosoin.keys.errors import KeyStreamDry, LeaseNeeded, PairProtocolError
+from shosoin.keys.intervals import IntervalSet
+from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress, granules_of
+from shosoin.keys.messages import (
+    Announce,
+    BlockState,
+    Burn,
+    Confirmed,
+    Lease,
+    Leased,
+    Ready,
+    Refused,
+    SenderView,
+    Stored,
+)
+from shosoin.keys.pool import (
+    CONTRIBUTED_PER_BLOCK,
+    ENTRIES_PER_BLOCK,
+    POOL_ENTRIES_MAX,
+    RESERVE_BYTES,
+    VerificationPool,
+)
+from shosoin.keys.reading import BlockTable, read_keys
+from shosoin.keys.reconcile import Action, StreamPlan
+from shosoin.keys.store import Batch, Commit, Emit, Mac, ReadBlock, Send, Steps, WipeRange
+
+__all__ = ["SendingEnd"]
+
+_STREAM_RECORD = "stream/out"
+_POOL_RECORD = "pool/out"
+_IN_FLIGHT_MAX = 4
+
+
+class SendingEnd:
+    """State of the stream at the KME where it starts."""
+
+    def __init__(self, peer: str, cache: BlockCache, pool: VerificationPool, *, lease_bytes: int) -> None:
+        self.peer = peer
+        self.session = ""
+        self._cache = cache
+        self._pool = pool
+        self._lease_step = max(1, lease_bytes // GRANULE_BYTES)
+        self._blocks = BlockTable()
+        self._available = IntervalSet()
+        self._next_index = 0
+        self._next_start = 0
+        self._lease = 0
+        self._leased = 0
+        self._cursor = 0
+        self._wiped = 0
+
+    # Journal
+
+    def restore(self, records: dict[str, bytes]) -> None:
+        """Take up what the journal holds; hands out nothing until a handshake planned the stream."""
+        stream = load_record(records[_STREAM_RECORD])
+        self._next_index, self._next_start = stream["next_index"], stream["next_start"]
+        self._lease = stream["lease"]
+        entries = load_record(records[_POOL_RECORD])
+        self._pool = VerificationPool({int(number): bytes.fromhex(key) for number, key in entries.items()})
+        blocks = (Block.load(raw) for name, raw in records.items() if name.startswith("block/out-"))
+        for block in blocks:
+            self._blocks.add(block)
+
+    def records(self) -> dict[str, bytes | None]:
+        """Return the stream's own records as they should be in the journal."""
+        stream = {"next_index": self._next_index, "next_start": self._next_start, "lease": self._lease}
+        pool = {str(number): key.hex() for number, key in self._pool.items().items()}
+        return {_STREAM_RECORD: dump_record(stream), _POOL_RECORD: dump_record(pool)}
+
+    # Handshake
+
+    def view(self) -> SenderView:
+        """Return what the hello says about this end."""
+        blocks = tuple(block.view() for block in self._blocks)
+        return SenderView(self._next_index, self._next_start, self._lease, blocks, tuple(self._pool))
+
+    def apply(self, plan: StreamPlan) -> Batch:
+        """Adopt the agreed plan; the batch must be durable before the stream opens."""
+        self._next_index, self._next_start = plan.next_index, plan.next_start
+        self._lease = plan.lease
+        if plan.restart_sender:
+            self._leased = self._cursor = self._wiped = plan.lease
+        used_up = self._cursor
+        drops = [b for b in self._blocks if b.index not in plan.blocks or b.end <= used_up]
+        for block in drops:
+            self._pool.put({number: key for number, key in block.entries.items() if number in plan.entries})
+            self._blocks.remove(block)
+            self._cache.forget(block.name)
+        self._pool.retain(plan.entries)
+        self._available = IntervalSet()
+        for block in self._blocks:
+            self._make_available(block)
+        return Batch(
+            records={**self.records(), **{block.record_name: None for block in drops}},
+            drops=[block.name for block in drops],
+        )
+
+    def resume(self, plan: StreamPlan) -> Steps:
+        """Send again what the other end still waits for."""
+        for index, action in plan.blocks.items():
+            block = self._blocks.get(index)
+            if action is Action.SEND_READY and block is not None:
+                yield from self._send_ready(block)
+        if self._lease > self._leased:
+            yield Send(Lease(self.session, self._lease))
+
+    # Blocks
+
+    @property
+    def can_begin(self) -> bool:
+        """Whether another block may be announced now."""
+        in_flight = sum(block.state is not BlockState.CONFIRMED for block in self._blocks)
+        lavish = len(self._pool) >= CONTRIBUTED_PER_BLOCK * _IN_FLIGHT_MAX
+        return len(self._pool) >= ENTRIES_PER_BLOCK and in_flight < (_IN_FLIGHT_MAX if lavish else 1)
+
+    @property
+    def pool_exhausted(self) -> bool:
+        """Whether no block can ever be verified again without a new pair secret."""
+        waiting = any(block.state is not BlockState.CONFIRMED for block in self._blocks)
+        return len(self._pool) < ENTRIES_PER_BLOCK and not waiting
+
+    def begin(self, number: int, bits: bytes | bytearray) -> Steps:
+        """Store a block that this end's device delivered and announce it."""
+        granules = (len(bits) - RESERVE_BYTES) // GRANULE_BYTES
+        if granules <= 0 or len(bits) % GRANULE_BYTES:
+            raise PairProtocolError(f"link delivered a block of {len(bits)} bytes")
+        block = Block("out", self._next_index, self._next_start, granules, BlockState.PENDING)
+        block.reserve = bytes(bits[:RESERVE_BYTES])
+        block.entries = self._pool.take_newest()
+        self._next_index += 1
+        self._next_start += granules
+        self._blocks.add(block)
+        records = {**self.records(), block.record_name: block.dump()}
+        yield Commit(Batch(records=records, blocks={block.name: bytes(bits[RESERVE_BYTES:])}))
+        entries = tuple(sorted(block.entries))
+        yield Send(Announce(self.session, number, block.index, block.start, granules, entries))
+
+    def on_stored(self, message: Stored) -> Steps:
+        """Compare the receiver's tag over the block with our own copy, read back from the store."""
+        block = self._blocks.get(message.index)
+        if block is None:
+            yield Send(Burn(self.session, message.index, ()))
+            return
+        if block.state is not BlockState.PENDING:
+            return
+        content, damaged = yield ReadBlock(block.name)
+        expected = yield Mac(block.entry(0), (mac_header(MAC_STORED, block), block.reserve, content))
+        content[:] = bytes(len(content))
+        if damaged or not _equal(expected, message.tag):
+            fields = {"peer": self.peer, "stream": "out", "block": block.index, "rotten": bool(damaged)}
+            yield Emit(Event("keys.block_mismatch", "alarm", fields))
+            yield from self._burn(block, returned=sorted(block.entries)[1:])
+            return
+        block.state = BlockState.VERIFIED
+        waiting = sum(b.keep and b.state is BlockState.VERIFIED for b in self._blocks)
+        block.keep = len(self._pool) + CONTRIBUTED_PER_BLOCK * (waiting + 1) <= POOL_ENTRIES_MAX
+        yield Commit(Batch(records={block.record_name: block.dump()}))
+        yield from self._send_ready(block)
+
+    def on_confirmed(self, message: Confirmed) -> Steps:
+        """Make a block available that the receiver has durably marked ready."""
+        block = self._blocks.get(message.index)
+        if block is None or block.state is not BlockState.VERIFIED:
+            return
+        expected = yield Mac(block.entry(2), (mac_header(MAC_CONFIRMED, block),))
+        if not _equal(expected, message.tag):
+            fields = {"peer": self.peer, "stream": "out", "block": block.index}
+            yield Emit(Event("keys.forged_confirmation", "alarm", fields))
+            yield from self._burn(block, returned=[])
+            return
+        if block.keep:
+            self._pool.put_reserve(block.index, block.reserve)
+        block.state, block.reserve, block.entries = BlockState.CONFIRMED, b"", {}
+        yield Commit(Batch(records={**self.records(), block.record_name: block.dump()}))
+        self._make_available(block)
+
+    def on_refused(self, message: Refused) -> Steps:
+        """Burn a block that the receiver cannot use."""
+        block = self._blocks.get(message.index)
+        if block is None or block.state is BlockState.CONFIRMED:
+            return
+        unused = [number for number in message.unused if number in block.entries]
+        yield from self._burn(block, returned=unused if block.state is BlockState.PENDING else [])
+
+    def _burn(self, block: Block, returned: Sequence[int]) -> Steps:
+        self._blocks.remove(block)
+        self._pool.put({number: block.entries[number] for number in returned})
+        self._cache.forget(block.name)
+        yield Commit(Batch(records={**self.records(), block.record_name: None}, drops=[block.name]))
+        yield Send(Burn(self.session, block.index, tuple(returned)))
+
+    def _send_ready(self, block: Block) -> Steps:
+        tag = yield Mac(block.entry(1), (mac_header(MAC_READY, block),))
+        yield Send(Ready(self.session, block.index, block.keep, tag.hex()))
+
+    def _make_available(self, block: Block) -> None:
+        if block.state is BlockState.CONFIRMED:
+            self._available.add(max(block.start, self._cursor), block.end)
+
+    # Keys
+
+    def extend_lease(self, granules: int) -> Steps:
+        """Ask the peer to record a higher bound: at least ``granules`` more, as far as there is stock."""
+        wanted = max(self._leased + granules, self._cursor + self._lease_step)
+        upto = max(self._lease, min(self._available.end, wanted))
+        if upto <= self._leased:
+            return
+        if upto > self._lease:
+            self._lease = upto
+            yield Commit(Batch(records=self.records()))
+        yield Send(Lease(self.session, upto))
+
+    def on_leased(self, message: Leased) -> Steps:
+        """Hand out up to a bound that the peer has recorded durably."""
+        if message.upto > self._lease:
+            raise PairProtocolError(f"lease up to {message.upto} acknowledged, asked for {self._lease}")
+        self._leased = max(self._leased, message.upto)
+        yield from ()
+
+    @property
+    def lease_low(self) -> bool:
+        """Whether it is time to extend the lease ahead of demand."""
+        return self._leased - self._cursor < self._lease_step // 2 and self._available.end > self._leased
+
+    def stock_granules(self) -> int:
+        """Return how many granules may still be handed out, leased or not."""
+        return self._available.size()
+
+    @property
+    def produced_granules(self) -> int:
+        """How many granules the stream has had since the pair was installed."""
+        return self._next_start
+
+    def held_granules(self) -> int:
+        """Return how many granules of stock there are or soon will be."""
+        waiting = sum(b.granules for b in self._blocks if b.state is not BlockState.CONFIRMED)
+        return waiting + self._available.size()
+
+    def allocate(self, number: int, length_bytes: int) -> list[KeyAddress]:
+        """Reserve the addresses of ``number`` keys, all or none.
+
+        Raises:
+            KeyStreamDry: too few granules; nothing is consumed.
+            LeaseNeeded: enough granules, but the peer has not yet recorded that they are handed out.
+        """
+        need, cursor = granules_of(length_bytes), self._cursor
+        whole = self._available.first_fit(cursor, need)
+        together = whole is not None and self._available.covers(whole, whole + need * number)
+        addresses = []
+        for _ in range(number):
+            offset = self._available.first_fit(cursor, need) if not together or cursor == self._cursor else cursor
+            if offset is None:
+                missing = need * number - self._available.size()
+                raise KeyStreamDry(f"the stream to {self.peer} lacks {max(missing, need) * 32} bytes")
+            addresses.append(KeyAddress(offset, length_bytes))
+            cursor = offset + need
+        if cursor > self._leased:
+            raise LeaseNeeded(self.peer, cursor - self._leased)
+        self._available.remove(self._cursor, cursor)
+        self._cursor = cursor
+        return addresses
+
+    def read(self, addresses: Sequence[KeyAddress]) -> list[bytearray]:
+        """Return the bits of keys just allocated; they are gone from memory here.
+
+        Raises:
+            KeyDamaged: if stored bytes fail their check; all these keys are burned.
+        """
+        return read_keys(self._cache, self._blocks, addresses)
+
+    def flush(self) -> Batch | None:
+        """Return the overwriting that is due, or ``None``."""
+        low, high = self._wiped, self._cursor
+        if low == high:
+            return None
+        self._wiped = high
+        touched = [b for b in self._blocks if b.state is BlockState.CONFIRMED and b.start < high]
+        drops = [block for block in touched if block.end <= high]
+        for block in drops:
+            self._blocks.remove(block)
+            self._cache.forget(block.name)
+        wipes = [
+            WipeRange(block.name, max(low, block.start) - block.start, high - max(low, block.start))
+            for block in touched
+            if block.end > high
+        ]
+        records: dict[str, bytes | None] = {block.record_name: None for block in drops}
+        return Batch(records=records, wipes=wipes, drops=[block.name for block in drops])
+
+
+def _equal(tag: bytes, claimed: str) -> bool:
+    return hmac.compare_digest(tag.hex().encode(), claimed.encode())

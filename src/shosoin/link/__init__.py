@@ -1,0 +1,24 @@
+"""What a QKD link yields: rate models, and the port through which blocks of secret bits arrive.
+
+>>> from shosoin.link import METRO, secret_key_rate_bps
+>>> 0.8e6 < secret_key_rate_bps(METRO, attenuation_db=13.5) < 1.2e6
+True
+"""
+
+from shosoin.link.decoy import GYS, METRO, DecoyParameters, cutoff_km, secret_key_rate_bps, secret_key_rate_per_pulse
+from shosoin.link.port import LinkBlock, LinkFacts, QuantumLink
+from shosoin.link.simulated import BlockDue, SimulatedLink
+
+__all__ = [
+    "GYS",
+    "METRO",
+    "BlockDue",
+    "DecoyParameters",
+    "LinkBlock",
+    "LinkFacts",
+    "QuantumLink",
+    "SimulatedLink",
+    "cutoff_km",
+    "secret_key_rate_bps",
+    "secret_key_rate_per_pulse",
+]

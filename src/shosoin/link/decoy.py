@@ -1,0 +1,106 @@
+"""Asymptotic secret key rate of decoy-state BB84 over a lossy channel.
+
+With infinitely many decoy intensities Alice and Bob know the yield and the error rate of single-photon pulses exactly;
+only those carry secrecy. The rate per pulse is ``q * (-Q_mu f h(E_mu) + Q_1 (1 - h(e_1)))``.
+It is asymptotic: no finite-key correction, so it comes without an epsilon, and outputs that use it say so.
+
+Source: Ma, Qi, Zhao, Lo, "Practical decoy state for quantum key distribution", Phys. Rev. A 72, 012326 (2005),
+arXiv quant-ph/0503005; parameters GYS: Gobby, Yuan, Shields (2004) as used there. The paper adds dark counts and
+photon detections as if both were small; here the exact union of the two events is taken, which stays within [0, 1].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["GYS", "METRO", "DecoyParameters", "cutoff_km", "secret_key_rate_bps", "secret_key_rate_per_pulse"]
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class DecoyParameters:
+    """A decoy-state BB84 system."""
+
+    mean_photon_number: float
+    """Mean photon number mu of a signal pulse."""
+    receiver_efficiency: float
+    """Probability that a photon entering the receiver clicks."""
+    background_yield: float
+    """Y0: probability of a click per gate without any photon."""
+    misalignment_error: float
+    """e_d: probability that a detected photon takes the wrong detector."""
+    reconciliation_efficiency: float
+    """f: disclosed bits over the Shannon limit, at least 1."""
+    sifting_factor: float
+    """q: share of pulses with matching bases; 1/2 for unbiased choice, near 1 for biased choice."""
+    pulse_rate_hz: float
+    attenuation_db_per_km: float
+
+
+GYS = DecoyParameters(
+    mean_photon_number=0.48,
+    receiver_efficiency=0.045,
+    background_yield=1.7e-6,
+    misalignment_error=0.033,
+    reconciliation_efficiency=1.22,
+    sifting_factor=0.5,
+    pulse_rate_hz=2e6,
+    attenuation_db_per_km=0.21,
+)
+"""The system of Gobby, Yuan and Shields; published cut-off with infinite decoys: 142 km."""
+
+METRO = DecoyParameters(
+    mean_photon_number=0.48,
+    receiver_efficiency=0.14,
+    background_yield=2e-7,
+    misalignment_error=0.02,
+    reconciliation_efficiency=1.16,
+    sifting_factor=0.9,
+    pulse_rate_hz=1e9,
+    attenuation_db_per_km=0.2,
+)
+"""A 1 GHz system of our own choosing: about 6 Mb/s at 6 dB (12 km in a city), 1 Mb/s at 13.5 dB, kb/s at 40 dB."""
+
+
+def binary_entropy(probability: Array) -> Array:
+    """Return h(p) in bits for probabilities in [0, 1]."""
+    p = np.clip(probability, 1e-300, 1.0 - 1e-16)
+    return np.asarray(-p * np.log2(p) - (1 - p) * np.log2(1 - p), dtype=np.float64)
+
+
+def secret_key_rate_per_pulse(parameters: DecoyParameters, *, attenuation_db: npt.ArrayLike) -> Array:
+    """Return secret bits per pulse (never negative) for channel attenuations in dB.
+
+    Source: Ma et al. 2005, equation (1) with (10), (17); union of probabilities instead of their sum.
+    """
+    loss = np.asarray(attenuation_db, dtype=np.float64)
+    eta = 10.0 ** (-loss / 10.0) * parameters.receiver_efficiency
+    mu, y0, e_d = parameters.mean_photon_number, parameters.background_yield, parameters.misalignment_error
+    photon_click = -np.expm1(-eta * mu)
+    gain = 1.0 - (1.0 - y0) * (1.0 - photon_click)
+    error = (y0 / 2 * (1.0 - photon_click) + e_d * photon_click) / gain
+    yield_one = 1.0 - (1.0 - y0) * (1.0 - eta)
+    error_one = (y0 / 2 * (1.0 - eta) + e_d * eta) / yield_one
+    gain_one = yield_one * mu * np.exp(-mu)
+    disclosed = gain * parameters.reconciliation_efficiency * binary_entropy(np.minimum(error, 0.5))
+    secret = gain_one * (1.0 - binary_entropy(np.minimum(error_one, 0.5)))
+    return np.asarray(np.maximum(parameters.sifting_factor * (secret - disclosed), 0.0), dtype=np.float64)
+
+
+def secret_key_rate_bps(parameters: DecoyParameters, *, attenuation_db: float) -> float:
+    """Return the asymptotic secret key rate of a link in bit/s."""
+    return float(secret_key_rate_per_pulse(parameters, attenuation_db=attenuation_db)) * parameters.pulse_rate_hz
+
+
+def cutoff_km(parameters: DecoyParameters, *, precision_km: float = 0.01) -> float:
+    """Return the fibre length in km beyond which the rate is zero."""
+    low, high = 0.0, 1000.0
+    while high - low > precision_km:
+        middle = (low + high) / 2
+        alive = secret_key_rate_bps(parameters, attenuation_db=middle * parameters.attenuation_db_per_km) > 0
+        low, high = (middle, high) if alive else (low, middle)
+    return (low + high) / 2

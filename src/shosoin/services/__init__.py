@@ -1,0 +1,1 @@
+"""The edge of each process: HTTP and the channels between KMEs."""

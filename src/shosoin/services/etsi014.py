@@ -1,0 +1,231 @@
+"""ETSI GS QKD 014 over HTTPS with mutual TLS.
+
+Every path, method and malformed request is answered with 400, 401 or 503 and an Error body, as the standard has no
+other codes. The caller is who its certificate says; no header names anybody. The certificate is read once for each
+connection, since TLS 1.3 cannot change it later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+from urllib.parse import unquote
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from shosoin.adapters.tls import peer_identity
+from shosoin.base import Denied, Rejected, SaeId, ShosoinError
+from shosoin.base.ports import Clock
+from shosoin.keys.errors import LeaseNeeded, StreamNotReady
+from shosoin.keys.kme import Delivery, Kme
+from shosoin.services.wire014 import (
+    container_json,
+    error_json,
+    error_of,
+    parse_key_ids,
+    parse_key_request,
+    status_code,
+    status_json,
+)
+
+__all__ = ["Etsi014Service", "HttpLimits", "LeaseSource"]
+
+_PREFIX = "/api/v1/keys/"
+_HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+_logger = logging.getLogger("shosoin.kme")
+
+
+class LeaseSource(Protocol):
+    """Whoever can extend the lease of the stream to a peer."""
+
+    def refresh_lease(self, peer: str) -> None:
+        """Extend the lease ahead of demand if it runs low."""
+        ...
+
+    async def wait_lease(self, peer: str, granules: int) -> None:
+        """Wait for a higher lease."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """Bounds on what a client may send and how long it may take."""
+
+    body_bytes: int = 64 << 10
+    connections: int = 1024
+    request_timeout_s: float = 10.0
+    idle_timeout_s: float = 75.0
+    lease_timeout_s: float = 3.0
+
+
+class Etsi014Service:
+    """The HTTP side of a KME."""
+
+    def __init__(self, kme: Kme, leases: LeaseSource, limits: HttpLimits, clock: Clock) -> None:
+        self._kme = kme
+        self._leases = leases
+        self._limits = limits
+        self._clock = clock
+
+    async def listen(self, host: str, port: int, context: ssl.SSLContext) -> asyncio.Server:
+        """Start serving; returns the listening server."""
+        limits = self._limits
+        manager = web.Server(self._handle)
+        loop = asyncio.get_running_loop()
+
+        def connect() -> RequestHandler:
+            return _Connection(
+                manager,
+                loop=loop,
+                connections_max=limits.connections,
+                keepalive_timeout=limits.idle_timeout_s,
+                access_log=None,
+                auto_decompress=False,
+            )
+
+        return await loop.create_server(connect, host, port, ssl=context, ssl_handshake_timeout=10.0, backlog=512)
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            body = await self._answer(request)
+        except ShosoinError as err:
+            return _reply(status_code(err), error_of(err))
+        except TimeoutError:
+            return _reply(400, error_json("the request took too long"))
+        except Exception:
+            _logger.exception("etsi014.defect")
+            return _reply(503, error_json("the KME failed to handle the request"))
+        return _reply(200, body)
+
+    async def _answer(self, request: web.BaseRequest) -> bytes:
+        caller = _caller(request)
+        sae, call = _route(request.rel_url.raw_path)
+        if call not in {"status", "enc_keys", "dec_keys"}:
+            raise _bad("unknown path: expected /api/v1/keys/{SAE_ID}/status, enc_keys or dec_keys")
+        if request.method not in ({"GET"} if call == "status" else {"GET", "POST"}):
+            raise _bad(f"method {request.method[:16]} is not defined for {call}")
+        body = await self._body(request)
+        if call == "status":
+            return status_json(self._kme.status(caller, sae))
+        query = _query(request)
+        if call == "enc_keys":
+            return container_json(await self._enc_keys(caller, sae, body, query))
+        return container_json(self._kme.dec_keys(caller, sae, parse_key_ids(body, query)))
+
+    async def _enc_keys(self, caller: SaeId, slave: SaeId, body: bytes, query: Mapping[str, str]) -> Delivery:
+        wanted = parse_key_request(body, query)
+        size_bits = self._kme.limits.key_size_bits if wanted.size_bits is None else wanted.size_bits
+        deadline_s = self._clock.now_s() + self._limits.lease_timeout_s
+        while True:
+            try:
+                delivery = self._kme.enc_keys(caller, slave, wanted.number, size_bits)
+            except LeaseNeeded as need:
+                left_s = deadline_s - self._clock.now_s()
+                if left_s <= 0:
+                    raise
+                try:
+                    async with asyncio.timeout(left_s):
+                        await self._leases.wait_lease(need.peer, need.granules)
+                except TimeoutError as err:
+                    raise StreamNotReady(f"{need.peer} does not answer", retry_after_s=1.0) from err
+            else:
+                self._leases.refresh_lease(self._kme.kme_of(slave))
+                return delivery
+
+    async def _body(self, request: web.BaseRequest) -> bytes:
+        if not request.body_exists:
+            return b""
+        if request.content.is_eof() and request.content.total_bytes <= self._limits.body_bytes:
+            return request.content.read_nowait()  # it came with the headers, as nearly all do
+        if (request.content_length or 0) > self._limits.body_bytes:
+            raise _bad(f"body is longer than {self._limits.body_bytes} bytes")
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        body = bytearray()
+        async with asyncio.timeout(self._limits.request_timeout_s):
+            try:
+                async for chunk in request.content.iter_any():
+                    body += chunk
+                    if len(body) > self._limits.body_bytes:
+                        raise _bad(f"body is longer than {self._limits.body_bytes} bytes")
+            except web.RequestPayloadError as err:
+                raise _bad("body cannot be read") from err
+        return bytes(body)
+
+
+class _Connection(RequestHandler):
+    """One client connection: knows its SAE, and answers HTTP errors as the standard wants."""
+
+    __slots__ = ("_connections_max", "sae")
+
+    def __init__(self, manager: web.Server, *, connections_max: int, **options: object) -> None:
+        super().__init__(manager, **options)  # type: ignore[arg-type]  # passed through
+        self._connections_max = connections_max
+        self.sae: SaeId | Denied = Denied("no certificate")
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Read the client's certificate."""
+        super().connection_made(transport)
+        manager = self._manager
+        if manager is not None and len(manager.connections) > self._connections_max:
+            self.force_close()
+            return
+        try:
+            identity = peer_identity(transport.get_extra_info("ssl_object"))
+            if identity.role != "sae":
+                raise Denied(f"a {identity.role} is no SAE", code="etsi014.not_an_sae")
+            self.sae = SaeId(identity.id)
+        except Denied as err:
+            self.sae = err
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what the HTTP parser refuses."""
+        response = _reply(503 if status >= 500 else 400, error_json("not a well-formed HTTP request"))
+        response.force_close()
+        return response
+
+
+def _caller(request: web.BaseRequest) -> SaeId:
+    connection = request.protocol
+    if not isinstance(connection, _Connection):
+        raise Denied("no certificate")
+    if isinstance(connection.sae, Denied):
+        raise Denied(connection.sae.message, code=connection.sae.code)
+    return connection.sae
+
+
+@lru_cache(maxsize=1024)
+def _route(raw_path: str) -> tuple[SaeId, str]:
+    parts = raw_path[len(_PREFIX) :].split("/") if raw_path.startswith(_PREFIX) else []
+    if len(parts) != 2:
+        raise _bad("unknown path: expected /api/v1/keys/{SAE_ID}/status, enc_keys or dec_keys")
+    try:
+        return SaeId(unquote(parts[0], errors="strict")), parts[1]
+    except UnicodeDecodeError as err:
+        raise _bad("SAE_ID is not UTF-8") from err
+
+
+def _query(request: web.BaseRequest) -> Mapping[str, str]:
+    if not request.rel_url.raw_query_string:
+        return {}
+    return request.rel_url.query
+
+
+def _reply(status: int, body: bytes) -> web.Response:
+    return web.Response(status=status, body=body, headers=_HEADERS)
+
+
+def _bad(message: str) -> Rejected:
+    return Rejected(message, code="etsi014.bad_request")

@@ -1,0 +1,291 @@
+"""One KME process: configuration in, listeners up, until it is told to stop.
+
+``run`` is what ``shosoin kme run`` calls. While both listeners are up, ``<directory>/ready`` says so (JSON with pid and
+ports) and ``<directory>/links.json`` shows the state of every link, written anew when it changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import ssl
+from pathlib import Path
+from typing import Any
+
+from shosoin.adapters.clock import SystemClock
+from shosoin.adapters.entropy import SystemEntropy
+from shosoin.adapters.stream_store import FileStreamStore, read_or_make_storage_key
+from shosoin.adapters.tls import client_context, server_context
+from shosoin.base import KmeId, Rejected
+from shosoin.keys.errors import StreamRefused
+from shosoin.keys.kme import Kme, KmeLimits
+from shosoin.keys.local import LocalKeys
+from shosoin.keys.pair import PairEnd, PairLimits
+from shosoin.keys.quota import Quota
+from shosoin.link import SimulatedLink
+from shosoin.services.etsi014 import Etsi014Service, HttpLimits
+from shosoin.services.json_log import LoggedEvents, log, start_logging
+from shosoin.services.kme_config import KmeConfig, LinkSection, load_kme_config
+from shosoin.services.link_driver import LinkDriver
+from shosoin.services.peer_channel import Channel, ChannelKind, dial_forever, listen
+from shosoin.services.simulated_quantum_channel import SimulatedDevices
+
+__all__ = ["KmeProcess", "run"]
+
+_MESSAGE_BYTES_SPARE = 16 << 20
+_FAREWELL_S = 1.0
+_REPORT_S = 0.5
+
+
+def run(config_path: Path) -> None:
+    """Run a KME until SIGTERM or SIGINT.
+
+    Raises:
+        Rejected: if the configuration is wrong.
+    """
+    config = load_kme_config(config_path)
+    start_logging()
+    asyncio.run(_run(config))
+
+
+async def _run(config: KmeConfig) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with KmeProcess(config):
+        await stop.wait()
+
+
+class _Leases:
+    """Finds the driver of a peer for the HTTP side."""
+
+    def __init__(self, drivers: dict[KmeId, LinkDriver]) -> None:
+        self._drivers = drivers
+
+    def refresh_lease(self, peer: str) -> None:
+        driver = self._drivers.get(KmeId(peer))
+        if driver is not None and driver.pair.outgoing.lease_low:
+            driver.ask_lease()
+
+    async def wait_lease(self, peer: str, granules: int) -> None:
+        await self._drivers[KmeId(peer)].wait_lease(granules)
+
+
+class KmeProcess:
+    """All parts of a KME, as an asynchronous context manager: running inside, stopped cleanly after."""
+
+    def __init__(self, config: KmeConfig) -> None:
+        self.config = config
+        self.directory = config.kme.directory
+        self._clock, self._entropy, self._events = SystemClock(), SystemEntropy(), LoggedEvents()
+        self.drivers: dict[KmeId, LinkDriver] = {}
+        self.devices: dict[KmeId, SimulatedDevices] = {}
+        self._links: dict[KmeId, SimulatedLink] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._servers: list[asyncio.Server] = []
+        self.ports: tuple[int, int] = (0, 0)
+
+    async def __aenter__(self) -> KmeProcess:
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.directory.chmod(0o700)
+        self._remove_signs()
+        storage_key = read_or_make_storage_key(self.config.kme.storage_key_file)
+        for link in self.config.links:
+            await self._open_link(link, storage_key)
+        try:
+            await self._listen()
+            self._start_tasks()
+        except BaseException:
+            await self._stop()
+            raise
+        _write_json(self.directory / "links.json", self.link_states())
+        ready = {"pid": os.getpid(), "sae_port": self.ports[0], "peer_port": self.ports[1]}
+        _write_json(self.directory / "ready", ready)
+        log("kme.ready", kme=self.config.kme.id, **ready)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._remove_signs()
+        await self._stop()
+        log("kme.stopped", kme=self.config.kme.id)
+
+    def link_states(self) -> dict[str, Any]:
+        """Return what an operator wants to know of each link; nothing secret."""
+        states: dict[str, Any] = {}
+        for link in self.config.links:
+            driver = self.drivers.get(KmeId(link.peer))
+            if driver is None or driver.failed:
+                states[link.peer] = {"refused": True, "open": False, "connected": False}
+                continue
+            pair = driver.pair
+            states[link.peer] = {
+                "refused": False,
+                "open": pair.is_open,
+                "connected": pair.is_connected,
+                "generation": pair.generation,
+                "outgoing_stock_bits": pair.outgoing.stock_granules() * 256,
+                "incoming_held_bits": pair.incoming.held_granules() * 256,
+                "verification_entries": len(pair.outgoing.view().unused_entries),
+                "kind": "simulated-qkd",
+                "simulated": True,
+                "secret_key_rate_bps": round(self._links[KmeId(link.peer)].facts.secret_key_rate_bps, 3),
+            }
+        return states
+
+    # Parts
+
+    async def _open_link(self, link: LinkSection, storage_key: bytes) -> None:
+        peer = KmeId(link.peer)
+        self._links[peer] = SimulatedLink(
+            attenuation_db=link.attenuation_db, length_km=link.length_km, speedup=link.speedup
+        )
+        try:
+            secret = link.pair_secret_file.read_bytes()
+        except OSError as err:
+            raise Rejected(f"cannot read pair secret {link.pair_secret_file}: {err.strerror}") from err
+        try:
+            store = FileStreamStore(self.directory / "links" / peer, storage_key)
+        except StreamRefused as err:
+            log("stream.refused", peer=peer, reason=err.message, hint=err.hint)
+            return
+        try:
+            await self._start_pair(link, peer, secret, store)
+        except StreamRefused as err:
+            store.close()
+            log("stream.refused", peer=peer, reason=err.message, hint=err.hint)
+
+    async def _start_pair(self, link: LinkSection, peer: KmeId, secret: bytes, store: FileStreamStore) -> None:
+        limits = self.config.limits
+        pair_limits = PairLimits(
+            limits.lease_bytes, link.max_stock_bits // 8 * 2 + _MESSAGE_BYTES_SPARE, limits.key_expiry_s
+        )
+        pair = PairEnd(self.config.kme.id, peer, secret, store, self._entropy, pair_limits)
+        driver = LinkDriver(pair, store, self._clock, self._events)
+        await driver.start()
+        initial_bits = max(0, link.stock_bits_at_start - pair.outgoing.produced_granules * 256)
+        simulated = self._links[peer] = SimulatedLink(
+            attenuation_db=link.attenuation_db,
+            length_km=link.length_km,
+            speedup=link.speedup,
+            stock_bits_at_start=initial_bits,
+        )
+        self.drivers[peer] = driver
+        self.devices[peer] = SimulatedDevices(
+            driver, simulated, self._entropy, self._clock, max_stock_bits=link.max_stock_bits
+        )
+
+    async def _listen(self) -> None:
+        sae, peer = self.config.sae_api, self.config.peer_api
+        minimum = ssl.TLSVersion.TLSv1_2 if sae.minimum_tls == "1.2" else ssl.TLSVersion.TLSv1_3
+        context = server_context(sae.certificate, sae.key, sae.client_ca, minimum=minimum)
+        limits = self.config.limits
+        http = HttpLimits(
+            limits.max_body_bytes,
+            limits.max_connections,
+            limits.request_timeout_s,
+            limits.idle_timeout_s,
+            limits.lease_timeout_s,
+        )
+        service = Etsi014Service(self._kme(), _Leases(self.drivers), http, self._clock)
+        peer_context = server_context(peer.certificate, peer.key, peer.ca)
+        try:
+            peers = await listen(peer.host, peer.port, peer_context, self._accept, set(self.drivers))
+            self._servers.append(peers)
+            saes = await service.listen(sae.host, sae.port, context)
+            self._servers.append(saes)
+        except OSError as err:
+            raise Rejected(f"cannot listen: {err.strerror or err}", code="kme.cannot_listen") from err
+        self.ports = saes.sockets[0].getsockname()[1], peers.sockets[0].getsockname()[1]
+
+    def _kme(self) -> Kme:
+        limits = self.config.limits
+        return Kme(
+            KmeId(self.config.kme.id),
+            directory=self.config.directory,
+            pairs={peer: driver.pair for peer, driver in self.drivers.items()},
+            facts={peer: link.facts for peer, link in self._links.items()},
+            max_stock_bits={KmeId(link.peer): link.max_stock_bits for link in self.config.links},
+            local=LocalKeys(
+                self._entropy, self._clock, capacity_bytes=limits.local_bytes, expiry_s=limits.key_expiry_s
+            ),
+            quota=Quota(self._clock, rate_bps=limits.sae_bits_per_s, burst_bits=limits.sae_burst_bits),
+            limits=KmeLimits(
+                limits.key_size_bits,
+                limits.min_key_size_bits,
+                limits.max_key_size_bits,
+                limits.max_key_per_request,
+                limits.max_request_bytes,
+            ),
+            events=self._events,
+        )
+
+    def _start_tasks(self) -> None:
+        peer_api = self.config.peer_api
+        context = client_context(
+            peer_api.certificate, peer_api.key, peer_api.ca, minimum=ssl.TLSVersion.TLSv1_3
+        )
+        work = [self._report()]
+        for link in self.config.links:
+            driver = self.drivers.get(KmeId(link.peer))
+            if driver is None:
+                continue
+            work += [driver.run(), self.devices[KmeId(link.peer)].transmit()]
+            if self.config.kme.id < link.peer:
+                work += [
+                    dial_forever(link.peer, link.host, link.port, context, kind, self._accept) for kind in ChannelKind
+                ]
+        self._tasks = [asyncio.create_task(item) for item in work]
+        for task in self._tasks:
+            task.add_done_callback(_fail_loudly)
+
+    async def _accept(self, channel: Channel) -> None:
+        peer = KmeId(channel.peer)
+        if channel.kind is ChannelKind.CLASSICAL:
+            await self.drivers[peer].handle_classical(channel)
+        else:
+            await self.devices[peer].handle(channel)
+
+    # Life
+
+    async def _report(self) -> None:
+        last = ""
+        while True:
+            await asyncio.sleep(_REPORT_S)
+            states = self.link_states()
+            if (text := json.dumps(states)) != last:
+                last = text
+                _write_json(self.directory / "links.json", states)
+
+    async def _stop(self) -> None:
+        for server in self._servers:
+            server.close()
+        if self._tasks:
+            await asyncio.gather(*(driver.stop(_FAREWELL_S) for driver in self.drivers.values()))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for driver in self.drivers.values():
+            driver.release()
+
+    def _remove_signs(self) -> None:
+        for name in ("ready", "links.json"):
+            with contextlib.suppress(FileNotFoundError):
+                (self.directory / name).unlink()
+
+
+def _fail_loudly(task: asyncio.Task[None]) -> None:
+    """End the process when a part of it fails unexpectedly: a half-working KME would not be noticed."""
+    if not task.cancelled() and task.exception() is not None:
+        log("kme.defect", error=repr(task.exception()))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    part = path.with_name(path.name + ".part")
+    part.touch(mode=0o600)
+    part.write_text(json.dumps(content), encoding="utf-8")
+    part.replace(path)

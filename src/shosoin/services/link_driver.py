@@ -1,0 +1,218 @@
+"""Carries out the steps of one pair, one after the other: disk work in a thread, messages on the classical channel."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from shosoin.base import ShosoinError
+from shosoin.base.ports import Clock, EventSink
+from shosoin.kernels import polynomial_mac
+from shosoin.keys.errors import StreamNotReady, StreamRefused
+from shosoin.keys.messages import Closed, Leased, Message, decode_message, encode_message
+from shosoin.keys.pair import PairEnd
+from shosoin.keys.store import Commit, Effect, Emit, Mac, ReadBlock, Send, Steps, StreamStore
+from shosoin.services.json_log import log
+from shosoin.services.peer_channel import Channel
+
+__all__ = ["LinkDriver"]
+
+_QUEUE_MAX = 64
+_TICK_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    make: Callable[[], Steps]
+    channel: Channel | None = None
+    """Where the event came from; it is void when that channel is no longer the pair's."""
+    done: asyncio.Event | None = None
+
+
+class LinkDriver:
+    """Runs one ``PairEnd``: its queue of events, its store's thread, its classical channel."""
+
+    def __init__(self, pair: PairEnd, store: StreamStore, clock: Clock, events: EventSink) -> None:
+        self.pair = pair
+        self.progress = asyncio.Event()
+        self.failed = False
+        self._store, self._clock, self._events = store, clock, events
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"store-{pair.peer}")
+        self._queue: asyncio.Queue[_Item] = asyncio.Queue(_QUEUE_MAX)
+        self._channel: Channel | None = None
+        self._leased = asyncio.Event()
+        self._closed = asyncio.Event()
+        self._lease_asked = False
+
+    async def start(self) -> None:
+        """Load the journal.
+
+        Raises:
+            StreamRefused: if it cannot be used.
+        """
+        await self._carry_out(self.pair.start())
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._work())
+            tasks.create_task(self._tick())
+
+    async def handle_classical(self, channel: Channel) -> None:
+        """Exchange messages on a channel until it ends."""
+        await self._queue.put(_Item(lambda: self._attach(channel)))
+        try:
+            while not self.failed:
+                message = decode_message(await channel.receive())
+                await self._queue.put(_Item(partial(self._receive, message), channel))
+        except ShosoinError as err:
+            log("peer.channel_ended", peer=self.pair.peer, reason=err.message)
+        finally:
+            await self._queue.put(_Item(lambda: self._detach(channel)))
+
+    async def do(self, steps: Callable[[], Steps]) -> None:
+        """Queue steps and wait until they are done."""
+        done = asyncio.Event()
+        await self._queue.put(_Item(steps, done=done))
+        await done.wait()
+
+    def ask_lease(self, granules: int = 0) -> None:
+        """Ask the peer for a higher lease, unless that is under way."""
+        if self._lease_asked or self._queue.full() or not self.pair.is_connected:
+            return
+        self._lease_asked = True
+        self._leased.clear()
+        self._queue.put_nowait(_Item(lambda: self._extend_lease(granules)))
+
+    async def wait_lease(self, granules: int) -> None:
+        """Wait for the next lease.
+
+        Raises:
+            StreamNotReady: if the peer cannot be asked.
+        """
+        if not self.pair.is_connected:
+            raise StreamNotReady(f"{self.pair.peer} cannot be asked for a lease now", retry_after_s=1.0)
+        self.ask_lease(granules)
+        if self._lease_asked:
+            await self._leased.wait()
+        else:
+            await asyncio.sleep(0.01)
+
+    async def stop(self, timeout_s: float) -> None:
+        """Overwrite what was consumed, leave word with the peer, and let go of the store."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.do(lambda: self.pair.tick(self._clock.now_s()))
+                connected = self.pair.is_connected
+                await self.do(self.pair.close)
+                if connected and not self.failed:
+                    await self._closed.wait()
+        except TimeoutError:
+            log("peer.no_farewell", peer=self.pair.peer)
+
+    def release(self) -> None:
+        """Let go of the store, after ``run`` has ended."""
+        self.pair.wipe()
+        self._thread.shutdown(wait=True)
+        self._store.close()
+
+    def _receive(self, message: Message) -> Steps:
+        yield from self.pair.receive(message, self._clock.now_s())
+        if isinstance(message, Leased):
+            self._lease_over()
+        elif isinstance(message, Closed):
+            self._closed.set()
+
+    def _extend_lease(self, granules: int) -> Steps:
+        sent = False
+        for effect in self.pair.extend_lease(granules):
+            sent = sent or isinstance(effect, Send)
+            yield effect
+        if not sent:
+            self._lease_over()
+
+    def _lease_over(self) -> None:
+        self._lease_asked = False
+        self._leased.set()
+
+    def _attach(self, channel: Channel) -> Steps:
+        if self._channel is not None:
+            self._channel.close()
+        self._channel = channel
+        self._lease_over()
+        yield from self.pair.connected()
+
+    def _detach(self, channel: Channel) -> Steps:
+        if self._channel is channel:
+            self._channel = None
+            self._lease_over()
+            self.pair.disconnected()
+        yield from ()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_S)
+            await self.do(lambda: self.pair.tick(self._clock.now_s()))
+
+    async def _work(self) -> None:
+        while True:
+            item = await self._queue.get()
+            stale = item.channel is not None and item.channel is not self._channel
+            try:
+                if not self.failed and not stale:
+                    await self._carry_out(item.make())
+            except StreamRefused as err:
+                self._give_up(err)
+            except ShosoinError as err:
+                log("peer.protocol_error", peer=self.pair.peer, reason=err.message)
+                self._drop_channel()
+            if item.done is not None:
+                item.done.set()
+            self.progress.set()
+
+    async def _carry_out(self, steps: Steps) -> None:
+        answer: Any = None
+        try:
+            while True:
+                answer = await self._effect(steps.send(answer))
+        except StopIteration:
+            return
+        finally:
+            steps.close()
+
+    async def _effect(self, effect: Effect) -> Any:
+        loop = asyncio.get_running_loop()
+        match effect:
+            case Commit(batch):
+                return await loop.run_in_executor(self._thread, self._store.commit, batch)
+            case ReadBlock(name):
+                return await loop.run_in_executor(self._thread, self._store.read_block, name)
+            case Mac(key, parts):
+                return await loop.run_in_executor(self._thread, _mac, key, parts)
+            case Send(message):
+                if self._channel is not None:
+                    await self._channel.send(encode_message(message))
+            case Emit(event):
+                self._events.emit(event)
+        return None
+
+    def _drop_channel(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        self._lease_over()
+        self.pair.disconnected()
+
+    def _give_up(self, err: StreamRefused) -> None:
+        self.failed = True
+        self.pair.abandon()
+        self._drop_channel()
+        log("stream.failed", peer=self.pair.peer, reason=err.message)
+
+
+def _mac(key: bytes, parts: tuple[bytes | bytearray, ...]) -> bytes:
+    return polynomial_mac(key, b"".join(parts))

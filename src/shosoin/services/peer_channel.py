@@ -1,0 +1,133 @@
+"""Connections between KMEs: mutual TLS 1.3, length-prefixed frames, two kinds of channel for each link.
+
+The *classical channel* carries the messages of ``shosoin.keys.messages``. The *simulated quantum channel* stands for
+the pair of QKD devices and carries raw blocks (``shosoin.services.simulated_quantum_channel``). Of the two KMEs of a
+link the one with the lower id dials both; who is at the other end is read from the certificate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import struct
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from shosoin.adapters.tls import Identity, peer_identity, require_peer
+from shosoin.base import Denied, PeerFault, ShosoinError
+from shosoin.keys.messages import MESSAGE_BYTES_MAX
+from shosoin.services.json_log import log
+
+__all__ = ["Channel", "ChannelKind", "Handler", "dial_forever", "listen"]
+
+_LENGTH = struct.Struct(">I")
+_GREETING_S = 10.0
+_BACKOFF_S_MIN, _BACKOFF_S_MAX = 0.05, 2.0
+
+
+class ChannelKind(StrEnum):
+    """What a connection is for."""
+
+    CLASSICAL = "classical"
+    SIMULATED_QUANTUM = "simulated quantum"
+
+
+@dataclass(slots=True, eq=False)
+class Channel:
+    """A connection to a peer KME whose identity has been checked."""
+
+    peer: str
+    kind: ChannelKind
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def receive(self) -> bytes:
+        """Return the next frame.
+
+        Raises:
+            PeerFault: if the connection ends or the frame is too long.
+        """
+        try:
+            (size,) = _LENGTH.unpack(await self.reader.readexactly(_LENGTH.size))
+            if size > MESSAGE_BYTES_MAX:
+                raise PeerFault(f"frame of {size} bytes, expected at most {MESSAGE_BYTES_MAX}")
+            return await self.reader.readexactly(size)
+        except (OSError, EOFError, ssl.SSLError) as err:
+            raise PeerFault(f"the {self.kind} channel to {self.peer} ended") from err
+
+    async def send(self, *parts: bytes) -> None:
+        """Send one frame; a broken connection shows at the receiving side."""
+        self.writer.write(_LENGTH.pack(sum(map(len, parts))) + b"".join(parts))
+        with contextlib.suppress(OSError, ssl.SSLError):
+            await self.writer.drain()
+
+    def close(self) -> None:
+        """Drop the connection."""
+        self.writer.transport.abort()
+
+
+Handler = Callable[[Channel], Awaitable[None]]
+
+
+async def listen(host: str, port: int, context: ssl.SSLContext, handle: Handler, peers: set[str]) -> asyncio.Server:
+    """Accept channels from the KMEs in ``peers`` and hand each to ``handle`` until it returns."""
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            channel = await asyncio.wait_for(_greeted(reader, writer, peers), _GREETING_S)
+            await handle(channel)
+        except (ShosoinError, TimeoutError) as err:
+            log("peer.refused", reason=str(err))
+        finally:
+            writer.transport.abort()
+
+    return await asyncio.start_server(accept, host, port, ssl=context, ssl_handshake_timeout=_GREETING_S)
+
+
+async def dial_forever(
+    peer: str, host: str, port: int, context: ssl.SSLContext, kind: ChannelKind, handle: Handler
+) -> None:
+    """Keep one channel to ``peer`` open, again and again; growing pauses in between."""
+    pause, loop = _BACKOFF_S_MIN, asyncio.get_running_loop()
+    while True:
+        try:
+            channel = await asyncio.wait_for(_dialled(peer, host, port, context, kind), _GREETING_S)
+        except (OSError, ssl.SSLError, TimeoutError, ShosoinError) as err:
+            if pause >= _BACKOFF_S_MAX:
+                log("peer.unreachable", peer=peer, kind=kind, reason=str(err))
+        else:
+            began_s = loop.time()
+            try:
+                await handle(channel)
+            finally:
+                channel.close()
+            if loop.time() - began_s > _BACKOFF_S_MAX:
+                pause = _BACKOFF_S_MIN
+        await asyncio.sleep(pause)
+        pause = min(_BACKOFF_S_MAX, pause * 2)
+
+
+async def _dialled(peer: str, host: str, port: int, context: ssl.SSLContext, kind: ChannelKind) -> Channel:
+    reader, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=peer)
+    channel = Channel(peer, kind, reader, writer)
+    try:
+        require_peer(writer.get_extra_info("ssl_object"), Identity("kme", peer))
+        await channel.send(kind.encode())
+    except BaseException:
+        channel.close()
+        raise
+    return channel
+
+
+async def _greeted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peers: set[str]) -> Channel:
+    identity = peer_identity(writer.get_extra_info("ssl_object"))
+    if identity.role != "kme" or identity.id not in peers:
+        raise Denied(f"{identity.role} {identity.id} is no peer of this KME")
+    channel = Channel(identity.id, ChannelKind.CLASSICAL, reader, writer)
+    try:
+        channel.kind = ChannelKind((await channel.receive()).decode())
+    except ValueError as err:
+        raise PeerFault("unknown kind of channel") from err
+    return channel

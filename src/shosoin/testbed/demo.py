@@ -1,0 +1,431 @@
+"""The main job on one machine: store a file over several sites, lose some, catch one that lies, get the file back.
+
+Nothing is staged: the sites are separate processes that talk mutual TLS, the lost ones are killed without warning, the
+liar's share is altered on its disk together with its local checksum, and every fetched copy is compared byte by byte
+with the file. What *is* simulated are the key links, and every answer says so.
+
+    result = await run_demo(DemoOptions(file=Path("genome.vcf")), reporter)
+
+Whatever ends the demonstration, a failure and a cancellation included, its processes end with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import filecmp
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Collection, Mapping
+from contextlib import AsyncExitStack, closing
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from shosoin.base import Alarm, Rejected, Unavailable
+from shosoin.testbed.choice import Choice, choose
+from shosoin.testbed.control import Testbed
+from shosoin.testbed.scenario import Owner, Scenario, load_scenario
+from shosoin.testbed.tamper import alter_share
+
+if TYPE_CHECKING:
+    from shosoin.base import SiteId
+    from shosoin.vault.client import Vault
+    from shosoin.vault.receipts import GetReceipt, KeyPlan, PutReceipt
+
+__all__ = ["DEFAULT_SCENARIO", "DemoOptions", "DemoResult", "Reporter", "SiteOutcome", "run_demo"]
+
+DEFAULT_SCENARIO = "five-sites"
+CLASSES = ("its", "qkd", "auto")
+STOP_GRACE_S = 5.0
+MAX_KEY_WAIT_S = 60.0
+"""Longest wait for key bits that the demonstration takes on; beyond it says how long it would be."""
+KEY_PATIENCE_S = 10.0
+KEY_POLL_S = 0.1
+
+
+class Reporter(Protocol):
+    """Hears what happens, as it happens."""
+
+    def say(self, message_id: str, **fields: Any) -> None:
+        """Tell a step; the id is one of the message catalogue."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What to demonstrate."""
+
+    file: Path | None = None
+    """What to store; a small file of the package when ``None``."""
+    scenario: str = DEFAULT_SCENARIO
+    class_: str | None = None
+    """Transfer class ``its``, ``qkd`` or ``auto``; the scenario's when ``None``."""
+    lose: int | None = None
+    """How many sites to kill; n - k when ``None``."""
+    directory: Path | None = None
+    """Where the testbed lives; a temporary directory when ``None``."""
+    keep: bool = False
+    """Keep a temporary directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteOutcome:
+    """What became of one site."""
+
+    name: str
+    domain: str
+    outcome: str
+    """``home``, ``ok``, ``lost`` or ``lied``."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """What the demonstration showed; every field is measured or compared, none is assumed."""
+
+    file: str
+    file_bytes: int
+    scheme: tuple[int, int]
+    sites: tuple[SiteOutcome, ...]
+    identical: bool
+    """Both copies, the one fetched with sites lost and the one fetched past the liar, equal the file."""
+    altered: str
+    """The site whose share was altered."""
+    liar_named: str | None
+    """The site that the system named as liar."""
+    durable_at: int
+    key_bits_by_link: Mapping[str, int]
+    """Key bits used between the home site and each other site, by the put and both gets."""
+    put_seconds: float
+    get_seconds: float
+    """The get with sites lost."""
+    get_past_liar_seconds: float
+    up_seconds: float
+    label: Mapping[str, Any]
+    directory: Path | None
+    """Where the testbed was kept, ``None`` when it was removed."""
+
+    @property
+    def lost(self) -> list[str]:
+        """Sites that were killed."""
+        return [site.name for site in self.sites if site.outcome == "lost"]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that ``shosoin demo --json`` prints."""
+        return {
+            "file": self.file,
+            "file_bytes": self.file_bytes,
+            "scheme": {"k": self.scheme[0], "n": self.scheme[1]},
+            "sites": [site.name for site in self.sites],
+            "lost": self.lost,
+            "identical": self.identical,
+            "liar_altered": self.altered,
+            "liar_named": self.liar_named,
+            "durable_at": self.durable_at,
+            "key_bits_used": sum(self.key_bits_by_link.values()),
+            "key_bits_by_link": dict(self.key_bits_by_link),
+            "put_seconds": round(self.put_seconds, 6),
+            "get_seconds": round(self.get_seconds, 6),
+            "get_past_liar_seconds": round(self.get_past_liar_seconds, 6),
+            "up_seconds": round(self.up_seconds, 6),
+            "simulated": bool(self.label["simulated"]),
+            "label": dict(self.label),
+            "directory": None if self.directory is None else str(self.directory),
+        }
+
+
+async def run_demo(options: DemoOptions, reporter: Reporter) -> DemoResult:
+    """Run the main job.
+
+    Raises:
+        Rejected: a wrong option, before anything starts.
+        Unavailable: more sites were lost than the scheme survives (after really trying), or key bits are lacking.
+        Alarm: what came back is not the file, or the liar was not named.
+    """
+    scenario = load_scenario(options.scenario)
+    lose = _checked_lose(options.lose, scenario)
+    if options.class_ is not None and options.class_ not in CLASSES:
+        raise Rejected(f"class {options.class_!r} is not one of {', '.join(CLASSES)}", code="testbed.bad_class")
+    with resources.as_file(_default_file()) as shipped:
+        file = _checked_file(options.file or shipped)
+        kept = options.directory is not None or options.keep
+        root = options.directory or Path(tempfile.mkdtemp(prefix="shosoin-demo-"))
+        demo = _Demo(options, scenario, scenario.owner(None), lose, file, root, reporter)
+        try:
+            return await demo.run(kept=root if kept else None)
+        finally:
+            if not kept:
+                shutil.rmtree(root, ignore_errors=True)
+
+
+def _default_file() -> Any:
+    """Return a small real file that is there however the package was installed."""
+    return resources.files("shosoin.testbed") / "scenarios" / f"{DEFAULT_SCENARIO}.toml"
+
+
+def _checked_file(path: Path) -> Path:
+    if not path.is_file():
+        raise Rejected(f"{path} is not a file", code="testbed.no_file")
+    with path.open("rb"):
+        return path
+
+
+def _checked_lose(lose: int | None, scenario: Scenario) -> int:
+    """Return how many sites to kill; the home site is never one of them."""
+    k, n = scenario.threshold, scenario.shares
+    if lose is None:
+        return n - k
+    if lose < 0:
+        raise Rejected(f"cannot lose {lose} sites", code="testbed.bad_lose")
+    if lose >= n:
+        raise Unavailable(
+            f"with {lose} of {n} sites lost nothing is left; {k} are needed", code="testbed.too_many_lost"
+        )
+    return lose
+
+
+@dataclass(slots=True)
+class _Demo:
+    """One run; the steps are methods in the order in which they happen."""
+
+    options: DemoOptions
+    scenario: Scenario
+    owner: Owner
+    lose: int
+    file: Path
+    root: Path
+    reporter: Reporter
+    key_bits: Counter[str] = field(default_factory=Counter)
+    class_: str = ""
+    """The transfer class that was chosen."""
+
+    async def run(self, *, kept: Path | None) -> DemoResult:
+        """Start everything, do the job, end everything."""
+        started_s = time.monotonic()
+        self.reporter.say("demo.starting", count=2 * len(self.scenario.sites), directory=self.root)
+        testbed = await Testbed.up(self.scenario, self.root)
+        up_seconds = time.monotonic() - started_s
+        try:
+            self.reporter.say("demo.serving", seconds=up_seconds)
+            async with AsyncExitStack() as stack:
+                vault = await stack.enter_async_context(self._vault(testbed))
+                return await self._main_job(testbed, vault, up_seconds, kept)
+        finally:
+            testbed.down(grace_s=STOP_GRACE_S)
+
+    def _vault(self, testbed: Testbed) -> Any:
+        from shosoin.adapters.owner import load_owner_config, open_vault  # noqa: PLC0415  # loads the whole vault
+
+        return open_vault(load_owner_config(testbed.layout.owner_config(self.owner.id)))
+
+    async def _main_job(self, testbed: Testbed, vault: Vault, up_seconds: float, kept: Path | None) -> DemoResult:
+        choice = await self._choose(vault)
+        put = await self._put(vault, choice.class_)
+        lost, liar = self._victims()
+        first, first_identical = await self._get_with_sites_lost(testbed, vault, lost)
+        await self._bring_back(testbed, lost)
+        object_id = (await vault.stat(self.file.name)).listing.object_id
+        await self._alter(testbed, liar, object_id)
+        second, second_identical = await self._get_past_liar(vault)
+        named = _named(second)
+        self._judge(first_identical and second_identical, liar, named)
+        return DemoResult(
+            file=str(self.options.file or self.file.name),
+            file_bytes=put.size_bytes,
+            scheme=(self.scenario.threshold, self.scenario.shares),
+            sites=self._outcomes(lost, named),
+            identical=first_identical and second_identical,
+            altered=liar,
+            liar_named=named,
+            durable_at=put.durable_at,
+            key_bits_by_link=dict(self.key_bits),
+            put_seconds=put.seconds,
+            get_seconds=first.seconds,
+            get_past_liar_seconds=second.seconds,
+            up_seconds=up_seconds,
+            label=second.label.to_json(),
+            directory=kept,
+        )
+
+    async def _choose(self, vault: Vault) -> Choice:
+        """Choose the class, say why, and wait for keys where that is worth it."""
+        size_bytes = self.file.stat().st_size
+        wanted = self.options.class_ or self.scenario.class_
+        choice = await choose(vault, size_bytes, self.scenario.scheme, wanted)
+        for plan in choice.considered:
+            self._say_plan(plan)
+        self.class_ = choice.class_
+        await self._ensure_keys(vault, list(choice.plan.needed_bits))
+        self.reporter.say("demo.class_fell_back" if choice.fell_back else "demo.class", class_=choice.class_)
+        return choice
+
+    def _say_plan(self, plan: KeyPlan) -> None:
+        if plan.class_ == "its" and plan.needed_bits:
+            needed = max(plan.needed_bits.values())
+            stock = min(plan.stock_bits.get(site, 0) for site in plan.needed_bits)
+            self.reporter.say("demo.plan", class_=plan.class_, needed=needed, stock=stock, wait_s=plan.wait_s)
+        elif plan.needed_bits:
+            self.reporter.say("demo.plan_short", class_=plan.class_, needed=max(plan.needed_bits.values()))
+
+    async def _ensure_keys(self, vault: Vault, sites: Collection[str]) -> None:
+        """Wait for key bits if these sites lack some and that is a matter of seconds.
+
+        A get takes about as many as a put, at the sites that it asks.
+
+        Raises:
+            Unavailable: the wait is too long, unknown, or endless because the links hold less at most.
+        """
+        if self.class_ != "its":
+            return
+        plan = await self._its_plan(vault)
+        if not _dry(plan, sites):
+            return
+        needed, capacity = max(plan.needed_bits.values()), self._capacity_bits()
+        wait_s = None if needed > capacity else plan.wait_s
+        if wait_s is None or wait_s > MAX_KEY_WAIT_S:
+            raise self._too_little_key(plan, sites, wait_s, capacity)
+        self.reporter.say("demo.waiting", seconds=wait_s)
+        deadline_s = time.monotonic() + 2 * wait_s + KEY_PATIENCE_S
+        while _dry(await self._its_plan(vault), sites):
+            if time.monotonic() > deadline_s:
+                raise Unavailable("the key links are slower than they said", code="testbed.too_little_key")
+            await asyncio.sleep(KEY_POLL_S)
+
+    async def _its_plan(self, vault: Vault) -> KeyPlan:
+        return await vault.plan(self.file.stat().st_size, scheme=self.scenario.scheme, class_="its")
+
+    def _capacity_bits(self) -> int:
+        """Return the most that every link of the home site can hold."""
+        return min((link.max_stock_bits for link in self.scenario.links_of(self.owner.site)), default=0)
+
+    def _too_little_key(
+        self, plan: KeyPlan, sites: Collection[str], wait_s: float | None, capacity: int
+    ) -> Unavailable:
+        needed = max(plan.needed_bits.values())
+        stock = ", ".join(f"{plan.stock_bits[site]} for {site}" for site in _dry(plan, sites))
+        return Unavailable(
+            f"class its needs {needed} key bits per link for {self.file.stat().st_size} bytes; there are {stock}"
+            + (f", and links hold {capacity} at most" if needed > capacity else ""),
+            code="testbed.too_little_key",
+            hint="use --class auto or --class qkd, or a smaller file",
+            retry_after_s=wait_s,
+        )
+
+    async def _put(self, vault: Vault, class_: str) -> PutReceipt:
+        from shosoin.adapters.owner import FileSource  # noqa: PLC0415
+
+        with closing(FileSource(self.file)) as source:
+            put = await vault.put(source, self.file.name, scheme=self.scenario.scheme, class_=class_)
+        self.key_bits.update({str(site): bits for site, bits in put.key_bits_used.items()})
+        self.reporter.say(
+            "demo.stored",
+            name=self.file.name,
+            size_bytes=put.size_bytes,
+            durable_at=put.durable_at,
+            sites=len(put.acknowledged) + len(put.missing),
+            seconds=put.seconds,
+        )
+        return put
+
+    def _victims(self) -> tuple[list[str], str]:
+        """Return the sites to lose (the last ones) and the site that will lie (the first that a reader asks)."""
+        remote = self._remote()
+        return (remote[-self.lose :] if self.lose else []), remote[0]
+
+    def _remote(self) -> list[str]:
+        """Return the sites with a share, but for the home site, in the order in which a reader asks them."""
+        return [site.name for site in self.scenario.sites if site.name != self.owner.site][: self.scenario.shares - 1]
+
+    def _asked(self) -> int:
+        """Return how many remote sites a reader asks when all goes well."""
+        return self.scenario.threshold - 1
+
+    async def _get_with_sites_lost(self, testbed: Testbed, vault: Vault, lost: list[str]) -> tuple[GetReceipt, bool]:
+        for site in lost:
+            testbed.kill(site)
+        if lost:
+            self.reporter.say("demo.lost", sites=lost)
+        await self._ensure_keys(vault, [site for site in self._remote() if site not in lost][: self._asked()])
+        try:
+            receipt, identical = await self._get(vault, "copy-with-sites-lost")
+        except Unavailable as err:
+            raise self._not_enough_left(len(lost), err) from err
+        self.reporter.say("demo.fetched", sites=receipt.sites_used, identical=identical, seconds=receipt.seconds)
+        return receipt, identical
+
+    def _not_enough_left(self, lost: int, err: Unavailable) -> Unavailable:
+        k, n = self.scenario.threshold, self.scenario.shares
+        if n - lost >= k:
+            return err
+        return Unavailable(
+            f"with {lost} of {n} sites lost {n - lost} are left, and {k} are needed; the vault said: {err}",
+            code="testbed.too_many_lost",
+            hint=f"scheme {k}-of-{n} survives the loss of {n - k} sites; the object comes back with the sites",
+        )
+
+    async def _bring_back(self, testbed: Testbed, lost: list[str]) -> None:
+        if lost:
+            await testbed.start(*lost)
+            self.reporter.say("demo.returned", sites=lost)
+
+    async def _alter(self, testbed: Testbed, liar: str, object_id: str) -> None:
+        altered = await alter_share(testbed, liar, self.owner.id, object_id)
+        self.reporter.say("demo.altered", site=liar, offset=altered.offset, size_bytes=altered.size_bytes)
+
+    async def _get_past_liar(self, vault: Vault) -> tuple[GetReceipt, bool]:
+        await self._ensure_keys(vault, self._remote())
+        receipt, identical = await self._get(vault, "copy-past-the-liar")
+        for alarm in receipt.alarms:
+            self.reporter.say("demo.alarm", site=alarm.fields.get("site", "?"), kind=alarm.fields.get("kind", "?"))
+        self.reporter.say("demo.fetched", sites=receipt.sites_used, identical=identical, seconds=receipt.seconds)
+        return receipt, identical
+
+    async def _get(self, vault: Vault, copy_name: str) -> tuple[GetReceipt, bool]:
+        """Fetch the file into a private directory and compare it, byte by byte."""
+        from shosoin.adapters.owner import FileTarget  # noqa: PLC0415
+
+        with tempfile.TemporaryDirectory(prefix="shosoin-copy-") as folder:
+            copy = Path(folder) / copy_name
+            target = FileTarget(copy)
+            try:
+                receipt = await vault.get(self.file.name, target)
+            except BaseException:
+                target.discard()
+                raise
+            target.commit()
+            identical = filecmp.cmp(self.file, copy, shallow=False)
+        self.key_bits.update({str(site): bits for site, bits in receipt.key_bits_used.items()})
+        return receipt, identical
+
+    def _judge(self, identical: bool, liar: str, named: str | None) -> None:
+        if not identical:
+            raise Alarm("what came back is not the file that was stored", code="testbed.not_identical")
+        if named != liar:
+            raise Alarm(
+                f"the share at {liar} was altered, but the system named {named or 'nobody'}", code="testbed.not_named"
+            )
+
+    def _outcomes(self, lost: list[str], named: str | None) -> tuple[SiteOutcome, ...]:
+        def outcome(site: str) -> str:
+            if site == self.owner.site:
+                return "home"
+            if site in lost:
+                return "lost"
+            return "lied" if site == named else "ok"
+
+        return tuple(SiteOutcome(site.name, site.domain, outcome(site.name)) for site in self.scenario.sites)
+
+
+def _dry(plan: KeyPlan, sites: Collection[str]) -> list[SiteId]:
+    """Return those of the sites whose link lacks key bits for a plan."""
+    return [
+        site for site, needed in plan.needed_bits.items() if site in sites and plan.stock_bits.get(site, 0) < needed
+    ]
+
+
+def _named(receipt: GetReceipt) -> str | None:
+    """Return the site that the alarms of a get name, ``None`` unless they name exactly one."""
+    sites = {str(alarm.fields["site"]) for alarm in receipt.alarms if "site" in alarm.fields}
+    return sites.pop() if len(sites) == 1 else None

@@ -1,0 +1,170 @@
+"""Computing the assurance label from what was recorded while an object was written.
+
+Facts are recorded by the put itself: per site how the share travelled and where the keys came from, and where every
+kind of random number came from. The collusion number is found by enumerating the declared trust domains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from shosoin.base import Alarm, AssuranceLabel, Entropy, SiteId
+from shosoin.base.ports import KeySourceFacts
+from shosoin.vault.channel import Channel
+from shosoin.vault.scheme import Scheme
+from shosoin.vault.values import RegisterValue
+
+__all__ = ["SiteDomains", "check_exposure", "collusion", "label_of", "record_facts"]
+
+_MECHANISM_LOCAL = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class SiteDomains:
+    """Who controls a site, as declared: its operator and, if given, the vendor of its devices."""
+
+    operator: str
+    vendor: str = ""
+
+    def names(self) -> tuple[str, ...]:
+        """Return every trust domain that controls the site."""
+        return (self.operator, f"vendor {self.vendor}") if self.vendor else (self.operator,)
+
+
+class Exposed(Alarm):
+    """An allowed coalition would hold the object."""
+
+    code = "vault.exposed"
+
+
+def collusion(holders: Mapping[SiteId, Sequence[str]], k: int) -> tuple[int, tuple[str, ...]]:
+    """Return the smallest number of trust domains that together hold k shares, and one such set.
+
+    ``holders`` maps each site with a share to the domains that control it; exact, by enumeration (n <= 16).
+    """
+    domains = sorted({name for names in holders.values() for name in names})
+    for size in range(1, len(domains) + 1):
+        for group in combinations(domains, size):
+            if sum(not set(group).isdisjoint(names) for names in holders.values()) >= k:
+                return size, group
+    return len(domains) + 1, ()
+
+
+def check_exposure(key_holders: Mapping[SiteId, Iterable[SiteId]], scheme: Scheme, home: SiteId) -> None:
+    """Refuse transfers by which k-1 sites would learn k shares.
+
+    ``key_holders`` maps each site that gets a share to all sites (end points and relays) that know its transfer key.
+    The home site is trusted until its keys are erased and is no member of a coalition.
+
+    Raises:
+        Exposed: naming one coalition.
+    """
+    known_by = {site: set(holders) | {site} for site, holders in key_holders.items()}
+    everyone = sorted(set().union(*known_by.values()) - {home}) if known_by else []
+    for coalition in combinations(everyone, min(scheme.k - 1, len(everyone))):
+        learned = [site for site, holders in known_by.items() if not holders.isdisjoint(coalition)]
+        if len(learned) >= scheme.k:
+            raise Exposed(f"{', '.join(coalition)} together would know the shares of {', '.join(learned)}")
+
+
+def _fact_json(facts: frozenset[KeySourceFacts]) -> list[dict[str, Any]]:
+    return [
+        {"kind": fact.kind, "simulated": fact.simulated, "epsilon": fact.epsilon}
+        for fact in sorted(facts, key=lambda fact: (fact.kind, fact.epsilon or 0.0))
+    ]
+
+
+def record_facts(
+    *,
+    class_: str,
+    home: SiteId,
+    good: Sequence[SiteId],
+    channels: Mapping[SiteId, Channel],
+    key_shares: set[SiteId],
+    entropy: Entropy,
+    domains: Mapping[SiteId, SiteDomains],
+    deal_checked: bool,
+) -> dict[str, Any]:
+    """Return the facts of a put, as they go into the register value."""
+    transfers = {
+        site: {
+            "how": "key-stream bits as the share" if site in key_shares else channels[site].mechanism,
+            "keys": _fact_json(channels[site].facts),
+        }
+        for site in good
+    }
+    coefficients = "key-stream bits" if class_ == "its" else f"AES-256 in counter mode, seeded by {entropy.source}"
+    return {
+        "home": home,
+        "transfers": transfers,
+        "random": {
+            "coefficients": {"source": coefficients, "physical": class_ == "its"},
+            "audit masks, MAC keys and AMD points": {"source": entropy.source, "physical": entropy.physical},
+        },
+        "domains": {site: list(domains[site].names()) for site in good},
+        "deal_checked": deal_checked,
+    }
+
+
+def _reasons(value: RegisterValue) -> list[str]:
+    transfers = value.facts["transfers"]
+    reasons = []
+    simulated = [site for site, fact in transfers.items() if any(key["simulated"] for key in fact["keys"])]
+    if simulated:
+        reasons.append(f"The keys for {', '.join(simulated)} came from simulated links, which protect nothing.")
+    undeclared = [site for site, fact in transfers.items() if any(key["kind"] == "undeclared" for key in fact["keys"])]
+    if undeclared:
+        reasons.append(f"The KME did not say where the keys for {', '.join(undeclared)} came from.")
+    if value.class_ != "its":
+        moved = [site for site, fact in transfers.items() if fact["how"] != _MECHANISM_LOCAL]
+        reasons.append(
+            f"The shares for {', '.join(moved)} travelled under AES-256-GCM and ML-KEM-768, which rest on computation."
+        )
+    reasons += [
+        f"The {what} came from {fact['source']}, not from a physical source."
+        for what, fact in value.facts["random"].items()
+        if not fact["physical"]
+    ]
+    return reasons
+
+
+def _epsilon(facts: Iterable[Mapping[str, Any]]) -> float | None:
+    """Sum the failure probabilities of all links used; unknown if one is."""
+    keys = [key for fact in facts for key in fact["keys"]]
+    if not keys or any(key["epsilon"] is None for key in keys):
+        return None
+    return float(sum(key["epsilon"] for key in keys))
+
+
+def label_of(value: RegisterValue, *, now_wall_s: float, freshness: str) -> AssuranceLabel:
+    """Compute the label of an object version."""
+    body = value.bodies[0]
+    transfers = value.facts["transfers"]
+    number, group = collusion({site: value.facts["domains"][site] for site in body.good}, value.scheme.k)
+    reasons = _reasons(value)
+    return AssuranceLabel(
+        class_=value.class_,
+        everlasting=not reasons,
+        reasons=tuple(reasons),
+        collusion_number=number,
+        collusion_set=group,
+        trusted_home=str(value.facts["home"]),
+        randomness=tuple(f"{what}: {fact['source']}" for what, fact in value.facts["random"].items()),
+        transfers=tuple((site, _how(fact)) for site, fact in transfers.items()),
+        epsilon_total=_epsilon(transfers.values()),
+        durable_at=len(body.good),
+        sites=value.scheme.n,
+        scheme=(value.scheme.k, value.scheme.n),
+        epoch=body.epoch,
+        age_s=max(now_wall_s - value.created_wall_s, 0.0),
+        simulated=any(key["simulated"] for fact in transfers.values() for key in fact["keys"]),
+        freshness=freshness,
+    )
+
+
+def _how(fact: Mapping[str, Any]) -> str:
+    kinds = sorted({str(key["kind"]) for key in fact["keys"]})
+    return f"{fact['how']} ({', '.join(kinds)})" if kinds else str(fact["how"])

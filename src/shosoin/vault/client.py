@@ -1,0 +1,303 @@
+"""The vault as an owner uses it: put, get, ls, stat, rm, verify.
+
+``Vault`` decides the order of things and nothing else: shares are durable before the register counts on them, the
+register is committed before the index names the object, and old versions are erased after both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Protocol
+
+from shosoin.base import AssuranceLabel, ObjectId, Rejected, SiteId, Unavailable
+from shosoin.kernels import ELEMENT_BYTES
+from shosoin.vault.assurance import label_of
+from shosoin.vault.catalog import Reading
+from shosoin.vault.concurrency import gather
+from shosoin.vault.context import VaultContext
+from shosoin.vault.fetching import Fetcher
+from shosoin.vault.index import Entry
+from shosoin.vault.layout import PAGE_ENTRIES, SEGMENT_BYTES, mask_elements
+from shosoin.vault.manifest import page_size
+from shosoin.vault.names import Names
+from shosoin.vault.naming import checked_name, padme_bytes
+from shosoin.vault.ports import Buffer
+from shosoin.vault.putting import BytesSource, Putter, remove_objects
+from shosoin.vault.reading import ObjectReader
+from shosoin.vault.receipts import GetReceipt, KeyPlan, Listing, PutReceipt, RemoveReceipt, Stat, VerifyReport
+from shosoin.vault.scheme import Scheme
+from shosoin.vault.values import RegisterValue
+from shosoin.vault.writing import ByteSource
+
+__all__ = ["ByteSink", "Vault"]
+
+_OVERHEAD_BYTES = 16384
+"""Index part, root, one-time MAC keys of the exchanges of a put: an upper bound for a small index."""
+_MAC_BYTES_PER_SEGMENT = 160
+_READ_TOGETHER_BYTES = 2 << 20
+_READ_TOGETHER = 64
+
+
+class ByteSink(Protocol):
+    """Where plaintext goes."""
+
+    async def write(self, data: Buffer) -> None:
+        """Take the next bytes."""
+        ...
+
+
+class NotFound(Rejected):
+    """No object of that name."""
+
+    code = "vault.not_found"
+    hint = "`shosoin ls` shows the names that exist"
+
+
+class Vault:
+    """One owner's objects over that owner's sites."""
+
+    def __init__(self, context: VaultContext) -> None:
+        self._context = context
+        self._names = Names(context)
+
+    async def plan(self, size_bytes: int, *, scheme: Scheme | None = None, class_: str = "its") -> KeyPlan:
+        """Return the key bits that a put of so many bytes takes per remote site, the stock, and the wait.
+
+        The figure is an upper bound; one reading of the object later takes about as much again at k-1 sites.
+        """
+        context = self._context
+        scheme = scheme or context.default_scheme
+        remote = [
+            site for site in context.sites if site.name in context.placement(scheme) and site.name != context.home
+        ]
+        if class_ != "its":
+            return KeyPlan(class_, {site.name: 256 if class_ == "qkd" else 0 for site in remote}, {}, 0.0)
+        data = padme_bytes(size_bytes)
+        segments = -(-data // SEGMENT_BYTES)
+        pages = -(-segments // PAGE_ENTRIES) if page_size(segments) else 0
+        body = data + mask_elements(scheme) * ELEMENT_BYTES + pages * page_size(segments)
+        need = 8 * (body + _OVERHEAD_BYTES + segments * _MAC_BYTES_PER_SEGMENT)
+        statuses = await gather(context.runtime, (context.keys.status(site.node) for site in remote))
+        waits: list[float | None] = [0.0]
+        for status in statuses:
+            rate = status.extension.get("shosoin_secret_key_rate_bps")
+            missing = need - status.stored_bits
+            if missing > 0:
+                waits.append(missing / rate if isinstance(rate, int | float) and rate > 0 else None)
+        wait_s = None if None in waits else max(wait for wait in waits if wait is not None)
+        return KeyPlan(
+            class_,
+            {site.name: need for site in remote},
+            {site.name: status.stored_bits for site, status in zip(remote, statuses, strict=True)},
+            wait_s,
+        )
+
+    async def put(
+        self,
+        source: ByteSource,
+        name: str,
+        *,
+        scheme: Scheme | tuple[int, int] | None = None,
+        class_: str = "its",
+        content_type: str | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> PutReceipt:
+        """Store an object under a name; an object of that name gets a new version.
+
+        Raises:
+            BadName, BadScheme: before anything is read or drawn.
+            Unavailable: too few sites or too little key (``retry_after_s`` where known); nothing was committed.
+            Conflict: another writer was faster; that writer's version stands, whole.
+            SourceChanged: the file grew or shrank while it was read.
+        """
+        name = checked_name(name)
+        chosen = self._scheme(scheme)
+        self._context.channels(class_)
+        if class_ == "its" and source.size_hint is not None:
+            await self._check_stock(source.size_hint, chosen)
+        await self._names.load()
+        putter = Putter(self._context, self._names, chosen, class_)
+        return (await putter.put({name: source}, content_type, progress))[0]
+
+    async def put_many(
+        self,
+        contents: Mapping[str, bytes],
+        *,
+        scheme: Scheme | tuple[int, int] | None = None,
+        class_: str = "its",
+    ) -> list[PutReceipt]:
+        """Store many small objects with shared exchanges and one index commit."""
+        chosen = self._scheme(scheme)
+        sources = {checked_name(name): BytesSource(content) for name, content in contents.items()}
+        await self._names.load()
+        return await Putter(self._context, self._names, chosen, class_).put(sources)
+
+    async def get(
+        self,
+        name: str,
+        sink: ByteSink,
+        *,
+        start: int = 0,
+        length: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> GetReceipt:
+        """Write an object, or a range of it, to a sink; every byte is checked before it is written.
+
+        A site that lies is named in ``alarms``; the right bytes are served all the same while k good shares answer.
+
+        Raises:
+            NotFound: no object of that name.
+            Unavailable: fewer than k sites answer.
+            NotRecoverable: more sites lie than the scheme survives; nothing wrong was written.
+        """
+        started_s = self._context.clock.now_s()
+        used_before = self._context.bits_used()
+        reading, value = await self._object(checked_name(name))
+        reader = self._reader(value)
+        written = 0
+        async for piece in reader.read(start, length):
+            await sink.write(piece)
+            written += len(piece)
+            if progress is not None:
+                progress(written)
+        return GetReceipt(
+            name=name,
+            size_bytes=written,
+            seconds=self._context.clock.now_s() - started_s,
+            key_bits_used={site: bits - used_before.get(site, 0) for site, bits in self._context.bits_used().items()},
+            sites_used=sorted(reader.fetcher.sites_used),
+            alarms=[*self._names.alarms, *reader.fetcher.alarms],
+            label=self._label(value, reading),
+            freshness=reading.freshness,
+        )
+
+    async def get_many(self, names: list[str]) -> dict[str, bytes]:
+        """Return many small objects with shared exchanges.
+
+        Raises:
+            NotFound: one of the names does not exist.
+        """
+        entries = await self._names.load()
+        for name in names:
+            if checked_name(name) not in entries:
+                raise NotFound(f"there is no object named {name!r}")
+        found: dict[str, bytes] = {}
+        by_class: dict[str, list[Entry]] = {}
+        for name in names:
+            entry = entries[checked_name(name)]
+            by_class.setdefault(entry.class_, []).append(entry)
+        for class_, wanted in by_class.items():
+            for at in range(0, len(wanted), _READ_TOGETHER):
+                found.update(await self._get_batch(class_, wanted[at : at + _READ_TOGETHER]))
+        return found
+
+    async def _get_batch(self, class_: str, entries: list[Entry]) -> dict[str, bytes]:
+        channels = self._context.channels(class_)
+        readings = await self._context.catalog.read_many(channels, [ObjectId(e.object_id) for e in entries])
+        found: dict[str, bytes] = {}
+        groups: dict[tuple[Scheme, tuple[SiteId, ...]], list[tuple[Entry, ObjectReader]]] = {}
+        for entry, reading in zip(entries, readings, strict=True):
+            value = self._live(entry.name, reading)
+            reader = self._reader(value)
+            groups.setdefault((value.scheme, value.placement), []).append((entry, reader))
+        for group in groups.values():
+            small = [pair for pair in group if pair[1].body.layout.total <= _READ_TOGETHER_BYTES // _READ_TOGETHER]
+            if small:
+                clears = await small[0][1].fetcher.fetch([reader.whole_range() for _, reader in small])
+                for (_, reader), clear in zip(small, clears, strict=True):
+                    reader.take_whole(clear)
+            for entry, reader in group:
+                found[entry.name] = b"".join([bytes(piece) async for piece in reader.read(0, None)])
+        return found
+
+    async def ls(self, prefix: str = "") -> list[Listing]:
+        """Return the names that exist, in order."""
+        entries = await self._names.load()
+        return [_listing(entries[name]) for name in sorted(entries) if name.startswith(prefix)]
+
+    async def stat(self, name: str) -> Stat:
+        """Return what is known of an object without reading it."""
+        name = checked_name(name)
+        reading, value = await self._object(name)
+        entry = self._names.entries()[name]
+        return Stat(_listing(entry), self._label(value, reading), list(value.placement), value.bodies[0].layout.total)
+
+    async def rm(self, name: str) -> RemoveReceipt:
+        """Remove an object: tombstone its register, erase its shares, take its name out of the index."""
+        name = checked_name(name)
+        _, value = await self._object(name)
+        entry = self._names.entries()[name]
+        outcome, erased = (await remove_objects(self._context, entry.class_, [value]))[0]
+        if outcome.error is not None:
+            raise outcome.error
+        await self._names.commit(entry.class_, [_deleted(entry)])
+        pending = [site for site in self._context.members if site not in erased]
+        return RemoveReceipt(name, entry.object_id, erased, pending)
+
+    async def verify(self, name: str, *, progress: Callable[[int], None] | None = None) -> VerifyReport:
+        """Read and check every share of an object at every site."""
+        name = checked_name(name)
+        _, value = await self._object(name)
+        reader = self._reader(value)
+        states = await reader.verify(value.placement, progress)
+        return VerifyReport(name, states, [*self._names.alarms, *reader.fetcher.alarms])
+
+    def _scheme(self, scheme: Scheme | tuple[int, int] | None) -> Scheme:
+        chosen = scheme if isinstance(scheme, Scheme) else Scheme(*scheme) if scheme else self._context.default_scheme
+        self._context.placement(chosen)
+        return chosen
+
+    async def _check_stock(self, size_bytes: int, scheme: Scheme) -> None:
+        """Refuse before any key is drawn when too many links lack stock."""
+        plan = await self.plan(size_bytes, scheme=scheme)
+        dry = [site for site, need in plan.needed_bits.items() if plan.stock_bits.get(site, 0) < need]
+        if scheme.n - len(dry) < scheme.durable_min:
+            need = max(plan.needed_bits.values())
+            raise Unavailable(
+                f"class its needs {need} key bits per link; {', '.join(dry)} have "
+                f"{', '.join(str(plan.stock_bits.get(site, 0)) for site in dry)}",
+                code="vault.too_little_key",
+                hint="wait for the links, or put with --class qkd (which rests on computation); no key was used",
+                retry_after_s=plan.wait_s,
+            )
+
+    async def _object(self, name: str) -> tuple[Reading, RegisterValue]:
+        entries = await self._names.load()
+        if name not in entries:
+            raise NotFound(f"there is no object named {name!r}")
+        entry = entries[name]
+        channels = self._context.channels(entry.class_)
+        reading = await self._context.catalog.read(channels, ObjectId(entry.object_id))
+        return reading, self._live(name, reading)
+
+    @staticmethod
+    def _live(name: str, reading: Reading) -> RegisterValue:
+        if reading.value is None or reading.value.tombstone:
+            raise NotFound(f"the object named {name!r} was removed")
+        return reading.value
+
+    def _reader(self, value: RegisterValue) -> ObjectReader:
+        context = self._context
+        fetcher: Fetcher = context.fetcher(value.class_, value.placement, value.scheme)
+        return ObjectReader(value, context.owner, fetcher, context.signer.public_key, context.runtime)
+
+    def _label(self, value: RegisterValue, reading: Reading) -> AssuranceLabel:
+        return label_of(value, now_wall_s=self._context.clock.wall_s(), freshness=reading.freshness)
+
+
+def _listing(entry: Entry) -> Listing:
+    return Listing(
+        name=entry.name,
+        size_bytes=entry.size_bytes,
+        class_=entry.class_,
+        scheme=Scheme(entry.k, entry.n),
+        object_id=entry.object_id,
+        version=entry.version,
+        created_wall_s=entry.created_wall_s,
+        content_type=entry.content_type,
+    )
+
+
+def _deleted(entry: Entry) -> Entry:
+    return replace(entry, deleted=True, size_bytes=0)

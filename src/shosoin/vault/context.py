@@ -1,0 +1,114 @@
+"""Everything a vault operation needs to know about its owner: who, where, with what keys, over which nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field
+
+from shosoin.base import Entropy, OwnerId, Rejected, SaeId, SiteId
+from shosoin.base.ports import Clock, EventSink, KeySource, Runtime
+from shosoin.vault.assurance import SiteDomains
+from shosoin.vault.catalog import Catalog
+from shosoin.vault.channel import Channel, open_channel
+from shosoin.vault.fetching import Fetcher
+from shosoin.vault.ports import NodeLink
+from shosoin.vault.scheme import BadScheme, Scheme
+from shosoin.vault.values import OwnerSigner
+
+__all__ = ["CLASSES", "VaultContext", "VaultSite"]
+
+CLASSES = ("its", "qkd", "pqc")
+
+
+@dataclass(frozen=True, slots=True)
+class VaultSite:
+    """One site as the owner knows it; the order of sites is the order of evaluation points."""
+
+    name: SiteId
+    node: SaeId
+    link: NodeLink
+    domains: SiteDomains
+
+
+@dataclass(slots=True)
+class VaultContext:
+    """An owner's vault; channels of a class are opened once and kept."""
+
+    owner: OwnerId
+    home: SiteId
+    sites: tuple[VaultSite, ...]
+    default_scheme: Scheme
+    keys: KeySource
+    entropy: Entropy
+    clock: Clock
+    runtime: Runtime
+    sink: EventSink
+    signer: OwnerSigner
+    memo: MutableMapping[str, bytes]
+    """Decoded index parts, kept at the owner's side."""
+    _channels: dict[str, dict[SiteId, Channel]] = field(default_factory=dict)
+
+    @property
+    def members(self) -> tuple[SiteId, ...]:
+        """All sites: they keep the registers."""
+        return tuple(site.name for site in self.sites)
+
+    @property
+    def register_scheme(self) -> Scheme:
+        """The scheme whose quorums the registers use: the default k over all sites."""
+        return Scheme(min(self.default_scheme.k, len(self.sites)), len(self.sites))
+
+    @property
+    def domains(self) -> dict[SiteId, SiteDomains]:
+        """Declared trust domains of every site."""
+        return {site.name: site.domains for site in self.sites}
+
+    @property
+    def catalog(self) -> Catalog:
+        """The owner's registers, under a proposer name that no other run uses."""
+        proposer = self.entropy.random_bytes(8).hex()
+        return Catalog(self.register_scheme, self.members, self.signer.public_key, self.entropy, self.runtime, proposer)
+
+    def channels(self, class_: str) -> Mapping[SiteId, Channel]:
+        """Return the channels of a class to all sites.
+
+        Raises:
+            Rejected: the class does not exist.
+        """
+        if class_ not in CLASSES:
+            raise Rejected(
+                f"class {class_[:20]!r} does not exist, expected one of {', '.join(CLASSES)}", code="vault.bad_class"
+            )
+        if class_ not in self._channels:
+            self._channels[class_] = {
+                site.name: open_channel(
+                    class_, site.link, owner=self.owner, node=site.node, home=self.home, keys=self.keys
+                )
+                for site in self.sites
+            }
+        return self._channels[class_]
+
+    def placement(self, scheme: Scheme) -> tuple[SiteId, ...]:
+        """Return the sites that get shares: the home site and the next n-1, in the order of the configuration.
+
+        Raises:
+            BadScheme: there are fewer than n sites.
+        """
+        if scheme.n > len(self.sites):
+            raise BadScheme(f"{scheme} needs {scheme.n} sites, there are {len(self.sites)}")
+        others = [site for site in self.members if site != self.home]
+        chosen = {self.home, *others[: scheme.n - 1]}
+        return tuple(site for site in self.members if site in chosen)
+
+    def fetcher(self, class_: str, placement: tuple[SiteId, ...], scheme: Scheme) -> Fetcher:
+        """Return a fetcher for bodies of a class, placement and scheme."""
+        return Fetcher(self.channels(class_), placement, scheme, self.home, self.runtime, self.sink)
+
+    def bits_used(self) -> dict[SiteId, int]:
+        """Return the key bits drawn so far per remote site, over all classes."""
+        used: dict[SiteId, int] = {}
+        for channels in self._channels.values():
+            for site, channel in channels.items():
+                if site != self.home:
+                    used[site] = used.get(site, 0) + channel.bits_used
+        return used

@@ -1,0 +1,100 @@
+"""The envelope: one request or answer between an owner and a share node.
+
+::
+
+    u32 header length (little-endian) | header (JSON) | payload | tag (0 or 16 bytes)
+
+The header is not confidential inside TLS: it names objects, ranges and key_IDs, which promise 1 lets an observer see.
+Whatever could tell about content (shares, digests) travels in the payload, sealed by the transfer class.
+The tag covers header and payload. This module only cuts and joins; sealing is in ``sealing``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from shosoin.base import PeerFault, Rejected
+from shosoin.vault.ports import Buffer
+
+__all__ = ["HEADER_BYTES_MAX", "MalformedEnvelope", "Parts", "canonical_json", "cut", "join", "parse_json"]
+
+HEADER_BYTES_MAX = 4 << 20
+_PREFIX_BYTES = 4
+_DEPTH_MAX = 12
+
+
+class MalformedEnvelope(PeerFault):
+    """Bytes that are not an envelope."""
+
+    code = "vault.malformed_envelope"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """An envelope cut into views."""
+
+    header: memoryview
+    sealed: memoryview
+    """Payload and, at its end, the tag."""
+
+
+def canonical_json(value: Any) -> bytes:
+    """Return JSON with sorted keys and no spaces: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def parse_json(raw: Buffer) -> dict[str, Any]:
+    """Read a JSON object from outside.
+
+    Raises:
+        MalformedEnvelope: not JSON, not an object, nested too deep, or numbers that are not finite.
+    """
+
+    def refuse(constant: str) -> None:
+        raise MalformedEnvelope(f"JSON constant {constant} is not allowed")
+
+    try:
+        value = json.loads(bytes(raw), parse_constant=refuse)
+    except (ValueError, RecursionError):
+        raise MalformedEnvelope("not valid JSON") from None
+    if not isinstance(value, dict) or _depth(value) > _DEPTH_MAX:
+        raise MalformedEnvelope("expected a JSON object of moderate depth")
+    return value
+
+
+def _depth(value: Any) -> int:
+    depth, level = 0, [value]
+    while level and depth <= _DEPTH_MAX:
+        depth += 1
+        level = [
+            inner
+            for item in level
+            if isinstance(item, dict | list)
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+    return depth
+
+
+def join(header: bytes, payload: list[Buffer], tag: bytes) -> list[Buffer]:
+    """Return the parts to send, in order."""
+    if len(header) > HEADER_BYTES_MAX:
+        raise Rejected(f"envelope header of {len(header)} bytes, at most {HEADER_BYTES_MAX}")
+    return [len(header).to_bytes(_PREFIX_BYTES, "little"), header, *payload, *([tag] if tag else [])]
+
+
+def cut(body: Buffer) -> Parts:
+    """Cut received bytes.
+
+    Raises:
+        MalformedEnvelope: too short or header length out of bounds.
+    """
+    view = memoryview(body)
+    if len(view) < _PREFIX_BYTES:
+        raise MalformedEnvelope(f"envelope of {len(view)} bytes is too short")
+    size = int.from_bytes(view[:_PREFIX_BYTES], "little")
+    if size > HEADER_BYTES_MAX or _PREFIX_BYTES + size > len(view):
+        raise MalformedEnvelope(f"header length {size} does not fit an envelope of {len(view)} bytes")
+    end = _PREFIX_BYTES + size
+    return Parts(view[_PREFIX_BYTES:end], view[end:])

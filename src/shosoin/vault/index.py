@@ -1,0 +1,164 @@
+"""The owner's index: names to objects, kept as shared records under one register per transfer class.
+
+No function of a name leaves the owner: a register's ID depends on owner and class alone, and names are inside shared
+records. The index of a class is a list of parts, newest last; a commit adds one part with all its entries and folds
+older parts of no greater size into it, so that there are at most about log2(names) parts and each entry is rewritten
+as often. Entries carry a sequence number; where two indexes know a name, the higher one counts.
+
+Decoded parts may be kept by the caller in ``memo`` (at the owner's side), because a part never changes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from typing import Any
+
+from shosoin.base import Alarm, ObjectId, OwnerId, VersionId
+from shosoin.vault.amd import OVERHEAD_BYTES, amd_decode
+from shosoin.vault.envelope import canonical_json
+from shosoin.vault.fetching import Fetcher, Range
+from shosoin.vault.naming import padme_bytes
+from shosoin.vault.ports import Buffer, ShareKey
+from shosoin.vault.values import Body, RegisterValue
+
+__all__ = ["Entry", "IndexState", "decode_part", "encode_part", "index_register", "load_index"]
+
+_RECORD_BYTES_MIN = 512
+_FETCH_BYTES_MAX = 2 << 20
+
+
+class IndexInvalid(Alarm):
+    """An index part that decodes but cannot be read."""
+
+    code = "vault.index_invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name."""
+
+    name: str
+    object_id: str
+    sequence: int
+    class_: str
+    size_bytes: int
+    content_type: str
+    k: int
+    n: int
+    version: str
+    created_wall_s: float
+    deleted: bool = False
+
+
+@dataclass(slots=True)
+class IndexState:
+    """The index of one class as last read."""
+
+    class_: str
+    register_id: ObjectId
+    value: RegisterValue | None
+    parts: list[tuple[Body, list[Entry]]]
+    freshness: str
+
+    def entries(self) -> dict[str, Entry]:
+        """Return the newest entry of every name, deleted ones included."""
+        newest: dict[str, Entry] = {}
+        for _, part in self.parts:
+            for entry in part:
+                known = newest.get(entry.name)
+                if known is None or entry.sequence >= known.sequence:
+                    newest[entry.name] = entry
+        return newest
+
+    def folded(self, fresh: Sequence[Entry]) -> tuple[list[Body], list[Entry]]:
+        """Return the parts to keep and the entries of the new part."""
+        kept = list(self.parts)
+        merged = {entry.name: entry for entry in fresh}
+        while kept and len(kept[-1][1]) <= len(merged):
+            _, older = kept.pop()
+            for entry in older:
+                if entry.name not in merged or merged[entry.name].sequence < entry.sequence:
+                    merged[entry.name] = entry
+        return [body for body, _ in kept], list(merged.values())
+
+
+def index_register(owner: OwnerId, class_: str) -> ObjectId:
+    """Return the register of an owner's index of a class: a function of public facts alone."""
+    return ObjectId.from_bytes(sha256(f"shosoin index v1\0{owner}\0{class_}".encode()).digest()[:16])
+
+
+def encode_part(entries: Sequence[Entry]) -> bytes:
+    """Return a part as a record, padded so that its length says little (without the AMD code word)."""
+    text = canonical_json({"v": 1, "entries": [asdict(entry) for entry in entries]})
+    size = max(padme_bytes(4 + len(text) + OVERHEAD_BYTES), _RECORD_BYTES_MIN) - OVERHEAD_BYTES
+    return len(text).to_bytes(4, "little") + text + bytes(size - 4 - len(text))
+
+
+def decode_part(record: Buffer) -> list[Entry]:
+    """Read a part.
+
+    Raises:
+        IndexInvalid: it is not one.
+    """
+    try:
+        raw = json.loads(bytes(record[4 : 4 + int.from_bytes(record[:4], "little")]))
+        return [Entry(**fields) for fields in raw["entries"]]
+    except (ValueError, KeyError, TypeError):
+        raise IndexInvalid("a part of the index cannot be read") from None
+
+
+async def load_index(
+    state: IndexState, owner: OwnerId, fetcher: Fetcher, memo: MutableMapping[str, bytes]
+) -> IndexState:
+    """Fetch the parts that are not in ``memo`` and fill them in."""
+    if state.value is None:
+        return state
+    missing = [body for body in state.value.bodies if memo_key(body.version) not in memo]
+    while missing:
+        batch = [missing.pop(0)]
+        while missing and sum(body.layout.root for body in (*batch, missing[0])) <= _FETCH_BYTES_MAX:
+            batch.append(missing.pop(0))
+        wanted = [_range(owner, state.register_id, body) for body in batch]
+        for body, coded in zip(batch, await fetcher.fetch(wanted), strict=True):
+            record = amd_decode(coded)
+            if record is None:
+                raise IndexInvalid("a part of the index fails its code word")
+            memo[memo_key(body.version)] = record
+    state.parts = [(body, decode_part(memo[memo_key(body.version)])) for body in state.value.bodies]
+    return state
+
+
+def memo_key(version: VersionId) -> str:
+    """Return where a part is kept in the memo."""
+    return f"index-part-{version}"
+
+
+def _range(owner: OwnerId, register_id: ObjectId, body: Body) -> Range:
+    key = ShareKey(owner, register_id, body.version, body.epoch)
+    return Range(
+        key, body, body.layout.root_offset, body.layout.root, lambda coded: amd_decode(coded) is not None, "index"
+    )
+
+
+def newest(states: Mapping[str, IndexState]) -> dict[str, Entry]:
+    """Merge the indexes of all classes; deleted names are left out."""
+    merged: dict[str, Entry] = {}
+    for state in states.values():
+        for name, entry in state.entries().items():
+            known = merged.get(name)
+            if known is None or (entry.sequence, entry.object_id) > (known.sequence, known.object_id):
+                merged[name] = entry
+    return {name: entry for name, entry in merged.items() if not entry.deleted}
+
+
+def highest_sequence(states: Mapping[str, IndexState]) -> int:
+    """Return the highest sequence number in use."""
+    return max((entry.sequence for state in states.values() for _, part in state.parts for entry in part), default=0)
+
+
+def as_json(entry: Entry) -> dict[str, Any]:
+    """Return an entry for programs."""
+    return asdict(entry)

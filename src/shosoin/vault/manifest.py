@@ -1,0 +1,190 @@
+"""The manifest: what only the owner may know of an object, shared like the object itself.
+
+Two levels, so that reading a range stays small. The **root** holds name, true length, content type and either the
+segment entries themselves (small objects) or a hash of every **page**; a page holds the entries of 1,024 segments. An
+entry is a one-time polynomial MAC key with its tag over the *plaintext* segment, which stays valid when shares are
+refreshed. Root and pages each end with an AMD code word and are decoded from as many answers as it takes; the root
+also carries the owner's ML-DSA-65 signature. The hashes are safe because the root is never whole at any site.
+
+Error of a segment MAC: at most 65,536 / 2^128 per segment.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from dataclasses import dataclass
+from hashlib import sha384
+from typing import Any
+
+from shosoin.base import Alarm, Entropy, ObjectId, OwnerId, PeerFault, VersionId
+from shosoin.kernels import polynomial_mac
+from shosoin.vault.amd import OVERHEAD_BYTES, amd_decode, amd_encode
+from shosoin.vault.envelope import canonical_json
+from shosoin.vault.layout import ENTRY_BYTES, INLINE_ENTRIES, PAGE_ENTRIES, PAGE_HEADER_BYTES
+from shosoin.vault.ports import Buffer
+from shosoin.vault.values import OwnerSigner, verify_signature
+
+__all__ = ["Manifest", "SegmentEntry", "decode_page", "decode_root", "encode_pages", "encode_root", "page_size"]
+
+_CONTEXT = b"shosoin manifest v1"
+_PAGE_MAGIC = b"SHOSOIN-PAGE-1\0\0"
+_SIGNATURE_BYTES = 3309
+_ROOT_STEP_BYTES = 1024
+
+
+class ManifestInvalid(Alarm):
+    """A manifest that decodes but contradicts itself, its register or its owner's signature."""
+
+    code = "vault.manifest_invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentEntry:
+    """One-time MAC key and tag of one plaintext segment."""
+
+    mac_key: bytes
+    tag: bytes
+
+    @classmethod
+    def of(cls, segment: Buffer, entropy: Entropy) -> SegmentEntry:
+        """Authenticate a segment under a fresh key."""
+        key = entropy.random_bytes(32)
+        return cls(key, polynomial_mac(key, segment))
+
+    def holds(self, segment: Buffer) -> bool:
+        """Whether the segment is the one that was authenticated."""
+        return hmac.compare_digest(polynomial_mac(self.mac_key, segment), self.tag)
+
+    def __repr__(self) -> str:
+        return "SegmentEntry(redacted)"
+
+    @property
+    def raw(self) -> bytes:
+        """The 48 bytes."""
+        return self.mac_key + self.tag
+
+
+def _entries(raw: Buffer) -> tuple[SegmentEntry, ...]:
+    view = bytes(raw)
+    return tuple(
+        SegmentEntry(view[at : at + 32], view[at + 32 : at + ENTRY_BYTES]) for at in range(0, len(view), ENTRY_BYTES)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The root of a manifest."""
+
+    object_id: ObjectId
+    version: VersionId
+    owner: OwnerId
+    name: str
+    size_bytes: int
+    content_type: str
+    created_wall_s: float
+    segments: int
+    inline: tuple[SegmentEntry, ...]
+    """Entries of small objects; empty when there are pages."""
+    page_hashes: tuple[bytes, ...] = ()
+
+    def _json(self) -> dict[str, Any]:
+        return {
+            "v": 1,
+            "object": self.object_id,
+            "version": self.version,
+            "owner": self.owner,
+            "name": self.name,
+            "size": self.size_bytes,
+            "type": self.content_type,
+            "created": self.created_wall_s,
+            "segments": self.segments,
+            "inline": b"".join(entry.raw for entry in self.inline).hex(),
+            "pages": [digest.hex() for digest in self.page_hashes],
+        }
+
+
+def _padded(record: bytes, step: int) -> bytes:
+    return record + bytes(-len(record) % step)
+
+
+def encode_root(manifest: Manifest, signer: OwnerSigner, entropy: Entropy) -> bytes:
+    """Return the root as it is shared: signature, JSON, padding, AMD code word."""
+    text = canonical_json(manifest._json())  # noqa: SLF001  # the codec of this very class
+    signature = signer.sign(text, _CONTEXT)
+    record = len(text).to_bytes(4, "little") + signature + text
+    size = -(-(len(record) + OVERHEAD_BYTES) // _ROOT_STEP_BYTES) * _ROOT_STEP_BYTES - OVERHEAD_BYTES
+    return amd_encode(record + bytes(size - len(record)), entropy)
+
+
+def decode_root(
+    coded: bytes | memoryview, object_id: ObjectId, version: VersionId, public_key: bytes
+) -> Manifest | None:
+    """Return the manifest, or ``None`` if the AMD code word does not hold (some share was wrong).
+
+    Raises:
+        ManifestInvalid: the record is authentic as shared, but is of another object or not signed by the owner.
+    """
+    record = amd_decode(coded)
+    if record is None:
+        return None
+    size = int.from_bytes(record[:4], "little")
+    text = record[4 + _SIGNATURE_BYTES : 4 + _SIGNATURE_BYTES + size]
+    try:
+        verify_signature(public_key, record[4 : 4 + _SIGNATURE_BYTES], text, _CONTEXT)
+        raw = json.loads(text)
+        manifest = Manifest(
+            object_id=ObjectId(raw["object"]),
+            version=VersionId(raw["version"]),
+            owner=OwnerId(raw["owner"]),
+            name=str(raw["name"]),
+            size_bytes=int(raw["size"]),
+            content_type=str(raw["type"]),
+            created_wall_s=float(raw["created"]),
+            segments=int(raw["segments"]),
+            inline=_entries(bytes.fromhex(raw["inline"])),
+            page_hashes=tuple(bytes.fromhex(digest) for digest in raw["pages"]),
+        )
+    except (ValueError, KeyError, TypeError, PeerFault):
+        raise ManifestInvalid("the manifest cannot be read") from None
+    if (manifest.object_id, manifest.version) != (object_id, version):
+        raise ManifestInvalid("the manifest belongs to another object or version")
+    return manifest
+
+
+def page_size(segments: int) -> int:
+    """Return the size of one manifest page for an object of so many segments, 0 if it needs none."""
+    if segments <= INLINE_ENTRIES:
+        return 0
+    return PAGE_HEADER_BYTES + min(segments, PAGE_ENTRIES) * ENTRY_BYTES + OVERHEAD_BYTES
+
+
+def encode_pages(object_id: ObjectId, version: VersionId, entries: list[SegmentEntry], entropy: Entropy) -> list[bytes]:
+    """Return the pages as they are shared (none for a small object)."""
+    size = page_size(len(entries))
+    pages = []
+    for index in range(-(-len(entries) // PAGE_ENTRIES) if size else 0):
+        part = entries[index * PAGE_ENTRIES : (index + 1) * PAGE_ENTRIES]
+        head = _PAGE_MAGIC + object_id.raw + version.raw + index.to_bytes(8, "little") + len(part).to_bytes(8, "little")
+        record = head + b"".join(entry.raw for entry in part)
+        pages.append(amd_encode(record + bytes(size - OVERHEAD_BYTES - len(record)), entropy))
+    return pages
+
+
+def page_hash(page: Buffer) -> bytes:
+    """Return what the root keeps of a page."""
+    return sha384(page).digest()[:32]
+
+
+def decode_page(
+    coded: bytes | memoryview, object_id: ObjectId, version: VersionId, index: int, expected_hash: bytes
+) -> tuple[SegmentEntry, ...] | None:
+    """Return the entries of a page, or ``None`` if it is not the page that the root names."""
+    record = amd_decode(coded)
+    if record is None or not hmac.compare_digest(page_hash(coded), expected_hash):
+        return None
+    head = _PAGE_MAGIC + object_id.raw + version.raw + index.to_bytes(8, "little")
+    count = int.from_bytes(record[len(head) : PAGE_HEADER_BYTES], "little")
+    if record[: len(head)] != head or count > PAGE_ENTRIES:
+        return None
+    return _entries(record[PAGE_HEADER_BYTES : PAGE_HEADER_BYTES + count * ENTRY_BYTES])

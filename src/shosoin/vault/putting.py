@@ -1,0 +1,303 @@
+"""Storing objects: stage, check the deal, commit the register, name the object, erase what was replaced."""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from shosoin.base import ObjectId, ShosoinError, SiteId, VersionId
+from shosoin.base.ports import Event
+from shosoin.vault.assurance import check_exposure, label_of, record_facts
+from shosoin.vault.catalog import Conflict, Outcome, Proposal
+from shosoin.vault.concurrency import settle
+from shosoin.vault.context import VaultContext
+from shosoin.vault.deal_check import checked_sites
+from shosoin.vault.index import Entry
+from shosoin.vault.names import Names
+from shosoin.vault.ports import ShareKey
+from shosoin.vault.receipts import PutReceipt
+from shosoin.vault.scheme import Scheme
+from shosoin.vault.staging import Stager
+from shosoin.vault.values import Body, RegisterValue
+from shosoin.vault.writing import ByteSource, Written, new_key, write_object
+
+__all__ = ["BytesSource", "Putter", "guessed_type", "remove_objects"]
+
+
+class BytesSource:
+    """Plaintext that is in memory already."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = memoryview(content)
+        self.size_hint: int | None = len(content)
+
+    async def read(self, size_bytes: int) -> bytes:
+        """Return the next bytes."""
+        piece, self._content = self._content[:size_bytes], self._content[size_bytes:]
+        return bytes(piece)
+
+
+@dataclass(slots=True)
+class _Item:
+    """One object of a batch on its way."""
+
+    name: str
+    key: ShareKey
+    parent: VersionId | None
+    fresh: bool
+    replaced: Entry | None
+    written: Written | None = None
+    value: RegisterValue | None = None
+
+
+@dataclass(slots=True)
+class Putter:
+    """Stores one object or a batch under one scheme and class."""
+
+    context: VaultContext
+    names: Names
+    scheme: Scheme
+    class_: str
+
+    @property
+    def placement(self) -> tuple[SiteId, ...]:
+        """Sites that get shares."""
+        return self.context.placement(self.scheme)
+
+    def _stager(self) -> Stager:
+        context, placement = self.context, self.placement
+        check_exposure({site: (context.home, site) for site in placement}, self.scheme, context.home)
+        return Stager(
+            context.channels(self.class_),
+            placement,
+            self.scheme,
+            self.class_,
+            home=context.home,
+            entropy=context.entropy,
+            runtime=context.runtime,
+            sites_min=self.scheme.durable_min,
+        )
+
+    async def put(
+        self,
+        sources: Mapping[str, ByteSource],
+        content_type: str | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[PutReceipt]:
+        """Store every source under its name; all are committed or reported, none is half there.
+
+        Raises:
+            Conflict: somebody changed one of the names meanwhile (objects of a batch that are not concerned stay).
+            Unavailable: too few sites, or the key streams are dry.
+            SourceChanged: a source grew or shrank.
+        """
+        started_s = self.context.clock.now_s()
+        used_before = self.context.bits_used()
+        items = await self._items(list(sources))
+        stager = self._stager()
+        try:
+            for item in items:
+                item.written = await write_object(
+                    stager,
+                    item.key,
+                    sources[item.name],
+                    name=item.name,
+                    content_type=content_type or guessed_type(item.name),
+                    created_wall_s=self.context.clock.wall_s(),
+                    scheme=self.scheme,
+                    signer=self.context.signer,
+                    entropy=self.context.entropy,
+                    runtime=self.context.runtime,
+                    progress=progress,
+                )
+            await stager.drain()
+            alarms = [alarm for item in items for alarm in await self._make_value(item, stager)]
+            outcomes = await self._propose(items)
+        except BaseException:
+            await stager.abort([item.key for item in items])
+            raise
+        committed = [item for item, outcome in zip(items, outcomes, strict=True) if outcome.error is None]
+        failed = [(item, outcome.error) for item, outcome in zip(items, outcomes, strict=True) if outcome.error]
+        if failed:
+            await stager.abort([item.key for item, _ in failed])
+        await self._name(committed)
+        await self._erase_replaced(committed)
+        if failed:
+            raise failed[0][1]
+        used = {site: bits - used_before.get(site, 0) for site, bits in self.context.bits_used().items()}
+        seconds = self.context.clock.now_s() - started_s
+        return [self._receipt(item, seconds, used, alarms) for item in committed]
+
+    async def _items(self, names: list[str]) -> list[_Item]:
+        """Decide for each name whether a new object starts or a version follows."""
+        known = self.names.entries()
+        same = {name: known[name] for name in names if name in known and known[name].class_ == self.class_}
+        readings = (
+            await self.context.catalog.read_many(
+                self.context.channels(self.class_), [_object_id(entry) for entry in same.values()]
+            )
+            if same
+            else []
+        )
+        current = {name: reading.value for name, reading in zip(same, readings, strict=True)}
+        items = []
+        for name in names:
+            value = current.get(name)
+            following = value is not None and not value.tombstone
+            key = new_key(self.context.owner, value.register_id if following and value else None, self.context.entropy)
+            parent = value.version if following and value else None
+            items.append(_Item(name, key, parent, not following, known.get(name)))
+        return items
+
+    async def _make_value(self, item: _Item, stager: Stager) -> list[Event]:
+        context, written = self.context, item.written
+        if written is None:
+            raise TypeError("an object that was not written has no value")
+        good, alarms = await checked_sites(context, stager, item.key, self.class_, self.scheme, self.placement)
+        facts = record_facts(
+            class_=self.class_,
+            home=context.home,
+            good=good,
+            channels=context.channels(self.class_),
+            key_shares=stager.key_shares,
+            entropy=context.entropy,
+            domains=context.domains,
+            deal_checked=self.class_ == "its",
+        )
+        item.value = RegisterValue.make(
+            kind="object",
+            register_id=item.key.object_id,
+            owner=context.owner,
+            version=item.key.version,
+            parent=item.parent,
+            scheme=self.scheme,
+            class_=self.class_,
+            placement=self.placement,
+            members=context.members,
+            quorum=context.register_scheme.write_quorum,
+            bodies=(Body(item.key.version, written.layout, good, item.key.epoch),),
+            created_wall_s=written.manifest.created_wall_s,
+            facts=facts,
+            signer=context.signer,
+        )
+        return alarms
+
+    async def _propose(self, items: list[_Item]) -> list[Outcome]:
+        proposals = [Proposal(item.key.object_id, item.value, item.fresh) for item in items if item.value is not None]
+        return await self.context.catalog.propose(self.context.channels(self.class_), proposals)
+
+    async def _name(self, items: list[_Item]) -> None:
+        """Enter the committed objects into the index; withdraw new ones whose name somebody else took."""
+        if not items:
+            return
+        entries = [self._entry(item) for item in items]
+        try:
+            await self.names.commit(self.class_, entries)
+        except Conflict:
+            await self._withdraw([item for item in items if item.fresh])
+            raise
+
+    def _entry(self, item: _Item) -> Entry:
+        if item.written is None:
+            raise TypeError("an object that was not written has no entry")
+        manifest = item.written.manifest
+        return Entry(
+            name=item.name,
+            object_id=item.key.object_id,
+            sequence=0,
+            class_=self.class_,
+            size_bytes=manifest.size_bytes,
+            content_type=manifest.content_type,
+            k=self.scheme.k,
+            n=self.scheme.n,
+            version=item.key.version,
+            created_wall_s=manifest.created_wall_s,
+        )
+
+    async def _withdraw(self, items: list[_Item]) -> None:
+        await remove_objects(self.context, self.class_, [item.value for item in items if item.value is not None])
+
+    async def _erase_replaced(self, items: list[_Item]) -> None:
+        """Erase old versions of the same object, and objects of another class that lost their name."""
+        channels = self.context.channels(self.class_)
+        ops = [{"op": "erase", "object": item.key.object_id} for item in items if not item.fresh]
+        if ops:
+            await settle(self.context.runtime, (channel.exchange(ops, timeout_s=5.0) for channel in channels.values()))
+        for item in items:
+            if item.fresh and item.replaced is not None and item.replaced.class_ != self.class_:
+                await self._remove_other(item.replaced)
+
+    async def _remove_other(self, entry: Entry) -> None:
+        reading = await self.context.catalog.read(self.context.channels(entry.class_), _object_id(entry))
+        if reading.value is not None and not reading.value.tombstone:
+            await remove_objects(self.context, entry.class_, [reading.value])
+
+    def _receipt(self, item: _Item, seconds: float, used: dict[SiteId, int], alarms: list[Event]) -> PutReceipt:
+        if item.value is None or item.written is None:
+            raise TypeError("an object that was not committed has no receipt")
+        good = item.value.bodies[0].good
+        return PutReceipt(
+            name=item.name,
+            object_id=item.key.object_id,
+            version=item.key.version,
+            size_bytes=item.written.manifest.size_bytes,
+            durable_at=len(good),
+            acknowledged=list(good),
+            missing=[site for site in self.placement if site not in good],
+            key_bits_used=used,
+            seconds=seconds,
+            label=label_of(item.value, now_wall_s=self.context.clock.wall_s(), freshness="proven"),
+            alarms=[*self.names.alarms, *alarms],
+        )
+
+
+def _object_id(entry: Entry) -> ObjectId:
+    return ObjectId(entry.object_id)
+
+
+def guessed_type(name: str) -> str:
+    """Return a content type by the name's ending."""
+    return mimetypes.guess_type(name, strict=False)[0] or "application/octet-stream"
+
+
+async def remove_objects(
+    context: VaultContext, class_: str, values: Sequence[RegisterValue]
+) -> list[tuple[Outcome, list[SiteId]]]:
+    """Commit a tombstone for each object and have the sites erase its shares; report where that happened."""
+    if not values:
+        return []
+    channels = context.channels(class_)
+    proposals = [Proposal(value.register_id, _tombstone(context, value), fresh=False) for value in values]
+    outcomes = await context.catalog.propose(channels, proposals)
+    removed = [outcome for outcome in outcomes if outcome.error is None]
+    ops = [{"op": "erase", "object": outcome.proposal.register_id} for outcome in removed]
+    erased: list[SiteId] = []
+    if ops:
+        tasks = await settle(context.runtime, (channel.exchange(ops, timeout_s=5.0) for channel in channels.values()))
+        for site, task in zip(channels, tasks, strict=True):
+            try:
+                task.result()
+            except ShosoinError:
+                continue
+            erased.append(site)
+    return [(outcome, erased) for outcome in outcomes]
+
+
+def _tombstone(context: VaultContext, value: RegisterValue) -> RegisterValue:
+    return RegisterValue.make(
+        kind="tombstone",
+        register_id=value.register_id,
+        owner=context.owner,
+        version=VersionId.from_bytes(context.entropy.random_bytes(16)),
+        parent=value.version,
+        scheme=value.scheme,
+        class_=value.class_,
+        placement=value.placement,
+        members=value.members,
+        quorum=value.quorum,
+        bodies=(),
+        created_wall_s=context.clock.wall_s(),
+        facts={},
+        signer=context.signer,
+    )

@@ -1,0 +1,106 @@
+"""What the vault tells its callers: plans, receipts, listings, reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from shosoin.base import AssuranceLabel, SiteId
+from shosoin.base.ports import Event
+from shosoin.vault.scheme import Scheme
+
+__all__ = ["GetReceipt", "KeyPlan", "Listing", "PutReceipt", "RemoveReceipt", "Stat", "VerifyReport"]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPlan:
+    """Key bits that a put would take, per remote site, beside what is in stock."""
+
+    class_: str
+    needed_bits: dict[SiteId, int]
+    stock_bits: dict[SiteId, int]
+    wait_s: float | None
+    """Until enough will be there at the links' advertised rates; 0 when there is, ``None`` when unknown."""
+
+    @property
+    def enough(self) -> bool:
+        """Whether the stock suffices now."""
+        return all(self.stock_bits.get(site, 0) >= need for site, need in self.needed_bits.items())
+
+
+@dataclass(frozen=True, slots=True)
+class PutReceipt:
+    """An acknowledged put: durable at ``durable_at`` sites."""
+
+    name: str
+    object_id: str
+    version: str
+    size_bytes: int
+    durable_at: int
+    acknowledged: list[SiteId]
+    missing: list[SiteId]
+    key_bits_used: dict[SiteId, int]
+    seconds: float
+    label: AssuranceLabel
+    alarms: list[Event] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class GetReceipt:
+    """A finished get; every byte that was written passed its check."""
+
+    name: str
+    size_bytes: int
+    seconds: float
+    key_bits_used: dict[SiteId, int]
+    sites_used: list[SiteId]
+    alarms: list[Event]
+    label: AssuranceLabel
+    freshness: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One name of the owner's index."""
+
+    name: str
+    size_bytes: int
+    class_: str
+    scheme: Scheme
+    object_id: str
+    version: str
+    created_wall_s: float
+    content_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What is known of an object without reading it."""
+
+    listing: Listing
+    label: AssuranceLabel
+    placement: list[SiteId]
+    share_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveReceipt:
+    """A removed object: tombstone committed, shares erased at ``erased_at``."""
+
+    name: str
+    object_id: str
+    erased_at: list[SiteId]
+    pending_at: list[SiteId]
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """State of every share of an object: ``ok``, ``missing``, ``unreachable``, ``damaged`` or ``wrong``."""
+
+    name: str
+    per_site: dict[SiteId, str]
+    alarms: list[Event]
+
+    @property
+    def ok(self) -> bool:
+        """Whether no site holds a damaged or wrong share."""
+        return not any(state in {"damaged", "wrong"} for state in self.per_site.values())

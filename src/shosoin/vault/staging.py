@@ -1,0 +1,267 @@
+"""Sharing a body over the sites while it streams: split, seal, send, retry, and know which sites have it all.
+
+Class ``its`` needs no random generator: the shares of k-1 remote sites *are* fresh key-stream bits that those sites
+fetch themselves; the polynomial through (0, secret) and (x_i, K_i) is uniform, and the other shares follow by
+interpolation. A key taken as a share is never also a pad; if a site lost its copy, the same share is sent once more
+under a fresh pad. The home site is never served this way.
+
+Classes ``qkd`` and ``pqc`` draw coefficients from AES-256 in counter mode under a fresh seed per chunk.
+
+A site that fails twice is left out of this put; the put goes on while enough sites remain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from shosoin.base import Entropy, ShosoinError, SiteId, Unavailable
+from shosoin.base.ports import Runtime, Task
+from shosoin.kernels import lagrange_weights, linear_map_into, split_generated_into
+from shosoin.vault.channel import Channel
+from shosoin.vault.concurrency import gather, settle
+from shosoin.vault.pads import Pad
+from shosoin.vault.ports import Buffer, ShareKey
+from shosoin.vault.scheme import Scheme
+
+__all__ = ["CHUNK_BYTES", "Stager"]
+
+CHUNK_BYTES = 1 << 20
+_OPERATIONS_PER_EXCHANGE = 512
+_IN_FLIGHT_MAX = 3
+
+
+@dataclass(slots=True)
+class _Item:
+    """One operation for one site, with the share bytes kept until the site has answered."""
+
+    op: dict[str, Any]
+    share: Buffer = b""
+    as_key: bool = False
+
+    def resent(self) -> _Item:
+        """Return the operation for a second try: a key-share goes out again, under a fresh pad."""
+        if not self.as_key:
+            return self
+        kept = {name: self.op[name] for name in ("object", "version", "epoch", "offset", "size")}
+        return _Item({"op": "write", **kept}, self.share)
+
+
+@dataclass(slots=True)
+class _Lane:
+    """What waits to be sent to one site."""
+
+    items: list[_Item] = field(default_factory=list)
+    waiting_bytes: int = 0
+
+
+class Stager:
+    """Stages bodies at all sites of a placement; one instance serves one put or one batch of puts."""
+
+    def __init__(
+        self,
+        channels: Mapping[SiteId, Channel],
+        placement: tuple[SiteId, ...],
+        scheme: Scheme,
+        class_: str,
+        *,
+        home: SiteId,
+        entropy: Entropy,
+        runtime: Runtime,
+        sites_min: int,
+    ) -> None:
+        self._channels = channels
+        self._placement = placement
+        self._point = dict(zip(placement, scheme.points(), strict=True))
+        self._scheme = scheme
+        self._class = class_
+        self._home = home
+        self._entropy = entropy
+        self._runtime = runtime
+        self._sites_min = sites_min
+        self._lanes = {site: _Lane() for site in placement}
+        self._in_flight: list[Task[None]] = []
+        self.lost: dict[SiteId, ShosoinError] = {}
+        self.contributions: dict[tuple[str, SiteId], str] = {}
+        """Random contribution of each site to the deal check, by version and site."""
+        self.key_shares: set[SiteId] = set()
+        """Sites that ever got a share made of key bits."""
+
+    @property
+    def alive(self) -> list[SiteId]:
+        """Sites that have everything so far, in placement order."""
+        return [site for site in self._placement if site not in self.lost]
+
+    async def write(self, key: ShareKey, offset: int, secret: Buffer) -> None:
+        """Share one chunk (a multiple of 16 bytes, at most a few MiB)."""
+        where = {
+            "object": key.object_id,
+            "version": key.version,
+            "epoch": key.epoch,
+            "offset": offset,
+            "size": len(secret),
+        }
+        if self._class == "its":
+            await self._share_with_keys(where, secret)
+        else:
+            await self._share_with_seed(where, secret)
+        if max(lane.waiting_bytes for lane in self._lanes.values()) >= CHUNK_BYTES:
+            await self._flush()
+
+    async def seal(self, key: ShareKey, size_bytes: int, mask_elements: int) -> None:
+        """Ask every site to make its share durable."""
+        for index, site in enumerate(self._placement, start=1):
+            op = {
+                "op": "seal",
+                "object": key.object_id,
+                "version": key.version,
+                "epoch": key.epoch,
+                "size": size_bytes,
+                "x": index,
+                "k": self._scheme.k,
+                "masks": mask_elements,
+            }
+            await self._queue(site, _Item(op))
+
+    async def drain(self) -> None:
+        """Send what waits and wait for every answer.
+
+        Raises:
+            Unavailable: too few sites remain.
+        """
+        await self._flush()
+        while self._in_flight:
+            await self._oldest()
+        self._check_enough()
+
+    def cancel(self) -> None:
+        """Stop what is in flight."""
+        for task in self._in_flight:
+            task.cancel()
+        self._in_flight.clear()
+
+    async def abort(self, keys: list[ShareKey]) -> None:
+        """Tell the sites to forget staged shares; best effort, orphans are collected anyway."""
+        self.cancel()
+        ops = [{"op": "abort", "object": key.object_id, "version": key.version, "epoch": key.epoch} for key in keys]
+        await settle(self._runtime, (self._channels[site].exchange(ops, timeout_s=3.0) for site in self.alive))
+
+    async def _share_with_seed(self, where: dict[str, Any], secret: Buffer) -> None:
+        shares = {site: bytearray(len(secret)) for site in self._placement}
+        seed = self._entropy.random_bytes(32)
+        await self._runtime.in_thread(
+            split_generated_into, secret, seed, list(self._point.values()), self._scheme.k, list(shares.values())
+        )
+        for site, share in shares.items():
+            await self._queue(site, _Item({"op": "write", **where}, share))
+
+    async def _share_with_keys(self, where: dict[str, Any], secret: Buffer) -> None:
+        pads = await self._key_shares(len(secret))
+        known: list[Buffer] = [secret, *(pad.content for pad in pads.values())]
+        points = [0, *(self._point[site] for site in pads)]
+        others = [site for site in self._placement if site not in pads]
+        shares = [bytearray(len(secret)) for _ in others]
+        rows = [lagrange_weights(points, self._point[site]) for site in others]
+        await self._runtime.in_thread(linear_map_into, rows, known, shares)
+        for site, pad in pads.items():
+            self.key_shares.add(site)
+            await self._queue(site, _Item({"op": "take", "keys": pad.key_ids, **where}, pad.content, as_key=True))
+        for site, share in zip(others, shares, strict=True):
+            await self._queue(site, _Item({"op": "write", **where}, share))
+
+    async def _key_shares(self, size_bytes: int) -> dict[SiteId, Pad]:
+        """Draw the key bits that become the shares of k-1 remote sites."""
+        pads: dict[SiteId, Pad] = {}
+        wanted = self._scheme.k - 1
+        while len(pads) < wanted:
+            candidates = [site for site in self.alive if site != self._home and site not in pads]
+            if not candidates:
+                self._check_enough(force=True)
+            chosen = candidates[: wanted - len(pads)]
+            tasks = await settle(self._runtime, (self._channels[site].draw(size_bytes) for site in chosen))
+            for site, task in zip(chosen, tasks, strict=True):
+                try:
+                    pad = task.result()
+                except Unavailable as error:
+                    self._lose(site, error)
+                    continue
+                if pad is None:
+                    raise TypeError("a channel of class its cannot draw keys")
+                pads[site] = pad
+        return pads
+
+    async def _queue(self, site: SiteId, item: _Item) -> None:
+        if site in self.lost:
+            return
+        lane = self._lanes[site]
+        lane.items.append(item)
+        if not item.as_key:
+            lane.waiting_bytes += len(item.share)
+        if len(lane.items) >= _OPERATIONS_PER_EXCHANGE:
+            await self._flush()
+
+    async def _flush(self) -> None:
+        loads = {site: lane.items for site, lane in self._lanes.items() if lane.items}
+        self._lanes = {site: _Lane() for site in self._placement}
+        if loads:
+            self._in_flight.append(self._runtime.start(self._send_all(loads)))
+        while len(self._in_flight) >= _IN_FLIGHT_MAX:
+            await self._oldest()
+        self._check_enough()
+
+    async def _oldest(self) -> None:
+        task = self._in_flight[0]
+        await self._runtime.wait([task], timeout_s=None, first=False)
+        self._in_flight.pop(0)
+        task.result()
+
+    async def _send_all(self, loads: dict[SiteId, list[_Item]]) -> None:
+        await gather(self._runtime, (self._send(site, items) for site, items in loads.items()))
+
+    async def _send(self, site: SiteId, items: list[_Item]) -> None:
+        """Send to one site, once more if that fails, then leave the site out."""
+        for load in (items, [item.resent() for item in items]):
+            if site in self.lost:
+                return
+            try:
+                await self._exchange(site, load)
+            except ShosoinError as error:
+                failure = error
+            else:
+                return
+        self._lose(site, failure)
+
+    async def _exchange(self, site: SiteId, items: list[_Item]) -> None:
+        payload = [item.share for item in items if item.op["op"] == "write"]
+        answer = await self._channels[site].exchange([item.op for item in items], payload)
+        if len(answer.results) != len(items):
+            raise Unavailable(f"{site} answered {len(answer.results)} of {len(items)} operations")
+        for item, result in zip(items, answer.results, strict=True):
+            if "error" in result:
+                raise _site_error(site, result["error"])
+            if item.op["op"] == "seal":
+                self.contributions[item.op["version"], site] = str(result.get("contribution", ""))
+
+    def _lose(self, site: SiteId, error: ShosoinError) -> None:
+        self.lost.setdefault(site, error)
+
+    def _check_enough(self, *, force: bool = False) -> None:
+        if len(self.alive) >= self._sites_min and not force:
+            return
+        reasons = "; ".join(f"{site}: {error.message}" for site, error in self.lost.items())
+        retry_after_s = max(
+            (error.retry_after_s or 0 for error in self.lost.values() if isinstance(error, Unavailable)), default=0
+        )
+        raise Unavailable(
+            f"{len(self.alive)} of {self._scheme.n} sites can take a share, {self._sites_min} are needed ({reasons})",
+            code="vault.too_few_sites",
+            hint="nothing was committed; start the missing sites, or wait for key, and put again",
+            retry_after_s=retry_after_s or None,
+        )
+
+
+def _site_error(site: SiteId, raw: Any) -> ShosoinError:
+    message = str(raw.get("message", "")) if isinstance(raw, dict) else ""
+    code = str(raw.get("code", "vault.site_error")) if isinstance(raw, dict) else "vault.site_error"
+    return Unavailable(f"{site} refused: {message[:200]}", code=code[:64])

@@ -1,0 +1,233 @@
+"""What a catalog register holds.
+
+The owner part (version, parent, scheme, policy, placement, layout, recorded facts) is signed by the owner with
+ML-DSA-65; the site part (epoch, sites that hold good shares) changes without the owner when shares are refreshed or
+repaired. Nothing here says anything about content: sizes are padded, IDs are random.
+
+A value counts on *bodies*: an object has one; an index register has one per part of the index.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
+
+from shosoin.base import Alarm, ObjectId, OwnerId, PeerFault, ShosoinError, SiteId, VersionId
+from shosoin.vault.envelope import canonical_json
+from shosoin.vault.layout import BodyLayout
+from shosoin.vault.ports import ShareKey
+from shosoin.vault.scheme import Scheme
+
+__all__ = ["Body", "OwnerSigner", "RegisterValue", "ValueForged"]
+
+_CONTEXT = b"shosoin register value v1"
+VALUE_BYTES_MAX = 1 << 20
+
+
+class ValueForged(Alarm):
+    """A register value that its owner did not sign."""
+
+    code = "vault.value_forged"
+
+
+class MalformedValue(PeerFault):
+    """A register value that cannot be read."""
+
+    code = "vault.malformed_value"
+
+
+class OwnerSigner:
+    """The owner's ML-DSA-65 key pair (FIPS 204)."""
+
+    def __init__(self, seed: bytes) -> None:
+        self._private = MLDSA65PrivateKey.from_seed_bytes(seed)
+        self.public_key = self._private.public_key().public_bytes_raw()
+
+    def __repr__(self) -> str:
+        return "OwnerSigner(redacted)"
+
+    def sign(self, message: bytes, context: bytes = _CONTEXT) -> bytes:
+        """Return a signature of 3,309 bytes."""
+        return self._private.sign(message, context)
+
+
+def verify_signature(public_key: bytes, signature: bytes, message: bytes, context: bytes = _CONTEXT) -> None:
+    """Check an owner's signature.
+
+    Raises:
+        ValueForged: it does not hold.
+    """
+    try:
+        MLDSA65PublicKey.from_public_bytes(public_key).verify(signature, message, context)
+    except InvalidSignature:
+        raise ValueForged("a signature does not hold under the owner's key") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """One shared body that a value counts on."""
+
+    version: VersionId
+    layout: BodyLayout
+    good: tuple[SiteId, ...]
+    """Sites whose shares were durable when the body was written."""
+    epoch: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the public form."""
+        return {
+            "version": self.version,
+            "layout": self.layout.to_json(),
+            "good": list(self.good),
+            "epoch": self.epoch,
+        }
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> Body:
+        """Read the public form."""
+        return cls(
+            VersionId(raw["version"]),
+            BodyLayout.from_json(raw["layout"]),
+            tuple(SiteId(site) for site in raw["good"]),
+            int(raw["epoch"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterValue:
+    """One value of a register; ``text`` is its canonical form, which is what sites store and compare."""
+
+    text: str
+    kind: str
+    """``object``, ``index`` or ``tombstone``."""
+    register_id: ObjectId
+    owner: OwnerId
+    version: VersionId
+    parent: VersionId | None
+    scheme: Scheme
+    class_: str
+    placement: tuple[SiteId, ...]
+    """Sites that hold shares; the position decides the evaluation point."""
+    members: tuple[SiteId, ...]
+    """Sites that keep the register (catalog membership is separate from placement)."""
+    quorum: int
+    """Accepts that make a certificate."""
+    bodies: tuple[Body, ...]
+    created_wall_s: float
+    facts: dict[str, Any]
+    """What really happened while writing: transfers, key sources, randomness (see ``assurance``)."""
+    owner_part: bytes
+    signature: bytes
+
+    @classmethod
+    def make(
+        cls,
+        *,
+        kind: str,
+        register_id: ObjectId,
+        owner: OwnerId,
+        version: VersionId,
+        parent: VersionId | None,
+        scheme: Scheme,
+        class_: str,
+        placement: tuple[SiteId, ...],
+        members: tuple[SiteId, ...],
+        quorum: int,
+        bodies: tuple[Body, ...],
+        created_wall_s: float,
+        facts: dict[str, Any],
+        signer: OwnerSigner,
+    ) -> RegisterValue:
+        """Build and sign a value."""
+        owner_part = canonical_json(
+            {
+                "v": 1,
+                "kind": kind,
+                "register": register_id,
+                "owner": owner,
+                "version": version,
+                "parent": parent,
+                "scheme": [scheme.k, scheme.n],
+                "class": class_,
+                "placement": list(placement),
+                "members": list(members),
+                "quorum": quorum,
+                "layouts": [[body.version, body.layout.to_json()] for body in bodies],
+                "created": created_wall_s,
+                "facts": facts,
+            }
+        )
+        site_part = {"bodies": [body.to_json() for body in bodies]}
+        signature = signer.sign(owner_part)
+        text = canonical_json(
+            {"owner": owner_part.decode(), "signature": base64.b64encode(signature).decode(), "site": site_part}
+        ).decode()
+        return cls.parse(text)
+
+    @classmethod
+    def parse(cls, text: str) -> RegisterValue:
+        """Read a value; the signature is *not* checked here.
+
+        Raises:
+            MalformedValue: it is not one.
+        """
+        if len(text) > VALUE_BYTES_MAX:
+            raise MalformedValue(f"a register value of {len(text)} characters")
+        try:
+            outer = json.loads(text)
+            owner_part = outer["owner"].encode()
+            part = json.loads(owner_part)
+            bodies = tuple(Body.from_json(body) for body in outer["site"]["bodies"])
+            if [[body.version, body.layout.to_json()] for body in bodies] != part["layouts"] or part["v"] != 1:
+                raise MalformedValue("owner part and site part disagree")
+            value = cls(
+                text=text,
+                kind=str(part["kind"]),
+                register_id=ObjectId(part["register"]),
+                owner=OwnerId(part["owner"]),
+                version=VersionId(part["version"]),
+                parent=VersionId(part["parent"]) if part["parent"] is not None else None,
+                scheme=Scheme(*part["scheme"]),
+                class_=str(part["class"]),
+                placement=tuple(SiteId(site) for site in part["placement"]),
+                members=tuple(SiteId(site) for site in part["members"]),
+                quorum=int(part["quorum"]),
+                bodies=bodies,
+                created_wall_s=float(part["created"]),
+                facts=dict(part["facts"]),
+                owner_part=owner_part,
+                signature=base64.b64decode(outer["signature"], validate=True),
+            )
+        except MalformedValue:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ShosoinError) as error:
+            raise MalformedValue(f"a register value that cannot be read ({type(error).__name__})") from None
+        if len(value.placement) != value.scheme.n or len(set(value.placement)) != value.scheme.n:
+            raise MalformedValue("the placement does not name n distinct sites")
+        if not set(value.placement) <= set(value.members) or not len(value.members) // 2 < value.quorum:
+            raise MalformedValue("members or quorum of the register cannot be")
+        return value
+
+    def verify(self, public_key: bytes) -> None:
+        """Check the owner's signature.
+
+        Raises:
+            ValueForged: it does not hold.
+        """
+        verify_signature(public_key, self.signature, self.owner_part)
+
+    @property
+    def tombstone(self) -> bool:
+        """Whether the object was removed."""
+        return self.kind == "tombstone"
+
+    def share_keys(self, owner: OwnerId, site: SiteId) -> list[ShareKey]:
+        """Return the shares that this value counts on at a site."""
+        return [
+            ShareKey(owner, self.register_id, body.version, body.epoch) for body in self.bodies if site in body.good
+        ]

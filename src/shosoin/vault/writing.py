@@ -1,0 +1,190 @@
+"""Turning a stream of plaintext into a shared body: masks, padded segments with one-time MACs, pages, root."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from shosoin.base import Entropy, ObjectId, OwnerId, Rejected, VersionId
+from shosoin.base.ports import Runtime
+from shosoin.kernels import ELEMENT_BYTES
+from shosoin.vault.layout import BODY_BYTES_MAX, INLINE_ENTRIES, SEGMENT_BYTES, BodyLayout, mask_elements
+from shosoin.vault.manifest import Manifest, SegmentEntry, encode_pages, encode_root, page_hash, page_size
+from shosoin.vault.naming import padme_bytes
+from shosoin.vault.ports import Buffer, ShareKey
+from shosoin.vault.scheme import Scheme
+from shosoin.vault.staging import CHUNK_BYTES, Stager
+from shosoin.vault.values import OwnerSigner
+
+__all__ = ["BodyWriter", "ByteSource", "Written", "write_object", "write_record"]
+
+
+class ByteSource(Protocol):
+    """Where plaintext comes from."""
+
+    async def read(self, size_bytes: int) -> bytes:
+        """Return up to ``size_bytes`` bytes; fewer only at the end, empty after it."""
+        ...
+
+    @property
+    def size_hint(self) -> int | None:
+        """Expected total length, if known."""
+        ...
+
+
+class SourceChanged(Rejected):
+    """The file grew or shrank while it was read."""
+
+    code = "vault.source_changed"
+    hint = "nothing was stored; try again when nobody writes to the file"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A body that has been handed to the stager, and its root."""
+
+    layout: BodyLayout
+    manifest: Manifest
+
+
+class BodyWriter:
+    """Feeds a body to the stager in chunks of at most 1 MiB, joining small pieces."""
+
+    def __init__(self, stager: Stager, key: ShareKey) -> None:
+        self._stager = stager
+        self._key = key
+        self._buffer = bytearray()
+        self.offset = 0
+
+    async def add(self, piece: Buffer) -> None:
+        """Append a piece (a multiple of 16 bytes)."""
+        if len(self._buffer) + len(piece) > CHUNK_BYTES:
+            await self._emit()
+        if len(piece) >= CHUNK_BYTES:
+            await self._stager.write(self._key, self.offset, piece)
+            self.offset += len(piece)
+        else:
+            self._buffer += piece
+
+    async def finish(self, mask_count: int) -> None:
+        """Send the rest and ask the sites to seal."""
+        await self._emit()
+        await self._stager.seal(self._key, self.offset, mask_count)
+
+    async def _emit(self) -> None:
+        if self._buffer:
+            chunk, self._buffer = self._buffer, bytearray()
+            await self._stager.write(self._key, self.offset, chunk)
+            self.offset += len(chunk)
+
+
+async def _read_full(source: ByteSource, size_bytes: int) -> bytes:
+    """Read until ``size_bytes`` are there or the source ends."""
+    piece = await source.read(size_bytes)
+    if len(piece) == size_bytes or not piece:
+        return piece
+    pieces = [piece]
+    total = len(piece)
+    while total < size_bytes and (piece := await source.read(size_bytes - total)):
+        pieces.append(piece)
+        total += len(piece)
+    return b"".join(pieces)
+
+
+async def write_object(
+    stager: Stager,
+    key: ShareKey,
+    source: ByteSource,
+    *,
+    name: str,
+    content_type: str,
+    created_wall_s: float,
+    scheme: Scheme,
+    signer: OwnerSigner,
+    entropy: Entropy,
+    runtime: Runtime,
+    progress: Callable[[int], None] | None = None,
+) -> Written:
+    """Share an object's body; the stager still has to be drained.
+
+    Raises:
+        SourceChanged: the source gave more or fewer bytes than it announced.
+        Unavailable: too few sites remain, or the key streams are dry.
+    """
+    writer = BodyWriter(stager, key)
+    masks = mask_elements(scheme)
+    await writer.add(entropy.random_bytes(masks * ELEMENT_BYTES))
+    entries: list[SegmentEntry] = []
+    true_size = 0
+    while segment := await _read_full(source, SEGMENT_BYTES):
+        true_size += len(segment)
+        _check_growth(source, true_size)
+        if len(segment) < SEGMENT_BYTES:
+            padded = padme_bytes(true_size)
+            start = len(entries) * SEGMENT_BYTES
+            segment += bytes(min(SEGMENT_BYTES, padded - start) - len(segment))
+        await _add_segment(writer, segment, entries, entropy, runtime)
+        if progress is not None:
+            progress(true_size)
+        if len(segment) < SEGMENT_BYTES:
+            break
+    if source.size_hint is not None and true_size != source.size_hint:
+        raise SourceChanged(f"the source gave {true_size} bytes, expected {source.size_hint}")
+    data = padme_bytes(true_size)
+    while (start := len(entries) * SEGMENT_BYTES) < data:
+        await _add_segment(writer, bytes(min(SEGMENT_BYTES, data - start)), entries, entropy, runtime)
+    pages = encode_pages(key.object_id, key.version, entries, entropy)
+    for page in pages:
+        await writer.add(page)
+    manifest = Manifest(
+        object_id=key.object_id,
+        version=key.version,
+        owner=key.owner,
+        name=name,
+        size_bytes=true_size,
+        content_type=content_type,
+        created_wall_s=created_wall_s,
+        segments=len(entries),
+        inline=tuple(entries) if len(entries) <= INLINE_ENTRIES else (),
+        page_hashes=tuple(page_hash(page) for page in pages),
+    )
+    root = encode_root(manifest, signer, entropy)
+    await writer.add(root)
+    await writer.finish(masks)
+    return Written(BodyLayout(masks * ELEMENT_BYTES, data, page_size(len(entries)), len(pages), len(root)), manifest)
+
+
+def _check_growth(source: ByteSource, true_size: int) -> None:
+    if source.size_hint is not None and true_size > source.size_hint:
+        raise SourceChanged(f"the source grew beyond the {source.size_hint} bytes it had")
+    if true_size > BODY_BYTES_MAX // 2:
+        raise Rejected(f"objects of more than {BODY_BYTES_MAX // 2} bytes are not taken", code="vault.too_large")
+
+
+async def _add_segment(
+    writer: BodyWriter, segment: Buffer, entries: list[SegmentEntry], entropy: Entropy, runtime: Runtime
+) -> None:
+    entries.append(await runtime.in_thread(SegmentEntry.of, segment, entropy))
+    await writer.add(segment)
+
+
+async def write_record(stager: Stager, key: ShareKey, record: bytes, *, scheme: Scheme, entropy: Entropy) -> BodyLayout:
+    """Share a body that is nothing but masks and one AMD-coded record (index parts)."""
+    writer = BodyWriter(stager, key)
+    masks = mask_elements(scheme)
+    await writer.add(entropy.random_bytes(masks * ELEMENT_BYTES))
+    for at in range(0, len(record), CHUNK_BYTES // 2):
+        await writer.add(record[at : at + CHUNK_BYTES // 2])
+    await writer.finish(masks)
+    return BodyLayout(masks * ELEMENT_BYTES, 0, 0, 0, len(record))
+
+
+def new_key(owner: OwnerId, object_id: ObjectId | None, entropy: Entropy) -> ShareKey:
+    """Return the key of a new version, of a new object unless one is given."""
+    return ShareKey(
+        owner,
+        object_id or ObjectId.from_bytes(entropy.random_bytes(16)),
+        VersionId.from_bytes(entropy.random_bytes(16)),
+        0,
+    )
