@@ -115,7 +115,7 @@ def load_owner_config(path: Path) -> OwnerConfig:
         key=file("owner", "key"),
         signing_key=file("owner", "signing_key"),
         state=file("owner", "state"),
-        kme_id=field("kme", "id"),
+        kme_id=field("kme", "id", ""),
         kme_url=field("kme", "url"),
         kme_server_name=field("kme", "server_name"),
         kme_ca=file("kme", "ca"),
@@ -206,8 +206,8 @@ async def open_vault(config: OwnerConfig, *, sink: EventSink | None = None) -> A
     async with AsyncExitStack() as stack:
         keys = await stack.enter_async_context(
             KmeClient(
-                url=config.kme_url,
-                kme_id=config.kme_id,
+                config.kme_url,
+                identity=config.kme_id or None,
                 server_name=config.kme_server_name,
                 certificate=config.certificate,
                 key=config.key,

@@ -29,7 +29,7 @@ class DemoClass(StrEnum):
 
 def demo(
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="What to store; a small file of the package by default.")
+        Path | None, typer.Argument(metavar="FILE", help="What to store; a small file of the package by default.")
     ] = None,
     scenario: Annotated[str, typer.Option(metavar="NAME|PATH", help="A shipped scenario or a file.")] = "five-sites",
     class_: Annotated[

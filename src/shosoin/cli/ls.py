@@ -17,7 +17,7 @@ __all__ = ["ls", "time_text"]
 
 
 def ls(
-    prefix: Annotated[str, typer.Argument(metavar="[PREFIX]", help="Only names that begin like this.")] = "",
+    prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="Only names that begin like this.")] = "",
     testbed: TestbedOption = None,
     owner: AsOption = None,
     config: ConfigOption = None,

@@ -29,7 +29,7 @@ def up(
     directory: DirOption,
     scenario: Annotated[
         str | None,
-        typer.Argument(metavar="[SCENARIO]", help="A shipped scenario or a file; what DIR holds, else five-sites."),
+        typer.Argument(metavar="SCENARIO", help="A shipped scenario or a file; what DIR holds, else five-sites."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
