@@ -47,7 +47,7 @@ def row(
     created_wall_s: float = 1_700_001_000.0,
 ) -> ShareRow:
     """A share's record."""
-    return ShareRow(name, size_bytes, state, created_wall_s, 2, 3, 48, locator)
+    return ShareRow(name, size_bytes, state, created_wall_s, 2, 3, 48, locator, "its")
 
 
 async def stage(store: SiteStore, name: ShareKey, data: bytes, piece_bytes: int = MIB) -> str:

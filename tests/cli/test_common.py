@@ -10,7 +10,7 @@ import signal
 import pytest
 
 from shosoin.base import Alarm, Denied, PeerFault, Rejected, ShosoinError, Unavailable
-from shosoin.cli.common import guarded, run_async
+from shosoin.cli.common import guarded, run_async, run_whole
 
 
 def failing(err: BaseException):
@@ -84,6 +84,15 @@ def test_an_interruption_lets_the_work_undo_itself(capsys, number, code):
     said = capsys.readouterr().err
     assert "still undoing" in said
     assert "nothing was left half done" in said
+
+
+def test_what_must_be_whole_is_not_interrupted():
+    def action():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return "done"
+
+    assert run_whole(action) == "done"
 
 
 def test_signals_are_handled_as_before_afterwards():

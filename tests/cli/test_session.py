@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from shosoin.base import Rejected
 from shosoin.testbed.control import Testbed
 from shosoin.testbed.scenario import load_scenario
 from shosoin.testbed.tamper import alter_share, rot_share
@@ -119,6 +121,20 @@ def test_pipes_and_ranges(bed, file, tmp_path):
     assert part.stdout == content[10:20]
 
 
+def test_ctrl_c_in_the_middle_of_a_put_stores_nothing(shosoin, bed):
+    command = [sys.executable, "-m", "shosoin.cli", "put", "-", "interrupted", "--testbed", str(bed), "--class", "its"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as putting:
+        assert putting.stdin is not None
+        putting.stdin.write(bytes(300_000))  # more than a pipe holds: when this returns, the command is reading
+        putting.stdin.flush()
+        putting.send_signal(signal.SIGINT)
+        out, said = putting.communicate(timeout=60)
+    assert putting.returncode == 130
+    assert out == b""
+    assert b"nothing was left half done" in said
+    assert "interrupted" not in shosoin("ls", "--testbed", bed).out
+
+
 def test_classes_and_schemes_are_chosen_per_object(shosoin, bed, file):
     answer = shosoin("put", file, "qkd-2-of-2", "--testbed", bed, "--class", "qkd", "--scheme", "2-of-2", "--json")
     assert answer.code == 0
@@ -197,6 +213,13 @@ def test_a_liar_and_a_rotten_disk_are_told_apart(shosoin, bed, file, tmp_path):
     assert rotten.json["per_site"]["naka"] == "damaged"
     assert shosoin("get", "rotten", tmp_path / "copy", *owner).code == 0
     assert (tmp_path / "copy").read_bytes() == file.read_bytes()
+
+
+def test_tampering_with_what_is_not_there_is_refused_and_leaves_the_node_running(bed):
+    testbed = Testbed.load(bed)
+    with pytest.raises(Rejected, match="naka has no share"):
+        asyncio.run(alter_share(testbed, "naka", "owner-1", "00" * 16))
+    assert all(status.serving for status in testbed.status())
 
 
 def test_sites_go_and_come_back(shosoin, bed, file, tmp_path):

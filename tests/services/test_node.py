@@ -402,7 +402,8 @@ async def test_a_client_that_does_not_read_its_answer_is_ended(directory):
 
 
 async def test_the_clock_of_a_connection_stands_still_while_a_request_is_handled(directory):
-    seen, guarded = [], []
+    seen: list[list[object]] = []
+    guarded: list[GuardedConnection] = []
 
     async def look() -> None:
         seen.append([made._timer for made in guarded])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -189,3 +191,28 @@ def test_no_testbed_is_rejected(tmp_path):
     with pytest.raises(Rejected) as caught:
         Testbed.load(tmp_path)
     assert "testbed up" in caught.value.hint
+
+
+THREADED = """
+import fcntl, json, os, sys, threading, time
+lock = os.open(sys.argv[1] + "/held", os.O_RDWR | os.O_CREAT)
+fcntl.flock(lock, fcntl.LOCK_EX)
+ballast = bytearray(64 << 20)
+for _ in range(50):
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+open(sys.argv[1] + "/ready", "w").write("{}")
+threading.Event().wait()
+"""
+
+
+async def test_a_killed_process_is_gone_with_its_locks(layout):
+    testbed = Testbed(layout, lambda process: [sys.executable, "-c", THREADED, str(process.state)])
+    for _ in range(5):
+        await testbed.start("kita/node")
+        testbed.kill("kita/node")
+        held = os.open(layout.select("kita/node")[0].state / "held", os.O_RDWR)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises while anything of the process is left
+        finally:
+            os.close(held)
+    assert testbed.pids() == {}

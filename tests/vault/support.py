@@ -1,8 +1,8 @@
 """A whole vault in one process: real vault code at owner and sites, KMEs and stores in memory.
 
-Time is counted in turns of the event loop (``TurnRuntime``), so that a time-out or a back-off costs no waiting and every
-run of a test is the same. Links can lose a request before the node sees it (``before``) or the answer after the node
-acted on it (``after``), and both hooks may wait, which is how a test puts two writers into a chosen order.
+Time is counted in turns of the event loop (``TurnRuntime``), so that a time-out or a back-off costs no waiting and
+every run of a test is the same. Links can lose a request before the node sees it (``before``) or the answer after the
+node acted on it (``after``), and both hooks may wait, which is how a test puts two writers into a chosen order.
 """
 
 from __future__ import annotations
@@ -121,9 +121,7 @@ class DirectLink:
     seen: list[bytes] = field(default_factory=list)
     answered: list[bytes] = field(default_factory=list)
 
-    async def exchange(
-        self, path: str, body: Sequence[Buffer], *, response_bytes_max: int, timeout_s: float
-    ) -> bytes:
+    async def exchange(self, path: str, body: Sequence[Buffer], *, response_bytes_max: int, timeout_s: float) -> bytes:
         if self.down:
             raise Unavailable(f"{self.site} is down")
         raw = b"".join(body)
@@ -207,7 +205,9 @@ class World:
 
     def another_vault(self, *, entropy: Entropy | None = None) -> World:
         """A second client of the same owner, with links and sessions of its own."""
-        links = {name: DirectLink(link.site, link.node, link.owner) for name, link in self.links.items()}
+        links = {
+            name: DirectLink(link.site, link.node, link.owner, down=link.down) for name, link in self.links.items()
+        }
         sites = tuple(replace(site, link=links[site.name]) for site in self.context.sites)
         context = replace(
             self.context,

@@ -172,7 +172,7 @@ async def test_a_removal_beside_a_put(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_writers_under_a_shaky_network(seed: int) -> None:
-    """Every tenth message or answer is lost; three rounds of two writers; each acknowledged version is the next read."""
+    """Every tenth message or answer is lost; three rounds of two writers; what is acknowledged is read."""
     world = make_world(5, "3-of-5", entropy=SeededEntropy(seed))
     other = world.another_vault()
     await store(world, "name", b"start", "pqc")

@@ -18,7 +18,7 @@ CLASSES = ("its", "qkd", "pqc")
 
 async def layout_of(world: World, name: str) -> BodyLayout:
     entries = await world.vault._names.load()
-    reading, value = await world.vault._object(name)
+    _reading, value = await world.vault._object(name)
     assert entries[name].object_id == value.register_id
     return value.bodies[0].layout
 

@@ -66,7 +66,18 @@ def test_refused_names(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["a", "...", "..a", "a b", "a.b/c", "正倉院/宝物目録.pdf", "患者データ 2026年", "x" * 1024, "\u3042" * 341, "e\u0301" * 512],
+    [
+        "a",
+        "...",
+        "..a",
+        "a b",
+        "a.b/c",
+        "正倉院/宝物目録.pdf",
+        "患者データ 2026年",
+        "x" * 1024,
+        "\u3042" * 341,
+        "e\u0301" * 512,
+    ],
 )
 def test_accepted_names(name: str) -> None:
     assert checked_name(name) == unicodedata.normalize("NFC", name)

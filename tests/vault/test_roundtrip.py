@@ -99,7 +99,9 @@ async def test_batches(class_: str) -> None:
     assert {receipt.durable_at for receipt in receipts} == {4}
     reader = world.another_vault().vault
     assert await reader.get_many(list(contents)) == contents
-    assert [listing.name for listing in await reader.ls("dir/1")] == sorted(n for n in contents if n.startswith("dir/1"))
+    assert [listing.name for listing in await reader.ls("dir/1")] == sorted(
+        n for n in contents if n.startswith("dir/1")
+    )
     changed = {name: content + b"!" for name, content in list(contents.items())[::2]}
     await world.vault.put_many(changed, class_=class_)
     assert await reader.get_many(list(contents)) == contents | changed

@@ -30,7 +30,8 @@ CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE shares (
     owner TEXT NOT NULL, object_id TEXT NOT NULL, version TEXT NOT NULL, epoch INTEGER NOT NULL,
     size_bytes INTEGER NOT NULL, state TEXT NOT NULL, created_wall_s REAL NOT NULL, x_index INTEGER NOT NULL,
-    threshold INTEGER NOT NULL, mask_elements INTEGER NOT NULL, locator TEXT NOT NULL, content_id INTEGER NOT NULL,
+    threshold INTEGER NOT NULL, mask_elements INTEGER NOT NULL, locator TEXT NOT NULL, class TEXT NOT NULL,
+    content_id INTEGER NOT NULL,
     PRIMARY KEY (owner, object_id, version, epoch)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX shares_by_content ON shares (content_id);
@@ -57,7 +58,8 @@ CREATE TABLE garbage (path TEXT PRIMARY KEY) WITHOUT ROWID;
 
 _KEY = "owner = ? AND object_id = ? AND version = ? AND epoch = ?"
 _SHARE = (
-    "owner, object_id, version, epoch, size_bytes, state, created_wall_s, x_index, threshold, mask_elements, locator"
+    "owner, object_id, version, epoch, size_bytes, state, created_wall_s, x_index, threshold, mask_elements, locator,"
+    " class"
 )
 _REGISTER = (
     "promised_round, promised_by, accepted_round, accepted_by, accepted_value,"
@@ -138,9 +140,9 @@ class Finished:
 
 
 def _share(row: Sequence[Any]) -> ShareRow:
-    owner, object_id, version, epoch, size, state, created, x_index, threshold, masks, locator = row
+    owner, object_id, version, epoch, size, state, created, x_index, threshold, masks, locator, class_ = row
     key = ShareKey(OwnerId(owner), ObjectId(object_id), VersionId(version), epoch)
-    return ShareRow(key, size, ShareState(state), created, x_index, threshold, masks, locator)
+    return ShareRow(key, size, ShareState(state), created, x_index, threshold, masks, locator, class_)
 
 
 def _values(key: ShareKey) -> tuple[str, str, str, int]:
@@ -215,7 +217,7 @@ class Records:
         if old is not None and old.locator != row.locator:
             self._drop_content(old.locator)
         self.connection.execute(
-            f"INSERT OR REPLACE INTO shares ({_SHARE}, content_id) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",  # noqa: S608
+            f"INSERT OR REPLACE INTO shares ({_SHARE}, content_id) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",  # noqa: S608
             (
                 *_values(row.key),
                 row.size_bytes,
@@ -225,6 +227,7 @@ class Records:
                 row.threshold,
                 row.mask_elements,
                 row.locator,
+                row.class_,
                 content_id,
             ),
         )

@@ -24,7 +24,16 @@ import typer
 from shosoin.base import Alarm, Denied, PeerFault, Rejected, ShosoinError, Unavailable
 from shosoin.base.messages import text
 
-__all__ = ["EXIT_DEFECT", "EXIT_INTERRUPTED", "Interrupted", "exit_code_of", "guarded", "run_async", "talk"]
+__all__ = [
+    "EXIT_DEFECT",
+    "EXIT_INTERRUPTED",
+    "Interrupted",
+    "exit_code_of",
+    "guarded",
+    "run_async",
+    "run_whole",
+    "talk",
+]
 
 T = TypeVar("T")
 
@@ -94,6 +103,15 @@ def run_async(coroutine: Coroutine[Any, Any, T]) -> T:
         Interrupted: after the coroutine was cancelled and has ended.
     """
     return asyncio.run(_cancellable(coroutine))
+
+
+def run_whole(action: Callable[[], T]) -> T:
+    """Run something short that must not stop half way; an interruption has to wait for its end."""
+
+    async def whole() -> T:
+        return action()
+
+    return run_async(whole())
 
 
 async def _cancellable(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from shosoin.base.messages import text
-from shosoin.cli.common import run_async, talk
+from shosoin.cli.common import run_async, run_whole, talk
 from shosoin.cli.output import columns, print_json, print_lines
 from shosoin.cli.owner import JsonOption
 
@@ -38,7 +38,7 @@ def up(
     Returns when all of it serves. What already runs is left alone, so it may be repeated.
     """
     from shosoin.testbed.control import Testbed
-    from shosoin.testbed.demo import DEFAULT_SCENARIO
+    from shosoin.testbed.demo_values import DEFAULT_SCENARIO
     from shosoin.testbed.scenario import load_scenario
 
     if scenario is None and not (directory / "ports.json").exists():
@@ -80,7 +80,7 @@ def down(directory: DirOption, as_json: JsonOption = False) -> None:
     """
     from shosoin.testbed.control import Testbed
 
-    ended = [process.target for process in Testbed.load(directory).down()]
+    ended = [process.target for process in run_whole(Testbed.load(directory).down)]
     if as_json:
         print_json({"ended": ended})
     else:
@@ -95,7 +95,8 @@ def kill(target: TargetArgument, directory: DirOption, as_json: JsonOption = Fal
     """
     from shosoin.testbed.control import Testbed
 
-    _answer("killed", Testbed.load(directory).kill(target), as_json)
+    testbed = Testbed.load(directory)
+    _answer("killed", run_whole(lambda: testbed.kill(target)), as_json)
 
 
 @app.command()

@@ -25,7 +25,7 @@ from shosoin.testbed.ports import free_ports
 from shosoin.testbed.scenario import Link, Owner, Scenario, Site
 from shosoin.testbed.toml import Section, toml_text
 
-__all__ = ["prepare"]
+__all__ = ["claim", "prepare"]
 
 OWN_ENTRIES = frozenset({"ca", "sites", "owners", "scenario.toml", "ports.json", "testbed.json", "lock"})
 PAIR_SECRET_BYTES = 1024
@@ -35,14 +35,24 @@ CA_FROM_PROCESS = "../../../ca"
 """Path from a process's directory to the certificate authorities."""
 
 
+def claim(root: Path) -> None:
+    """Make a directory ours and private; one with anything else in it is left untouched.
+
+    Raises:
+        Rejected: it holds things that are not part of a testbed.
+    """
+    if root.exists():
+        _refuse_strangers(root)
+    make_private_directory(root)
+
+
 def prepare(scenario: Scenario, root: Path) -> Layout:
     """Return the layout of ``root``, making the directory if it is not complete.
 
     Raises:
         Rejected: the directory holds another scenario or things that are not ours.
     """
-    make_private_directory(root)
-    _refuse_strangers(root)
+    claim(root)
     if (root / "ports.json").exists():
         layout = Layout.load(root)
         if layout.scenario != scenario:
@@ -59,6 +69,8 @@ def prepare(scenario: Scenario, root: Path) -> Layout:
 
 
 def _refuse_strangers(root: Path) -> None:
+    if not root.is_dir():
+        raise Rejected(f"{root} is not a directory", code="testbed.directory_in_use")
     strangers = sorted(entry.name for entry in root.iterdir() if not _is_ours(entry.name))
     if strangers:
         raise Rejected(
@@ -69,7 +81,8 @@ def _refuse_strangers(root: Path) -> None:
 
 
 def _is_ours(name: str) -> bool:
-    return name in OWN_ENTRIES or (name.startswith(".") and name.endswith(".part"))
+    """Return whether an entry may be there; hidden files are nobody's business (``.DS_Store``)."""
+    return name in OWN_ENTRIES or name.startswith(".")
 
 
 @dataclass(frozen=True, slots=True)

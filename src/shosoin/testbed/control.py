@@ -25,9 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import shosoin
-from shosoin.adapters.certificates import make_private_directory
 from shosoin.base import Unavailable
-from shosoin.testbed.build import prepare
+from shosoin.testbed.build import claim, prepare
 from shosoin.testbed.layout import HOST, Layout, Process, ProcessRole
 from shosoin.testbed.manifest import write_testbed_json
 from shosoin.testbed.processes import (
@@ -123,7 +122,7 @@ class Testbed:
         if scenario is None:
             testbed = cls.load(root, launcher)
         else:
-            make_private_directory(root)
+            claim(root)
         with _locked(root):
             if scenario is not None:
                 testbed = cls(prepare(scenario, root), launcher)

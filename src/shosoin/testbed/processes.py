@@ -161,14 +161,19 @@ def _started(pid: int) -> str | None:
 
 
 def _started_linux(pid: int) -> str | None:
-    """Return field 22 of proc_pid_stat(5) (clock ticks since boot) with the id of that boot."""
+    """Return field 22 of proc_pid_stat(5) (clock ticks since boot) with the id of that boot.
+
+    The main thread of a killed process can be a zombie while other threads still end and hold its files and locks;
+    the process is gone only when no other thread is left.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         state, start_ticks = fields[0], fields[19]
+        ended = state in "ZX" and len(os.listdir(f"/proc/{pid}/task")) <= 1  # noqa: PTH208  # names are enough
     except (OSError, IndexError):
         return None
-    return None if state in "ZX" else f"{boot} {start_ticks}"
+    return None if ended else f"{boot} {start_ticks}"
 
 
 def _started_ps(pid: int) -> str | None:

@@ -76,11 +76,13 @@ def accept(
     row = tx.register(owner, register_id) or RegisterRow()
     if ballot < row.promised or (ballot == row.promised == row.accepted_ballot and row.accepted_value != value.text):
         return {**_state(row), "granted": False}
+    added = {body.version for body in value.added_bodies}
     for key in value.share_keys(owner, site):
         share = tx.share(key)
-        if share is None:
+        # an older body may be missing here (a replaced disk); only what this value adds has to be held
+        if share is None and key.version in added:
             raise Rejected(f"{site} holds no sealed share of version {key.version}", code="vault.no_share")
-        if share.state is ShareState.STAGED:
+        if share is not None and share.state is ShareState.STAGED:
             tx.put_share(share.with_state(ShareState.PINNED))
     row = replace(row, promised=ballot, accepted_ballot=ballot, accepted_value=value.text)
     tx.put_register(owner, register_id, row)

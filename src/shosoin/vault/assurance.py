@@ -6,6 +6,7 @@ kind of random number came from. The collusion number is found by enumerating th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -70,9 +71,19 @@ def check_exposure(key_holders: Mapping[SiteId, Iterable[SiteId]], scheme: Schem
             raise Exposed(f"{', '.join(coalition)} together would know the shares of {', '.join(learned)}")
 
 
-def _fact_json(facts: frozenset[KeySourceFacts]) -> list[dict[str, Any]]:
+KeyFacts = Mapping[SiteId, "Counter[KeySourceFacts]"]
+"""Per site the origins of the keys drawn, with how many keys of each."""
+
+
+def _drawn_since(now: Counter[KeySourceFacts], before: Counter[KeySourceFacts]) -> Counter[KeySourceFacts]:
+    """Return what was drawn since; a session key agreed on earlier still counts as one key of its origin."""
+    drawn = now - before
+    return drawn or Counter(dict.fromkeys(now, 1))
+
+
+def _fact_json(facts: Counter[KeySourceFacts]) -> list[dict[str, Any]]:
     return [
-        {"kind": fact.kind, "simulated": fact.simulated, "epsilon": fact.epsilon}
+        {"kind": fact.kind, "simulated": fact.simulated, "epsilon": fact.epsilon, "keys": facts[fact]}
         for fact in sorted(facts, key=lambda fact: (fact.kind, fact.epsilon or 0.0))
     ]
 
@@ -83,6 +94,7 @@ def record_facts(
     home: SiteId,
     good: Sequence[SiteId],
     channels: Mapping[SiteId, Channel],
+    before: KeyFacts,
     key_shares: set[SiteId],
     entropy: Entropy,
     domains: Mapping[SiteId, SiteDomains],
@@ -92,7 +104,7 @@ def record_facts(
     transfers = {
         site: {
             "how": "key-stream bits as the share" if site in key_shares else channels[site].mechanism,
-            "keys": _fact_json(channels[site].facts),
+            "keys": _fact_json(_drawn_since(channels[site].facts, before.get(site, Counter()))),
         }
         for site in good
     }
@@ -132,15 +144,15 @@ def _reasons(value: RegisterValue) -> list[str]:
 
 
 def _epsilon(facts: Iterable[Mapping[str, Any]]) -> float | None:
-    """Sum the failure probabilities of all links used; unknown if one is."""
+    """Sum the failure probabilities over all keys used (keys of one block count each: an upper bound)."""
     keys = [key for fact in facts for key in fact["keys"]]
     if not keys or any(key["epsilon"] is None for key in keys):
         return None
-    return float(sum(key["epsilon"] for key in keys))
+    return float(sum(key["epsilon"] * key["keys"] for key in keys))
 
 
-def label_of(value: RegisterValue, *, now_wall_s: float, freshness: str) -> AssuranceLabel:
-    """Compute the label of an object version."""
+def label_of(value: RegisterValue, *, pinned: Iterable[SiteId], now_wall_s: float, freshness: str) -> AssuranceLabel:
+    """Compute the label of an object version; ``pinned`` are the sites whose accepts make its certificate."""
     body = value.bodies[0]
     transfers = value.facts["transfers"]
     number, group = collusion({site: value.facts["domains"][site] for site in body.good}, value.scheme.k)
@@ -155,7 +167,7 @@ def label_of(value: RegisterValue, *, now_wall_s: float, freshness: str) -> Assu
         randomness=tuple(f"{what}: {fact['source']}" for what, fact in value.facts["random"].items()),
         transfers=tuple((site, _how(fact)) for site, fact in transfers.items()),
         epsilon_total=_epsilon(transfers.values()),
-        durable_at=len(body.good),
+        durable_at=len(value.durable_sites(pinned)),
         sites=value.scheme.n,
         scheme=(value.scheme.k, value.scheme.n),
         epoch=body.epoch,

@@ -5,20 +5,23 @@ A change goes through three phases over all sites of the placement: prepare (lea
 The creator of a random register ID skips the first phase: nobody else can have used round 1. Many registers of one
 batch travel together.
 
-Reads ask every site and need ``read_quorum`` answers, which meet every certificate; fewer, but at least k, are served
-as ``unproven``. Crash faults are covered here; signed answers against lying sites are not yet (design, section 7).
+Reads ask every site and need ``read_quorum`` answers, which meet every certificate; what only some of them know is
+written back to the others first, so that no later read goes back. Fewer answers, but at least k, are served as
+``unproven``. Crash faults are covered here; signed answers against lying sites are not yet (design, section 7).
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from shosoin.base import Entropy, ObjectId, PeerFault, Rejected, ShosoinError, SiteId, Unavailable
 from shosoin.base.ports import Runtime
+from shosoin.vault import envelope
 from shosoin.vault.acceptor import Ballot
-from shosoin.vault.channel import Channel
+from shosoin.vault.channel import TIMEOUT_S, Channel
 from shosoin.vault.concurrency import collect, failure
 from shosoin.vault.scheme import Scheme
 from shosoin.vault.values import RegisterValue, ValueForged
@@ -29,6 +32,9 @@ PROVEN = "proven"
 UNPROVEN = "unproven"
 _ATTEMPTS = 6
 _BACKOFF_S = 0.05
+_READ_TOGETHER = 32
+_WRITE_BACK_TIMEOUT_S = 3.0
+_ROUND_MAX = 1 << 40
 _READ_GRACE_S = 0.3
 _WRITE_GRACE_S = 3.0
 
@@ -53,7 +59,8 @@ class Reading:
 
     value: RegisterValue | None
     freshness: str
-    answered: tuple[SiteId, ...]
+    certificate: tuple[SiteId, ...] = ()
+    """Sites that accepted the value, and so hold and pin what it counts on."""
 
 
 @dataclass(slots=True)
@@ -74,7 +81,24 @@ class Outcome:
     accepted_by: list[SiteId] = field(default_factory=list)
     held_by: list[SiteId] = field(default_factory=list)
     error: ShosoinError | None = None
-    refused: dict[SiteId, str] = field(default_factory=dict)
+
+    def committed(self, scheme: Scheme) -> bool:
+        """Whether a quorum holds the certificate."""
+        return len(self.held_by) >= scheme.write_quorum
+
+    @property
+    def durable_at(self) -> list[SiteId]:
+        """Sites that hold and pin the share that the value adds."""
+        return self.proposal.value.durable_sites(self.accepted_by)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A value as a site reported it."""
+
+    ballot: Ballot
+    value: RegisterValue
+    certificate: tuple[SiteId, ...] = ()
 
 
 @dataclass(slots=True)
@@ -115,41 +139,86 @@ class Catalog:
             TooFewSites: fewer than k sites answered.
             ValueForged: a site holds a value that the owner did not sign and no site holds a better one.
         """
+        readings: list[Reading] = []
+        for at in range(0, len(register_ids), _READ_TOGETHER):
+            readings += await self._read_batch(channels, register_ids[at : at + _READ_TOGETHER])
+        return readings
+
+    async def _read_batch(self, channels: Mapping[SiteId, Channel], register_ids: Sequence[ObjectId]) -> list[Reading]:
         operations = [{"op": "register", "register": register_id} for register_id in register_ids]
-        answers = await self._ask(channels, operations, enough=self._scheme.read_quorum, grace_s=_READ_GRACE_S)
+        answers = await self._ask(
+            channels, [operations] * len(self._members), enough=self._scheme.read_quorum, grace_s=_READ_GRACE_S
+        )
         if len(answers) < self._scheme.k:
             raise TooFewSites(f"{len(answers)} of {self._scheme.n} sites answer, at least {self._scheme.k} are needed")
-        return [
-            self._reading(register_id, {site: results[index] for site, results in answers.items()})
+        found = [
+            self._committed_at(register_id, {site: results[index] for site, results in answers.items()})
             for index, register_id in enumerate(register_ids)
         ]
+        await self._write_back(channels, register_ids, found)
+        return [self._reading(stored) for stored in found]
 
-    def _reading(self, register_id: ObjectId, answers: Mapping[SiteId, dict[str, Any]]) -> Reading:
-        best: tuple[Ballot, RegisterValue] | None = None
-        sound: list[SiteId] = []
+    def _committed_at(self, register_id: ObjectId, answers: Mapping[SiteId, dict[str, Any]]) -> _SiteAnswers:
+        """Sort the sites by what they hold; a site whose answer is unsound does not count."""
+        found = _SiteAnswers({}, None)
         for site, answer in answers.items():
-            if "error" in answer:
-                continue
             try:
-                found = self._committed(register_id, answer)
+                found.held[site] = self._committed(register_id, answer)
             except (ValueForged, PeerFault):
                 continue
-            sound.append(site)
-            if found and (best is None or found[0] > best[0]):
-                best = found
-        if len(sound) < self._scheme.k:
+            found.best = _newer(found.best, found.held[site])
+        if len(found.held) < self._scheme.k:
             raise TooFewSites(
-                f"{len(sound)} of {self._scheme.n} sites give a sound answer, {self._scheme.k} are needed"
+                f"{len(found.held)} of {self._scheme.n} sites give a sound answer, {self._scheme.k} needed"
             )
-        freshness = PROVEN if len(sound) >= self._scheme.read_quorum else UNPROVEN
-        return Reading(best[1] if best else None, freshness, tuple(sound))
+        return found
 
-    def _committed(self, register_id: ObjectId, answer: dict[str, Any]) -> tuple[Ballot, RegisterValue] | None:
-        return self._stored(register_id, answer, "committed", "committed_ballot")
+    async def _write_back(
+        self, channels: Mapping[SiteId, Channel], register_ids: Sequence[ObjectId], found: Sequence[_SiteAnswers]
+    ) -> None:
+        """Give the newest committed value to the sites that answered without it."""
+        operations: dict[SiteId, list[dict[str, Any]]] = {site: [] for site in self._members}
+        for register_id, stored in zip(register_ids, found, strict=True):
+            for site in stored.behind():
+                if stored.best is not None:
+                    operations[site].append(_commit_operation(register_id, stored.best))
+        behind = [site for site in self._members if operations[site]]
+        if not behind:
+            return
+        answers = await self._ask(
+            channels, list(operations.values()), enough=len(behind), grace_s=0.0, timeout_s=_WRITE_BACK_TIMEOUT_S
+        )
+        for register_id, stored in zip(register_ids, found, strict=True):
+            for site in stored.behind():
+                index = next(i for i, op in enumerate(operations[site]) if op["register"] == register_id)
+                if site in answers and answers[site][index].get("granted") is True:
+                    stored.held[site] = stored.best
 
-    def _stored(
-        self, register_id: ObjectId, answer: dict[str, Any], name: str, ballot_name: str
-    ) -> tuple[Ballot, RegisterValue] | None:
+    def _reading(self, found: _SiteAnswers) -> Reading:
+        """Return the newest value; proven if a read quorum answered and every later one must meet a holder."""
+        holders = len(found.held) - len(found.behind())
+        meets = holders >= self._scheme.n - self._scheme.read_quorum + 1
+        proven = len(found.held) >= self._scheme.read_quorum and (found.best is None or meets)
+        freshness = PROVEN if proven else UNPROVEN
+        if found.best is None:
+            return Reading(None, freshness)
+        return Reading(found.best.value, freshness, found.best.certificate)
+
+    def _committed(self, register_id: ObjectId, answer: dict[str, Any]) -> _Stored | None:
+        stored = self._stored(register_id, answer, "committed", "committed_ballot")
+        if stored is None:
+            return None
+        try:
+            sites = tuple(SiteId(site) for site in json.loads(str(answer.get("certificate"))))
+        except (ValueError, TypeError, Rejected):
+            raise PeerFault("a certificate that cannot be read", code="vault.bad_certificate") from None
+        if len(set(sites)) < stored.value.quorum or not set(sites) <= set(stored.value.members):
+            raise PeerFault("a certificate without a quorum", code="vault.bad_certificate")
+        return _Stored(stored.ballot, stored.value, sites)
+
+    def _stored(self, register_id: ObjectId, answer: dict[str, Any], name: str, ballot_name: str) -> _Stored | None:
+        if "error" in answer:
+            raise PeerFault("a site did not answer about this register", code="vault.no_answer")
         text = answer.get(name)
         if text is None:
             return None
@@ -158,7 +227,7 @@ class Catalog:
         value.verify(self._public_key)
         if value.register_id != register_id:
             raise ValueForged("a site answered with another register's value")
-        return ballot, value
+        return _Stored(ballot, value)
 
     async def propose(self, channels: Mapping[SiteId, Channel], proposals: Sequence[Proposal]) -> list[Outcome]:
         """Try to make each proposal the next value of its register.
@@ -166,28 +235,36 @@ class Catalog:
         A proposal succeeds only if its ``value.parent`` is the version it replaces. Values of writers that crashed
         half way are completed first. The outcome of each proposal is reported; nothing is raised for single ones.
         """
+        outcomes: list[Outcome] = []
+        batch: list[Proposal] = []
+        for proposal in proposals:
+            # an answer to a prepare may carry two values of each register, so a quarter of a header is what fits
+            if batch and sum(len(one.value.text) for one in (*batch, proposal)) > envelope.HEADER_BYTES_MAX // 4:
+                outcomes += await self._propose_batch(channels, batch)
+                batch = []
+            batch.append(proposal)
+        return outcomes + (await self._propose_batch(channels, batch) if batch else [])
+
+    async def _propose_batch(self, channels: Mapping[SiteId, Channel], proposals: Sequence[Proposal]) -> list[Outcome]:
         outcomes = [Outcome(proposal) for proposal in proposals]
-        pending = [
-            _Attempt(outcome.proposal, (1, self._proposer), outcome.proposal.value, outcome) for outcome in outcomes
-        ]
         for attempt_number in range(_ATTEMPTS):
-            prepared = await self._prepare(channels, pending, attempt_number)
-            chosen = await self._accept(channels, prepared)
-            await self._commit(channels, chosen)
             pending = [
-                _Attempt(outcome.proposal, (2, self._proposer), outcome.proposal.value, outcome)
+                _Attempt(outcome.proposal, (1, self._proposer), outcome.proposal.value, outcome)
                 for outcome in outcomes
-                if outcome.error is None and len(outcome.held_by) < self._scheme.write_quorum
+                if outcome.error is None and not outcome.committed(self._scheme)
             ]
             if not pending:
                 return outcomes
-            jitter = self._entropy.random_bytes(1)[0] / 255
-            await self._runtime.sleep(_BACKOFF_S * (attempt_number + 1) * (0.5 + jitter))
-        for attempt in pending:
-            attempt.outcome.error = TooFewSites(
-                f"only {len(attempt.outcome.held_by)} sites took part in the commit, "
-                f"{self._scheme.write_quorum} are needed"
-            )
+            if attempt_number:
+                jitter = self._entropy.random_bytes(1)[0] / 255
+                await self._runtime.sleep(_BACKOFF_S * attempt_number * (0.5 + jitter))
+            prepared = await self._prepare(channels, pending, attempt_number)
+            await self._commit(channels, await self._accept(channels, prepared))
+        for outcome in outcomes:
+            if outcome.error is None and not outcome.committed(self._scheme):
+                outcome.error = TooFewSites(
+                    f"{len(outcome.held_by)} sites took part in the commit, {self._scheme.write_quorum} are needed"
+                )
         return outcomes
 
     async def _prepare(
@@ -199,62 +276,83 @@ class Catalog:
         if not asked:
             return skip
         round_number = 2 + attempt_number
+        answers: dict[SiteId, list[dict[str, Any]]] = {}
         for _ in range(_ATTEMPTS):
             for attempt in asked:
                 attempt.ballot = (round_number, self._proposer)
             operations = [
                 {"op": "prepare", "register": a.proposal.register_id, "ballot": list(a.ballot)} for a in asked
             ]
-            answers = await self._ask(channels, operations, enough=self._scheme.write_quorum, grace_s=_WRITE_GRACE_S)
+            answers = await self._ask(
+                channels,
+                [operations] * len(self._members),
+                enough=self._scheme.write_quorum,
+                grace_s=_WRITE_GRACE_S,
+            )
             highest = self._highest_promise(answers)
             if highest < round_number or all(self._granted(answers, index) for index in range(len(asked))):
                 break
             round_number = highest + 1
-        ready = []
         for index, attempt in enumerate(asked):
             self._adopt(attempt, {site: results[index] for site, results in answers.items()})
-            if attempt.outcome.error is None:
-                ready.append(attempt)
-        return skip + ready
+        return skip + [attempt for attempt in asked if attempt.outcome.error is None]
 
     def _granted(self, answers: Mapping[SiteId, list[dict[str, Any]]], index: int) -> bool:
-        return sum(bool(results[index].get("granted")) for results in answers.values()) >= self._scheme.write_quorum
+        return sum(results[index].get("granted") is True for results in answers.values()) >= self._scheme.write_quorum
 
-    @staticmethod
-    def _highest_promise(answers: Mapping[SiteId, list[dict[str, Any]]]) -> int:
-        """Return the highest round promised to anyone where we were refused."""
-        refused = [
-            result["promised"][0]
-            for results in answers.values()
-            for result in results
-            if result.get("granted") is False and isinstance(result.get("promised"), list)
-        ]
-        return max((number for number in refused if type(number) is int), default=0)
+    def _highest_promise(self, answers: Mapping[SiteId, list[dict[str, Any]]]) -> int:
+        """Return the highest round that refused us; the f_r highest claims are passed over, they may be lies."""
+        claims = []
+        for results in answers.values():
+            rounds = [_round(result.get("promised")) for result in results if result.get("granted") is False]
+            if rounds:
+                claims.append(max(rounds))
+        claims.sort(reverse=True)
+        return claims[self._scheme.register_liars] if len(claims) > self._scheme.register_liars else 0
 
     def _adopt(self, attempt: _Attempt, answers: Mapping[SiteId, dict[str, Any]]) -> None:
-        """Decide which value phase two must carry: an unfinished one if there is any, else ours."""
-        granted = {site: answer for site, answer in answers.items() if answer.get("granted") is True}
-        if len(granted) < self._scheme.write_quorum:
+        """Decide which value phase two must carry: one that may have been chosen already, else ours."""
+        register_id, wanted = attempt.proposal.register_id, attempt.proposal.value
+        accepted: dict[SiteId, _Stored | None] = {}
+        committed: _Stored | None = None
+        for site, answer in answers.items():
+            if answer.get("granted") is not True:
+                continue
+            try:
+                accepted[site] = self._stored(register_id, answer, "accepted", "accepted_ballot")
+                committed = _newer(committed, self._committed(register_id, answer))
+            except (ValueForged, PeerFault):
+                accepted.pop(site, None)  # an unsound answer is no promise
+        if len(accepted) < self._scheme.write_quorum:
             attempt.outcome.error = TooFewSites(
-                f"{len(granted)} of {self._scheme.n} sites take part, {self._scheme.write_quorum} are needed to write"
+                f"{len(accepted)} of {self._scheme.n} sites take part, {self._scheme.write_quorum} are needed to write"
             )
             return
-        register_id = attempt.proposal.register_id
-        accepted: tuple[Ballot, RegisterValue] | None = None
-        committed: tuple[Ballot, RegisterValue] | None = None
-        for answer in granted.values():
-            accepted = _newer(accepted, self._stored(register_id, answer, "accepted", "accepted_ballot"))
-            committed = _newer(committed, self._committed(register_id, answer))
-        current = committed[1] if committed else None
-        wanted = attempt.proposal.value
-        if accepted and (committed is None or accepted[0] > committed[0]):
-            if current is None or accepted[1].version != current.version:
-                attempt.value = accepted[1]  # chosen perhaps, never committed: finish it before anything else
-            current = accepted[1]
+        unfinished = self._maybe_chosen(accepted, committed)
+        current = unfinished.value if unfinished else committed.value if committed else None
         if current is not None and current.version == wanted.version:
             attempt.value = wanted  # our own value from an earlier round
-        elif attempt.value is wanted and (current.version if current else None) != wanted.parent:
+        elif unfinished is not None:
+            attempt.value = unfinished.value  # finish it before anything else
+        elif (current.version if current else None) != wanted.parent:
             attempt.outcome.error = Conflict("the object was changed by somebody else meanwhile")
+
+    def _maybe_chosen(self, accepted: Mapping[SiteId, _Stored | None], committed: _Stored | None) -> _Stored | None:
+        """Return the value of the highest accepted ballot if a quorum may have accepted it.
+
+        A value that too few sites can have accepted, the silent ones included, was not chosen and never will be:
+        a quorum has just promised to accept nothing older. It is left behind.
+        """
+        best: _Stored | None = None
+        for stored in accepted.values():
+            best = _newer(best, stored)
+        if best is None or (committed is not None and best.ballot <= committed.ballot):
+            return None
+        supporters = sum(
+            stored is not None and stored.value.version == best.value.version for stored in accepted.values()
+        )
+        silent = self._scheme.n - len(accepted)
+        return best if supporters + silent >= self._scheme.write_quorum else None
 
     async def _accept(self, channels: Mapping[SiteId, Channel], attempts: list[_Attempt]) -> list[_Attempt]:
         """Phase two. Returns the attempts that a quorum accepted."""
@@ -269,16 +367,19 @@ class Catalog:
             }
             for attempt in attempts
         ]
-        answers = await self._ask(channels, operations, enough=self._scheme.write_quorum, grace_s=_WRITE_GRACE_S)
+        answers = await self._ask(
+            channels,
+            [operations] * len(self._members),
+            enough=self._scheme.write_quorum,
+            grace_s=_WRITE_GRACE_S,
+        )
         chosen = []
         for index, attempt in enumerate(attempts):
-            attempt.outcome.accepted_by = []
-            for site, results in answers.items():
-                if results[index].get("granted") is True:
-                    attempt.outcome.accepted_by.append(site)
-                elif "error" in results[index]:
-                    attempt.outcome.refused[site] = str(results[index]["error"])
-            if len(attempt.outcome.accepted_by) >= self._scheme.write_quorum:
+            accepted_by = [site for site, results in answers.items() if results[index].get("granted") is True]
+            durable = attempt.value.durable_sites(accepted_by)
+            needed = attempt.value.scheme.durable_min if attempt.value.added else 0
+            if len(accepted_by) >= self._scheme.write_quorum and len(durable) >= needed:
+                attempt.outcome.accepted_by = accepted_by
                 chosen.append(attempt)
         return chosen
 
@@ -287,16 +388,18 @@ class Catalog:
         if not attempts:
             return
         operations = [
-            {
-                "op": "commit",
-                "register": attempt.proposal.register_id,
-                "ballot": list(attempt.ballot),
-                "value": attempt.value.text,
-                "certificate": attempt.outcome.accepted_by,
-            }
+            _commit_operation(
+                attempt.proposal.register_id,
+                _Stored(attempt.ballot, attempt.value, tuple(attempt.outcome.accepted_by)),
+            )
             for attempt in attempts
         ]
-        answers = await self._ask(channels, operations, enough=self._scheme.write_quorum, grace_s=_WRITE_GRACE_S)
+        answers = await self._ask(
+            channels,
+            [operations] * len(self._members),
+            enough=self._scheme.write_quorum,
+            grace_s=_WRITE_GRACE_S,
+        )
         for index, attempt in enumerate(attempts):
             held = [site for site, results in answers.items() if results[index].get("granted") is True]
             if attempt.value.version == attempt.proposal.value.version:
@@ -305,35 +408,67 @@ class Catalog:
     async def _ask(
         self,
         channels: Mapping[SiteId, Channel],
-        operations: Sequence[dict[str, Any]],
+        operations: Sequence[list[dict[str, Any]]],
         *,
         enough: int,
         grace_s: float,
+        timeout_s: float = TIMEOUT_S,
     ) -> dict[SiteId, list[dict[str, Any]]]:
-        """Send each site the operations; return the answers of those that gave as many results.
+        """Send each member its operations (none: it is left out); return the answers that fit.
 
         Once ``enough`` have answered the rest get ``grace_s`` more, so that one frozen site cannot stall everybody.
         """
+        asked = [(site, ops) for site, ops in zip(self._members, operations, strict=True) if ops]
         tasks = await collect(
             self._runtime,
-            (channels[site].exchange(operations) for site in self._members),
+            (channels[site].exchange(ops, timeout_s=timeout_s) for site, ops in asked),
             enough=enough,
             grace_s=grace_s,
         )
         answers = {}
-        for site, task in zip(self._members, tasks, strict=True):
+        for (site, ops), task in zip(asked, tasks, strict=True):
             error = failure(task)
-            if error is None and len(task.result().results) == len(operations):
+            if error is None and len(task.result().results) == len(ops):
                 answers[site] = task.result().results
             elif isinstance(error, Exception) and not isinstance(error, ShosoinError | TimeoutError):
                 raise error  # a defect of ours, not a site's
         return answers
 
 
-def _newer(
-    best: tuple[Ballot, RegisterValue] | None, found: tuple[Ballot, RegisterValue] | None
-) -> tuple[Ballot, RegisterValue] | None:
-    return found if found and (best is None or found[0] > best[0]) else best
+@dataclass(slots=True)
+class _SiteAnswers:
+    """What the sites that answered soundly hold of one register, and the newest of it."""
+
+    held: dict[SiteId, _Stored | None]
+    best: _Stored | None
+
+    def behind(self) -> list[SiteId]:
+        """Sites that do not hold the newest value."""
+        return [
+            site
+            for site, stored in self.held.items()
+            if self.best is not None and (stored is None or stored.value.version != self.best.value.version)
+        ]
+
+
+def _commit_operation(register_id: ObjectId, stored: _Stored) -> dict[str, Any]:
+    return {
+        "op": "commit",
+        "register": register_id,
+        "ballot": list(stored.ballot),
+        "value": stored.value.text,
+        "certificate": list(stored.certificate),
+    }
+
+
+def _newer(best: _Stored | None, found: _Stored | None) -> _Stored | None:
+    return found if found and (best is None or found.ballot > best.ballot) else best
+
+
+def _round(promised: Any) -> int:
+    """Return the round of a promise that a site reports, 0 if it is junk."""
+    known = isinstance(promised, list) and promised and type(promised[0]) is int
+    return promised[0] if known and 0 <= promised[0] < _ROUND_MAX else 0
 
 
 def _ballot(raw: Any) -> Ballot:

@@ -6,6 +6,7 @@ the seal of its class; retries, hedging and quorums are decided above it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -53,8 +54,8 @@ class Channel(Protocol):
         ...
 
     @property
-    def facts(self) -> frozenset[KeySourceFacts]:
-        """Origins of the keys drawn so far."""
+    def facts(self) -> Counter[KeySourceFacts]:
+        """Origins of the keys drawn so far, with how many keys of each."""
         ...
 
     async def exchange(
@@ -99,8 +100,8 @@ class _Base:
         return self._pads.bits_used if self._pads else 0
 
     @property
-    def facts(self) -> frozenset[KeySourceFacts]:
-        return frozenset(self._pads.facts) if self._pads else frozenset()
+    def facts(self) -> Counter[KeySourceFacts]:
+        return Counter(self._pads.facts) if self._pads else Counter()
 
     async def draw(self, size_bytes: int) -> Pad | None:
         return None

@@ -16,14 +16,14 @@ from shosoin.vault.assurance import label_of
 from shosoin.vault.catalog import Reading
 from shosoin.vault.concurrency import gather
 from shosoin.vault.context import VaultContext
-from shosoin.vault.fetching import Fetcher
+from shosoin.vault.fetching import Fetcher, NotRecoverable
 from shosoin.vault.index import Entry
 from shosoin.vault.layout import PAGE_ENTRIES, SEGMENT_BYTES, mask_elements
 from shosoin.vault.manifest import page_size
 from shosoin.vault.names import Names
-from shosoin.vault.naming import checked_name, padme_bytes
+from shosoin.vault.naming import BadName, checked_name, padme_bytes
 from shosoin.vault.ports import Buffer
-from shosoin.vault.putting import BytesSource, Putter, remove_objects
+from shosoin.vault.putting import BytesSource, Putter, erase_everywhere, remove_objects
 from shosoin.vault.reading import ObjectReader
 from shosoin.vault.receipts import GetReceipt, KeyPlan, Listing, PutReceipt, RemoveReceipt, Stat, VerifyReport
 from shosoin.vault.scheme import Scheme
@@ -37,6 +37,7 @@ _OVERHEAD_BYTES = 16384
 _MAC_BYTES_PER_SEGMENT = 160
 _READ_TOGETHER_BYTES = 2 << 20
 _READ_TOGETHER = 64
+_READ_ATTEMPTS = 4
 
 
 class ByteSink(Protocol):
@@ -45,6 +46,13 @@ class ByteSink(Protocol):
     async def write(self, data: Buffer) -> None:
         """Take the next bytes."""
         ...
+
+
+class ReplacedMeanwhile(Unavailable):
+    """The object got a new version while it was read."""
+
+    code = "vault.replaced_meanwhile"
+    hint = "read it again from the start"
 
 
 class NotFound(Rejected):
@@ -116,9 +124,10 @@ class Vault:
         self._context.channels(class_)
         if class_ == "its" and source.size_hint is not None:
             await self._check_stock(source.size_hint, chosen)
+        used_before = self._context.bits_used()
         await self._names.load()
         putter = Putter(self._context, self._names, chosen, class_)
-        return (await putter.put({name: source}, content_type, progress))[0]
+        return (await putter.put({name: source}, content_type, progress, used_before=used_before))[0]
 
     async def put_many(
         self,
@@ -130,8 +139,11 @@ class Vault:
         """Store many small objects with shared exchanges and one index commit."""
         chosen = self._scheme(scheme)
         sources = {checked_name(name): BytesSource(content) for name, content in contents.items()}
+        if len(sources) < len(contents):
+            raise BadName("two of the names are one name in normal form C")
+        used_before = self._context.bits_used()
         await self._names.load()
-        return await Putter(self._context, self._names, chosen, class_).put(sources)
+        return await Putter(self._context, self._names, chosen, class_).put(sources, used_before=used_before)
 
     async def get(
         self,
@@ -153,24 +165,45 @@ class Vault:
         """
         started_s = self._context.clock.now_s()
         used_before = self._context.bits_used()
-        reading, value = await self._object(checked_name(name))
-        reader = self._reader(value)
-        written = 0
-        async for piece in reader.read(start, length):
-            await sink.write(piece)
-            written += len(piece)
-            if progress is not None:
-                progress(written)
-        return GetReceipt(
-            name=name,
-            size_bytes=written,
-            seconds=self._context.clock.now_s() - started_s,
-            key_bits_used={site: bits - used_before.get(site, 0) for site, bits in self._context.bits_used().items()},
-            sites_used=sorted(reader.fetcher.sites_used),
-            alarms=[*self._names.alarms, *reader.fetcher.alarms],
-            label=self._label(value, reading),
-            freshness=reading.freshness,
-        )
+        name = checked_name(name)
+        for _ in range(_READ_ATTEMPTS):
+            reading, value = await self._object(name)
+            reader = self._reader(value)
+            written = 0
+            try:
+                async for piece in reader.read(start, length):
+                    await sink.write(piece)
+                    written += len(piece)
+                    if progress is not None:
+                        progress(written)
+            except (Unavailable, NotRecoverable) as error:
+                replaced = await self._replaced(value)
+                reader.fetcher.publish(replaced=replaced)
+                if not replaced:
+                    raise
+                if written:
+                    raise ReplacedMeanwhile(f"{name!r} got a new version after {written} bytes were read") from error
+                continue
+            missing = any(alarm.fields["kind"] == "share_missing" for alarm in reader.fetcher.alarms)
+            alarms = reader.fetcher.publish(replaced=missing and await self._replaced(value))
+            return GetReceipt(
+                name=name,
+                size_bytes=written,
+                seconds=self._context.clock.now_s() - started_s,
+                key_bits_used={
+                    site: bits - used_before.get(site, 0) for site, bits in self._context.bits_used().items()
+                },
+                sites_used=sorted(reader.fetcher.sites_used),
+                alarms=[*self._names.alarms, *alarms],
+                label=self._label(value, reading),
+                freshness=reading.freshness,
+            )
+        raise ReplacedMeanwhile(f"{name!r} is replaced faster than it can be read")
+
+    async def _replaced(self, value: RegisterValue) -> bool:
+        """Whether the object has another version than ``value`` by now."""
+        reading = await self._context.catalog.read(self._context.channels(value.class_), value.register_id)
+        return reading.value is None or reading.value.version != value.version
 
     async def get_many(self, names: list[str]) -> dict[str, bytes]:
         """Return many small objects with shared exchanges.
@@ -179,18 +212,18 @@ class Vault:
             NotFound: one of the names does not exist.
         """
         entries = await self._names.load()
-        for name in names:
-            if checked_name(name) not in entries:
+        asked = {name: checked_name(name) for name in names}
+        for name in asked.values():
+            if name not in entries:
                 raise NotFound(f"there is no object named {name!r}")
-        found: dict[str, bytes] = {}
         by_class: dict[str, list[Entry]] = {}
-        for name in names:
-            entry = entries[checked_name(name)]
-            by_class.setdefault(entry.class_, []).append(entry)
+        for name in set(asked.values()):
+            by_class.setdefault(entries[name].class_, []).append(entries[name])
+        found: dict[str, bytes] = {}
         for class_, wanted in by_class.items():
             for at in range(0, len(wanted), _READ_TOGETHER):
                 found.update(await self._get_batch(class_, wanted[at : at + _READ_TOGETHER]))
-        return found
+        return {name: found[normal] for name, normal in asked.items()}
 
     async def _get_batch(self, class_: str, entries: list[Entry]) -> dict[str, bytes]:
         channels = self._context.channels(class_)
@@ -224,14 +257,22 @@ class Vault:
         return Stat(_listing(entry), self._label(value, reading), list(value.placement), value.bodies[0].layout.total)
 
     async def rm(self, name: str) -> RemoveReceipt:
-        """Remove an object: tombstone its register, erase its shares, take its name out of the index."""
+        """Remove an object: tombstone its register, erase its shares, take its name out of the index.
+
+        An interrupted removal is finished by the next one.
+        """
         name = checked_name(name)
-        _, value = await self._object(name)
-        entry = self._names.entries()[name]
-        outcome, erased = (await remove_objects(self._context, entry.class_, [value]))[0]
-        if outcome.error is not None:
-            raise outcome.error
-        await self._names.commit(entry.class_, [_deleted(entry)])
+        entry = await self._entry(name)
+        channels = self._context.channels(entry.class_)
+        reading = await self._context.catalog.read(channels, ObjectId(entry.object_id))
+        if reading.value is None or reading.value.tombstone:
+            ops = [{"op": "erase", "object": entry.object_id}]
+            erased = (await erase_everywhere(self._context, channels, ops))[entry.object_id]
+        else:
+            outcome, erased = (await remove_objects(self._context, entry.class_, [reading.value]))[0]
+            if outcome.error is not None:
+                raise outcome.error
+        await self._names.commit(entry.class_, [replace(entry, deleted=True, size_bytes=0)])
         pending = [site for site in self._context.members if site not in erased]
         return RemoveReceipt(name, entry.object_id, erased, pending)
 
@@ -241,7 +282,7 @@ class Vault:
         _, value = await self._object(name)
         reader = self._reader(value)
         states = await reader.verify(value.placement, progress)
-        return VerifyReport(name, states, [*self._names.alarms, *reader.fetcher.alarms])
+        return VerifyReport(name, states, [*self._names.alarms, *reader.fetcher.publish()])
 
     def _scheme(self, scheme: Scheme | tuple[int, int] | None) -> Scheme:
         chosen = scheme if isinstance(scheme, Scheme) else Scheme(*scheme) if scheme else self._context.default_scheme
@@ -262,11 +303,14 @@ class Vault:
                 retry_after_s=plan.wait_s,
             )
 
-    async def _object(self, name: str) -> tuple[Reading, RegisterValue]:
+    async def _entry(self, name: str) -> Entry:
         entries = await self._names.load()
         if name not in entries:
             raise NotFound(f"there is no object named {name!r}")
-        entry = entries[name]
+        return entries[name]
+
+    async def _object(self, name: str) -> tuple[Reading, RegisterValue]:
+        entry = await self._entry(name)
         channels = self._context.channels(entry.class_)
         reading = await self._context.catalog.read(channels, ObjectId(entry.object_id))
         return reading, self._live(name, reading)
@@ -283,7 +327,12 @@ class Vault:
         return ObjectReader(value, context.owner, fetcher, context.signer.public_key, context.runtime)
 
     def _label(self, value: RegisterValue, reading: Reading) -> AssuranceLabel:
-        return label_of(value, now_wall_s=self._context.clock.wall_s(), freshness=reading.freshness)
+        return label_of(
+            value,
+            pinned=reading.certificate,
+            now_wall_s=self._context.clock.wall_s(),
+            freshness=reading.freshness,
+        )
 
 
 def _listing(entry: Entry) -> Listing:
@@ -297,7 +346,3 @@ def _listing(entry: Entry) -> Listing:
         created_wall_s=entry.created_wall_s,
         content_type=entry.content_type,
     )
-
-
-def _deleted(entry: Entry) -> Entry:
-    return replace(entry, deleted=True, size_bytes=0)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 
 from shosoin.base import Entropy, OwnerId, Rejected, SaeId, SiteId
-from shosoin.base.ports import Clock, EventSink, KeySource, Runtime
+from shosoin.base.ports import Clock, EventSink, KeySource, KeySourceFacts, Runtime
 from shosoin.vault.assurance import SiteDomains
 from shosoin.vault.catalog import Catalog
 from shosoin.vault.channel import Channel, open_channel
@@ -103,6 +104,10 @@ class VaultContext:
     def fetcher(self, class_: str, placement: tuple[SiteId, ...], scheme: Scheme) -> Fetcher:
         """Return a fetcher for bodies of a class, placement and scheme."""
         return Fetcher(self.channels(class_), placement, scheme, self.home, self.runtime, self.sink)
+
+    def key_facts(self, class_: str) -> dict[SiteId, Counter[KeySourceFacts]]:
+        """Return the origins of all keys drawn so far under a class."""
+        return {site: channel.facts for site, channel in self.channels(class_).items()}
 
     def bits_used(self) -> dict[SiteId, int]:
         """Return the key bits drawn so far per remote site, over all classes."""

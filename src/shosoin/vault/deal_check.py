@@ -10,19 +10,20 @@ Mandatory in class ``its``, where a site's share may be key bits that no message
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from shosoin.base import Alarm, SiteId
+from shosoin.base import Alarm, ShosoinError, SiteId, Unavailable
 from shosoin.base.ports import Event, Runtime
 from shosoin.kernels import ELEMENT_BYTES
 from shosoin.vault.channel import Channel
-from shosoin.vault.concurrency import collect, failure, succeeded
+from shosoin.vault.concurrency import failure, settle
 from shosoin.vault.consistency import agreeing_sites
 from shosoin.vault.context import VaultContext
 from shosoin.vault.ports import ShareKey
 from shosoin.vault.scheme import Scheme
 from shosoin.vault.staging import Stager
 
-__all__ = ["DealInconsistent", "check_deal", "checked_sites", "combined_challenge"]
+__all__ = ["DealInconsistent", "checked_sites", "combined_challenge"]
 
 _TIMEOUT_S = 120.0
 
@@ -42,40 +43,53 @@ def combined_challenge(contributions: list[str]) -> str:
     return total.to_bytes(ELEMENT_BYTES, "big").hex()
 
 
-async def check_deal(
-    channels: Mapping[SiteId, Channel],
-    points: Mapping[SiteId, int],
-    key: ShareKey,
-    challenge: str,
-    scheme: Scheme,
-    runtime: Runtime,
-) -> frozenset[SiteId]:
+@dataclass(frozen=True, slots=True)
+class DealAnswers:
+    """Digests by site as (point, value), and the sites whose answer was forged on the way."""
+
+    values: dict[SiteId, tuple[int, int]]
+    forged: list[SiteId]
+
+
+async def _ask(
+    channels: Mapping[SiteId, Channel], points: Mapping[SiteId, int], key: ShareKey, challenge: str, runtime: Runtime
+) -> DealAnswers:
+    op = {"op": "digest", "object": key.object_id, "version": key.version, "epoch": key.epoch, "r": challenge}
+    sites = list(points)
+    tasks = await settle(
+        runtime, (channels[site].exchange([op], answer_bytes=ELEMENT_BYTES, timeout_s=_TIMEOUT_S) for site in sites)
+    )
+    answers = DealAnswers({}, [])
+    for site, task in zip(sites, tasks, strict=True):
+        error = failure(task)
+        if error is None and len(task.result().payload) == ELEMENT_BYTES:
+            answers.values[site] = points[site], int.from_bytes(task.result().payload, "little")
+        elif isinstance(error, Alarm):
+            answers.forged.append(site)
+        elif isinstance(error, Exception) and not isinstance(error, ShosoinError):
+            raise error
+    return answers
+
+
+def _agreeing(answers: DealAnswers, scheme: Scheme) -> frozenset[SiteId]:
     """Return the sites whose shares fit together.
 
     Raises:
-        DealInconsistent: no set of enough sites agrees.
+        Unavailable: too few answers to tell.
+        DealInconsistent: enough answers, and they contradict each other.
     """
-    op = {"op": "digest", "object": key.object_id, "version": key.version, "epoch": key.epoch, "r": challenge}
-    sites = list(points)
-    tasks = await collect(
-        runtime,
-        (channels[site].exchange([op], answer_bytes=ELEMENT_BYTES, timeout_s=_TIMEOUT_S) for site in sites),
-        enough=len(sites),
-        grace_s=0.0,
-    )
-    answers: dict[SiteId, tuple[int, int]] = {}
-    for site, task in zip(sites, tasks, strict=True):
-        error = failure(task)
-        if succeeded(task) and len(task.result().payload) == ELEMENT_BYTES:
-            answers[site] = points[site], int.from_bytes(task.result().payload, "little")
-        elif isinstance(error, Alarm):
-            raise error
-    spare = len(answers) - scheme.k
-    if len(answers) == scheme.k == scheme.n:
-        return frozenset(answers)  # n = k: there is no redundancy to check against
-    agreeing = agreeing_sites(answers, scheme.k, wrong_max=max(spare // 2, 0)) if spare >= 1 else None
+    values = answers.values
+    if len(values) < max(scheme.durable_min, min(scheme.k + 1, scheme.n)):
+        raise Unavailable(
+            f"{len(values)} sites answered the deal check, too few to acknowledge",
+            code="vault.too_few_sites",
+            hint="nothing was committed; start the missing sites and put again",
+        )
+    if len(values) == scheme.k:
+        return frozenset(values)  # n = k: no redundancy to check, and no share was key bits
+    agreeing = agreeing_sites(values, scheme.k, wrong_max=(len(values) - scheme.k) // 2)
     if agreeing is None or len(agreeing) < scheme.durable_min:
-        raise DealInconsistent(f"the shares at {len(answers)} sites do not lie on one polynomial")
+        raise DealInconsistent(f"the shares at {len(values)} sites do not lie on one polynomial")
     return agreeing
 
 
@@ -95,11 +109,13 @@ async def checked_sites(
     if class_ == "its":
         points = dict(zip(placement, scheme.points(), strict=True))
         challenge = combined_challenge([stager.contributions[key.version, site] for site in sealed])
-        agreeing = await check_deal(
-            context.channels(class_), {site: points[site] for site in sealed}, key, challenge, scheme, context.runtime
+        answers = await _ask(
+            context.channels(class_), {site: points[site] for site in sealed}, key, challenge, context.runtime
         )
+        agreeing = _agreeing(answers, scheme)
         good = [site for site in sealed if site in agreeing]
-        alarms += [_alarm(site, key, "deal_wrong") for site in sealed if site not in agreeing]
+        alarms += [_alarm(site, key, "message_forged") for site in answers.forged]
+        alarms += [_alarm(site, key, "deal_wrong") for site in answers.values if site not in agreeing]
     for alarm in alarms:
         context.sink.emit(alarm)
     return tuple(good), alarms

@@ -61,7 +61,18 @@ def parse_json(raw: Buffer) -> dict[str, Any]:
         raise MalformedEnvelope("not valid JSON") from None
     if not isinstance(value, dict) or _depth(value) > _DEPTH_MAX:
         raise MalformedEnvelope("expected a JSON object of moderate depth")
+    if b"\\u" in bytes(raw) and not _is_unicode(value):
+        raise MalformedEnvelope("text that is not valid Unicode")
     return value
+
+
+def _is_unicode(value: dict[str, Any]) -> bool:
+    """Whether no string holds half a surrogate pair (JSON's escapes can make one)."""
+    try:
+        canonical_json(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _depth(value: Any) -> int:

@@ -254,9 +254,18 @@ class Fetcher:
         fields = {"site": str(site), "kind": kind, "object": str(item.key.object_id), "part": item.label}
         if any(alarm.fields["site"] == site and alarm.fields["kind"] == kind for alarm in self.alarms):
             return
-        event = Event("vault.bad_share", "alarm", fields)
-        self.alarms.append(event)
-        self._sink.emit(event)
+        self.alarms.append(Event("vault.bad_share", "alarm", fields))
+
+    def publish(self, *, replaced: bool = False) -> list[Event]:
+        """Tell the sink what was found, and return it.
+
+        ``replaced`` says that the object got a newer version meanwhile: then a missing share is no fault of its site.
+        """
+        if replaced:
+            self.alarms = [alarm for alarm in self.alarms if alarm.fields["kind"] != "share_missing"]
+        for alarm in self.alarms:
+            self._sink.emit(alarm)
+        return self.alarms
 
     def _too_few(self, answers: _Answers) -> None:
         reasons = "; ".join(error.message for error in answers.errors.values())

@@ -1,9 +1,9 @@
 """The owner's index: names to objects, kept as shared records under one register per transfer class.
 
 No function of a name leaves the owner: a register's ID depends on owner and class alone, and names are inside shared
-records. The index of a class is a list of parts, newest last; a commit adds one part with all its entries and folds
-older parts of no greater size into it, so that there are at most about log2(names) parts and each entry is rewritten
-as often. Entries carry a sequence number; where two indexes know a name, the higher one counts.
+records of fixed size. The index of a class is a list of parts, newest last; a commit adds a part with all its entries
+and folds older parts of no greater size into it, so that each entry is rewritten a few times only. Entries carry a
+sequence number; where two indexes know a name, the higher one counts.
 
 Decoded parts may be kept by the caller in ``memo`` (at the owner's side), because a part never changes.
 """
@@ -17,16 +17,19 @@ from hashlib import sha256
 from typing import Any
 
 from shosoin.base import Alarm, ObjectId, OwnerId, VersionId
-from shosoin.vault.amd import OVERHEAD_BYTES, amd_decode
+from shosoin.kernels import ELEMENT_BYTES
+from shosoin.vault.amd import amd_decode
 from shosoin.vault.envelope import canonical_json
 from shosoin.vault.fetching import Fetcher, Range
-from shosoin.vault.naming import padme_bytes
+from shosoin.vault.naming import NAME_BYTES_MAX
 from shosoin.vault.ports import Buffer, ShareKey
 from shosoin.vault.values import Body, RegisterValue
 
 __all__ = ["Entry", "IndexState", "decode_part", "encode_part", "index_register", "load_index"]
 
-_RECORD_BYTES_MIN = 512
+PART_ENTRIES_MAX = 1024
+_FIELDS_BYTES = 352
+_ENTRY_BYTES = 16 + NAME_BYTES_MAX + _FIELDS_BYTES
 _FETCH_BYTES_MAX = 2 << 20
 
 
@@ -49,6 +52,8 @@ class Entry:
     k: int
     n: int
     version: str
+    counter: int
+    """Counter of that version in the object's register: of two entries for one object the higher one is newer."""
     created_wall_s: float
     deleted: bool = False
 
@@ -73,16 +78,23 @@ class IndexState:
                     newest[entry.name] = entry
         return newest
 
-    def folded(self, fresh: Sequence[Entry]) -> tuple[list[Body], list[Entry]]:
-        """Return the parts to keep and the entries of the new part."""
+    def folded(self, fresh: Sequence[Entry]) -> tuple[list[Body], list[list[Entry]]]:
+        """Return the parts to keep, and the entries of the new parts (at most 1,024 each)."""
         kept = list(self.parts)
         merged = {entry.name: entry for entry in fresh}
-        while kept and len(kept[-1][1]) <= len(merged):
-            _, older = kept.pop()
-            for entry in older:
+        everything = self._is_mostly_stale()
+        while kept and (everything or len(kept[-1][1]) <= min(len(merged), PART_ENTRIES_MAX - 1)):
+            for entry in kept.pop()[1]:
                 if entry.name not in merged or merged[entry.name].sequence < entry.sequence:
                     merged[entry.name] = entry
-        return [body for body, _ in kept], list(merged.values())
+        entries = list(merged.values())
+        parts = [entries[at : at + PART_ENTRIES_MAX] for at in range(0, len(entries), PART_ENTRIES_MAX)]
+        return [body for body, _ in kept], parts
+
+    def _is_mostly_stale(self) -> bool:
+        """Whether overwritten entries outnumber the names by more than a few parts."""
+        total = sum(len(part) for _, part in self.parts)
+        return total > 2 * len(self.entries()) + 2 * PART_ENTRIES_MAX
 
 
 def index_register(owner: OwnerId, class_: str) -> ObjectId:
@@ -91,10 +103,22 @@ def index_register(owner: OwnerId, class_: str) -> ObjectId:
 
 
 def encode_part(entries: Sequence[Entry]) -> bytes:
-    """Return a part as a record, padded so that its length says little (without the AMD code word)."""
-    text = canonical_json({"v": 1, "entries": [asdict(entry) for entry in entries]})
-    size = max(padme_bytes(4 + len(text) + OVERHEAD_BYTES), _RECORD_BYTES_MIN) - OVERHEAD_BYTES
-    return len(text).to_bytes(4, "little") + text + bytes(size - 4 - len(text))
+    """Return a part as a record (without the AMD code word).
+
+    Every entry takes the same room, whatever its name, so the length tells how many entries there are and no more.
+    """
+    return len(entries).to_bytes(ELEMENT_BYTES, "little") + b"".join(map(_encode_entry, entries))
+
+
+def _encode_entry(entry: Entry) -> bytes:
+    fields = asdict(entry)
+    name = entry.name.encode()
+    del fields["name"]
+    rest = canonical_json(list(fields.values()))
+    if len(name) > NAME_BYTES_MAX or len(rest) > _FIELDS_BYTES:
+        raise ValueError(f"an index entry with a name of {len(name)} and fields of {len(rest)} bytes")
+    lengths = len(name).to_bytes(8, "little") + len(rest).to_bytes(8, "little")
+    return b"".join((lengths, name.ljust(NAME_BYTES_MAX, b"\0"), rest.ljust(_FIELDS_BYTES, b"\0")))
 
 
 def decode_part(record: Buffer) -> list[Entry]:
@@ -103,11 +127,20 @@ def decode_part(record: Buffer) -> list[Entry]:
     Raises:
         IndexInvalid: it is not one.
     """
+    raw = bytes(record)
+    count = int.from_bytes(raw[:ELEMENT_BYTES], "little")
+    if len(raw) != ELEMENT_BYTES + count * _ENTRY_BYTES:
+        raise IndexInvalid("a part of the index has the wrong length")
+    return [_decode_entry(raw[at : at + _ENTRY_BYTES]) for at in range(ELEMENT_BYTES, len(raw), _ENTRY_BYTES)]
+
+
+def _decode_entry(raw: bytes) -> Entry:
+    name_bytes, rest_bytes = int.from_bytes(raw[:8], "little"), int.from_bytes(raw[8:16], "little")
+    start = 16 + NAME_BYTES_MAX
     try:
-        raw = json.loads(bytes(record[4 : 4 + int.from_bytes(record[:4], "little")]))
-        return [Entry(**fields) for fields in raw["entries"]]
-    except (ValueError, KeyError, TypeError):
-        raise IndexInvalid("a part of the index cannot be read") from None
+        return Entry(raw[16 : 16 + name_bytes].decode(), *json.loads(raw[start : start + rest_bytes]))
+    except (ValueError, TypeError):
+        raise IndexInvalid("an entry of the index cannot be read") from None
 
 
 async def load_index(

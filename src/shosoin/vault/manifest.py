@@ -11,6 +11,7 @@ Error of a segment MAC: at most 65,536 / 2^128 per segment.
 
 from __future__ import annotations
 
+import base64
 import hmac
 import json
 from dataclasses import dataclass
@@ -25,12 +26,23 @@ from shosoin.vault.layout import ENTRY_BYTES, INLINE_ENTRIES, PAGE_ENTRIES, PAGE
 from shosoin.vault.ports import Buffer
 from shosoin.vault.values import OwnerSigner, verify_signature
 
-__all__ = ["Manifest", "SegmentEntry", "decode_page", "decode_root", "encode_pages", "encode_root", "page_size"]
+__all__ = [
+    "Manifest",
+    "SegmentEntry",
+    "decode_page",
+    "decode_root",
+    "encode_pages",
+    "encode_root",
+    "page_size",
+    "root_size",
+]
 
 _CONTEXT = b"shosoin manifest v1"
 _PAGE_MAGIC = b"SHOSOIN-PAGE-1\0\0"
 _SIGNATURE_BYTES = 3309
-_ROOT_STEP_BYTES = 1024
+_ROOT_FIXED_BYTES = 5632
+"""Room for the signature, every field and the longest name: a root must not tell how long a name is."""
+CONTENT_TYPE_BYTES_MAX = 100
 
 
 class ManifestInvalid(Alarm):
@@ -94,7 +106,7 @@ class Manifest:
             "object": self.object_id,
             "version": self.version,
             "owner": self.owner,
-            "name": self.name,
+            "name": base64.b64encode(self.name.encode()).decode(),
             "size": self.size_bytes,
             "type": self.content_type,
             "created": self.created_wall_s,
@@ -113,8 +125,16 @@ def encode_root(manifest: Manifest, signer: OwnerSigner, entropy: Entropy) -> by
     text = canonical_json(manifest._json())  # noqa: SLF001  # the codec of this very class
     signature = signer.sign(text, _CONTEXT)
     record = len(text).to_bytes(4, "little") + signature + text
-    size = -(-(len(record) + OVERHEAD_BYTES) // _ROOT_STEP_BYTES) * _ROOT_STEP_BYTES - OVERHEAD_BYTES
+    size = root_size(manifest.segments, len(manifest.page_hashes)) - OVERHEAD_BYTES
+    if len(record) > size:
+        raise ValueError(f"a manifest root of {len(record)} bytes, room for {size}")
     return amd_encode(record + bytes(size - len(record)), entropy)
+
+
+def root_size(segments: int, pages: int) -> int:
+    """Return the size of a root: a function of the object's length class alone."""
+    inline = segments if segments <= INLINE_ENTRIES else 0
+    return _ROOT_FIXED_BYTES + 2 * ENTRY_BYTES * inline + 80 * pages
 
 
 def decode_root(
@@ -137,7 +157,7 @@ def decode_root(
             object_id=ObjectId(raw["object"]),
             version=VersionId(raw["version"]),
             owner=OwnerId(raw["owner"]),
-            name=str(raw["name"]),
+            name=base64.b64decode(raw["name"], validate=True).decode(),
             size_bytes=int(raw["size"]),
             content_type=str(raw["type"]),
             created_wall_s=float(raw["created"]),

@@ -8,12 +8,14 @@ from shosoin.base import VersionId
 from shosoin.base.ports import Event
 from shosoin.vault import index as names_index
 from shosoin.vault.amd import amd_encode
-from shosoin.vault.assurance import record_facts
+from shosoin.vault.assurance import KeyFacts, record_facts
 from shosoin.vault.catalog import Conflict, Proposal
 from shosoin.vault.concurrency import gather, settle
 from shosoin.vault.context import CLASSES, VaultContext
 from shosoin.vault.deal_check import checked_sites
 from shosoin.vault.index import Entry, IndexState, index_register, load_index
+from shosoin.vault.layout import BodyLayout
+from shosoin.vault.ports import ShareKey
 from shosoin.vault.staging import Stager
 from shosoin.vault.values import Body, RegisterValue
 from shosoin.vault.writing import new_key, write_record
@@ -54,38 +56,56 @@ class Names:
             return state
         fetcher = context.fetcher(class_, reading.value.placement, reading.value.scheme)
         loaded = await load_index(state, context.owner, fetcher, context.memo)
-        self.alarms += fetcher.alarms
+        self.alarms += fetcher.publish()
         return loaded
 
-    async def commit(self, class_: str, fresh: list[Entry]) -> None:
-        """Add entries to the index of a class, if each name still means what it meant at the last load.
+    async def commit(self, class_: str, fresh: list[Entry]) -> int:
+        """Add entries to the index of a class, unless a name went to another object since the last load.
 
-        Sequence numbers are assigned here.
+        Sequence numbers are assigned here. An entry that the index has already, or has overtaken with a later version
+        of the same object, is left out. Returns the number of sites that hold what was added durably.
 
         Raises:
-            Conflict: another writer changed one of the names meanwhile.
+            Conflict: another writer gave one of the names to another object meanwhile.
             Unavailable: too few sites take part.
         """
-        expected = {entry.name: self._known(entry.name) for entry in fresh}
+        expected = {entry.name: self._object_of(entry.name) for entry in fresh}
         for _ in range(_ATTEMPTS):
+            left = [entry for entry in fresh if not self._has(entry)]
+            taken = [entry.name for entry in left if self._object_of(entry.name) != expected[entry.name]]
+            if taken:
+                raise Conflict(f"the name {taken[0]!r} was changed by somebody else meanwhile")
+            if not left:
+                return len(self.context.members)
             sequence = names_index.highest_sequence(self.states) + 1
-            numbered = [replace(entry, sequence=sequence) for entry in fresh]
-            if await self._try_commit(self.states[class_], numbered):
-                return
-            await self.load()
-            changed = [name for name, before in expected.items() if self._known(name) != before]
-            if changed:
-                raise Conflict(f"the name {changed[0]!r} was changed by somebody else meanwhile")
+            numbered = [replace(entry, sequence=sequence) for entry in left]
+            if durable_at := await self._try_commit(self.states[class_], numbered):
+                return durable_at
+            await self._reload()
         raise Conflict("the index changes faster than it can be written; try again")
 
-    def _known(self, name: str) -> tuple[str, str] | None:
-        entry = self.entries().get(name)
-        return (entry.object_id, entry.version) if entry else None
+    async def _reload(self) -> None:
+        """Read the indexes again without forgetting this operation's alarms."""
+        alarms = self.alarms
+        await self.load()
+        self.alarms = [*alarms, *self.alarms]
 
-    async def _try_commit(self, state: IndexState, fresh: list[Entry]) -> bool:
+    def _object_of(self, name: str) -> str | None:
+        entry = self.entries().get(name)
+        return entry.object_id if entry else None
+
+    def _has(self, entry: Entry) -> bool:
+        """Whether the index says already what ``entry`` says, or something later about the same object."""
+        known = self.entries().get(entry.name)
+        if known is None:
+            return entry.deleted
+        return not entry.deleted and known.object_id == entry.object_id and known.counter >= entry.counter
+
+    async def _try_commit(self, state: IndexState, fresh: list[Entry]) -> int:
+        """Write the new parts and propose them; 0 means that another commit came first."""
         context, class_, scheme = self.context, state.class_, self.context.register_scheme
-        kept, entries = state.folded(fresh)
-        key = new_key(context.owner, state.register_id, context.entropy)
+        kept, parts = state.folded(fresh)
+        before = context.key_facts(class_)
         stager = Stager(
             context.channels(class_),
             context.members,
@@ -96,37 +116,50 @@ class Names:
             runtime=context.runtime,
             sites_min=max(scheme.durable_min, scheme.write_quorum),
         )
-        record = amd_encode(names_index.encode_part(entries), context.entropy)
+        keys = [new_key(context.owner, state.register_id, context.entropy) for _ in parts]
         try:
-            layout = await write_record(stager, key, record, scheme=scheme, entropy=context.entropy)
+            layouts = [await self._write(stager, key, part) for key, part in zip(keys, parts, strict=True)]
             await stager.drain()
-            good, alarms = await checked_sites(context, stager, key, class_, scheme, context.members)
+            added = [await self._body(stager, key, layout, class_) for key, layout in zip(keys, layouts, strict=True)]
         except BaseException:
-            await stager.abort([key])
+            await stager.abort(keys)
             raise
-        self.alarms += alarms
-        body = Body(key.version, layout, good)
-        value = self._value(state, [*kept, body], stager)
-        outcome = (
-            await context.catalog.propose(context.channels(class_), [Proposal(state.register_id, value, fresh=False)])
-        )[0]
-        if outcome.error is None:
-            self.states[class_] = replace_state(state, value, kept, body, entries)
-            if len(kept) < len(state.parts):
-                await self._erase_old(class_, state)
-            return True
-        await stager.abort([key])
+        value = self._value(state, [*kept, *added], len(added), stager, before)
+        proposal = Proposal(state.register_id, value, fresh=False)
+        outcome = (await context.catalog.propose(context.channels(class_), [proposal]))[0]
         if isinstance(outcome.error, Conflict):
-            return False
-        raise outcome.error
+            return 0
+        if outcome.error is not None:
+            raise outcome.error
+        kept_parts = [part for part in state.parts if part[0] in kept]
+        new_parts = list(zip(added, parts, strict=True))
+        self.states[class_] = IndexState(class_, state.register_id, value, [*kept_parts, *new_parts], "proven")
+        if len(kept) < len(state.parts):
+            await self._erase_old(class_, state)
+        return len(outcome.durable_at)
 
-    def _value(self, state: IndexState, bodies: list[Body], stager: Stager) -> RegisterValue:
+    async def _write(self, stager: Stager, key: ShareKey, part: list[Entry]) -> BodyLayout:
+        record = amd_encode(names_index.encode_part(part), self.context.entropy)
+        return await write_record(
+            stager, key, record, scheme=self.context.register_scheme, entropy=self.context.entropy
+        )
+
+    async def _body(self, stager: Stager, key: ShareKey, layout: BodyLayout, class_: str) -> Body:
+        context = self.context
+        good, alarms = await checked_sites(context, stager, key, class_, context.register_scheme, context.members)
+        self.alarms += alarms
+        return Body(key.version, layout, good)
+
+    def _value(
+        self, state: IndexState, bodies: list[Body], added: int, stager: Stager, before: KeyFacts
+    ) -> RegisterValue:
         context, scheme = self.context, self.context.register_scheme
         facts = record_facts(
             class_=state.class_,
             home=context.home,
             good=stager.alive,
             channels=context.channels(state.class_),
+            before=before,
             key_shares=stager.key_shares,
             entropy=context.entropy,
             domains=context.domains,
@@ -137,13 +170,14 @@ class Names:
             register_id=state.register_id,
             owner=context.owner,
             version=VersionId.from_bytes(context.entropy.random_bytes(16)),
-            parent=state.value.version if state.value else None,
+            parent=state.value,
             scheme=scheme,
             class_=state.class_,
             placement=context.members,
             members=context.members,
             quorum=scheme.write_quorum,
             bodies=tuple(bodies),
+            added=added,
             created_wall_s=context.clock.wall_s(),
             facts=facts,
             signer=context.signer,
@@ -154,11 +188,3 @@ class Names:
         ops = [{"op": "erase", "object": state.register_id}]
         channels = self.context.channels(class_).values()
         await settle(self.context.runtime, (channel.exchange(ops, timeout_s=5.0) for channel in channels))
-
-
-def replace_state(
-    state: IndexState, value: RegisterValue, kept: list[Body], body: Body, entries: list[Entry]
-) -> IndexState:
-    """Return the index as it is after our own commit, without reading it back."""
-    parts = [part for part in state.parts if part[0] in kept]
-    return IndexState(state.class_, state.register_id, value, [*parts, (body, entries)], "proven")

@@ -6,11 +6,12 @@ vendor may hand out 32 bytes at most per key: then a pad is many keys. The limit
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shosoin.base import PeerFault, SaeId
-from shosoin.base.ports import UNDECLARED, DeliveredKey, KeySource, KeySourceFacts, KeyStatus
+from shosoin.base.ports import DeliveredKey, KeySource, KeySourceFacts, KeyStatus
 
 __all__ = ["Pad", "PadSource", "fetch_pad"]
 
@@ -23,7 +24,6 @@ class Pad:
 
     key_ids: list[str]
     content: bytes
-    facts: KeySourceFacts
 
     def __repr__(self) -> str:
         return f"Pad({len(self.content)} bytes, redacted)"
@@ -37,7 +37,8 @@ class PadSource:
         self._slave = slave
         self._status: KeyStatus | None = None
         self.bits_used = 0
-        self.facts: set[KeySourceFacts] = set()
+        self.facts: Counter[KeySourceFacts] = Counter()
+        """Origins of the keys drawn, with how many keys of each."""
 
     async def status(self) -> KeyStatus:
         """Return the KME's status, freshly asked."""
@@ -54,12 +55,14 @@ class PadSource:
         status = self._status or await self.status()
         pieces: list[DeliveredKey] = []
         for number, size_bits in _requests(size_bytes, status):
-            pieces += await self._keys.enc_keys(self._slave, number=number, size_bits=size_bits)
+            drawn = await self._keys.enc_keys(self._slave, number=number, size_bits=size_bits)
+            if len(drawn) != number or any(len(key.material) * 8 != size_bits for key in drawn):
+                raise PeerFault(f"the KME did not deliver {number} keys of {size_bits} bits", code="vault.short_pad")
+            pieces += drawn
         content = b"".join(piece.material.take() for piece in pieces)
         self.bits_used += 8 * len(content)
-        facts = pieces[0].facts if pieces else UNDECLARED
         self.facts.update(piece.facts for piece in pieces)
-        return Pad([piece.key_id for piece in pieces], content[:size_bytes], facts)
+        return Pad([piece.key_id for piece in pieces], content[:size_bytes])
 
 
 def _requests(size_bytes: int, status: KeyStatus) -> list[tuple[int, int]]:

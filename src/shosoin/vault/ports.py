@@ -71,6 +71,8 @@ class ShareRow:
     """U: number of audit mask elements at the start of the share."""
     locator: str
     """Where the store keeps the bytes; meaningful to the store alone."""
+    class_: str
+    """Transfer class it came under; only requests of that class (or of the home site) get at it."""
 
     def with_state(self, state: ShareState) -> ShareRow:
         """Return a copy in another state."""

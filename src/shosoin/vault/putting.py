@@ -6,10 +6,11 @@ import mimetypes
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from shosoin.base import ObjectId, ShosoinError, SiteId, VersionId
+from shosoin.base import ObjectId, ShosoinError, SiteId, Unavailable, VersionId
 from shosoin.base.ports import Event
-from shosoin.vault.assurance import check_exposure, label_of, record_facts
+from shosoin.vault.assurance import KeyFacts, check_exposure, label_of, record_facts
 from shosoin.vault.catalog import Conflict, Outcome, Proposal
+from shosoin.vault.channel import Channel
 from shosoin.vault.concurrency import settle
 from shosoin.vault.context import VaultContext
 from shosoin.vault.deal_check import checked_sites
@@ -44,11 +45,12 @@ class _Item:
 
     name: str
     key: ShareKey
-    parent: VersionId | None
+    parent: RegisterValue | None
     fresh: bool
     replaced: Entry | None
     written: Written | None = None
     value: RegisterValue | None = None
+    durable_at: Sequence[SiteId] = ()
 
 
 @dataclass(slots=True)
@@ -84,6 +86,8 @@ class Putter:
         sources: Mapping[str, ByteSource],
         content_type: str | None = None,
         progress: Callable[[int], None] | None = None,
+        *,
+        used_before: Mapping[SiteId, int] | None = None,
     ) -> list[PutReceipt]:
         """Store every source under its name; all are committed or reported, none is half there.
 
@@ -93,7 +97,8 @@ class Putter:
             SourceChanged: a source grew or shrank.
         """
         started_s = self.context.clock.now_s()
-        used_before = self.context.bits_used()
+        used_before = used_before if used_before is not None else self.context.bits_used()
+        facts_before = self.context.key_facts(self.class_)
         items = await self._items(list(sources))
         stager = self._stager()
         try:
@@ -112,22 +117,26 @@ class Putter:
                     progress=progress,
                 )
             await stager.drain()
-            alarms = [alarm for item in items for alarm in await self._make_value(item, stager)]
-            outcomes = await self._propose(items)
+            alarms = [alarm for item in items for alarm in await self._make_value(item, stager, facts_before)]
         except BaseException:
             await stager.abort([item.key for item in items])
             raise
+        # From here on sites may count on the staged shares: nothing is aborted any more, unless it surely lost.
+        outcomes = await self._propose(items)
+        for item, outcome in zip(items, outcomes, strict=True):
+            item.durable_at = outcome.durable_at
         committed = [item for item, outcome in zip(items, outcomes, strict=True) if outcome.error is None]
-        failed = [(item, outcome.error) for item, outcome in zip(items, outcomes, strict=True) if outcome.error]
-        if failed:
-            await stager.abort([item.key for item, _ in failed])
-        await self._name(committed)
+        lost = [outcome.proposal.value for outcome in outcomes if isinstance(outcome.error, Conflict)]
+        if lost:
+            await stager.abort([item.key for item in items if item.value in lost])
+        named_at = await self._name(committed)
         await self._erase_replaced(committed)
-        if failed:
-            raise failed[0][1]
+        for outcome in outcomes:
+            if outcome.error is not None:
+                raise outcome.error
         used = {site: bits - used_before.get(site, 0) for site, bits in self.context.bits_used().items()}
         seconds = self.context.clock.now_s() - started_s
-        return [self._receipt(item, seconds, used, alarms) for item in committed]
+        return [self._receipt(item, seconds, used, alarms, named_at) for item in committed]
 
     async def _items(self, names: list[str]) -> list[_Item]:
         """Decide for each name whether a new object starts or a version follows."""
@@ -146,11 +155,11 @@ class Putter:
             value = current.get(name)
             following = value is not None and not value.tombstone
             key = new_key(self.context.owner, value.register_id if following and value else None, self.context.entropy)
-            parent = value.version if following and value else None
+            parent = value if following else None
             items.append(_Item(name, key, parent, not following, known.get(name)))
         return items
 
-    async def _make_value(self, item: _Item, stager: Stager) -> list[Event]:
+    async def _make_value(self, item: _Item, stager: Stager, facts_before: KeyFacts) -> list[Event]:
         context, written = self.context, item.written
         if written is None:
             raise TypeError("an object that was not written has no value")
@@ -160,6 +169,7 @@ class Putter:
             home=context.home,
             good=good,
             channels=context.channels(self.class_),
+            before=facts_before,
             key_shares=stager.key_shares,
             entropy=context.entropy,
             domains=context.domains,
@@ -177,6 +187,7 @@ class Putter:
             members=context.members,
             quorum=context.register_scheme.write_quorum,
             bodies=(Body(item.key.version, written.layout, good, item.key.epoch),),
+            added=1,
             created_wall_s=written.manifest.created_wall_s,
             facts=facts,
             signer=context.signer,
@@ -187,16 +198,26 @@ class Putter:
         proposals = [Proposal(item.key.object_id, item.value, item.fresh) for item in items if item.value is not None]
         return await self.context.catalog.propose(self.context.channels(self.class_), proposals)
 
-    async def _name(self, items: list[_Item]) -> None:
-        """Enter the committed objects into the index; withdraw new ones whose name somebody else took."""
+    async def _name(self, items: list[_Item]) -> int:
+        """Enter the committed objects into the index; withdraw new ones whose name somebody else took.
+
+        Returns the number of sites at which the names are durable.
+        """
         if not items:
-            return
-        entries = [self._entry(item) for item in items]
+            return 0
         try:
-            await self.names.commit(self.class_, entries)
+            return await self.names.commit(self.class_, [self._entry(item) for item in items])
         except Conflict:
             await self._withdraw([item for item in items if item.fresh])
             raise
+        except Unavailable as error:
+            # Whether the index took the entry is unknown, so the object must stay.
+            raise Unavailable(
+                f"the content is stored, but its name could not be confirmed: {error.message}",
+                code="vault.name_unconfirmed",
+                hint="put again when the sites are back; until then the name may show the old or the new content",
+                retry_after_s=error.retry_after_s,
+            ) from error
 
     def _entry(self, item: _Item) -> Entry:
         if item.written is None:
@@ -212,6 +233,7 @@ class Putter:
             k=self.scheme.k,
             n=self.scheme.n,
             version=item.key.version,
+            counter=item.value.counter if item.value else 1,
             created_wall_s=manifest.created_wall_s,
         )
 
@@ -233,21 +255,23 @@ class Putter:
         if reading.value is not None and not reading.value.tombstone:
             await remove_objects(self.context, entry.class_, [reading.value])
 
-    def _receipt(self, item: _Item, seconds: float, used: dict[SiteId, int], alarms: list[Event]) -> PutReceipt:
+    def _receipt(
+        self, item: _Item, seconds: float, used: dict[SiteId, int], alarms: list[Event], named_at: int
+    ) -> PutReceipt:
         if item.value is None or item.written is None:
             raise TypeError("an object that was not committed has no receipt")
-        good = item.value.bodies[0].good
+        good = item.durable_at
         return PutReceipt(
             name=item.name,
             object_id=item.key.object_id,
             version=item.key.version,
             size_bytes=item.written.manifest.size_bytes,
-            durable_at=len(good),
+            durable_at=min(len(good), named_at),
             acknowledged=list(good),
             missing=[site for site in self.placement if site not in good],
             key_bits_used=used,
             seconds=seconds,
-            label=label_of(item.value, now_wall_s=self.context.clock.wall_s(), freshness="proven"),
+            label=label_of(item.value, pinned=good, now_wall_s=self.context.clock.wall_s(), freshness="proven"),
             alarms=[*self.names.alarms, *alarms],
         )
 
@@ -272,16 +296,25 @@ async def remove_objects(
     outcomes = await context.catalog.propose(channels, proposals)
     removed = [outcome for outcome in outcomes if outcome.error is None]
     ops = [{"op": "erase", "object": outcome.proposal.register_id} for outcome in removed]
-    erased: list[SiteId] = []
-    if ops:
-        tasks = await settle(context.runtime, (channel.exchange(ops, timeout_s=5.0) for channel in channels.values()))
-        for site, task in zip(channels, tasks, strict=True):
-            try:
-                task.result()
-            except ShosoinError:
-                continue
-            erased.append(site)
-    return [(outcome, erased) for outcome in outcomes]
+    erased = await erase_everywhere(context, channels, ops) if ops else {}
+    return [(outcome, erased.get(outcome.proposal.register_id, [])) for outcome in outcomes]
+
+
+async def erase_everywhere(
+    context: VaultContext, channels: Mapping[SiteId, Channel], ops: Sequence[dict[str, str]]
+) -> dict[str, list[SiteId]]:
+    """Have every site erase what no committed value counts on; return per object the sites that hold nothing now."""
+    tasks = await settle(context.runtime, (channel.exchange(ops, timeout_s=5.0) for channel in channels.values()))
+    erased: dict[str, list[SiteId]] = {op["object"]: [] for op in ops}
+    for site, task in zip(channels, tasks, strict=True):
+        try:
+            results = task.result().results
+        except ShosoinError:
+            continue
+        for op, result in zip(ops, results, strict=False):
+            if result.get("left") == 0:
+                erased[op["object"]].append(site)
+    return erased
 
 
 def _tombstone(context: VaultContext, value: RegisterValue) -> RegisterValue:
@@ -290,13 +323,14 @@ def _tombstone(context: VaultContext, value: RegisterValue) -> RegisterValue:
         register_id=value.register_id,
         owner=context.owner,
         version=VersionId.from_bytes(context.entropy.random_bytes(16)),
-        parent=value.version,
+        parent=value,
         scheme=value.scheme,
         class_=value.class_,
         placement=value.placement,
         members=value.members,
         quorum=value.quorum,
         bodies=(),
+        added=0,
         created_wall_s=context.clock.wall_s(),
         facts={},
         signer=context.signer,

@@ -99,11 +99,11 @@ class SessionOffer:
             raise MalformedEnvelope("a session answer without an identifier")
         ciphertext, peer = _unb64(value.get("mlkem"), 1088), _unb64(value.get("x25519"), 32)
         transcript = _transcript(self.body, session_id, ciphertext, peer)
-        secrets = [
-            self._qkd_key,
-            self._kem.decapsulate(ciphertext),
-            self._dh.exchange(X25519PublicKey.from_public_bytes(peer)),
-        ]
+        try:
+            exchanged = self._dh.exchange(X25519PublicKey.from_public_bytes(peer))
+        except ValueError:  # a point of low order
+            raise MalformedEnvelope("an X25519 key that cannot be used") from None
+        secrets = [self._qkd_key, self._kem.decapsulate(ciphertext), exchanged]
         keys, confirm_key = _derive(secrets, transcript, session_id)
         if not hmac.compare_digest(_confirmation(confirm_key, transcript), _unb64(value.get("confirm"), 48)):
             raise SealBroken("the node did not confirm the session key")
@@ -118,7 +118,7 @@ def read_offer(body: bytes) -> dict[str, Any]:
     """Read an offer at the node: class, names and key_IDs. Key shares are checked by ``accept_offer``."""
     value = parse_json(body)
     ids = value.get("keys")
-    if value.get("v") != 1 or value.get("class") not in {"qkd", "pqc"} or not isinstance(ids, list):
+    if value.get("v") != 1 or value.get("class") not in ("qkd", "pqc") or not isinstance(ids, list):
         raise MalformedEnvelope("a session offer of an unknown form")
     if not all(isinstance(key_id, str) and len(key_id) <= 64 for key_id in ids) or len(ids) > 64:
         raise MalformedEnvelope("a session offer with unreadable key_IDs")
@@ -129,10 +129,14 @@ def read_offer(body: bytes) -> dict[str, Any]:
 
 def accept_offer(body: bytes, offer: dict[str, Any], qkd_key: bytes, session_id: str) -> tuple[SessionKeys, bytes]:
     """Return the session keys and the answer to send (node's half)."""
-    shared, ciphertext = MLKEM768PublicKey.from_public_bytes(_unb64(offer.get("mlkem"), 1184)).encapsulate()
+    encapsulation_key, peer = _unb64(offer.get("mlkem"), 1184), _unb64(offer.get("x25519"), 32)
     private = X25519PrivateKey.generate()
     public = private.public_key().public_bytes_raw()
-    exchanged = private.exchange(X25519PublicKey.from_public_bytes(_unb64(offer.get("x25519"), 32)))
+    try:
+        shared, ciphertext = MLKEM768PublicKey.from_public_bytes(encapsulation_key).encapsulate()
+        exchanged = private.exchange(X25519PublicKey.from_public_bytes(peer))
+    except ValueError:
+        raise MalformedEnvelope("a session offer with keys that cannot be used") from None
     transcript = _transcript(body, session_id, ciphertext, public)
     keys, confirm_key = _derive([qkd_key, shared, exchanged], transcript, session_id)
     answer = canonical_json(

@@ -12,18 +12,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from shosoin.base import Denied, Entropy, OwnerId, Rejected, SaeId, SiteId
+from shosoin.base import Denied, Entropy, OwnerId, SaeId, SiteId
 from shosoin.base.ports import Clock, Event, EventSink, KeySource, Runtime
 from shosoin.vault.envelope import MalformedEnvelope, canonical_json, cut, join, parse_json
-from shosoin.vault.operations import OwnerRecord, SiteOperations
+from shosoin.vault.operations import SiteOperations
 from shosoin.vault.pads import fetch_pad
 from shosoin.vault.ports import Buffer, SiteStore
-from shosoin.vault.sealing import MAC_KEY_BYTES, AeadSeal, LocalSeal, OneTimeSeal, Seal
+from shosoin.vault.quotas import OwnerRecord
+from shosoin.vault.sealing import MAC_KEY_BYTES, AeadSeal, LocalSeal, OneTimeSeal, Seal, SealBroken
 from shosoin.vault.session import QKD_KEY_BYTES, SessionKeys, accept_offer, read_offer
 
 __all__ = ["OwnerRecord", "SiteNode"]
 
-_SESSIONS_MAX = 1024
+_SESSIONS_PER_OWNER_MAX = 64
 _WINDOW = 1 << 16
 _PAYLOAD_BYTES_MAX = 8 << 20
 _KEY_IDS_MAX = 1 << 17
@@ -43,17 +44,20 @@ class _Session:
     highest: int = 0
     seen: set[int] = field(default_factory=set)
 
-    def use(self, number: Any) -> int:
-        """Accept a message number once; numbers may come out of order within a wide window."""
+    def check(self, number: Any) -> int:
+        """Return a message number that may be used; numbers may come out of order within a wide window."""
         if type(number) is not int or not 0 < number < 1 << 62:
             raise MalformedEnvelope("a message number that cannot be read")
         if number in self.seen or number <= self.highest - _WINDOW:
             raise Denied("a message number was used before", code="vault.replay")
+        return number
+
+    def use(self, number: int) -> None:
+        """Spend a number, once the message under it proved genuine."""
         self.seen.add(number)
         self.highest = max(self.highest, number)
         if len(self.seen) > 2 * _WINDOW:
             self.seen = {kept for kept in self.seen if kept > self.highest - _WINDOW}
-        return number
 
 
 class SiteNode:
@@ -79,6 +83,7 @@ class SiteNode:
         self._entropy = entropy
         self._sink = sink
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        """All sessions, least recently used first; at most 64 of one owner."""
         self._operations = SiteOperations(site, store, keys, entropy, clock, runtime)
 
     def info(self) -> dict[str, Any]:
@@ -96,16 +101,19 @@ class SiteNode:
         header = parse_json(parts.header)
         if header.get("v") != 1 or header.get("from") != caller or header.get("to") != self._sae:
             raise Denied("the envelope names another owner or another node", code="vault.wrong_party")
-        answer_bytes = _bounded(header.get("auth", {}).get("answer", _PAYLOAD_BYTES_MAX), "answer")
-        request, answer = await self._seals(owner, header)
+        class_, auth = header.get("class"), header.get("auth")
+        if not isinstance(class_, str) or not isinstance(auth, dict):
+            raise MalformedEnvelope("an envelope without class or auth")
+        answer_bytes = _bounded(auth.get("answer", _PAYLOAD_BYTES_MAX), "answer")
+        request, answer = await self._seals(owner, class_, auth)
         try:
             payload = request.open(parts.header, parts.sealed)
-        except Exception:
+        except SealBroken:
             self._sink.emit(Event("vault.seal_broken", "alarm", {"site": self._site, "owner": caller}))
             raise
-        results, out = await self._operations.run(owner, header.get("class", ""), header.get("ops"), payload)
-        if sum(len(part) for part in out) > answer_bytes:
-            raise Rejected("the answer is longer than the request allows", code="vault.answer_too_long")
+        if class_ in {"qkd", "pqc"}:
+            self._sessions[str(auth["session"])].use(auth["number"])
+        results, out = await self._operations.run(owner, class_, header.get("ops"), payload, answer_bytes)
         head = canonical_json({"results": results})
         sealed, tag = answer.close(head, out)
         return join(head, sealed, tag)
@@ -119,8 +127,9 @@ class SiteNode:
         qkd_key = await fetch_pad(self._keys, SaeId(caller), offer["keys"], QKD_KEY_BYTES) if offer["keys"] else b""
         keys, answer = accept_offer(body, offer, qkd_key, self._entropy.random_bytes(16).hex())
         self._sessions[keys.session_id] = _Session(keys, offer["class"], caller)
-        while len(self._sessions) > _SESSIONS_MAX:
-            self._sessions.popitem(last=False)
+        theirs = [name for name, session in self._sessions.items() if session.owner == caller]
+        for name in theirs[:-_SESSIONS_PER_OWNER_MAX]:
+            del self._sessions[name]
         return answer
 
     def _owner(self, caller: OwnerId) -> OwnerRecord:
@@ -129,10 +138,7 @@ class SiteNode:
         except KeyError:
             raise Denied(f"{caller} owns nothing at {self._site}", code="vault.unknown_owner") from None
 
-    async def _seals(self, owner: OwnerRecord, header: dict[str, Any]) -> tuple[Seal, Seal]:
-        class_, auth = header.get("class"), header.get("auth")
-        if not isinstance(auth, dict):
-            raise MalformedEnvelope("an envelope without auth")
+    async def _seals(self, owner: OwnerRecord, class_: str, auth: dict[str, Any]) -> tuple[Seal, Seal]:
         if class_ == "its":
             return await self._one_time_seals(owner, auth)
         if class_ in {"qkd", "pqc"}:
@@ -160,7 +166,7 @@ class SiteNode:
         if session is None or session.owner != owner.owner or session.class_ != class_:
             raise SessionUnknown("no such session at this node")
         self._sessions.move_to_end(session.keys.session_id)
-        number = session.use(auth.get("number"))
+        number = session.check(auth.get("number"))
         return AeadSeal(session.keys.to_node, number), AeadSeal(session.keys.to_owner, number)
 
 

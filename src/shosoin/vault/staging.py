@@ -12,15 +12,16 @@ A site that fails twice is left out of this put; the put goes on while enough si
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from shosoin.base import Entropy, ShosoinError, SiteId, Unavailable
+from shosoin.base import Entropy, PeerFault, ShosoinError, SiteId, Unavailable
 from shosoin.base.ports import Runtime, Task
 from shosoin.kernels import lagrange_weights, linear_map_into, split_generated_into
 from shosoin.vault.channel import Channel
-from shosoin.vault.concurrency import gather, settle
+from shosoin.vault.concurrency import settle
 from shosoin.vault.pads import Pad
 from shosoin.vault.ports import Buffer, ShareKey
 from shosoin.vault.scheme import Scheme
@@ -30,6 +31,7 @@ __all__ = ["CHUNK_BYTES", "Stager"]
 CHUNK_BYTES = 1 << 20
 _OPERATIONS_PER_EXCHANGE = 512
 _IN_FLIGHT_MAX = 3
+_CONTRIBUTION = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(slots=True)
@@ -82,6 +84,7 @@ class Stager:
         self._sites_min = sites_min
         self._lanes = {site: _Lane() for site in placement}
         self._in_flight: list[Task[None]] = []
+        self._sending: dict[SiteId, list[Task[None]]] = {site: [] for site in placement}
         self.lost: dict[SiteId, ShosoinError] = {}
         self.contributions: dict[tuple[str, SiteId], str] = {}
         """Random contribution of each site to the deal check, by version and site."""
@@ -137,7 +140,7 @@ class Stager:
 
     def cancel(self) -> None:
         """Stop what is in flight."""
-        for task in self._in_flight:
+        for task in (*self._in_flight, *(task for lane in self._sending.values() for task in lane)):
             task.cancel()
         self._in_flight.clear()
 
@@ -164,9 +167,15 @@ class Stager:
         shares = [bytearray(len(secret)) for _ in others]
         rows = [lagrange_weights(points, self._point[site]) for site in others]
         await self._runtime.in_thread(linear_map_into, rows, known, shares)
+        # Without a spare site nothing could tell that a KME delivers other bits at its far end; then the bits chosen as
+        # shares travel too, under a pad and its MAC.
+        checkable = self._scheme.n > self._scheme.k
         for site, pad in pads.items():
-            self.key_shares.add(site)
-            await self._queue(site, _Item({"op": "take", "keys": pad.key_ids, **where}, pad.content, as_key=True))
+            if checkable:
+                self.key_shares.add(site)
+                await self._queue(site, _Item({"op": "take", "keys": pad.key_ids, **where}, pad.content, as_key=True))
+            else:
+                await self._queue(site, _Item({"op": "write", **where}, pad.content))
         for site, share in zip(others, shares, strict=True):
             await self._queue(site, _Item({"op": "write", **where}, share))
 
@@ -204,8 +213,14 @@ class Stager:
     async def _flush(self) -> None:
         loads = {site: lane.items for site, lane in self._lanes.items() if lane.items}
         self._lanes = {site: _Lane() for site in self._placement}
+        for site, items in loads.items():
+            earlier = [task for task in self._sending[site] if not task.done()]
+            task = self._runtime.start(self._send(site, items, earlier))
+            self._sending[site] = [*earlier, task]
         if loads:
-            self._in_flight.append(self._runtime.start(self._send_all(loads)))
+            self._in_flight.append(
+                self._runtime.start(self._all_sent([lane[-1] for lane in self._sending.values() if lane]))
+            )
         while len(self._in_flight) >= _IN_FLIGHT_MAX:
             await self._oldest()
         self._check_enough()
@@ -216,11 +231,18 @@ class Stager:
         self._in_flight.pop(0)
         task.result()
 
-    async def _send_all(self, loads: dict[SiteId, list[_Item]]) -> None:
-        await gather(self._runtime, (self._send(site, items) for site, items in loads.items()))
+    async def _all_sent(self, tasks: list[Task[None]]) -> None:
+        await self._runtime.wait(tasks, timeout_s=None, first=False)
+        for task in tasks:
+            task.result()
 
-    async def _send(self, site: SiteId, items: list[_Item]) -> None:
-        """Send to one site, once more if that fails, then leave the site out."""
+    async def _send(self, site: SiteId, items: list[_Item], earlier: list[Task[None]]) -> None:
+        """Send to one site, once more if that fails, then leave the site out.
+
+        A seal waits until everything sent earlier has been answered: it must not overtake a write.
+        """
+        if earlier and any(item.op["op"] == "seal" for item in items):
+            await self._runtime.wait(earlier, timeout_s=None, first=False)
         for load in (items, [item.resent() for item in items]):
             if site in self.lost:
                 return
@@ -241,7 +263,10 @@ class Stager:
             if "error" in result:
                 raise _site_error(site, result["error"])
             if item.op["op"] == "seal":
-                self.contributions[item.op["version"], site] = str(result.get("contribution", ""))
+                contribution = str(result.get("contribution"))
+                if not _CONTRIBUTION.fullmatch(contribution):
+                    raise PeerFault(f"{site} sealed a share without a contribution", code="vault.malformed_answer")
+                self.contributions[item.op["version"], site] = contribution
 
     def _lose(self, site: SiteId, error: ShosoinError) -> None:
         self.lost.setdefault(site, error)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,19 @@ def verify_signature(public_key: bytes, signature: bytes, message: bytes, contex
         raise ValueForged("a signature does not hold under the owner's key") from None
 
 
+def _whole(value: Any) -> int:
+    """Return a whole number of 0 to 2^53; JSON would also let infinities and fractions in."""
+    if type(value) is not int or not 0 <= value <= 1 << 53:
+        raise MalformedValue("a number that cannot be")
+    return value
+
+
+def _seconds(value: Any) -> float:
+    if type(value) not in {int, float} or not 0 <= value <= 1 << 53:
+        raise MalformedValue("a time that cannot be")
+    return float(value)
+
+
 @dataclass(frozen=True, slots=True)
 class Body:
     """One shared body that a value counts on."""
@@ -94,7 +108,7 @@ class Body:
             VersionId(raw["version"]),
             BodyLayout.from_json(raw["layout"]),
             tuple(SiteId(site) for site in raw["good"]),
-            int(raw["epoch"]),
+            _whole(raw["epoch"]),
         )
 
 
@@ -109,6 +123,8 @@ class RegisterValue:
     owner: OwnerId
     version: VersionId
     parent: VersionId | None
+    counter: int
+    """1 for the first version, one more for each that follows."""
     scheme: Scheme
     class_: str
     placement: tuple[SiteId, ...]
@@ -118,6 +134,8 @@ class RegisterValue:
     quorum: int
     """Accepts that make a certificate."""
     bodies: tuple[Body, ...]
+    added: int
+    """How many bodies, the last ones, this value adds; older ones were committed with earlier values."""
     created_wall_s: float
     facts: dict[str, Any]
     """What really happened while writing: transfers, key sources, randomness (see ``assurance``)."""
@@ -132,13 +150,14 @@ class RegisterValue:
         register_id: ObjectId,
         owner: OwnerId,
         version: VersionId,
-        parent: VersionId | None,
+        parent: RegisterValue | None,
         scheme: Scheme,
         class_: str,
         placement: tuple[SiteId, ...],
         members: tuple[SiteId, ...],
         quorum: int,
         bodies: tuple[Body, ...],
+        added: int,
         created_wall_s: float,
         facts: dict[str, Any],
         signer: OwnerSigner,
@@ -151,13 +170,15 @@ class RegisterValue:
                 "register": register_id,
                 "owner": owner,
                 "version": version,
-                "parent": parent,
+                "parent": parent.version if parent else None,
+                "counter": parent.counter + 1 if parent else 1,
                 "scheme": [scheme.k, scheme.n],
                 "class": class_,
                 "placement": list(placement),
                 "members": list(members),
                 "quorum": quorum,
                 "layouts": [[body.version, body.layout.to_json()] for body in bodies],
+                "added": added,
                 "created": created_wall_s,
                 "facts": facts,
             }
@@ -192,13 +213,15 @@ class RegisterValue:
                 owner=OwnerId(part["owner"]),
                 version=VersionId(part["version"]),
                 parent=VersionId(part["parent"]) if part["parent"] is not None else None,
-                scheme=Scheme(*part["scheme"]),
+                counter=_whole(part["counter"]),
+                scheme=Scheme(*map(_whole, part["scheme"])),
                 class_=str(part["class"]),
                 placement=tuple(SiteId(site) for site in part["placement"]),
                 members=tuple(SiteId(site) for site in part["members"]),
-                quorum=int(part["quorum"]),
+                quorum=_whole(part["quorum"]),
                 bodies=bodies,
-                created_wall_s=float(part["created"]),
+                added=_whole(part["added"]),
+                created_wall_s=_seconds(part["created"]),
                 facts=dict(part["facts"]),
                 owner_part=owner_part,
                 signature=base64.b64decode(outer["signature"], validate=True),
@@ -209,6 +232,8 @@ class RegisterValue:
             raise MalformedValue(f"a register value that cannot be read ({type(error).__name__})") from None
         if len(value.placement) != value.scheme.n or len(set(value.placement)) != value.scheme.n:
             raise MalformedValue("the placement does not name n distinct sites")
+        if value.added > len(value.bodies):
+            raise MalformedValue("more bodies are added than there are")
         if not set(value.placement) <= set(value.members) or not len(value.members) // 2 < value.quorum:
             raise MalformedValue("members or quorum of the register cannot be")
         return value
@@ -225,6 +250,15 @@ class RegisterValue:
     def tombstone(self) -> bool:
         """Whether the object was removed."""
         return self.kind == "tombstone"
+
+    @property
+    def added_bodies(self) -> tuple[Body, ...]:
+        """The bodies that this value adds."""
+        return self.bodies[len(self.bodies) - self.added :]
+
+    def durable_sites(self, pinned: Iterable[SiteId]) -> list[SiteId]:
+        """Return the sites of ``pinned`` that hold everything this value adds."""
+        return [site for site in pinned if all(site in body.good for body in self.added_bodies)]
 
     def share_keys(self, owner: OwnerId, site: SiteId) -> list[ShareKey]:
         """Return the shares that this value counts on at a site."""

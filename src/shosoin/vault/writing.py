@@ -117,18 +117,18 @@ async def write_object(
     await writer.add(entropy.random_bytes(masks * ELEMENT_BYTES))
     entries: list[SegmentEntry] = []
     true_size = 0
-    while segment := await _read_full(source, SEGMENT_BYTES):
+    ended = False
+    while not ended and (segment := await _read_full(source, SEGMENT_BYTES)):
         true_size += len(segment)
+        ended = len(segment) < SEGMENT_BYTES  # what a source gives after its end (a terminal can) is not ours
         _check_growth(source, true_size)
-        if len(segment) < SEGMENT_BYTES:
+        if ended:
             padded = padme_bytes(true_size)
             start = len(entries) * SEGMENT_BYTES
             segment += bytes(min(SEGMENT_BYTES, padded - start) - len(segment))
         await _add_segment(writer, segment, entries, entropy, runtime)
         if progress is not None:
             progress(true_size)
-        if len(segment) < SEGMENT_BYTES:
-            break
     if source.size_hint is not None and true_size != source.size_hint:
         raise SourceChanged(f"the source gave {true_size} bytes, expected {source.size_hint}")
     data = padme_bytes(true_size)

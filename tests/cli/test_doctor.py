@@ -1,0 +1,33 @@
+"""``shosoin doctor``, for people and for programs."""
+
+from __future__ import annotations
+
+import re
+
+from shosoin.kernels import active_path
+
+
+def test_people_read_what_each_finding_means(shosoin, tmp_path):
+    answer = shosoin("doctor", "--dir", tmp_path)
+    assert (answer.code, answer.err) == (0, "")
+    lines = answer.out.splitlines()
+    assert len(lines) == 18
+    assert all(re.match(r"(ok|!!)  \S", line) for line in lines[::2])
+    assert all(line.startswith("    ") for line in lines[1::2])
+    assert "their labels say simulated" in answer.out
+
+
+def test_programs_read_the_same(shosoin, tmp_path):
+    answer = shosoin("doctor", "--dir", tmp_path, "--json")
+    findings = answer.json
+    assert findings["kernels"]["path"] == active_path()
+    assert findings["randomness"] == {
+        "source": "operating system generator",
+        "physical": False,
+        "good": False,
+        "means": findings["randomness"]["means"],
+    }
+    assert findings["tls"]["version"] == "TLSv1.3"
+    assert findings["disk"]["directory"] == str(tmp_path)
+    assert findings["links"]["testbed_links"] == "simulated"
+    assert all(finding["means"] for finding in findings.values())

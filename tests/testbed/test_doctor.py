@@ -1,0 +1,51 @@
+"""The doctor looks rather than believes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from shosoin.base.messages import text
+from shosoin.testbed import doctor
+
+
+def test_every_finding_has_a_name_and_a_meaning(tmp_path):
+    findings = doctor.examine(tmp_path)
+    assert len({finding.topic for finding in findings}) == len(findings) == 9
+    for finding in findings:
+        assert finding.found
+        assert text(f"doctor.{finding.topic}")
+        assert text(f"doctor.{finding.means}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_handshake_is_a_real_one():
+    finding = doctor.handshake()
+    assert finding.good
+    assert finding.details["version"] == "TLSv1.3"
+    assert finding.details["cipher"].startswith("TLS_")
+
+
+def test_a_disk_that_does_not_flush_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    finding = doctor.disk(tmp_path)
+    assert not finding.good
+    assert finding.means in {"disk_fast", "disk_memory"}
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no file system in memory at hand")
+def test_a_disk_in_memory_is_noticed():
+    finding = doctor.disk(Path("/dev/shm"))
+    assert (finding.means, finding.good) == ("disk_memory", False)
+
+
+def test_randomness_of_the_system_is_not_physical():
+    finding = doctor.randomness()
+    assert (finding.good, finding.details["physical"]) == (False, False)
+
+
+def test_links_are_said_to_be_simulated():
+    assert not doctor.links().good
+    assert "simulated" in doctor.links().found
