@@ -329,3 +329,11 @@ async def fetch(vault: Vault, name: str, **options: Any) -> tuple[bytes, Any]:
 def pattern(size: int, tag: int = 0) -> bytes:
     """Bytes that differ at every place and from every other tag."""
     return random.Random(size * 1009 + tag).randbytes(size)
+
+
+async def reached(event: asyncio.Event, *tasks: asyncio.Task[Any]) -> None:
+    """Wait for an event that one of the tasks sets; a task that ends first fails the test instead of hanging it."""
+    waiting = asyncio.create_task(event.wait())
+    await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    assert event.is_set(), [task.exception() for task in tasks if task.done()]

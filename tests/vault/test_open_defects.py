@@ -33,6 +33,7 @@ from tests.vault.support import (
     kinds_of,
     make_world,
     pattern,
+    reached,
     store,
 )
 from tests.vault.test_parsing import example_value
@@ -362,7 +363,7 @@ async def test_a_conflict_means_that_the_other_version_stands() -> None:
     # ``late`` puts v3 on top of v2 while the writer of v2 has not named it yet
     world.on_all(before=hold_index)
     first = asyncio.create_task(store(world, "name", b"v2" * 10, "pqc"))
-    await started.wait()
+    await reached(started, first)
     at_index = asyncio.Event()
     release = asyncio.Event()
 
@@ -373,7 +374,7 @@ async def test_a_conflict_means_that_the_other_version_stands() -> None:
 
     late.on_all(before=hold_late)
     second = asyncio.create_task(store(late, "name", b"v3" * 10, "pqc"))
-    await at_index.wait()
+    await reached(at_index, second)
     go.set()
     await asyncio.gather(first, return_exceptions=True)
     release.set()

@@ -10,7 +10,19 @@ import pytest
 
 from shosoin.base import ShosoinError, Unavailable
 from shosoin.vault.ports import ShareState
-from tests.vault.support import SITES, DirectLink, Hook, World, failing, fetch, kinds_of, make_world, pattern, store
+from tests.vault.support import (
+    SITES,
+    DirectLink,
+    Hook,
+    World,
+    failing,
+    fetch,
+    kinds_of,
+    make_world,
+    pattern,
+    reached,
+    store,
+)
 
 OLD, NEW = b"old version " * 9, b"NEW VERSION " * 9
 
@@ -164,18 +176,18 @@ async def test_a_cancelled_put_leaves_no_staged_share(class_: str, kind: str) ->
         return
     world = await prepared(class_)
     before = {name: {row.key for row in site.shares()} for name, site in world.stores.items()}
-    reached = asyncio.Event()
+    there = asyncio.Event()
 
     async def stop(link: DirectLink, header: dict[str, Any]) -> None:
         if kind in kinds_of(header):
-            reached.set()
+            there.set()
             await asyncio.sleep(0)
             if link.site == SITES[2]:
                 await asyncio.Event().wait()
 
     world.on_all(before=stop)
     task = asyncio.create_task(store(world, "name", NEW, class_))
-    await reached.wait()
+    await reached(there, task)
     for _ in range(20):
         await asyncio.sleep(0)
     task.cancel()

@@ -71,6 +71,8 @@ class Proposal:
     value: RegisterValue
     fresh: bool
     """Whether the register ID is random and new, so that phase one may be skipped."""
+    offered: bool = False
+    """Whether a site may have accepted the value: from then on its shares must not be withdrawn."""
 
 
 @dataclass(slots=True)
@@ -358,6 +360,8 @@ class Catalog:
         """Phase two. Returns the attempts that a quorum accepted."""
         if not attempts:
             return []
+        for attempt in attempts:
+            attempt.proposal.offered = attempt.proposal.offered or attempt.value is attempt.proposal.value
         operations = [
             {
                 "op": "accept",

@@ -22,17 +22,24 @@ def _value_at(points: list[int], values: list[int], at: int) -> int:
     return total
 
 
-def agreeing_sites(answers: Mapping[SiteId, tuple[int, int]], k: int, wrong_max: int) -> frozenset[SiteId] | None:
+def agreeing_sites(
+    answers: Mapping[SiteId, tuple[int, int]], k: int, wrong_max: int, trusted: SiteId
+) -> frozenset[SiteId] | None:
     """Return the sites whose answers lie on one polynomial of degree below k.
 
     ``answers`` maps a site to (point, value). Sets that leave out 0, 1, ... ``wrong_max`` sites are tried. ``None``
-    means that no set of at least k+1 answers agrees, or more than one would.
+    means that no set of at least k+1 answers agrees, or more than one would. A set without the ``trusted`` site, if it
+    answered, does not count: k-1 others could shift their shares so that they frame it.
     """
     for wrong in range(wrong_max + 1):
         size = len(answers) - wrong
         if size < k + 1 and wrong:
             return None
-        found = [frozenset(subset) for subset in combinations(answers, size) if _agree(answers, subset, k)]
+        found = [
+            frozenset(subset)
+            for subset in combinations(answers, size)
+            if (trusted in subset or trusted not in answers) and _agree(answers, subset, k)
+        ]
         if len(found) == 1:
             return found[0]
         if found:

@@ -71,7 +71,7 @@ async def _ask(
     return answers
 
 
-def _agreeing(answers: DealAnswers, scheme: Scheme) -> frozenset[SiteId]:
+def _agreeing(answers: DealAnswers, scheme: Scheme, home: SiteId) -> frozenset[SiteId]:
     """Return the sites whose shares fit together.
 
     Raises:
@@ -87,7 +87,7 @@ def _agreeing(answers: DealAnswers, scheme: Scheme) -> frozenset[SiteId]:
         )
     if len(values) == scheme.k:
         return frozenset(values)  # n = k: no redundancy to check, and no share was key bits
-    agreeing = agreeing_sites(values, scheme.k, wrong_max=(len(values) - scheme.k) // 2)
+    agreeing = agreeing_sites(values, scheme.k, wrong_max=(len(values) - scheme.k) // 2, trusted=home)
     if agreeing is None or len(agreeing) < scheme.durable_min:
         raise DealInconsistent(f"the shares at {len(values)} sites do not lie on one polynomial")
     return agreeing
@@ -112,7 +112,7 @@ async def checked_sites(
         answers = await _ask(
             context.channels(class_), {site: points[site] for site in sealed}, key, challenge, context.runtime
         )
-        agreeing = _agreeing(answers, scheme)
+        agreeing = _agreeing(answers, scheme, context.home)
         good = [site for site in sealed if site in agreeing]
         alarms += [_alarm(site, key, "message_forged") for site in answers.forged]
         alarms += [_alarm(site, key, "deal_wrong") for site in answers.values if site not in agreeing]

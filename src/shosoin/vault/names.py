@@ -16,7 +16,7 @@ from shosoin.vault.deal_check import checked_sites
 from shosoin.vault.index import Entry, IndexState, index_register, load_index
 from shosoin.vault.layout import BodyLayout
 from shosoin.vault.ports import ShareKey
-from shosoin.vault.staging import Stager
+from shosoin.vault.staging import Stager, withdraw_unoffered
 from shosoin.vault.values import Body, RegisterValue
 from shosoin.vault.writing import new_key, write_record
 
@@ -126,7 +126,10 @@ class Names:
             raise
         value = self._value(state, [*kept, *added], len(added), stager, before)
         proposal = Proposal(state.register_id, value, fresh=False)
-        outcome = (await context.catalog.propose(context.channels(class_), [proposal]))[0]
+        try:
+            outcome = (await context.catalog.propose(context.channels(class_), [proposal]))[0]
+        finally:
+            await withdraw_unoffered(stager, [proposal] * len(keys), keys)
         if isinstance(outcome.error, Conflict):
             return 0
         if outcome.error is not None:

@@ -19,7 +19,7 @@ from shosoin.vault.names import Names
 from shosoin.vault.ports import ShareKey
 from shosoin.vault.receipts import PutReceipt
 from shosoin.vault.scheme import Scheme
-from shosoin.vault.staging import Stager
+from shosoin.vault.staging import Stager, withdraw_unoffered
 from shosoin.vault.values import Body, RegisterValue
 from shosoin.vault.writing import ByteSource, Written, new_key, write_object
 
@@ -121,14 +121,10 @@ class Putter:
         except BaseException:
             await stager.abort([item.key for item in items])
             raise
-        # From here on sites may count on the staged shares: nothing is aborted any more, unless it surely lost.
-        outcomes = await self._propose(items)
+        outcomes = await self._propose(items, stager)
         for item, outcome in zip(items, outcomes, strict=True):
             item.durable_at = outcome.durable_at
         committed = [item for item, outcome in zip(items, outcomes, strict=True) if outcome.error is None]
-        lost = [outcome.proposal.value for outcome in outcomes if isinstance(outcome.error, Conflict)]
-        if lost:
-            await stager.abort([item.key for item in items if item.value in lost])
         named_at = await self._name(committed)
         await self._erase_replaced(committed)
         for outcome in outcomes:
@@ -194,9 +190,13 @@ class Putter:
         )
         return alarms
 
-    async def _propose(self, items: list[_Item]) -> list[Outcome]:
+    async def _propose(self, items: list[_Item], stager: Stager) -> list[Outcome]:
+        """Propose every value. Shares that no site can count on are withdrawn, others must stay."""
         proposals = [Proposal(item.key.object_id, item.value, item.fresh) for item in items if item.value is not None]
-        return await self.context.catalog.propose(self.context.channels(self.class_), proposals)
+        try:
+            return await self.context.catalog.propose(self.context.channels(self.class_), proposals)
+        finally:
+            await withdraw_unoffered(stager, proposals, [item.key for item in items])
 
     async def _name(self, items: list[_Item]) -> int:
         """Enter the committed objects into the index; withdraw new ones whose name somebody else took.

@@ -13,20 +13,21 @@ A site that fails twice is left out of this put; the put goes on while enough si
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from shosoin.base import Entropy, PeerFault, ShosoinError, SiteId, Unavailable
 from shosoin.base.ports import Runtime, Task
 from shosoin.kernels import lagrange_weights, linear_map_into, split_generated_into
+from shosoin.vault.catalog import Proposal
 from shosoin.vault.channel import Channel
 from shosoin.vault.concurrency import settle
 from shosoin.vault.pads import Pad
 from shosoin.vault.ports import Buffer, ShareKey
 from shosoin.vault.scheme import Scheme
 
-__all__ = ["CHUNK_BYTES", "Stager"]
+__all__ = ["CHUNK_BYTES", "Stager", "withdraw_unoffered"]
 
 CHUNK_BYTES = 1 << 20
 _OPERATIONS_PER_EXCHANGE = 512
@@ -284,6 +285,13 @@ class Stager:
             hint="nothing was committed; start the missing sites, or wait for key, and put again",
             retry_after_s=retry_after_s or None,
         )
+
+
+async def withdraw_unoffered(stager: Stager, proposals: Sequence[Proposal], keys: Sequence[ShareKey]) -> None:
+    """Drop the shares of proposals that were never offered to a site (conflict, too few sites, cancellation)."""
+    idle = [key for proposal, key in zip(proposals, keys, strict=True) if not proposal.offered]
+    if idle:
+        await stager.abort(idle)
 
 
 def _site_error(site: SiteId, raw: Any) -> ShosoinError:
