@@ -8,6 +8,8 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 # More arguments for pytest: make test PYTEST_ARGS="-n 2 -k refresh"
 PYTEST_ARGS ?=
+# Whose results depend on which kernels run.
+KERNEL_TESTS = $(wildcard tests/kernels) tests/vault
 
 .PHONY: help
 help: ## list the targets
@@ -25,7 +27,7 @@ demo: ## five sites on this machine: store a file, lose two sites, catch a liar,
 # First the layers that call kernels, on the reference kernels; then everything, on the best kernels this machine has.
 .PHONY: test
 test: setup ## the whole suite, twice for what the kernels carry
-	SHOSOIN_KERNELS=reference $(PYTEST) -q -m "not processes and not slow" tests/kernels tests/vault
+	SHOSOIN_KERNELS=reference $(PYTEST) -q -m "not processes and not slow" $(KERNEL_TESTS)
 	$(PYTEST) $(PYTEST_ARGS)
 
 .PHONY: check
@@ -47,7 +49,7 @@ bench: setup ## all of bench/, or ONLY=name: JSON lines on stdout, a table on st
 
 .PHONY: sanitize
 sanitize: setup ## the kernel tests on a build with address and undefined-behaviour sanitizers
-	scripts/sanitize.sh
+	scripts/sanitize.sh $(KERNEL_TESTS)
 
 .PHONY: lock
 lock: ## new versions into requirements/, with hashes

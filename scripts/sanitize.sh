@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Build the kernels with address and undefined-behaviour sanitizers, in build/sanitize, and run their tests on every
-# path that this machine has.
+# Build the kernels with address and undefined-behaviour sanitizers, in build/sanitize, and run the named tests on every
+# native path that this machine has: scripts/sanitize.sh TESTS..., or `make sanitize`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -25,6 +25,5 @@ paths=$(sanitized "$python" -c 'from shosoin.kernels import paths; print(*paths.
 for path in ${paths% reference}; do
     echo "sanitize: $path" >&2
     # A report goes to standard error as the process dies, so pytest must not hold that back.
-    SHOSOIN_KERNELS=$path sanitized "$python" -m pytest --override-ini=pythonpath= -p no:cacheprovider --capture=sys -q \
-        tests/kernels
+    SHOSOIN_KERNELS=$path sanitized "$python" -m pytest --override-ini=pythonpath= -p no:cacheprovider --capture=sys -q "$@"
 done

@@ -39,6 +39,7 @@ def value(version: int, *, good: tuple[SiteId, ...] = MEMBERS, kind: str = "obje
         bodies=(Body(named, LAYOUT, good),) if kind == "object" else (),
         created_wall_s=1.0,
         facts={},
+        added=1 if kind == "object" else 0,
         signer=SIGNER,
     )
 

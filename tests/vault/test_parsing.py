@@ -55,6 +55,7 @@ def example_value() -> RegisterValue:
         bodies=(Body(VERSION, BodyLayout(512, 64, 0, 0, 4096), sites),),
         created_wall_s=1.5,
         facts={},
+        added=1,
         signer=SIGNER,
     )
 
