@@ -59,7 +59,8 @@ def test_wiped_granules_are_gone_and_their_neighbours_are_not(reopen):
     store, content = reopen(), block(5)
     put(store, content)
     store.commit(Batch(wipes=[WipeRange(NAME, 1, 2)]))
-    for each in (store, reopen()):
+    for opened in (lambda: store, reopen):
+        each = opened()
         each.load()
         found, damaged = each.read_block(NAME)
         assert list(damaged) == [1, 2]

@@ -104,7 +104,8 @@ def test_differing_bits_are_found_and_cost_one_entry(world):
     a, b = ends(world)
     before = len(a.pair.outgoing._pool)
     bits = bytearray(world.entropy.random_bytes(128 + 64))
-    a.later(lambda pair: pair.begin_block(99, bytes(bits)))
+    sent = bytes(bits)
+    a.later(lambda pair: pair.begin_block(99, sent))
     bits[150] ^= 1
     b.later(lambda pair: pair.bits_arrived(99, bits))
     world.settle()

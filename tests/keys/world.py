@@ -181,6 +181,8 @@ class World:
         self.now_s = 0.0
         self.events: list[Event] = []
         self.macs: dict[bytes, bytes] = {}
+        """Content that each verification key authenticated in a message that left."""
+        self.tags: dict[str, tuple[bytes, bytes]] = {}
         self.drawn: dict[str, tuple[str, bytes]] = {}
         self.fetched: dict[str, bytes] = {}
         self.granules_drawn: set[bytes] = set()
@@ -226,6 +228,11 @@ class World:
 
     def send(self, sender: End, raw: bytes) -> None:
         other = self.ends[sender.peer]
+        tag = getattr(decode_message(raw), "tag", None)
+        if tag in self.tags:
+            key, content = self.tags[tag]
+            assert self.macs.setdefault(key, content) == content, "a verification key authenticated two contents"
+            assert key not in self.granules_drawn, "a verification key was handed out before"
         if self.connected and other.pair is not None:
             message = decode_message(raw)
             other.later(lambda pair: pair.receive(message, self.now_s))
@@ -284,9 +291,9 @@ class World:
         return True
 
     def mac(self, key: bytes, content: bytes) -> bytes:
-        assert self.macs.setdefault(key, content) == content, "a verification key authenticated two contents"
-        assert key not in self.granules_drawn, "a verification key was handed out before"
-        return blake2b(content, key=key, digest_size=16).digest()
+        tag = blake2b(content, key=key, digest_size=16).digest()
+        self.tags[tag.hex()] = (key, content)
+        return tag
 
     # Healing
 

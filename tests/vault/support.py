@@ -119,6 +119,9 @@ class DirectLink:
     after: Hook | None = None
     """Called when the node has acted; raising loses the answer."""
     seen: list[bytes] = field(default_factory=list)
+    """Envelopes that reached the node."""
+    offers: list[bytes] = field(default_factory=list)
+    """Session offers that reached the node."""
     answered: list[bytes] = field(default_factory=list)
 
     async def exchange(self, path: str, body: Sequence[Buffer], *, response_bytes_max: int, timeout_s: float) -> bytes:
@@ -127,10 +130,11 @@ class DirectLink:
         raw = b"".join(body)
         header = header_of(path, raw)
         await _call(self.before, self, header)
-        self.seen.append(raw)
         if path == "/v1/session":
+            self.offers.append(raw)
             answer = await self.node.session(self.owner, raw)
         else:
+            self.seen.append(raw)
             answer = b"".join(await self.node.exchange(self.owner, raw))
         assert len(answer) <= response_bytes_max
         self.answered.append(answer)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from shosoin.base import OwnerId, PeerFault, SaeId, ShosoinError, SiteId, Unavailable
+from shosoin.base import ObjectId, OwnerId, PeerFault, SaeId, ShosoinError, SiteId, Unavailable
 from shosoin.base.ports import DeliveredKey, KeySourceFacts
 from shosoin.vault import OwnerRecord
 from shosoin.vault.catalog import Conflict
@@ -451,6 +451,27 @@ async def test_an_error_that_says_nothing_was_committed_is_true() -> None:
     assert found == b"old" * 20 or "nothing was" not in caught.value.hint
 
 
+async def test_a_liar_cannot_make_readers_roll_honest_sites_back() -> None:
+    """One site answers a reader with the first version, truly signed, under a huge ballot and a made-up certificate.
+    The reader writes it back to honest sites, whose next erase deletes the shares of the newest version."""
+    world = make_world()
+    await store(world, "name", b"old" * 20, "pqc")
+    object_id = (await world.vault.stat("name")).listing.object_id
+    old = world.stores[SITES[0]]._tables.registers[OWNER, ObjectId(object_id)].committed_value
+    await store(world, "name", b"new" * 20, "pqc")
+
+    def change(result: dict[str, Any]) -> None:
+        if object_id in (result.get("committed") or ""):
+            result.update(committed=old, committed_ballot=[1 << 39, "z"], certificate=json.dumps(SITES[:4]))
+
+    world.links[SITES[0]].spoil = alter_results(change)
+    with contextlib.suppress(ShosoinError):
+        await fetch(world.vault, "name")
+    honest = [world.stores[name]._tables.registers[OWNER, ObjectId(object_id)] for name in SITES[1:5]]
+    assert all(row.committed_value != old for row in honest)
+    assert all(row.promised[0] < 1 << 20 for row in honest)
+
+
 # ----------------------------------------------------------------------------------------- one liar stops everybody
 
 
@@ -598,7 +619,7 @@ async def test_a_refused_message_does_not_move_the_window_of_a_session() -> None
     world = make_world()
     await store(world, "object", b"x" * 64, "pqc")
     link = world.links[REMOTE]
-    genuine = next(raw for raw in reversed(link.seen) if raw[4:5] == b"{" and b'"session"' in raw)
+    genuine = next(raw for raw in reversed(link.seen) if parse_json(cut(raw).header)["class"] == "pqc")
     header = parse_json(cut(genuine).header)
     header["auth"]["number"] = (1 << 62) - 1
     with pytest.raises(ShosoinError):

@@ -74,12 +74,14 @@ class FileStreamStore:
         self._check_key = _derive(storage_key, b"check")
         self._blocks = directory / "blocks"
         self._blocks.mkdir(mode=0o700, exist_ok=True)
-        self._sizes: dict[str, int] = {}
         journal = directory / "journal.sqlite"
-        if not journal.exists() and any(self._blocks.iterdir()):
+        try:
+            if not journal.exists() and any(self._blocks.iterdir()):
+                raise StreamRefused(f"{journal} is missing beside stored blocks")
+            self._database = self._open(journal)
+        except BaseException:
             self._lock.close()
-            raise StreamRefused(f"{journal} is missing beside stored blocks")
-        self._database = self._open(journal)
+            raise
 
     def load(self) -> dict[str, bytes]:
         """Return all records; remove blocks that no record names."""
@@ -141,15 +143,17 @@ class FileStreamStore:
     # Journal
 
     def _open(self, journal: Path) -> sqlite3.Connection:
+        database = sqlite3.connect(journal, isolation_level=None, check_same_thread=False)
         try:
-            database = sqlite3.connect(journal, isolation_level=None, check_same_thread=False)
             journal.chmod(0o600)
             for statement in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA secure_delete=ON", _SCHEMA):
                 database.execute(statement)
             damage = database.execute("PRAGMA integrity_check(1)").fetchone()
         except sqlite3.Error as err:
+            database.close()
             raise StreamRefused(f"the journal {journal} is damaged: {err}") from err
         if damage != ("ok",):
+            database.close()
             raise StreamRefused(f"the journal {journal} is damaged: {damage[0]}")
         return database
 

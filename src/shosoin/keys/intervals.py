@@ -52,6 +52,8 @@ class IntervalSet:
 
     def remove(self, start: int, end: int) -> None:
         """Take ``start <= x < end`` out of the set."""
+        if start >= end:
+            return
         first = bisect_right(self._ends, start)
         last = bisect_left(self._starts, end)
         if first >= last:

@@ -150,8 +150,9 @@ def _check_meaning(config: KmeConfig, saes: int) -> None:
         if link.kind != "simulated":
             raise Rejected(f"{config.origin}: link kind {link.kind!r}, expected 'simulated'", code="config.bad_value")
     low, high = config.limits.min_key_size_bits, config.limits.max_key_size_bits
-    if not 8 <= low <= config.limits.key_size_bits <= high <= LENGTH_BYTES_MAX * 8 or low % 8 or high % 8:
-        message = f"{config.origin}: key sizes must be multiples of 8 with 8 <= min <= default <= max <= {1 << 24}"
+    default, most = config.limits.key_size_bits, LENGTH_BYTES_MAX * 8
+    if not 8 <= low <= default <= high <= most or low % 8 or default % 8 or high % 8:
+        message = f"{config.origin}: key sizes must be multiples of 8 with 8 <= min <= default <= max <= {most}"
         raise Rejected(message, code="config.bad_value")
     if config.sae_api.minimum_tls not in {"1.2", "1.3"}:
         raise Rejected(f"{config.origin}: minimum_tls must be '1.2' or '1.3'", code="config.bad_value")
