@@ -76,6 +76,7 @@ class ShareStore:
             erase_soon=self._eraser.wake,
         )
         self._scrub_place: Place | None = None
+        self._eraser.start()  # last: its steps need all of the above
 
     @classmethod
     def open(

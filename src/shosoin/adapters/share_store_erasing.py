@@ -29,6 +29,9 @@ class Eraser:
         self._idle = threading.Event()
         self._thread = threading.Thread(target=self._run, name="shosoin-eraser", daemon=True)
         self._wanted.set()
+
+    def start(self) -> None:
+        """Begin, with what the last process left."""
         self._thread.start()
 
     def wake(self) -> None:
@@ -44,7 +47,8 @@ class Eraser:
         """End the thread; what is left is erased after the next start."""
         self._stopping = True
         self._wanted.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def _run(self) -> None:
         connection = connect(self._directory.records, writer=False)

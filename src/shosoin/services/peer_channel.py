@@ -76,7 +76,8 @@ async def listen(host: str, port: int, context: ssl.SSLContext, handle: Handler,
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            channel = await asyncio.wait_for(_greeted(reader, writer, peers), _GREETING_S)
+            async with asyncio.timeout(_GREETING_S):  # wait_for may swallow a cancellation on Python 3.11
+                channel = await _greeted(reader, writer, peers)
             await handle(channel)
         except (ShosoinError, TimeoutError) as err:
             log("peer.refused", reason=str(err))
@@ -93,7 +94,8 @@ async def dial_forever(
     pause, loop = _BACKOFF_S_MIN, asyncio.get_running_loop()
     while True:
         try:
-            channel = await asyncio.wait_for(_dialled(peer, host, port, context, kind), _GREETING_S)
+            async with asyncio.timeout(_GREETING_S):
+                channel = await _dialled(peer, host, port, context, kind)
         except (OSError, ssl.SSLError, TimeoutError, ShosoinError) as err:
             if pause >= _BACKOFF_S_MAX:
                 log("peer.unreachable", peer=peer, kind=kind, reason=str(err))

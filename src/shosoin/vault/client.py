@@ -14,12 +14,12 @@ from shosoin.base import AssuranceLabel, ObjectId, Rejected, SiteId, Unavailable
 from shosoin.kernels import ELEMENT_BYTES
 from shosoin.vault.assurance import label_of
 from shosoin.vault.catalog import Reading
-from shosoin.vault.concurrency import gather
+from shosoin.vault.concurrency import settle, succeeded
 from shosoin.vault.context import VaultContext
 from shosoin.vault.fetching import Fetcher, NotRecoverable
 from shosoin.vault.index import Entry
 from shosoin.vault.layout import PAGE_ENTRIES, SEGMENT_BYTES, mask_elements
-from shosoin.vault.manifest import page_size
+from shosoin.vault.manifest import page_size, root_size
 from shosoin.vault.names import Names
 from shosoin.vault.naming import BadName, checked_name, padme_bytes
 from shosoin.vault.ports import Buffer
@@ -27,6 +27,7 @@ from shosoin.vault.putting import BytesSource, Putter, erase_everywhere, remove_
 from shosoin.vault.reading import ObjectReader
 from shosoin.vault.receipts import GetReceipt, KeyPlan, Listing, PutReceipt, RemoveReceipt, Stat, VerifyReport
 from shosoin.vault.scheme import Scheme
+from shosoin.vault.session import QKD_KEY_BYTES
 from shosoin.vault.values import RegisterValue
 from shosoin.vault.writing import ByteSource
 
@@ -79,27 +80,34 @@ class Vault:
         remote = [
             site for site in context.sites if site.name in context.placement(scheme) and site.name != context.home
         ]
-        if class_ != "its":
-            return KeyPlan(class_, {site.name: 256 if class_ == "qkd" else 0 for site in remote}, {}, 0.0)
-        data = padme_bytes(size_bytes)
-        segments = -(-data // SEGMENT_BYTES)
-        pages = -(-segments // PAGE_ENTRIES) if page_size(segments) else 0
-        body = data + mask_elements(scheme) * ELEMENT_BYTES + pages * page_size(segments)
-        need = 8 * (body + _OVERHEAD_BYTES + segments * _MAC_BYTES_PER_SEGMENT)
-        statuses = await gather(context.runtime, (context.keys.status(site.node) for site in remote))
-        waits: list[float | None] = [0.0]
-        for status in statuses:
+        if class_ == "pqc":
+            return KeyPlan(class_, {}, {}, 0.0)
+        need = self._key_need_bits(size_bytes, scheme) if class_ == "its" else 8 * QKD_KEY_BYTES
+        tasks = await settle(context.runtime, (context.keys.status(site.node) for site in remote))
+        statuses = {site.name: task.result() for site, task in zip(remote, tasks, strict=True) if succeeded(task)}
+        if remote and not statuses:
+            tasks[0].result()  # the home KME itself does not answer: say why
+        waits: list[float | None] = [0.0 if len(statuses) == len(remote) else None]
+        for status in statuses.values():
             rate = status.extension.get("shosoin_secret_key_rate_bps")
             missing = need - status.stored_bits
             if missing > 0:
                 waits.append(missing / rate if isinstance(rate, int | float) and rate > 0 else None)
-        wait_s = None if None in waits else max(wait for wait in waits if wait is not None)
         return KeyPlan(
             class_,
             {site.name: need for site in remote},
-            {site.name: status.stored_bits for site, status in zip(remote, statuses, strict=True)},
-            wait_s,
+            {site.name: statuses[site.name].stored_bits if site.name in statuses else 0 for site in remote},
+            None if None in waits else max(wait for wait in waits if wait is not None),
         )
+
+    @staticmethod
+    def _key_need_bits(size_bytes: int, scheme: Scheme) -> int:
+        """Return the key bits that a put in class ``its`` takes on each link."""
+        data = padme_bytes(size_bytes)
+        segments = -(-data // SEGMENT_BYTES)
+        pages = -(-segments // PAGE_ENTRIES) if page_size(segments) else 0
+        body = data + mask_elements(scheme) * ELEMENT_BYTES + pages * page_size(segments) + root_size(segments, pages)
+        return 8 * (body + _OVERHEAD_BYTES + segments * _MAC_BYTES_PER_SEGMENT)
 
     async def put(
         self,
