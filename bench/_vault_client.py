@@ -14,6 +14,7 @@ import mmap
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -80,23 +81,28 @@ async def _vault_get_many(vault: Vault, job: Job) -> None:
 
 
 async def _vault_put_each(vault: Vault, job: Job) -> None:
+    used: Counter[str] = Counter()
     for name in job["names"]:
-        await vault.put_many({name: content(name, job["size"])}, class_=job["class"])
+        (receipt,) = await vault.put_many({name: content(name, job["size"])}, class_=job["class"])
+        used.update(receipt.key_bits_used)
+    job["key_bits_used"] = used
 
 
 async def _vault_get_each(vault: Vault, job: Job) -> None:
+    used: Counter[str] = Counter()
     for name in job["names"]:
         memory = _Memory()
-        await vault.get(name, memory)
+        used.update((await vault.get(name, memory)).key_bits_used)
         if memory.content != content(name, job["size"]):
             raise SystemExit("client: the bytes differ")
+    job["key_bits_used"] = used
 
 
 async def _vault(job: Job, work: Callable[[Vault, Job], Coroutine[Any, Any, None]]) -> Job:
     async with open_vault(load_owner_config(Path(job["owner"]))) as vault:
-        names = [listing.name for listing in await vault.ls()]  # connections and the index are there, as in a service
+        await vault.ls()  # connections and the index are there, as in a service
         result = await _timed(work(vault, job))
-    return result | {"names_before": len(names)}
+    return result | {"key_bits_used": job.get("key_bits_used", {})}
 
 
 # ------------------------------------------------------------------------------------------------------------ parties

@@ -42,7 +42,11 @@ def start(command: Sequence[str | Path], log: Path, **variables: str) -> subproc
     """Start a process whose output goes to a file."""
     with log.open("ab") as file:
         return subprocess.Popen(
-            [str(part) for part in command], stdout=file, stderr=file, stdin=subprocess.DEVNULL, env=os.environ | variables
+            [str(part) for part in command],
+            stdout=file,
+            stderr=file,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | variables,
         )
 
 

@@ -115,7 +115,8 @@ class TahoeGrid:
         while time.monotonic() < deadline_s:
             with urllib.request.urlopen(f"{self.url}/?t=json", timeout=5) as answer:  # noqa: S310  # our own loopback
                 servers = json.loads(answer.read())["servers"]
-            if sum("Connected" in str(server.get("connection_status")) for server in servers) == STORAGE_NODES:
+            states = [str(server.get("connection_status")).lower() for server in servers]
+            if sum(state.startswith("connected") for state in states) == STORAGE_NODES:
                 return
             time.sleep(0.2)
         raise NotInstalled("the client does not reach the storage nodes")

@@ -262,8 +262,9 @@ def _report(number: int, rounds: list[dict[str, dict[str, float]]]) -> None:
         }
         print(json.dumps(result), flush=True)
         print(
-            f"{name:9} {number:4} keys/request {figures['rate']:9.0f} requests/s {figures['rate'] * number:9.0f} keys/s"
-            f"  p50 {figures['p50_ms']:7.2f} ms  p99 {figures['p99_ms']:7.2f} ms  {figures['rate'] / bare:5.2f} of bare",
+            f"{name:9} {number:4} keys/request {figures['rate']:9.0f} requests/s"
+            f" {figures['rate'] * number:9.0f} keys/s  p50 {figures['p50_ms']:7.2f} ms  p99 {figures['p99_ms']:7.2f} ms"
+            f"  {figures['rate'] / bare:5.2f} of bare",
             file=sys.stderr,
         )
 

@@ -166,7 +166,9 @@ async def test_a_status_without_a_member_is_a_peer_fault(vendor, missing):
             await kme.status(SLAVE)
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"x", b'{"message": 5, "details": 7}', b'{"message": "m", "details": [1]}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"x", b'{"message": 5, "details": 7}', b'{"message": "m", "details": [1]}']
+)
 @pytest.mark.parametrize(("status", "kind"), [(400, Rejected), (401, Denied), (503, Unavailable)])
 async def test_errors_map_to_kinds_and_are_never_repeated(vendor, status, kind, body):
     vendor.answer = (status, body)

@@ -24,8 +24,10 @@ from shosoin.adapters.share_store_errors import (
     StoreLocked,
 )
 from shosoin.adapters.share_store_files import Disk, StoreDirectory
+from shosoin.adapters.share_store_records import Records, connect
 from shosoin.adapters.share_store_sums import CHUNK_BYTES, ChunkSums, combine, pieces_of
 from shosoin.adapters.share_store_surgery import overwrite_share_bytes
+from shosoin.adapters.share_store_writer import GroupWriter
 from shosoin.base import ObjectId, OwnerId, Rejected, Unavailable
 from shosoin.vault.ports import RegisterRow, ShareDamaged, ShareKey, ShareRow, ShareState
 from tests.adapters.store_support import MIB, OWNER, ManualClock, content, key, open_store, put, row, stage
@@ -221,6 +223,64 @@ async def test_when_the_disk_is_full_the_whole_group_is_told_and_later_steps_wor
         assert (found is None) == (number in full)
     await write(99, 10)
     assert store.failed is None
+
+
+async def test_the_writer_outlives_whatever_happens_in_its_thread(tmp_path):
+    """A thread that died would leave every caller waiting for ever."""
+    connection = connect(tmp_path / "records.sqlite", writer=True)
+    problems = [LookupError("before the step")]
+
+    def records() -> Records:
+        if problems:
+            raise problems.pop()
+        return Records(connection, {})
+
+    writer = GroupWriter(connection, records)
+
+    def leave(_: Records) -> None:
+        raise SystemExit("inside the step")
+
+    with pytest.raises(StorageFailed):
+        await writer.run(lambda step: None)
+    assert await writer.run(lambda step: 5) == 5
+    with pytest.raises(SystemExit):
+        await asyncio.wrap_future(writer.post(leave))
+    assert await writer.run(lambda step: 6) == 6
+    writer.close()
+    connection.close()
+
+
+async def test_a_step_that_raises_stop_iteration_keeps_nobody_waiting(store):
+    def stop(_):
+        raise StopIteration
+
+    results = await asyncio.gather(
+        store.transact(stop), *(store.transact(lambda _: 1) for _ in range(5)), return_exceptions=True
+    )
+    assert isinstance(results[0], RuntimeError)
+    assert results[1:] == [1] * 5
+
+
+async def test_a_start_with_much_to_erase_does_not_race_with_itself(tmp_path, monkeypatch):
+    """The eraser's first step may come before the store is complete, if it is started too early."""
+    directory = StoreDirectory(tmp_path / "store", Disk())
+    directory.staging.mkdir(parents=True)
+    for number in range(50):
+        (directory.staging / f"{number}").write_bytes(b"x")
+    began = threading.Thread.start
+
+    def start_and_let_run(thread: threading.Thread) -> None:
+        began(thread)
+        if thread.name == "shosoin-eraser":
+            thread.join(0.05)
+
+    monkeypatch.setattr(threading.Thread, "start", start_and_let_run)
+    store = open_store(tmp_path / "store")
+    monkeypatch.undo()
+    await put(store, key(), content(5000))
+    assert await asyncio.to_thread(store._eraser.wait_idle, 30)
+    assert files(store) == []
+    await store.close()
 
 
 async def test_a_cancelled_caller_does_not_stop_the_others(store):

@@ -59,8 +59,14 @@ class Model:
         assert set(rows) <= set(self.allowed)
 
 
+def environment_of_children() -> dict[str, str]:
+    """Return an environment in which children find this project and these tests."""
+    paths = [str(ROOT / "src"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
 def spawn(directory: Path, seed: int, *more: str) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+    environment = environment_of_children()
     return subprocess.Popen(
         [sys.executable, str(CHILD), str(directory), str(seed), *more], stdout=subprocess.PIPE, env=environment
     )
@@ -184,7 +190,7 @@ asyncio.run(main())
 
 
 async def test_when_files_cannot_grow_writes_fail_and_what_was_acknowledged_stays(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+    environment = environment_of_children()
     ended = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-c", GROWS_UNTIL_THE_LIMIT, str(tmp_path / "store")],

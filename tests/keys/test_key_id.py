@@ -1,5 +1,6 @@
 """key_IDs: what goes in comes out, for the right pair of SAEs only."""
 
+import itertools
 import uuid
 
 import pytest
@@ -47,7 +48,7 @@ def test_anything_else_is_no_key_id(text):
 
 def test_neighbouring_addresses_have_unrelated_ids():
     numbers = [uuid.UUID(IDS.encode(KeyAddress(offset, 32), "m", "s")).int for offset in range(64)]
-    distances = [(a ^ b).bit_count() for a, b in zip(numbers, numbers[1:], strict=False)]
+    distances = [(a ^ b).bit_count() for a, b in itertools.pairwise(numbers)]
     assert len(set(numbers)) == 64
     assert min(distances) > 30
 

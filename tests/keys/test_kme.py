@@ -52,6 +52,7 @@ def kme(clock):
         max_stock_bits={},
         local=LocalKeys(CountedEntropy(), clock, capacity_bytes=128, expiry_s=60.0),
         quota=Quota(clock, rate_bps=256.0, burst_bits=1024.0),
+        guesses=Quota(clock, rate_bps=1.0, burst_bits=3.0),
         limits=KmeLimits(max_key_per_request=4),
         events=Events(),
     )
@@ -113,3 +114,28 @@ def test_strangers_and_unknown_slaves_are_told_apart(kme):
 def test_limits_are_checked_first(kme, number, size):
     with pytest.raises(RequestInvalid):
         kme.enc_keys(ALICE, ADA, number, size)
+
+
+class OpenPair:
+    """A pair whose peer drew nothing: every key_ID is somebody's invention."""
+
+    class incoming:  # noqa: N801
+        near = 0
+
+    class incoming_ids:  # noqa: N801
+        @staticmethod
+        def decode(key_id, master, slave, *, near):
+            return None
+
+    def require_open(self):
+        pass
+
+
+def test_made_up_key_ids_are_counted_and_slowed_down(kme):
+    kme._pairs = {KmeId("kme-b"): OpenPair()}
+    for _ in range(3):
+        with pytest.raises(KeyNotFound):
+            kme.dec_keys(ALICE, BOB, ["x"])
+    with pytest.raises(QuotaExceeded):
+        kme.dec_keys(ALICE, BOB, ["x"])
+    assert [event.name for event in kme._events] == ["keys.unknown_id"] * 3

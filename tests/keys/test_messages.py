@@ -59,6 +59,7 @@ def test_noise_is_refused(raw):
         {"entries": [1, "2", 3]},
         {"entries": 5},
         {"session": "x" * 129},
+        {"session": "\ud800"},
         {"more": 1},
         {"start": None},
     ],

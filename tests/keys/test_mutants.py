@@ -79,7 +79,7 @@ def keeps_blocks_that_only_share_an_index():
 
 
 def believes_every_restart_was_clean():
-    return mock.patch.object(reconcile, "resumes_cleanly", lambda own, other: True)
+    return mock.patch.object(reconcile, "resumes_cleanly", return_value=True)
 
 
 MUTANTS = {

@@ -146,7 +146,7 @@ def test_fetched_and_expired_keys_leave_the_disks(world):
     world.fetch(b.pair, fetched)
     for end in (a, b):
         end.later(lambda pair: pair.tick(world.now_s))
-    world.settle()
+        world.settle()
     assert not a.disk.blocks
     assert b.disk.wiped == {"in-000000000000": {0, 1}}
     world.now_s += LIMITS.expiry_s + 1
@@ -156,7 +156,7 @@ def test_fetched_and_expired_keys_leave_the_disks(world):
 
 
 def test_rotten_granules_are_never_served(world):
-    a, b = ends(world)
+    _, b = ends(world)
     stock(world, 4)
     (good, bad) = drawn(world, 1, 32), drawn(world, 1, 32)
     b.disk.wiped["in-000000000000"].add(1)

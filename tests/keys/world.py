@@ -104,7 +104,7 @@ class End:
     def __init__(self, world: World, name: str, peer: str) -> None:
         self.world, self.name, self.peer = world, name, peer
         self.disk = MemoryStore()
-        self.pair: PairEnd | None = None
+        self.pair: Any = None  # a PairEnd, or None while no process runs
         self.zombies: list[PairEnd] = []
         self.inbox: deque[Callable[[], Steps]] = deque()
         self.steps: Steps | None = None
@@ -299,7 +299,8 @@ class World:
 
     def settle(self, *, most: int = 100_000) -> None:
         for _ in range(most):
-            if not any([end.advance() for end in self.ends.values()]):
+            moved = [end.advance() for end in self.ends.values()]
+            if not any(moved):
                 return
         raise AssertionError("the ends never come to rest")
 

@@ -306,15 +306,16 @@ async def test_certificates_of_the_other_plane_or_of_strangers_do_not_get_in(pai
 
 async def test_a_sae_certificate_does_not_open_the_peer_port(pair):
     async with pair.running("kme-a"):
-        context = Raw(pair).context
         with pytest.raises((OSError, ssl.SSLError, asyncio.IncompleteReadError)):
-            reader, writer = await asyncio.open_connection(
-                "127.0.0.1", pair.peer_port["kme-a"], ssl=context, server_hostname="kme-a"
-            )
-            try:
-                await reader.readexactly(1)
-            finally:
-                writer.transport.abort()
+            await one_byte_from(Raw(pair).context, pair.peer_port["kme-a"])
+
+
+async def one_byte_from(context, port):
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="kme-a")
+    try:
+        await reader.readexactly(1)
+    finally:
+        writer.transport.abort()
 
 
 async def test_the_client_maps_every_answer_to_a_kind(pair):

@@ -4,6 +4,7 @@ import asyncio
 import random
 import shutil
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
@@ -183,7 +184,7 @@ async def test_a_clean_restart_keeps_keys_under_way_and_a_kill_burns_them(tmp_pa
         for server in servers.values():
             stack.push_async_callback(server.kill)
             await server.start()
-        clients = await open_clients(stack, pair)
+        clients: dict[str, Any] = await open_clients(stack, pair)
         a, b = clients["sae-a1"], clients["sae-b1"]
         await until_stock(a, "sae-b1", 8)
         kept, gone = await a.enc_keys("sae-b1", number=2, size_bits=256)
@@ -201,6 +202,7 @@ async def test_a_clean_restart_keeps_keys_under_way_and_a_kill_burns_them(tmp_pa
 
 async def test_a_missing_journal_beside_blocks_refuses_the_stream(tmp_path):
     pair = KmePair(tmp_path, stock_bits=1 << 17)
+    a: Any
     async with pair.running(), pair.client("sae-a1") as a:
         await until_stock(a, "sae-b1", 8)
     for journal in pair.directory("kme-a").glob("links/*/journal.sqlite*"):
@@ -213,6 +215,8 @@ async def test_a_missing_journal_beside_blocks_refuses_the_stream(tmp_path):
 
 async def test_consumed_bits_are_overwritten_on_both_disks(tmp_path):
     pair = KmePair(tmp_path, stock_bits=1 << 17)
+    a: Any
+    b: Any
     async with pair.running(), pair.client("sae-a1") as a, pair.client("sae-b1") as b:
         await until_stock(a, "sae-b1", 8)
         count = (await a.status("sae-b1")).stored_key_count

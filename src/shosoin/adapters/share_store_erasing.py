@@ -7,6 +7,7 @@ the list needs no memory. If erasing fails the file stays listed and is tried ag
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import threading
 
 from shosoin.adapters.share_store_files import StoreDirectory
@@ -56,16 +57,21 @@ class Eraser:
             while not self._stopping:
                 self._wanted.wait()
                 self._wanted.clear()
-                after = ""
-                while not self._stopping and after is not None:
-                    rows = connection.execute(
-                        "SELECT path FROM garbage WHERE path > ? ORDER BY path LIMIT ?", (after, _BATCH)
-                    ).fetchall()
-                    after = self._erase([path for (path,) in rows])
+                with contextlib.suppress(sqlite3.Error):  # tried again at the next occasion
+                    self._round(connection)
                 if not self._wanted.is_set():
                     self._idle.set()
         finally:
             connection.close()
+
+    def _round(self, connection: sqlite3.Connection) -> None:
+        """Go through the list once."""
+        after: str | None = ""
+        while after is not None and not self._stopping:
+            rows = connection.execute(
+                "SELECT path FROM garbage WHERE path > ? ORDER BY path LIMIT ?", (after, _BATCH)
+            ).fetchall()
+            after = self._erase([path for (path,) in rows])
 
     def _erase(self, paths: list[str]) -> str | None:
         """Erase files and strike them from the list; returns where to go on, ``None`` at the end."""

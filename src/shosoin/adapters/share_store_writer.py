@@ -49,7 +49,9 @@ class _Job:
         if self.error is None:
             self.future.set_result(self.value)
         else:
-            self.future.set_exception(self.error)
+            # A future refuses StopIteration, and one refusal must not keep the others of the group waiting.
+            stopped = isinstance(self.error, StopIteration)
+            self.future.set_exception(RuntimeError("a step raised StopIteration") if stopped else self.error)
 
 
 class GroupWriter:
@@ -138,7 +140,7 @@ class GroupWriter:
             connection.execute("COMMIT")
             self.commits += 1
             self.steps += len(group)
-        except sqlite3.Error as err:
+        except BaseException as err:  # noqa: BLE001  # this thread must outlive everything, or all callers wait for ever
             self._undo(group, err)
 
     def _step(self, job: _Job) -> None:
@@ -164,13 +166,13 @@ class GroupWriter:
         primary = getattr(err, "sqlite_errorcode", 0) & 0xFF
         return primary in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
-    def _undo(self, group: list[_Job], err: sqlite3.Error) -> None:
+    def _undo(self, group: list[_Job], err: BaseException) -> None:
         if self._connection.in_transaction:
             try:
                 self._connection.execute("ROLLBACK")
             except sqlite3.Error:
                 self.refuse_writes("a transaction could not be rolled back")
-        meaning = from_sqlite_error(err)
+        meaning = from_sqlite_error(err) if isinstance(err, sqlite3.Error) else StorageFailed(type(err).__name__)
         if isinstance(meaning, StorageFailed):
             self.refuse_writes(meaning.message)
         for job in group:
@@ -183,7 +185,7 @@ class GroupWriter:
             job.value = job.step(self._records())
         except sqlite3.Error as err:
             job.error = from_sqlite_error(err)
-        except Exception as err:  # noqa: BLE001  # belongs to the caller
+        except BaseException as err:  # noqa: BLE001  # belongs to the caller
             job.error = err
 
 

@@ -95,6 +95,8 @@ class Kme:
         pairs: streams to other KMEs, by their id.
         facts: origin of each pair's bits.
         max_stock_bits: how much stock each pair may build up.
+        quota: bits that each SAE may draw.
+        guesses: key_IDs of other people's making that each SAE may try.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Kme:
         max_stock_bits: Mapping[KmeId, int],
         local: LocalKeys,
         quota: Quota,
+        guesses: Quota,
         limits: KmeLimits,
         events: EventSink,
     ) -> None:
@@ -118,6 +121,7 @@ class Kme:
         self._max_stock_bits = max_stock_bits
         self._local = local
         self._quota = quota
+        self._guesses = guesses
         self._events = events
         self._own_saes = tuple(sae for sae, kme in directory.items() if kme == kme_id)
         self._local_facts = LinkFacts("local-generator", False, None, 0.0)
@@ -135,7 +139,7 @@ class Kme:
             return self._status(caller, slave, target, stored, most, self._local_facts, stream_open=True)
         pair = self._pairs.get(target)
         usable = pair is not None and pair.is_open
-        stored = pair.outgoing.stock_granules() // size if pair is not None and usable else 0
+        stored = _drawable_granules(pair) // size if pair is not None and usable else 0
         most = self._max_stock_bits.get(target, 0) // (size * 256)
         return self._status(caller, slave, target, stored, most, self._facts.get(target), stream_open=usable)
 
@@ -160,6 +164,7 @@ class Kme:
     def dec_keys(self, caller: SaeId, master: SaeId, key_ids: Sequence[str]) -> Delivery:
         """Fetch keys that ``master`` drew for ``caller``: all of them, or none is consumed."""
         self._require_own(caller)
+        self._guesses.check(caller, 1)
         if not 1 <= len(key_ids) <= self.limits.max_key_per_request:
             raise RequestInvalid(f"number of key_IDs shall be 1 to {self.limits.max_key_per_request}")
         source = self._directory.get(master)
@@ -203,6 +208,7 @@ class Kme:
         others = (sae for sae in self._own_saes if sae != caller)
         if any(pair.incoming_ids.decode(key_id, master, other, near=near) for other in others):
             raise KeyOfAnotherSae("a key was drawn for another SAE")
+        self._guesses.spend(caller, 1)
         self._events.emit(Event("keys.unknown_id", "warning", {"caller": caller, "master": master}))
         raise KeyNotFound
 
@@ -236,6 +242,11 @@ class Kme:
         stream_open: bool,
     ) -> KmeStatus:
         return KmeStatus(self.kme_id, target, caller, slave, self.limits, stored, most, facts, stream_open)
+
+
+def _drawable_granules(pair: PairEnd) -> int:
+    """Return what could be drawn now: all stock, or without the peer only what is leased already."""
+    return pair.outgoing.stock_granules() if pair.is_connected else pair.outgoing.leased_granules()
 
 
 def _material(bits: bytearray) -> KeyMaterial:

@@ -28,6 +28,7 @@ __all__ = [
     "Lease",
     "Leased",
     "Message",
+    "Passed",
     "Ready",
     "ReceiverView",
     "Refused",
@@ -201,6 +202,15 @@ class Leased:
 
 
 @dataclass(frozen=True, slots=True)
+class Passed:
+    """Sender: everything below this granule has been handed out; from now on it grows old."""
+
+    type: ClassVar[str] = "passed"
+    session: str
+    below: int
+
+
+@dataclass(frozen=True, slots=True)
 class Closing:
     """Either end stops cleanly; the peer records the token and lets it resume once with it."""
 
@@ -219,12 +229,24 @@ class Closed:
 
 
 Message = (
-    Hello | Welcome | Announce | Stored | Ready | Confirmed | Refused | Burn | Lease | Leased | Closing | Closed
+    Hello
+    | Welcome
+    | Announce
+    | Stored
+    | Ready
+    | Confirmed
+    | Refused
+    | Burn
+    | Lease
+    | Leased
+    | Passed
+    | Closing
+    | Closed
 )
 _TYPES: dict[str, type[Message]] = {
     kind.type: kind
     for kind in (
-        Hello, Welcome, Announce, Stored, Ready, Confirmed, Refused, Burn, Lease, Leased, Closing, Closed
+        Hello, Welcome, Announce, Stored, Ready, Confirmed, Refused, Burn, Lease, Leased, Passed, Closing, Closed
     )
 }  # fmt: skip
 
@@ -263,7 +285,7 @@ def _value(declared: str, value: Any) -> Any:
         return value
     if declared == "bool" and type(value) is bool:
         return value
-    if declared == "str" and type(value) is str and len(value) <= 128:
+    if declared == "str" and type(value) is str and len(value) <= 128 and value.isascii():
         return value
     if declared == "tuple[int, ...]" and type(value) is list:
         return tuple(_value("int", item) for item in value)

@@ -28,6 +28,7 @@ from shosoin.keys.messages import (
     Lease,
     Leased,
     Message,
+    Passed,
     Ready,
     Refused,
     Stored,
@@ -174,6 +175,7 @@ class PairEnd:
         if batch is not None:
             yield Commit(batch)
         if self._open:
+            yield from self.outgoing.report()
             yield from self.incoming.tick(now_s)
 
     def close(self) -> Steps:
@@ -243,6 +245,7 @@ class PairEnd:
             Burn: self.incoming.on_burn,
             Lease: self.incoming.on_lease,
             Leased: self.outgoing.on_leased,
+            Passed: self.incoming.on_passed,
             Closing: self._on_closing,
             Closed: _ignore,
         }

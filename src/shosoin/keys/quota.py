@@ -1,4 +1,4 @@
-"""A bound on how fast one SAE may draw, so that no SAE drains a link that others share."""
+"""Bounds on how fast one SAE may draw keys or try key_IDs, so that none drains or probes what others share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Quota"]
 
 
 class Quota:
-    """A token bucket of key bits for each SAE; a rate of 0 means no bound."""
+    """A token bucket for each SAE, counted in key bits or in tries; a rate of 0 means no bound."""
 
     def __init__(self, clock: Clock, *, rate_bps: float, burst_bits: float) -> None:
         self._clock = clock
@@ -18,7 +18,7 @@ class Quota:
         self._buckets: dict[SaeId, tuple[float, float]] = {}
 
     def check(self, sae: SaeId, bits: int) -> None:
-        """Check that ``sae`` may draw ``bits`` now.
+        """Check that ``sae`` may take ``bits`` (or tries) now.
 
         Raises:
             QuotaExceeded: with the time until it may.
@@ -26,12 +26,12 @@ class Quota:
         missing = bits - self._level(sae)
         if self._rate_bps > 0 and missing > 0:
             raise QuotaExceeded(
-                f"{sae} asked for {bits} bits, {missing:.0f} more than it may draw now",
+                f"{sae} is {missing:.0f} above its quota",
                 retry_after_s=missing / self._rate_bps,
             )
 
     def spend(self, sae: SaeId, bits: int) -> None:
-        """Record that ``sae`` drew ``bits``."""
+        """Record that ``sae`` took ``bits`` (or tries)."""
         if self._rate_bps > 0:
             self._buckets[sae] = (self._level(sae) - bits, self._clock.now_s())
 

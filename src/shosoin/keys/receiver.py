@@ -23,6 +23,7 @@ from shosoin.keys.messages import (
     Confirmed,
     Lease,
     Leased,
+    Passed,
     Ready,
     ReceiverView,
     Refused,
@@ -62,6 +63,7 @@ class ReceivingEnd:
         self._next_start = 0
         self._lease = 0
         self._floor = 0
+        self._passed = 0
         self._bits: dict[int, bytearray] = {}
         self._announced: dict[int, tuple[Announce, float]] = {}
 
@@ -211,6 +213,11 @@ class ReceivingEnd:
             yield Commit(Batch(records=self.records()))
         yield Send(Leased(self.session, message.upto))
 
+    def on_passed(self, message: Passed) -> Steps:
+        """Let what was handed out grow old from now on."""
+        self._passed = max(self._passed, min(message.below, self._lease))
+        yield from ()
+
     def _send_stored(self, block: Block) -> Steps:
         content, damaged = yield ReadBlock(block.name)
         if damaged:
@@ -311,7 +318,7 @@ class ReceivingEnd:
         excess = sum(block.granules for block in self._blocks) - self._capacity * 3 // 4
         finished = []
         for block in self._blocks:
-            if block.state is not BlockState.READY or block.end > self._lease:
+            if block.state is not BlockState.READY or block.end > self._passed:
                 continue
             passed = self._passed_at.setdefault(block.index, now_s)
             old = now_s - passed > self._expiry_s

@@ -25,6 +25,7 @@ from shosoin.keys.messages import (
     Confirmed,
     Lease,
     Leased,
+    Passed,
     Ready,
     Refused,
     SenderView,
@@ -65,6 +66,7 @@ class SendingEnd:
         self._leased = 0
         self._cursor = 0
         self._wiped = 0
+        self._reported = 0
 
     # Journal
 
@@ -119,6 +121,7 @@ class SendingEnd:
             block = self._blocks.get(index)
             if action is Action.SEND_READY and block is not None:
                 yield from self._send_ready(block)
+        self._reported = 0
         if self._lease > self._leased:
             yield Send(Lease(self.session, self._lease))
 
@@ -240,6 +243,10 @@ class SendingEnd:
         """Whether it is time to extend the lease ahead of demand."""
         return self._leased - self._cursor < self._lease_step // 2 and self._available.end > self._leased
 
+    def leased_granules(self) -> int:
+        """Return how many granules may be handed out without asking the peer."""
+        return min(self._leased - self._cursor, self._available.size())
+
     def stock_granules(self) -> int:
         """Return how many granules may still be handed out, leased or not."""
         return self._available.size()
@@ -285,6 +292,12 @@ class SendingEnd:
             KeyDamaged: if stored bytes fail their check; all these keys are burned.
         """
         return read_keys(self._cache, self._blocks, addresses)
+
+    def report(self) -> Steps:
+        """Tell the receiver how far keys were handed out, when that has changed."""
+        if self._cursor != self._reported:
+            self._reported = self._cursor
+            yield Send(Passed(self.session, self._cursor))
 
     def flush(self) -> Batch | None:
         """Return the overwriting that is due, or ``None``."""

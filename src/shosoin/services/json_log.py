@@ -15,6 +15,7 @@ from shosoin.base.ports import Event
 __all__ = ["LoggedEvents", "log", "start_logging"]
 
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "alarm": logging.ERROR}
+_WINDOW_S, _EVENTS_PER_WINDOW = 10.0, 50
 _logger = logging.getLogger("shosoin.kme")
 
 
@@ -32,10 +33,21 @@ class _JsonFormatter(logging.Formatter):
 
 
 class LoggedEvents:
-    """``EventSink`` that writes events to the log."""
+    """``EventSink`` that writes events to the log; a flood of one kind is counted instead of written out."""
+
+    def __init__(self) -> None:
+        self._recent: dict[str, tuple[float, int]] = {}
 
     def emit(self, event: Event) -> None:
         """Log an event."""
+        since, count = self._recent.get(event.name, (0.0, 0))
+        if time.monotonic() - since > _WINDOW_S:
+            if count > _EVENTS_PER_WINDOW:
+                log("log.suppressed", name=event.name, count=count - _EVENTS_PER_WINDOW)
+            since, count = time.monotonic(), 0
+        self._recent[event.name] = (since, count + 1)
+        if count >= _EVENTS_PER_WINDOW:
+            return
         level = _LEVELS.get(event.severity, logging.WARNING)
         _logger.log(level, event.name, extra={"fields": {"severity": event.severity, **event.fields}})
 

@@ -37,6 +37,8 @@ __all__ = ["KmeProcess", "run"]
 
 _MESSAGE_BYTES_SPARE = 16 << 20
 _FAREWELL_S = 1.0
+_GUESSES_PER_S, _GUESSES_AT_ONCE = 100.0, 20_000.0
+"""Wrong key_IDs an SAE may send: generous, since every key burned by a crash looks like one."""
 _REPORT_S = 0.5
 
 
@@ -56,8 +58,10 @@ async def _run(config: KmeConfig) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with KmeProcess(config):
+    async with KmeProcess(config) as process:
         await stop.wait()
+    if process.defect is not None:
+        raise RuntimeError("a part of the KME failed") from process.defect
 
 
 class _Leases:
@@ -88,6 +92,8 @@ class KmeProcess:
         self._tasks: list[asyncio.Task[None]] = []
         self._servers: list[asyncio.Server] = []
         self.ports: tuple[int, int] = (0, 0)
+        self.defect: BaseException | None = None
+        """Why a part of the process ended by itself."""
 
     async def __aenter__(self) -> KmeProcess:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -213,6 +219,7 @@ class KmeProcess:
                 self._entropy, self._clock, capacity_bytes=limits.local_bytes, expiry_s=limits.key_expiry_s
             ),
             quota=Quota(self._clock, rate_bps=limits.sae_bits_per_s, burst_bits=limits.sae_burst_bits),
+            guesses=Quota(self._clock, rate_bps=_GUESSES_PER_S, burst_bits=_GUESSES_AT_ONCE),
             limits=KmeLimits(
                 limits.key_size_bits,
                 limits.min_key_size_bits,
@@ -225,9 +232,7 @@ class KmeProcess:
 
     def _start_tasks(self) -> None:
         peer_api = self.config.peer_api
-        context = client_context(
-            peer_api.certificate, peer_api.key, peer_api.ca, minimum=ssl.TLSVersion.TLSv1_3
-        )
+        context = client_context(peer_api.certificate, peer_api.key, peer_api.ca, minimum=ssl.TLSVersion.TLSv1_3)
         work = [self._report()]
         for link in self.config.links:
             driver = self.drivers.get(KmeId(link.peer))
@@ -240,7 +245,7 @@ class KmeProcess:
                 ]
         self._tasks = [asyncio.create_task(item) for item in work]
         for task in self._tasks:
-            task.add_done_callback(_fail_loudly)
+            task.add_done_callback(self._fail_loudly)
 
     async def _accept(self, channel: Channel) -> None:
         peer = KmeId(channel.peer)
@@ -271,17 +276,17 @@ class KmeProcess:
         for driver in self.drivers.values():
             driver.release()
 
+    def _fail_loudly(self, task: asyncio.Task[None]) -> None:
+        """End the process when a part of it fails unexpectedly: a half-working KME would not be noticed."""
+        if not task.cancelled() and task.exception() is not None:
+            self.defect = task.exception()
+            log("kme.defect", error=repr(self.defect))
+            os.kill(os.getpid(), signal.SIGTERM)
+
     def _remove_signs(self) -> None:
         for name in ("ready", "links.json"):
             with contextlib.suppress(FileNotFoundError):
                 (self.directory / name).unlink()
-
-
-def _fail_loudly(task: asyncio.Task[None]) -> None:
-    """End the process when a part of it fails unexpectedly: a half-working KME would not be noticed."""
-    if not task.cancelled() and task.exception() is not None:
-        log("kme.defect", error=repr(task.exception()))
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -170,6 +170,9 @@ class LinkDriver:
             except ShosoinError as err:
                 log("peer.protocol_error", peer=self.pair.peer, reason=err.message)
                 self._drop_channel()
+            except Exception as err:  # noqa: BLE001  # whatever one peer provokes must not end the other pairs
+                log("stream.defect", peer=self.pair.peer, error=repr(err))
+                self._give_up(StreamRefused("a defect of this program"))
             if item.done is not None:
                 item.done.set()
             self.progress.set()

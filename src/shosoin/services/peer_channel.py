@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import struct
 from collections.abc import Awaitable, Callable
@@ -42,6 +43,14 @@ class Channel:
     kind: ChannelKind
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+
+    def __post_init__(self) -> None:
+        """Notice a peer that vanished without closing: the kernel asks after it."""
+        connection = self.writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, seconds in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
+            if hasattr(socket, option):
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), seconds)
 
     async def receive(self) -> bytes:
         """Return the next frame.

@@ -23,6 +23,7 @@ __all__ = ["Ballot", "accept", "commit", "prepare", "read_register"]
 
 Ballot = tuple[int, str]
 _ROUND_MAX = 1 << 40
+_JUMP_MAX = 1 << 16
 
 
 def parse_ballot(raw: Any) -> Ballot:
@@ -37,6 +38,17 @@ def parse_ballot(raw: Any) -> Ballot:
     ):
         return raw[0], raw[1]
     raise Rejected("a ballot that cannot be read", code="vault.bad_ballot")
+
+
+def _check_jump(row: RegisterRow, ballot: Ballot) -> None:
+    """Refuse a ballot far beyond all others: near the end of the numbers it would block the register for ever."""
+    if ballot[0] > max(row.promised[0], row.committed_ballot[0]) + _JUMP_MAX:
+        raise Rejected(f"ballot {ballot[0]} jumps by more than {_JUMP_MAX}", code="vault.bad_ballot")
+
+
+def _counter(row: RegisterRow) -> int:
+    """Return the version counter of the committed value, 0 if there is none."""
+    return RegisterValue.parse(row.committed_value).counter if row.committed_value is not None else 0
 
 
 def _state(row: RegisterRow) -> dict[str, Any]:
@@ -58,6 +70,7 @@ def read_register(tx: SiteTransaction, owner: OwnerId, register_id: ObjectId) ->
 def prepare(tx: SiteTransaction, owner: OwnerId, register_id: ObjectId, ballot: Ballot) -> dict[str, Any]:
     """Promise to accept nothing older than ``ballot``; say what was accepted before."""
     row = tx.register(owner, register_id) or RegisterRow()
+    _check_jump(row, ballot)
     if ballot <= row.promised:
         return {**_state(row), "granted": False}
     row = replace(row, promised=ballot)
@@ -74,6 +87,9 @@ def accept(
         Rejected: code ``vault.no_share`` when the value counts on a share that this site does not hold.
     """
     row = tx.register(owner, register_id) or RegisterRow()
+    _check_jump(row, ballot)
+    if _counter(row) > value.counter:
+        return {**_state(row), "granted": False}
     if ballot < row.promised or (ballot == row.promised == row.accepted_ballot and row.accepted_value != value.text):
         return {**_state(row), "granted": False}
     added = {body.version for body in value.added_bodies}
@@ -101,8 +117,9 @@ def commit(
 ) -> dict[str, Any]:
     """Learn that a value was chosen; idempotent, and never goes back to an older ballot."""
     row = tx.register(owner, register_id) or RegisterRow()
-    if ballot < row.committed_ballot:
-        return {"granted": True, "newer": True}
+    _check_jump(row, ballot)
+    if (value.counter, ballot) < (_counter(row), row.committed_ballot):
+        return {"granted": True, "newer": True}  # whatever its ballot, an older version never comes back
     if len(set(certificate)) < value.quorum:
         raise Rejected(
             f"a certificate of {len(set(certificate))} sites, expected {value.quorum}",

@@ -168,7 +168,7 @@ class Catalog:
                 found.held[site] = self._committed(register_id, answer)
             except (ValueForged, PeerFault):
                 continue
-            found.best = _newer(found.best, found.held[site])
+            found.best = _later(found.best, found.held[site])
         if len(found.held) < self._scheme.k:
             raise TooFewSites(
                 f"{len(found.held)} of {self._scheme.n} sites give a sound answer, {self._scheme.k} needed"
@@ -178,12 +178,21 @@ class Catalog:
     async def _write_back(
         self, channels: Mapping[SiteId, Channel], register_ids: Sequence[ObjectId], found: Sequence[_SiteAnswers]
     ) -> None:
-        """Give the newest committed value to the sites that answered without it."""
+        """Give the newest committed value to the sites that answered without it.
+
+        What at most f_r sites report may be a lie about the register: such a value is proposed like any other, which
+        succeeds only if it was chosen.
+        """
         operations: dict[SiteId, list[dict[str, Any]]] = {site: [] for site in self._members}
+        doubtful: list[tuple[ObjectId, _SiteAnswers]] = []
         for register_id, stored in zip(register_ids, found, strict=True):
-            for site in stored.behind():
-                if stored.best is not None:
+            behind = stored.behind()
+            if stored.best is not None and behind and len(stored.held) - len(behind) <= self._scheme.register_liars:
+                doubtful.append((register_id, stored))
+            elif stored.best is not None:
+                for site in behind:
                     operations[site].append(_commit_operation(register_id, stored.best))
+        await self._finish_doubtful(channels, doubtful)
         behind = [site for site in self._members if operations[site]]
         if not behind:
             return
@@ -192,9 +201,24 @@ class Catalog:
         )
         for register_id, stored in zip(register_ids, found, strict=True):
             for site in stored.behind():
-                index = next(i for i, op in enumerate(operations[site]) if op["register"] == register_id)
-                if site in answers and answers[site][index].get("granted") is True:
+                index = next((i for i, op in enumerate(operations[site]) if op["register"] == register_id), None)
+                if index is not None and site in answers and answers[site][index].get("granted") is True:
                     stored.held[site] = stored.best
+
+    async def _finish_doubtful(
+        self, channels: Mapping[SiteId, Channel], doubtful: Sequence[tuple[ObjectId, _SiteAnswers]]
+    ) -> None:
+        """Carry values that few sites know to their end; what turns out to be stale or unchosen changes nothing."""
+        proposals = [
+            Proposal(register_id, stored.best.value, fresh=False)
+            for register_id, stored in doubtful
+            if stored.best is not None
+        ]
+        for (_, stored), outcome in zip(doubtful, await self.propose(channels, proposals), strict=True):
+            if outcome.error is None and stored.best is not None:
+                finished = _Stored(stored.best.ballot, stored.best.value, tuple(outcome.accepted_by))
+                stored.best = finished
+                stored.held.update(dict.fromkeys(outcome.held_by, finished))
 
     def _reading(self, found: _SiteAnswers) -> Reading:
         """Return the newest value; proven if a read quorum answered and every later one must meet a holder."""
@@ -322,7 +346,7 @@ class Catalog:
                 continue
             try:
                 accepted[site] = self._stored(register_id, answer, "accepted", "accepted_ballot")
-                committed = _newer(committed, self._committed(register_id, answer))
+                committed = _later(committed, self._committed(register_id, answer))
             except (ValueForged, PeerFault):
                 accepted.pop(site, None)  # an unsound answer is no promise
         if len(accepted) < self._scheme.write_quorum:
@@ -348,7 +372,7 @@ class Catalog:
         best: _Stored | None = None
         for stored in accepted.values():
             best = _newer(best, stored)
-        if best is None or (committed is not None and best.ballot <= committed.ballot):
+        if best is None or (committed is not None and best.value.counter <= committed.value.counter):
             return None
         supporters = sum(
             stored is not None and stored.value.version == best.value.version for stored in accepted.values()
@@ -463,6 +487,13 @@ def _commit_operation(register_id: ObjectId, stored: _Stored) -> dict[str, Any]:
         "value": stored.value.text,
         "certificate": list(stored.certificate),
     }
+
+
+def _later(best: _Stored | None, found: _Stored | None) -> _Stored | None:
+    """Return the later of two committed values: by version counter, which the owner signed, then by ballot."""
+    if found is None or best is None:
+        return found or best
+    return max(best, found, key=lambda stored: (stored.value.counter, stored.ballot))
 
 
 def _newer(best: _Stored | None, found: _Stored | None) -> _Stored | None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 
-from shosoin.base import Denied, OwnerId, Rejected, SiteId
+from shosoin.base import Denied, OwnerId, Rejected, SiteId, Unavailable
 from shosoin.vault.ports import ShareKey, ShareRow, SiteStore, SiteTransaction
 
 __all__ = ["OwnerRecord", "StagingQuotas"]
 
-_AREAS_MAX = 65536
+_AREAS_PER_OWNER_MAX = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class StagingQuotas:
     def __init__(self, site: SiteId, store: SiteStore) -> None:
         self._site = site
         self._store = store
-        self._areas: OrderedDict[ShareKey, _Area] = OrderedDict()
+        self._areas: dict[ShareKey, _Area] = {}
         self._recorded: dict[OwnerId, int] = {}
         """Bytes of recorded shares as of the last look; looked up again when a request would not fit."""
 
@@ -46,15 +45,20 @@ class StagingQuotas:
 
         Raises:
             Rejected: code ``vault.quota_exceeded``.
+            Unavailable: too many unfinished shares.
             Denied: the area was begun under another class.
         """
         area = self._areas.get(key)
         if area is not None and class_ not in {"local", area.class_}:
             raise Denied(f"this share is staged under class {area.class_}", code="vault.wrong_class")
         if area is None:
+            if sum(name.owner == owner.owner for name in self._areas) >= _AREAS_PER_OWNER_MAX:
+                raise Unavailable(
+                    f"{owner.owner} has {_AREAS_PER_OWNER_MAX} unfinished shares at {self._site}",
+                    code="vault.too_many_stages",
+                    hint="seal or abort some of them first",
+                )
             area = self._areas[key] = _Area(class_, 0)
-            if len(self._areas) > _AREAS_MAX:
-                self._areas.popitem(last=False)
         if reach_bytes <= area.size_bytes:
             return
         staged = sum(each.size_bytes for name, each in self._areas.items() if name.owner == owner.owner)
