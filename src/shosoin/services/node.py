@@ -91,10 +91,10 @@ def _key_source(config: NodeConfig) -> KmeClient:
 async def node_service(config: NodeConfig, keys: KeySource, sink: EventSink) -> AsyncIterator[ServingNode]:
     """Serve inside the ``async with``."""
     make_private_directory(config.node.directory)
-    config.ready.unlink(missing_ok=True)
     async with AsyncExitStack() as stack:
         store = _open_store(config, sink)
         stack.push_async_callback(store.close)
+        config.ready.unlink(missing_ok=True)  # not before the store is ours: a node that runs may have written it
         runtime = AsyncioRuntime()
         stack.callback(runtime.close)
         logic = SiteNode(

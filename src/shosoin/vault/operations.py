@@ -98,7 +98,7 @@ class SiteOperations:
             "erase": self._erase,
             "inventory": self._inventory,
         }
-        self._quotas = StagingQuotas(site, store)
+        self._quotas = StagingQuotas(site, store, clock)
 
     async def run(
         self, owner: OwnerRecord, class_: str, operations: Any, payload: memoryview, answer_bytes: int

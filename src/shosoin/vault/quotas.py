@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shosoin.base import Denied, OwnerId, Rejected, SiteId, Unavailable
+from shosoin.base.ports import Clock
 from shosoin.vault.ports import ShareKey, ShareRow, SiteStore, SiteTransaction
 
 __all__ = ["OwnerRecord", "StagingQuotas"]
 
 _AREAS_PER_OWNER_MAX = 4096
+_STALE_S = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +30,16 @@ class _Area:
 
     class_: str
     size_bytes: int
+    touched_s: float
 
 
 class StagingQuotas:
     """Counts staged bytes in memory (a restart drops staging areas, and this count with them)."""
 
-    def __init__(self, site: SiteId, store: SiteStore) -> None:
+    def __init__(self, site: SiteId, store: SiteStore, clock: Clock) -> None:
         self._site = site
         self._store = store
+        self._clock = clock
         self._areas: dict[ShareKey, _Area] = {}
         self._recorded: dict[OwnerId, int] = {}
         """Bytes of recorded shares as of the last look; looked up again when a request would not fit."""
@@ -52,13 +56,15 @@ class StagingQuotas:
         if area is not None and class_ not in {"local", area.class_}:
             raise Denied(f"this share is staged under class {area.class_}", code="vault.wrong_class")
         if area is None:
+            await self._drop_stale(owner)
             if sum(name.owner == owner.owner for name in self._areas) >= _AREAS_PER_OWNER_MAX:
                 raise Unavailable(
                     f"{owner.owner} has {_AREAS_PER_OWNER_MAX} unfinished shares at {self._site}",
                     code="vault.too_many_stages",
                     hint="seal or abort some of them first",
                 )
-            area = self._areas[key] = _Area(class_, 0)
+            area = self._areas[key] = _Area(class_, 0, self._clock.now_s())
+        area.touched_s = self._clock.now_s()
         if reach_bytes <= area.size_bytes:
             return
         staged = sum(each.size_bytes for name, each in self._areas.items() if name.owner == owner.owner)
@@ -68,6 +74,14 @@ class StagingQuotas:
         if self._recorded[owner.owner] + total > owner.quota_bytes:
             self._refuse(owner)
         area.size_bytes = max(area.size_bytes, reach_bytes)
+
+    async def _drop_stale(self, owner: OwnerRecord) -> None:
+        """Forget the staging areas that an owner left behind, of a client that died in the middle of a put."""
+        oldest_s = self._clock.now_s() - _STALE_S
+        stale = [key for key, area in self._areas.items() if key.owner == owner.owner and area.touched_s < oldest_s]
+        for key in stale:
+            del self._areas[key]
+            await self._store.discard(key)
 
     async def enter(self, owner: OwnerRecord, row: ShareRow) -> None:
         """Record a finished share; its staging area ends.
