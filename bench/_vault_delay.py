@@ -15,38 +15,48 @@ PENDING_BYTES = 32 << 20
 _PIECE_BYTES = 1 << 20
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: float) -> None:
-    loop = asyncio.get_running_loop()
-    pending: deque[tuple[float, bytes]] = deque()
-    changed = asyncio.Condition()
-    held_bytes = 0
+class _Wire:
+    """One direction of a connection: pieces with the moment at which they are due."""
 
-    async def take() -> None:
-        nonlocal held_bytes
-        while True:
+    def __init__(self, delay_s: float) -> None:
+        self._delay_s = delay_s
+        self._pending: deque[tuple[float, bytes]] = deque()
+        self._held_bytes = 0
+        self._changed = asyncio.Condition()
+
+    async def take(self, reader: asyncio.StreamReader) -> None:
+        """Read until the end; an empty piece stands for it."""
+        loop, data = asyncio.get_running_loop(), b"."
+        while data:
             data = await reader.read(_PIECE_BYTES)
-            async with changed:
-                await changed.wait_for(lambda: held_bytes < PENDING_BYTES)
-                pending.append((loop.time() + delay_s, data))
-                held_bytes += len(data)
-                changed.notify_all()
-            if not data:
-                return
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._held_bytes < PENDING_BYTES)
+                self._pending.append((loop.time() + self._delay_s, data))
+                self._held_bytes += len(data)
+                self._changed.notify_all()
 
-    taking = asyncio.create_task(take())
-    try:
+    async def give(self, writer: asyncio.StreamWriter) -> None:
+        """Write each piece when it is due, until the end."""
+        loop = asyncio.get_running_loop()
         while True:
-            async with changed:
-                await changed.wait_for(lambda: bool(pending))
-                due_s, data = pending.popleft()
+            async with self._changed:
+                await self._changed.wait_for(lambda: bool(self._pending))
+                due_s, data = self._pending.popleft()
             await asyncio.sleep(max(0.0, due_s - loop.time()))
             if not data:
                 return
             writer.write(data)
             await writer.drain()
-            async with changed:
-                held_bytes -= len(data)
-                changed.notify_all()
+            async with self._changed:
+                self._held_bytes -= len(data)
+                self._changed.notify_all()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay_s: float) -> None:
+    wire = _Wire(delay_s)
+    taking = asyncio.create_task(wire.take(reader))
+    try:
+        await wire.give(writer)
     except ConnectionError:
         return
     finally:

@@ -18,7 +18,7 @@ from shosoin.adapters.certificates import Authority, Role
 from shosoin.adapters.tls import server_context
 
 READ_BUFFER_BYTES = 1 << 20
-SERVER_NAME = "localhost"
+SERVER_NAME = "sink"
 
 
 def make_certificates(home: Path) -> None:

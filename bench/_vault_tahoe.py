@@ -88,7 +88,7 @@ class TahoeGrid:
         return directory
 
     def _run(self, directory: Path, port: int) -> None:
-        command = [self._tahoe, "run", "--allow-stdin-close", directory]
+        command: list[str | Path] = [self._tahoe, "run", "--allow-stdin-close", directory]
         process = start(command, self._root / f"{directory.name}.log")
         self._processes.append(process)
         try:

@@ -32,11 +32,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from _common import emit
+from _common import machine
 from _vault_processes import cpu_s, end, free_ports, peak_mib, python, start, wait_for_port
+from _vault_report import emit
 from _vault_sink import make_certificates
 from _vault_tahoe import PROGRAM, NotInstalled, TahoeGrid
-
 from shosoin.link.decoy import METRO, secret_key_rate_bps
 from shosoin.testbed.control import Testbed
 from shosoin.testbed.layout import ProcessRole
@@ -126,7 +126,8 @@ def _large(figures: Figures, mib: int) -> Figures:
 
 
 def _rate(figures: Figures, mib: int) -> float:
-    return mib * (1 << 20) / _MB / figures["wall_s"]
+    wall_s: float = figures["wall_s"]
+    return mib * (1 << 20) / _MB / wall_s
 
 
 # ---------------------------------------------------------------------------------------------------------- the limit
@@ -168,17 +169,17 @@ class Sites:
         self.nodes = {process.site: pid for process, pid in pids.items() if process.role is ProcessRole.NODE}
         self.ports = {process.site: process.port for process in pids if process.role is ProcessRole.NODE}
 
-    def run(self, work: str, *, owner: Path | None = None, **job: Any) -> Figures:
+    def run(self, work: str, *, owner: Path | None = None, class_: str = "qkd", **job: Any) -> Figures:
         """Run one client against the sites."""
         return self.bench.run(
-            {"work": f"vault-{work}", "owner": str(owner or self.owner), "class": "qkd", **job},
+            {"work": f"vault-{work}", "owner": str(owner or self.owner), "class": class_, **job},
             list(self.nodes.values()),
         )
 
     @property
-    def peak_mib(self) -> int:
+    def peak_mib(self) -> float:
         """The largest node so far."""
-        return round(max(peak_mib(pid) for pid in self.nodes.values()))
+        return float(round(max(peak_mib(pid) for pid in self.nodes.values())))
 
 
 def large(sites: Sites, mib: int) -> None:
@@ -260,7 +261,7 @@ def _delayed(sites: Sites, round_trip_ms: int) -> Iterator[Path]:
 
 
 def delay(sites: Sites, round_trip_ms: int) -> None:
-    """The same over a longer wire."""
+    """Repeat the large and the small case over a longer wire."""
     bench, names = sites.bench, sites.bench.small
     tag = f"{round_trip_ms} ms round trip"
     fresh = [f"{name}-{round_trip_ms}" for name in names]
@@ -292,7 +293,7 @@ def its(sites: Sites) -> None:
     home = scenario.owner(None).site
     for what in ("put", "get"):
         names = [f"its/{number}" for number in range(ITS_COUNT)]
-        figures = sites.run(f"{what}-each", names=names, size=ITS_BYTES, **{"class": "its"})
+        figures = sites.run(f"{what}-each", class_="its", names=names, size=ITS_BYTES)
         rate = ITS_COUNT / figures["wall_s"]
         bits = {site: used / ITS_COUNT for site, used in figures["key_bits_used"].items() if used}
         sustained = {
@@ -332,7 +333,7 @@ def _key_rate_bps(attenuation_db: float) -> float:
 
 
 def tahoe(bench: Bench) -> None:
-    """The closest free system, on the same machine; large objects are smaller here, the rates are per byte."""
+    """Measure the closest free system; its large object is smaller than ours, the rates are per byte."""
     home = bench.root / "tahoe"
     home.mkdir()
     mib = min(MIB, TAHOE_MIB)
@@ -382,6 +383,7 @@ async def _sites(bench: Bench) -> Testbed:
 def main() -> int:
     """Run everything; what fails is named and makes the exit code 1."""
     failed = False
+    print(json.dumps({"bench": "vault", "case": "machine", **machine()}), flush=True)
     with tempfile.TemporaryDirectory(prefix="bench-vault-") as directory:
         bench = Bench(Path(directory))
         if "large" in CASES:

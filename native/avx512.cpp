@@ -1,135 +1,95 @@
-// AVX-512 with carry-less multiplication and AES on whole vectors: four elements at a time.
+// AVX-512 with VPCLMULQDQ and VAES: four elements in a vector.
 #include <immintrin.h>
 
-#include "aes256.hpp"
-#include "field.hpp"
+#include "aes_x86.h"
+#include "kernels.h"
 
 namespace shosoin {
 namespace {
 
-struct Vector512 {
-    static constexpr std::size_t kLanes = 4;
-    static constexpr std::size_t kBytes = 64;
+using Vec = __m512i;
 
-    __m512i v;
+constexpr int kLanes = 4;
+constexpr int kUnroll = 4;
 
-    struct Wide {
-        __m512i low, middle, high;
-    };
+inline Vec load(ConstBytes p) { return _mm512_loadu_si512(p); }
+inline void store(Bytes p, Vec v) { _mm512_storeu_si512(p, v); }
+inline void stream(Bytes p, Vec v) { _mm512_stream_si512(reinterpret_cast<__m512i*>(p), v); }
+inline void fence() { _mm_sfence(); }
+inline Vec zero() { return _mm512_setzero_si512(); }
+inline Vec xor2(Vec a, Vec b) { return _mm512_xor_si512(a, b); }
+inline Vec xor3(Vec a, Vec b, Vec c) { return _mm512_ternarylogic_epi64(a, b, c, 0x96); }
 
-    static Vector512 zero() { return {_mm512_setzero_si512()}; }
-    static Vector512 load(const std::uint8_t *from) { return {_mm512_loadu_si512(from)}; }
-    static void store(Vector512 value, std::uint8_t *to) { _mm512_storeu_si512(to, value.v); }
-    static void stream(Vector512 value, std::uint8_t *to) {
-        _mm512_stream_si512(reinterpret_cast<__m512i *>(to), value.v);
-    }
-    static bool aligned(const std::uint8_t *to) { return reinterpret_cast<std::uintptr_t>(to) % 64 == 0; }
-    static void fence() { _mm_sfence(); }
-    static void store_one(Vector512 value, Element *to) {
-        _mm_storeu_si128(reinterpret_cast<__m128i *>(to), _mm512_castsi512_si128(value.v));
-    }
-    static Vector512 broadcast(Element e) {
-        return {_mm512_broadcast_i32x4(
-            _mm_set_epi64x(static_cast<long long>(e.hi), static_cast<long long>(e.lo)))};
-    }
-    static Vector512 add(Vector512 a, Vector512 b) { return {_mm512_xor_si512(a.v, b.v)}; }
-    static Vector512 add3(Vector512 a, Vector512 b, Vector512 c) {
-        return {_mm512_ternarylogic_epi64(a.v, b.v, c.v, 0x96)};
-    }
+// Masked forms with full masks here and below: gcc 12 warns of an uninitialised variable inside its unmasked ones.
+inline Vec repeat(__m128i v) { return _mm512_maskz_broadcast_i32x4(0xffff, v); }
+inline Vec broadcast(const Element& e) { return repeat(_mm_loadu_si128(reinterpret_cast<const __m128i*>(&e))); }
 
-    static Wide product(Vector512 a, Vector512 b) {
-        return {_mm512_clmulepi64_epi128(a.v, b.v, 0x00),
-                _mm512_xor_si512(_mm512_clmulepi64_epi128(a.v, b.v, 0x01), _mm512_clmulepi64_epi128(a.v, b.v, 0x10)),
-                _mm512_clmulepi64_epi128(a.v, b.v, 0x11)};
-    }
-    static void accumulate(Wide &sum, Vector512 a, Vector512 b) {
-        sum.low = _mm512_xor_si512(sum.low, _mm512_clmulepi64_epi128(a.v, b.v, 0x00));
-        sum.middle = _mm512_ternarylogic_epi64(sum.middle, _mm512_clmulepi64_epi128(a.v, b.v, 0x01),
-                                               _mm512_clmulepi64_epi128(a.v, b.v, 0x10), 0x96);
-        sum.high = _mm512_xor_si512(sum.high, _mm512_clmulepi64_epi128(a.v, b.v, 0x11));
-    }
-    // X^128 = X^7+X^2+X+1 (0x87): fold the upper 128 bits down, first their upper half, then their lower half.
-    static Vector512 reduce(const Wide &wide) {
-        const __m512i fold = _mm512_set1_epi64(0x87);
-        const __m512i high = _mm512_xor_si512(wide.high, _mm512_bsrli_epi128(wide.middle, 8));
-        const __m512i upper = _mm512_clmulepi64_epi128(high, fold, 0x01);
-        const __m512i rest = _mm512_xor_si512(high, _mm512_bsrli_epi128(upper, 8));
-        const __m512i lower = _mm512_clmulepi64_epi128(rest, fold, 0x00);
-        const __m512i shifted = _mm512_bslli_epi128(_mm512_xor_si512(wide.middle, upper), 8);
-        return {_mm512_ternarylogic_epi64(wide.low, shifted, lower, 0x96)};
-    }
+template <int I, int J>
+inline Vec clmul(Vec a, Vec b) {
+    return _mm512_clmulepi64_epi128(a, b, I | J << 4);
+}
 
-    template <int kShift>
-    static Vector512 shift(Vector512 a) {
-        const __m512i carry = _mm512_srli_epi64(a.v, 64 - kShift);
-        const __m512i folded = _mm512_clmulepi64_epi128(carry, _mm512_set1_epi64(0x87), 0x01);
-        return {_mm512_ternarylogic_epi64(_mm512_slli_epi64(a.v, kShift), _mm512_bslli_epi128(carry, 8), folded,
-                                          0x96)};
-    }
-};
+template <int T>
+inline Vec shl(Vec v) {
+    return _mm512_maskz_slli_epi64(0xff, v, T);
+}
 
-struct Aes512 {
-    __m512i key[15];
+template <int T>
+inline Vec shr(Vec v) {
+    return _mm512_maskz_srli_epi64(0xff, v, T);
+}
 
-    explicit Aes512(const std::uint8_t *seed) {
-        __m128i narrow[15];
-        expand_aes256(seed, narrow);
-        for (int i = 0; i < 15; ++i)
-            key[i] = _mm512_broadcast_i32x4(narrow[i]);
-        wipe_round_keys(narrow);
+inline Vec add_halves(Vec v) { return xor2(v, _mm512_maskz_shuffle_epi32(0xffff, v, _MM_PERM_BADC)); }
+
+inline Vec fold(Vec v) {
+    const Vec overflow = _mm512_clmulepi64_epi128(v, _mm512_set1_epi64(0x87), 0x01);
+    return xor2(_mm512_bslli_epi128(v, 8), overflow);
+}
+
+inline Vec fold_carry(Vec v) { return fold(v); }
+
+inline Vec counters(std::uint64_t first, std::uint64_t stride) {
+    const auto lane = [&](std::uint64_t l) { return static_cast<long long>(first + l * stride); };
+    return _mm512_set_epi64(lane(3), 0, lane(2), 0, lane(1), 0, lane(0), 0);
+}
+
+inline Vec add(Vec a, Vec b) { return _mm512_add_epi64(a, b); }
+
+inline Vec to_block(Vec v) {
+    const __m128i reverse_halves = _mm_set_epi8(8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm512_shuffle_epi8(v, repeat(reverse_halves));
+}
+
+class Cipher {
+  public:
+    explicit Cipher(ConstBytes seed) {
+        __m128i keys[kRoundKeys];
+        expand_key(seed, keys);
+        for (int i = 0; i < kRoundKeys; ++i) keys_[i] = repeat(keys[i]);
+        wipe(keys, sizeof keys);
     }
-    ~Aes512() {
-        for (auto &round : key)
-            *static_cast<volatile __m512i *>(&round) = _mm512_setzero_si512();
+    Cipher(const Cipher&) = delete;
+    Cipher& operator=(const Cipher&) = delete;
+    ~Cipher() { wipe(keys_, sizeof keys_); }
+
+    template <int N>
+    inline __attribute__((always_inline)) void encrypt(Vec* blocks) const {
+        for (int i = 0; i < N; ++i) blocks[i] = xor2(blocks[i], keys_[0]);
+        for (int round = 1; round < kRoundKeys - 1; ++round) {
+            for (int i = 0; i < N; ++i) blocks[i] = _mm512_aesenc_epi128(blocks[i], keys_[round]);
+        }
+        for (int i = 0; i < N; ++i) blocks[i] = _mm512_aesenclast_epi128(blocks[i], keys_[kRoundKeys - 1]);
     }
 
-    // Counter blocks are big-endian; the counter itself stays below 2^64.
-    static __m512i counters(std::uint64_t start, std::uint64_t stride) {
-        const auto c = static_cast<long long>(start);
-        const auto s = static_cast<long long>(stride);
-        const __m512i plain = _mm512_set_epi64(c + 3 * s, 0, c + 2 * s, 0, c + s, 0, c, 0);
-        const __m512i swap = _mm512_broadcast_i32x4(_mm_set_epi8(8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
-        return _mm512_shuffle_epi8(plain, swap);
-    }
-
-    Vector512 coefficient(std::uint64_t element, std::size_t j, std::size_t k) const {
-        __m512i state = _mm512_xor_si512(counters((k - 1) * element + (j - 1), k - 1), key[0]);
-        for (int round = 1; round < 14; ++round)
-            state = _mm512_aesenc_epi128(state, key[round]);
-        return {_mm512_aesenclast_epi128(state, key[14])};
-    }
-
-    // Coefficients of two neighbouring vectors for kStride = k-1 coefficients an element.
-    template <std::uint64_t kStride>
-    void blocks(std::uint64_t start, Vector512 *out) const {
-        constexpr std::size_t count = 2 * kStride;
-        __m512i state[count];
-        for (std::size_t i = 0; i < count; ++i)
-            state[i] = _mm512_xor_si512(counters(start + (i / kStride) * 4 * kStride + i % kStride, kStride), key[0]);
-        for (int round = 1; round < 14; ++round)
-            for (std::size_t i = 0; i < count; ++i)
-                state[i] = _mm512_aesenc_epi128(state[i], key[round]);
-        for (std::size_t i = 0; i < count; ++i)
-            out[i] = {_mm512_aesenclast_epi128(state[i], key[14])};
-    }
-};
-
-const Kernels kKernels = {
-    "avx512",
-    LinearMap<Vector512>::run,
-    Split<Vector512, Aes512>::run,
-    horner<Vector512>,
-    xor_into<Vector512>,
-    multiply<Vector512>,
+  private:
+    Vec keys_[kRoundKeys];
 };
 
 }  // namespace
-
-const Kernels *avx512_kernels() {
-    const bool there = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-                       __builtin_cpu_supports("vpclmulqdq") && cpu_has_vaes();
-    return there ? &kKernels : nullptr;
-}
-
 }  // namespace shosoin
+
+#include "engine.h"
+
+namespace shosoin {
+constexpr Path avx512_path = path_named("avx512");
+}

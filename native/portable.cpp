@@ -1,85 +1,114 @@
-// Plain 64-bit words: any processor. Multiplication shifts and masks, without branches or tables.
-#include "field.hpp"
+// Plain C++ on 64-bit words: no branch and no address depends on data. It takes for granted that the processor
+// multiplies integers in constant time, as current 64-bit ones do.
+#include "aes_bitsliced.h"
+#include "kernels.h"
+
+#include <cstring>
+
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "elements are little-endian in memory");
 
 namespace shosoin {
 namespace {
 
-struct Vector64 {
-    static constexpr std::size_t kLanes = 1;
-    static constexpr std::size_t kBytes = 16;
+struct Vec {
+    std::uint64_t lo;
+    std::uint64_t hi;
+};
 
-    Element e;
+constexpr int kLanes = 1;
+constexpr int kUnroll = BitslicedAes256::kBlocks;
 
-    struct Wide {
-        std::uint64_t word[4];
-    };
+inline Vec load(ConstBytes p) {
+    Vec v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
 
-    static Vector64 zero() { return {{0, 0}}; }
-    static Vector64 load(const std::uint8_t *from) {
-        Vector64 value;
-        std::memcpy(&value.e, from, kBytes);  // little-endian hosts only, as the build checks
-        return value;
+inline void store(Bytes p, Vec v) { std::memcpy(p, &v, sizeof v); }
+inline void stream(Bytes p, Vec v) { store(p, v); }
+inline void fence() {}
+inline Vec zero() { return {0, 0}; }
+inline Vec xor2(Vec a, Vec b) { return {a.lo ^ b.lo, a.hi ^ b.hi}; }
+inline Vec xor3(Vec a, Vec b, Vec c) { return xor2(xor2(a, b), c); }
+inline Vec broadcast(const Element& e) { return {e.lo, e.hi}; }
+
+// Carry-less product by integer products. Each factor is cut into five with only every fifth bit kept, so that at most
+// 13 ones meet in a column and their carries stay in the four zeros above it.
+inline Vec carryless_product(std::uint64_t x, std::uint64_t y) {
+    using Wide = unsigned __int128;
+    constexpr std::uint64_t every_fifth = 0x1084210842108421;
+    std::uint64_t a[5], b[5];
+    for (int i = 0; i < 5; ++i) {
+        a[i] = x & every_fifth << i;
+        b[i] = y & every_fifth << i;
     }
-    static void store(Vector64 value, std::uint8_t *to) { std::memcpy(to, &value.e, kBytes); }
-    static void stream(Vector64 value, std::uint8_t *to) { store(value, to); }
-    static bool aligned(const std::uint8_t *) { return false; }
-    static void fence() {}
-    static void store_one(Vector64 value, Element *to) { *to = value.e; }
-    static Vector64 broadcast(Element e) { return {e}; }
-    static Vector64 add(Vector64 a, Vector64 b) { return {{a.e.lo ^ b.e.lo, a.e.hi ^ b.e.hi}}; }
-    static Vector64 add3(Vector64 a, Vector64 b, Vector64 c) { return add(add(a, b), c); }
+    constexpr Wide columns = static_cast<Wide>(every_fifth << 1) << 64 | every_fifth;
+    Wide product = 0;
+    for (int r = 0; r < 5; ++r) {
+        Wide sum = 0;
+        for (int i = 0; i < 5; ++i) sum ^= static_cast<Wide>(a[i]) * b[(r + 5 - i) % 5];
+        product ^= sum & columns << r;
+    }
+    return {static_cast<std::uint64_t>(product), static_cast<std::uint64_t>(product >> 64)};
+}
 
-    // Carry-less 64 x 64 -> 128 bits, one bit of b at a time under a mask.
-    static void clmul(std::uint64_t a, std::uint64_t b, std::uint64_t &lo, std::uint64_t &hi) {
-        lo = a & (0 - (b & 1));
-        hi = 0;
-        for (int i = 1; i < 64; ++i) {
-            const std::uint64_t mask = 0 - ((b >> i) & 1);
-            lo ^= (a << i) & mask;
-            hi ^= (a >> (64 - i)) & mask;
+template <int I, int J>
+inline Vec clmul(Vec a, Vec b) {
+    return carryless_product(I ? a.hi : a.lo, J ? b.hi : b.lo);
+}
+
+template <int T>
+inline Vec shl(Vec v) {
+    return {v.lo << T, v.hi << T};
+}
+
+template <int T>
+inline Vec shr(Vec v) {
+    if constexpr (T == 64) {
+        return zero();
+    } else {
+        return {v.lo >> T, v.hi >> T};
+    }
+}
+
+inline Vec add_halves(Vec v) { return {v.lo ^ v.hi, 0}; }
+
+// X^128 = X^7 + X^2 + X + 1
+inline Vec fold(Vec v) {
+    const std::uint64_t h = v.hi;
+    return {h ^ h << 1 ^ h << 2 ^ h << 7, v.lo ^ h >> 63 ^ h >> 62 ^ h >> 57};
+}
+
+inline Vec fold_carry(Vec v) { return fold(v); }
+
+inline Vec counters(std::uint64_t first, std::uint64_t) { return {0, first}; }
+inline Vec add(Vec a, Vec b) { return {0, a.hi + b.hi}; }
+inline Vec to_block(Vec v) { return {0, __builtin_bswap64(v.hi)}; }
+
+class Cipher {
+  public:
+    explicit Cipher(ConstBytes seed) : aes_(seed) {}
+
+    template <int N>
+    void encrypt(Vec* blocks) const {
+        static_assert(N % BitslicedAes256::kBlocks == 0);
+        for (int i = 0; i < N; i += BitslicedAes256::kBlocks) {
+            BitslicedAes256::Blocks words;
+            std::memcpy(words, blocks + i, sizeof words);
+            aes_.encrypt(words);
+            std::memcpy(blocks + i, words, sizeof words);
         }
     }
 
-    static Wide product(Vector64 a, Vector64 b) {
-        std::uint64_t l0, l1, h0, h1, m0, m1;
-        clmul(a.e.lo, b.e.lo, l0, l1);
-        clmul(a.e.hi, b.e.hi, h0, h1);
-        clmul(a.e.lo ^ a.e.hi, b.e.lo ^ b.e.hi, m0, m1);  // Karatsuba
-        m0 ^= l0 ^ h0;
-        m1 ^= l1 ^ h1;
-        return {{l0, l1 ^ m0, h0 ^ m1, h1}};
-    }
-    static void accumulate(Wide &sum, Vector64 a, Vector64 b) {
-        const Wide term = product(a, b);
-        for (int i = 0; i < 4; ++i)
-            sum.word[i] ^= term.word[i];
-    }
-    static Vector64 reduce(const Wide &wide) {
-        std::uint64_t w0 = wide.word[0], w1 = wide.word[1], w2 = wide.word[2];
-        fold(wide.word[3], w1, w2);
-        fold(w2, w0, w1);
-        return {{w0, w1}};
-    }
-    // word * 0x87, added to a pair of words.
-    static void fold(std::uint64_t word, std::uint64_t &lo, std::uint64_t &hi) {
-        lo ^= word ^ (word << 1) ^ (word << 2) ^ (word << 7);
-        hi ^= (word >> 63) ^ (word >> 62) ^ (word >> 57);
-    }
-
-    template <int kShift>
-    static Vector64 shift(Vector64 a) {
-        const std::uint64_t carry = a.e.hi >> (64 - kShift);
-        return {{(a.e.lo << kShift) ^ carry ^ (carry << 1) ^ (carry << 2) ^ (carry << 7),
-                 (a.e.hi << kShift) | (a.e.lo >> (64 - kShift))}};
-    }
-};
-
-const Kernels kKernels = {
-    "portable", LinearMap<Vector64>::run, nullptr, horner<Vector64>, xor_into<Vector64>, multiply<Vector64>,
+  private:
+    BitslicedAes256 aes_;
 };
 
 }  // namespace
-
-const Kernels *portable_kernels() { return &kKernels; }
-
 }  // namespace shosoin
+
+#include "engine.h"
+
+namespace shosoin {
+constexpr Path portable_path = path_named("portable");
+}

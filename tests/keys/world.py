@@ -17,7 +17,7 @@ from shosoin.base import ShosoinError
 from shosoin.base.ports import Event
 from shosoin.keys.errors import LeaseNeeded
 from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress
-from shosoin.keys.messages import decode_message, encode_message
+from shosoin.keys.messages import Hello, Message, decode_message, encode_message
 from shosoin.keys.pair import PairEnd, PairLimits
 from shosoin.keys.store import Batch, Commit, Emit, Mac, ReadBlock, Send, Steps
 
@@ -111,6 +111,7 @@ class End:
         self.answer: Any = None
         self.suspect = False
         """Restored from an old copy and not yet told the truth by the other end."""
+        self.planning = False
 
     def start(self) -> None:
         if self.pair is None:
@@ -121,6 +122,7 @@ class End:
         if self.steps is not None:
             self.steps.close()
         self.pair, self.steps, self.answer = None, None, None
+        self.planning = False
         self.inbox.clear()
         self.disk.crash_after = None
         self.world.disconnect()
@@ -150,9 +152,9 @@ class End:
         match effect:
             case Commit(batch):
                 self.disk.commit(batch)
-                if self.suspect and self.pair is not None and self.pair._session == "" and self.pair._hello is None:
+                if self.planning:
                     # The plan of a handshake is durable: what the other end knew is known here as well.
-                    self.suspect = self.pair.generation == 0
+                    self.planning = self.suspect = False
             case ReadBlock(name):
                 return self.disk.read_block(name)
             case Mac(key, parts):
@@ -162,6 +164,10 @@ class End:
             case Emit(event):
                 self.world.events.append(event)
         return None
+
+    def receive(self, pair: PairEnd, message: Message) -> Steps:
+        self.planning = isinstance(message, Hello)
+        yield from pair.receive(message, self.world.now_s)
 
     def later(self, make: Callable[[PairEnd], Steps]) -> None:
         pair = self.pair
@@ -235,7 +241,7 @@ class World:
             assert key not in self.granules_drawn, "a verification key was handed out before"
         if self.connected and other.pair is not None:
             message = decode_message(raw)
-            other.later(lambda pair: pair.receive(message, self.now_s))
+            other.later(lambda pair: other.receive(pair, message))
 
     # Work
 

@@ -61,6 +61,12 @@ def test_a_good_file_is_read_and_paths_are_relative_to_it(tmp_path):
     assert [owner.id for owner in config.owners] == [OwnerId("owner-1")]
 
 
+def test_a_kme_of_others_has_no_name_of_ours(tmp_path):
+    assert load(tmp_path, GOOD.replace('id = "kme-a"', 'id = ""')).kme.id == ""
+    with pytest.raises(Rejected):
+        load(tmp_path, GOOD.replace('id = "kme-a"', 'id = "kme a"'))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

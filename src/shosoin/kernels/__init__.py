@@ -1,25 +1,22 @@
 """One door to the kernels: arithmetic in GF(2^128) on buffers, native where it can be, NumPy where not.
 
-Elements are 16 bytes, little-endian (bit i of the integer is the coefficient of X^i), modulus X^128+X^7+X^2+X+1.
-Buffers are bytes-like with a length that is a multiple of 16. Points and weights are public integers below 2^128.
-``reference.py`` is the specification; every native path gives the same bytes.
-
-The environment variable ``SHOSOIN_KERNELS`` chooses a path: ``auto`` (default), ``avx512``, ``avx2``, ``portable`` or
-``reference``.
+An element is 16 bytes, little-endian: bit i is the coefficient of X^i, modulo X^128 + X^7 + X^2 + X + 1. Buffers are
+contiguous (bytes, bytearray, memoryview, NumPy array, mmap) and hold whole elements; outputs are the caller's.
+``SHOSOIN_KERNELS`` in the environment forces a path: ``auto`` (the default), ``native``, ``avx512``, ``avx2``,
+``portable`` or ``reference``. ``shosoin.kernels.reference`` is the specification; every path gives the same bytes.
+Bulk functions let other threads run.
 
 >>> from shosoin.kernels import POINTS, combine_into, lagrange_weights, split_into
+>>> coefficient = bytes(range(16))  # in earnest: uniform, secret, used once
 >>> shares = [bytearray(16) for _ in range(3)]
->>> split_into(b"sixteen byte key", [bytes(range(16))], POINTS[:3], shares)
->>> out = bytearray(16)
->>> combine_into(lagrange_weights([POINTS[2], POINTS[0]]), [shares[2], shares[0]], out)
->>> bytes(out)
+>>> split_into(b"sixteen byte key", [coefficient], POINTS[:3], shares)
+>>> secret = bytearray(16)
+>>> combine_into(lagrange_weights([POINTS[2], POINTS[0]]), [shares[2], shares[0]], secret)
+>>> bytes(secret)
 b'sixteen byte key'
-
-Security: constant time in data, coefficients, seeds and MAC keys on every native path; the reference avoids tables and
-branches on secrets but Python's integers promise nothing.
 """
 
-from shosoin.kernels.digest import Digest, polynomial_mac
+from shosoin.kernels.buffers import Buffer
 from shosoin.kernels.elements import (
     ELEMENT_BYTES,
     POINTS,
@@ -30,6 +27,7 @@ from shosoin.kernels.elements import (
     point_of,
 )
 from shosoin.kernels.paths import active_path, available_paths
+from shosoin.kernels.polynomials import Digest, PolynomialMac, polynomial_mac
 from shosoin.kernels.sharing import (
     combine_into,
     linear_map_into,
@@ -42,7 +40,9 @@ from shosoin.kernels.sharing import (
 __all__ = [
     "ELEMENT_BYTES",
     "POINTS",
+    "Buffer",
     "Digest",
+    "PolynomialMac",
     "active_path",
     "available_paths",
     "combine_into",

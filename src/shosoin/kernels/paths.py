@@ -1,41 +1,77 @@
-"""Choosing a kernel path once, when the package is imported."""
+"""Which kernels run: chosen once, when they are first asked for.
+
+``SHOSOIN_KERNELS`` in the environment decides: ``auto`` (the default) takes the best this machine can run, ``native``
+the best native one, and a path's name that path.
+"""
 
 from __future__ import annotations
 
 import os
-from types import ModuleType
+
+from shosoin.kernels.backend import Backend
+from shosoin.kernels.numpy_backend import NumpyKernels
 
 try:
     from shosoin.kernels import _native
 except ImportError:  # built without a compiler
-    _found: ModuleType | None = None
+    _NATIVE_PATHS: tuple[str, ...] = ()
 else:
-    _found = _native
+    _NATIVE_PATHS = tuple(_native.path_names())
 
-__all__ = ["NATIVE", "PATH", "active_path", "available_paths"]
+__all__ = ["active", "active_path", "available_paths", "load", "use"]
 
-_VARIABLE = "SHOSOIN_KERNELS"
+VARIABLE = "SHOSOIN_KERNELS"
 
 
 def available_paths() -> tuple[str, ...]:
-    """Return the paths that run on this machine, fastest first; ``reference`` always does."""
-    return (*(_found.paths() if _found else ()), "reference")
+    """Return the paths that this machine can run, best first: of ``avx512``, ``avx2``, ``portable``, ``reference``."""
+    return (*_NATIVE_PATHS, NumpyKernels.name)
 
 
-def _chosen() -> str:
-    wanted = os.environ.get(_VARIABLE, "auto")
-    there = available_paths()
-    if wanted == "auto":
-        return there[0]
-    if wanted not in there:
-        raise ImportError(f"{_VARIABLE}={wanted[:20]!r} is not available here; this machine has: {', '.join(there)}")
-    return wanted
+def load(path: str) -> Backend:
+    """Return the kernels of one path.
+
+    Raises:
+        ImportError: this machine lacks it.
+    """
+    if path == NumpyKernels.name:
+        return NumpyKernels()
+    if path in _NATIVE_PATHS:
+        return _native.Kernels(path)
+    raise ImportError(f"no kernels named {path[:20]!r} here; this machine has: {', '.join(available_paths())}")
 
 
-PATH = _chosen()
-NATIVE = None if PATH == "reference" else _found
+def choose(wanted: str) -> Backend:
+    """Return the kernels that a value of ``SHOSOIN_KERNELS`` asks for.
+
+    Raises:
+        ImportError: this machine lacks them.
+    """
+    if wanted in {"", "auto"}:
+        return load(available_paths()[0])
+    if wanted == "native":
+        return load(_NATIVE_PATHS[0] if _NATIVE_PATHS else wanted)
+    return load(wanted)
+
+
+_active = choose(os.environ.get(VARIABLE, "auto"))
+
+
+def use(path: str) -> None:
+    """Let all threads use another path from now on: for benchmarks and tests, which compare them in one process.
+
+    Raises:
+        ImportError: this machine lacks it.
+    """
+    global _active  # noqa: PLW0603  # the one choice of the process
+    _active = load(path)
+
+
+def active() -> Backend:
+    """Return the kernels in use."""
+    return _active
 
 
 def active_path() -> str:
-    """Return the path in use: ``avx512``, ``avx2``, ``portable`` or ``reference``."""
-    return PATH
+    """Return the name of the path in use."""
+    return active().name

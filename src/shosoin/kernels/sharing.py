@@ -1,154 +1,138 @@
-"""Kernels on whole buffers: splitting, combining, exclusive or. Outputs are written in place."""
+"""Shamir's sharing on whole buffers: split, combine, interpolate. Outputs belong to the caller.
+
+A buffer holds L elements of 16 bytes. All buffers of a call have one length, outputs overlap nothing, and every element
+is shared by itself: share i of element e is ``secret[e] + sum_j coefficients[j-1][e] * points[i]^j``.
+
+Points and weights are public; secrets, coefficients, seeds and shares are not, and take no part in any branch or
+address on a native path.
+
+Source: Shamir, "How to share a secret", Communications of the ACM 22, 1979.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import lru_cache
 
-import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-
-from shosoin.kernels.elements import ELEMENT_BYTES
-from shosoin.kernels.paths import NATIVE, PATH
-from shosoin.kernels.reference import GF2_128, linear_map, vandermonde
+from shosoin.kernels.buffers import Buffer
+from shosoin.kernels.elements import pack_all
+from shosoin.kernels.paths import active
 
 __all__ = ["combine_into", "linear_map_into", "split_generated_into", "split_into", "wipe", "xor_into"]
 
-Buffer = Any
-"""Bytes-like, C-contiguous: bytes, bytearray, memoryview, NumPy array, mmap."""
-_POINTS_MAX = 16
-_FUSED_POINT_MAX = 16
+_SHARES_MAX = 16
+_BLOCKS_MAX = 1 << 56
 
 
-def _bytes(buffer: Buffer) -> memoryview:
-    return memoryview(buffer).cast("B")
+def linear_map_into(rows: Sequence[Sequence[int]], inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
+    """Write ``outputs[m] = sum_i rows[m][i] * inputs[i]``.
 
-
-def _check(inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> int:
-    """Return the common length in bytes.
+    One row for each output, one weight for each input; at most 64 of either. Weights are public.
 
     Raises:
-        ValueError: lengths differ or are no multiple of 16, or an output shares memory with another buffer.
+        TypeError: something is no buffer.
+        ValueError: counts do not fit, a weight is no element, lengths differ or are no multiple of 16, an output is
+            read-only or overlaps another buffer.
     """
-    sizes = {memoryview(buffer).nbytes for buffer in (*inputs, *outputs)}
-    if len(sizes) != 1 or next(iter(sizes)) % ELEMENT_BYTES:
-        raise ValueError(f"all buffers must have one length, a multiple of 16 bytes; got {sorted(sizes)}")
-    spans = sorted(
-        (start, start + size, writes)
-        for buffers, writes in ((inputs, False), (outputs, True))
-        for start, size in ((_address(buffer), memoryview(buffer).nbytes) for buffer in buffers)
-    )
-    for (_, end, one), (start, _, other) in zip(spans, spans[1:], strict=False):
-        if start < end and (one or other):
-            raise ValueError("an output must not share memory with another buffer")
-    return sizes.pop()
-
-
-def _address(buffer: Buffer) -> int:
-    return int(np.frombuffer(buffer, dtype=np.uint8).__array_interface__["data"][0]) if memoryview(buffer).nbytes else 0
-
-
-def linear_map_into(weights: Sequence[Sequence[int]], inputs: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
-    """Write ``outputs[m] = sum_i weights[m][i] * inputs[i]``.
-
-    Shape: one row of weights per output, one weight per input (at most 32). Weights are public.
-
-    Raises:
-        ValueError: shapes, lengths or overlapping buffers.
-    """
-    if not inputs or len(weights) != len(outputs) or any(len(row) != len(inputs) for row in weights):
-        raise ValueError("weights need one row per output and one entry per input")
-    if not outputs:
-        return
-    _check(inputs, outputs)
-    if NATIVE is not None:
-        raw = b"".join(weight.to_bytes(ELEMENT_BYTES, "little") for row in weights for weight in row)
-        NATIVE.linear_map(PATH, raw, list(inputs), list(outputs))
-        return
-    results = linear_map(GF2_128, weights, [GF2_128.rows(_bytes(buffer)) for buffer in inputs])
-    for output, rows in zip(outputs, results, strict=True):
-        _bytes(output)[:] = rows.tobytes()
+    if len(rows) != len(outputs):
+        raise ValueError(f"got {len(rows)} rows for {len(outputs)} outputs")
+    weights = b"".join([pack_all(row) for row in rows])
+    for row in rows:
+        if len(row) != len(inputs):
+            raise ValueError(f"got {len(row)} weights for {len(inputs)} inputs")
+    active().linear_map_into(weights, list(inputs), list(outputs))
 
 
 def combine_into(weights: Sequence[int], inputs: Sequence[Buffer], output: Buffer) -> None:
-    """Write ``output = sum_i weights[i] * inputs[i]`` (weights from ``lagrange_weights``)."""
+    """Write ``sum_i weights[i] * inputs[i]``, with weights from ``lagrange_weights`` the secret or another share.
+
+    Raises:
+        TypeError: as ``linear_map_into``.
+        ValueError: likewise.
+    """
     linear_map_into([weights], inputs, [output])
 
 
 def split_into(
     secret: Buffer, coefficients: Sequence[Buffer], points: Sequence[int], outputs: Sequence[Buffer]
 ) -> None:
-    """Write the share at every point: ``secret + sum_j coefficients[j-1] * x^j``.
-
-    Security: any k-1 shares are independent of the secret if the k-1 coefficients are uniform (zero included), fresh
-    and secret.
+    """Write the share at each point, with k - 1 coefficients of the caller's; 2 <= k <= n <= 16.
 
     Raises:
-        ValueError: points are 0 or not distinct, k > n or n > 16, lengths.
+        TypeError: something is no buffer.
+        ValueError: k or n is out of range, points are 0, equal or no elements, or buffers do not fit as in
+            ``linear_map_into``.
+
+    Security: any k - 1 shares are independent of the secret if the coefficients are uniform (0 included), independent
+    and used once. No computation is assumed.
     """
-    _check_points(points, len(coefficients) + 1)
-    linear_map_into(vandermonde(GF2_128, points, len(coefficients) + 1), [secret, *coefficients], outputs)
+    packed = _packed_points(tuple(points), len(coefficients) + 1, len(outputs))
+    active().split_into(packed, [secret, *coefficients], list(outputs))
 
 
-def _check_points(points: Sequence[int], k: int) -> None:
-    if not 2 <= k <= len(points) <= _POINTS_MAX:
-        raise ValueError(f"expected 2 <= k <= n <= {_POINTS_MAX}, got k = {k}, n = {len(points)}")
+def split_generated_into(
+    secret: Buffer,
+    seed: Buffer,
+    points: Sequence[int],
+    k: int,
+    outputs: Sequence[Buffer],
+    first_block: int = 0,
+) -> None:
+    """Write the share at each point, with coefficients from the AES-256-CTR key stream of ``seed``.
+
+    Coefficient j of element e is block ``(first_block + e) * (k - 1) + j - 1`` of the key stream. So a long secret may
+    be split in pieces: a piece that begins at element f gets ``first_block=f``, and the shares are the same.
+
+    Args:
+        secret: L elements.
+        seed: 32 uniform secret bytes, never used for anything else, and never for two secrets.
+        points: n distinct points, none of them 0.
+        k: shares that determine the secret; 2 <= k <= n <= 16.
+        outputs: n buffers of L elements.
+        first_block: index of the first element of this piece; first_block + L <= 2^56.
+
+    Raises:
+        TypeError: something is no buffer.
+        ValueError: as ``split_into``; the seed is not 32 bytes; first_block is out of range.
+
+    Security: the secrecy of any k - 1 shares rests on AES-256, whatever the seed is made of. Two secrets under one seed
+    differ exactly as their shares do. The key stream is made in registers, a few hundred bytes at a time, and reaches
+    memory only as a few KiB of stack, wiped before the call returns; the reference does not promise that.
+    """
+    packed = _packed_points(tuple(points), k, len(outputs))
+    if not 0 <= first_block <= _BLOCKS_MAX:
+        raise ValueError(f"got first_block {first_block}, expected 0 to 2^56 less the elements of the secret")
+    active().split_generated_into(packed, k, seed, first_block, [secret], list(outputs))
+
+
+@lru_cache(maxsize=256)  # short secrets come by the thousand, all with the same few points
+def _packed_points(points: tuple[int, ...], k: int, outputs: int) -> bytes:
+    if not 2 <= k <= len(points) <= _SHARES_MAX:
+        raise ValueError(f"got k = {k} and n = {len(points)}, expected 2 <= k <= n <= {_SHARES_MAX}")
+    if outputs != len(points):
+        raise ValueError(f"got {outputs} outputs for {len(points)} points")
     if 0 in points or len(set(points)) != len(points):
         raise ValueError("evaluation points must be distinct and not 0")
-
-
-def split_generated_into(  # noqa: PLR0917  # the order of the mathematics: secret, seed, points, threshold, shares
-    secret: Buffer, seed: bytes, points: Sequence[int], k: int, outputs: Sequence[Buffer], first_block: int = 0
-) -> None:
-    """Write shares with coefficients from an AES-256-CTR keystream under ``seed``.
-
-    Coefficient j (1 to k-1) of element e is keystream block ``(k-1) * (first_block + e) + (j-1)``, so a long secret may
-    be split piece by piece with ``first_block`` counting elements. On native paths with AES instructions the keystream
-    never touches memory.
-
-    Security: computational (AES-256). ``seed`` is 32 uniform bytes, used for one secret only.
-
-    Raises:
-        ValueError: as ``split_into``; seed length.
-    """
-    _check_points(points, k)
-    if len(seed) != 32:
-        raise ValueError("a seed has 32 bytes")
-    size = _check([secret], outputs)
-    if NATIVE is not None and NATIVE.has_generator(PATH) and max(points) <= _FUSED_POINT_MAX:
-        NATIVE.split_generated(PATH, secret, seed, list(points), k, list(outputs), first_block)
-        return
-    coefficients = _keystream(seed, k, size // ELEMENT_BYTES, first_block)
-    split_into(secret, coefficients, points, outputs)
-
-
-def _keystream(seed: bytes, k: int, elements: int, first_block: int) -> list[bytes]:
-    start = ((k - 1) * first_block).to_bytes(16, "big")
-    stream = Cipher(algorithms.AES(seed), modes.CTR(start)).encryptor().update(bytes(16 * elements * (k - 1)))
-    blocks = np.frombuffer(stream, dtype=np.uint8).reshape(elements, k - 1, ELEMENT_BYTES)
-    return [np.ascontiguousarray(blocks[:, j]).tobytes() for j in range(k - 1)]
+    return pack_all(points)
 
 
 def xor_into(a: Buffer, b: Buffer, output: Buffer) -> None:
-    """Write ``a ^ b``, any length; ``output`` may be ``a`` or ``b``.
+    """Write ``a ^ b``, of any length; ``output`` may be ``a`` or ``b``.
 
     Raises:
-        ValueError: lengths differ.
+        TypeError: something is no buffer.
+        ValueError: lengths differ, the output is read-only, or it overlaps an input in part.
     """
-    if not memoryview(a).nbytes == memoryview(b).nbytes == memoryview(output).nbytes:
-        raise ValueError("all buffers must have one length")
-    if NATIVE is not None:
-        NATIVE.xor_into(PATH, a, b, output)
-        return
-    np.bitwise_xor(
-        np.frombuffer(a, np.uint8), np.frombuffer(b, np.uint8), out=np.frombuffer(_bytes(output), np.uint8)
-    )
+    active().xor_into(a, b, output)
 
 
 def wipe(buffer: Buffer) -> None:
-    """Overwrite a writable buffer with zeros, natively in a way that no compiler leaves out."""
-    if NATIVE is not None:
-        NATIVE.wipe(buffer)
-        return
-    view = _bytes(buffer)
-    view[:] = bytes(len(view))
+    """Overwrite a writable buffer with zeros; natively no compiler can leave it out.
+
+    Raises:
+        TypeError: it is no buffer.
+        ValueError: it is read-only or not contiguous.
+
+    Security: copies that Python or the system made elsewhere stay.
+    """
+    active().wipe(buffer)

@@ -79,7 +79,7 @@ def _key_source(config: NodeConfig) -> KmeClient:
     kme = config.kme
     return KmeClient(
         kme.url,
-        identity=kme.id,
+        identity=kme.id or None,
         server_name=kme.server_name,
         certificate=kme.certificate,
         key=kme.key,

@@ -48,7 +48,8 @@ class NodeApiSection:
 class NodeKmeSection:
     """``[node.kme]``: the site's KME, and how the node shows itself there."""
 
-    id: KmeId
+    id: str
+    """KME id that its certificate must carry too; empty for KMEs of others, which do not know our names."""
     url: str
     server_name: str
     ca: Path
@@ -134,6 +135,8 @@ def load_node_config(path: Path) -> NodeConfig:
         raise sections.wrong(f"[node.api] port must be at most {_PORT_MAX}, got {config.api.port}")
     if len({owner.id for owner in config.owners}) != len(config.owners):
         raise sections.wrong("an owner appears twice in [[owner]]")
+    if config.kme.id:
+        KmeId(config.kme.id)
     if not config.kme.url.startswith("https://"):
         raise sections.wrong(f"[node.kme] url must start with https://, got {config.kme.url!r}")
     return config
