@@ -35,6 +35,7 @@ check: setup ## formatting, lint, types, layers, docs
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	cd bench && ../$(BIN)/mypy --config-file ../pyproject.toml *.py
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python scripts/check_docs.py
 

@@ -15,19 +15,15 @@ import ctypes
 import ctypes.util
 import itertools
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 import numpy.typing as npt
-from bench._common import Median, Report, interleave
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from _common import Median, Report, interleave
 from shosoin.kernels import (
     POINTS,
     Digest,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +15,7 @@ from shosoin.testing.memory_store import MemorySiteStore
 from shosoin.vault import Scheme, acceptor
 from shosoin.vault.envelope import canonical_json, join
 from shosoin.vault.layout import BodyLayout
-from shosoin.vault.ports import RegisterRow, ShareKey, ShareState
+from shosoin.vault.ports import RegisterRow, ShareKey, ShareState, SiteTransaction
 from shosoin.vault.values import Body, RegisterValue
 from tests.vault.support import OWNER, SIGNER, SITES, make_world
 
@@ -67,16 +69,24 @@ def state_of(store: MemorySiteStore, found: RegisterValue) -> ShareState:
     return next(row.state for row in store.shares() if row.key == key_of(found))
 
 
+def prepared_at(ballot: acceptor.Ballot, tx: SiteTransaction) -> dict[str, Any]:
+    return acceptor.prepare(tx, OWNER, REGISTER, ballot)
+
+
+def accepted_at(ballot: acceptor.Ballot, tx: SiteTransaction) -> dict[str, Any]:
+    return acceptor.accept(tx, SITE, OWNER, REGISTER, ballot, VALUES[0])
+
+
 async def test_a_promise_binds() -> None:
     store = await site_with_shares(VALUES[0])
     assert (await store.transact(lambda tx: acceptor.prepare(tx, OWNER, REGISTER, (3, "b"))))["granted"]
     for lower in ((3, "b"), (3, "a"), (2, "z")):
-        assert not (await store.transact(lambda tx, b=lower: acceptor.prepare(tx, OWNER, REGISTER, b)))["granted"]
+        assert not (await store.transact(partial(prepared_at, lower)))["granted"]
     refused = await store.transact(lambda tx: acceptor.accept(tx, SITE, OWNER, REGISTER, (3, "a"), VALUES[0]))
     assert not refused["granted"]
     assert state_of(store, VALUES[0]) is ShareState.STAGED
     for ballot in ((3, "b"), (3, "c")):
-        taken = await store.transact(lambda tx, b=ballot: acceptor.accept(tx, SITE, OWNER, REGISTER, b, VALUES[0]))
+        taken = await store.transact(partial(accepted_at, ballot))
         assert taken["granted"]
     assert state_of(store, VALUES[0]) is ShareState.PINNED
 

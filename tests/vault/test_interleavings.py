@@ -155,9 +155,10 @@ async def test_a_removal_beside_a_put(seed: int) -> None:
     other = world.another_vault()
     scheduled(world, seed, 15)
     scheduled(other, seed + 9, 15)
-    removed, put = await asyncio.gather(
+    outcomes: Any = await asyncio.gather(
         world.vault.rm("name"), store(other, "name", b"new", "pqc"), return_exceptions=True
     )
+    removed, put = outcomes
     reader = world.another_vault()
     try:
         found: bytes | None = (await fetch(reader.vault, "name"))[0]

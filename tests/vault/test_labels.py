@@ -106,11 +106,11 @@ def test_the_collusion_number_is_what_brute_force_finds(domains: list[list[str]]
         group = {name for place, name in enumerate(everyone) if mask >> place & 1}
         if sum(bool(group & set(found)) for found in domains) >= k:
             best = min(best, len(group))
-    number, group = collusion(holders, k)
+    number, found_group = collusion(holders, k)
     assert number == best
-    if group:
-        assert sum(bool(set(group) & set(found)) for found in domains) >= k
-        for smaller in combinations(group, number - 1):
+    if found_group:
+        assert sum(bool(set(found_group) & set(found)) for found in domains) >= k
+        for smaller in combinations(found_group, number - 1):
             assert sum(bool(set(smaller) & set(found)) for found in domains) < k
 
 

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import pytest
 
-from shosoin.base import ShosoinError, Unavailable
+from shosoin.base import ShosoinError, SiteId, Unavailable
 from shosoin.kernels import element_inv, element_mul, lagrange_weights, polynomial_mac
 from shosoin.vault.fetching import NotRecoverable
 from shosoin.vault.layout import BodyLayout
@@ -145,7 +145,7 @@ async def test_bit_rot_and_lost_shares_are_told_apart(small_segments: int) -> No
         (SITES[1], "share_missing"),
     }
     states = (await world.vault.verify("object")).per_site
-    assert [states[name] for name in SITES[:5]] == ["damaged", "missing", "ok", "ok", "ok"]
+    assert [states[SiteId(name)] for name in SITES[:5]] == ["damaged", "missing", "ok", "ok", "ok"]
 
 
 @pytest.mark.parametrize("class_", ["its", "qkd", "pqc"])

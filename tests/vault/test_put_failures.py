@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
@@ -39,7 +40,7 @@ def nth(number: int, *, dead_after: bool = False) -> Hook:
     return hook
 
 
-async def put_under(world: World, hooks: dict[str, tuple[Hook | None, Hook | None]], class_: str) -> Any:
+async def put_under(world: World, hooks: Mapping[str, tuple[Hook | None, Hook | None]], class_: str) -> Any:
     """Put the new version while hooks are on; returns the receipt or ``None``."""
     for name, (before, after) in hooks.items():
         world.links[name].before, world.links[name].after = before, after

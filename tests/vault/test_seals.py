@@ -204,7 +204,7 @@ async def test_an_answer_is_not_taken_for_another_request(class_: str) -> None:
     old = link.answered[-1]
     op = {"op": "register", "register": "0" * 32}
     for replacement in (old, link.seen[-1]):
-        link.spoil = lambda _, given=replacement: given  # type: ignore[misc]
+        link.spoil = lambda _, given=replacement: given
         with pytest.raises(ShosoinError):
             await channel.exchange([op])
     link.spoil = None
@@ -233,7 +233,7 @@ async def test_a_session_is_of_one_owner_and_one_class() -> None:
         other = OwnerId("owner-2")
         node._owners = {**node._owners, other: OwnerRecord(other, SiteId("elsewhere"), SIGNER.public_key, 1 << 20)}
         caller = other if class_ == "qkd" else OWNER
-        header = {
+        header: dict[str, Any] = {
             "v": 1, "class": class_, "from": caller, "to": f"node-{REMOTE}", "ops": [],
             "auth": {"session": session, "number": 999},
         }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Attacks that work today. Each test states what must hold; it fails until that does."""
+"""Attacks that worked on earlier versions; each test states what must hold."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import base64
 import contextlib
 import json
 import unicodedata
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from shosoin.vault.channel import SessionChannel, open_channel
 from shosoin.vault.deal_check import DealInconsistent
 from shosoin.vault.envelope import canonical_json, cut, join, parse_json
 from shosoin.vault.pads import PadSource
-from shosoin.vault.ports import ShareState
+from shosoin.vault.ports import ShareKey, ShareState, SiteTransaction
 from shosoin.vault.session import SessionOffer
 from shosoin.vault.values import MalformedValue, RegisterValue
 from tests.vault.support import (
@@ -269,13 +270,17 @@ async def test_what_the_receipt_calls_durable_holds_for_the_name_too() -> None:
     assert (await fetch(world.another_vault().vault, "object"))[0] == b"y" * 64
 
 
+def dropped(key: ShareKey, tx: SiteTransaction) -> None:
+    tx.delete_share(key)
+
+
 async def test_two_replaced_sites_do_not_make_the_index_read_only() -> None:
     """Two sites come back with empty disks (n-k losses): reading works, and so must the next put."""
     world = make_world()
     await world.vault.put_many({"before": b"x" * 64, "more": b"1", "and more": b"2"}, class_="pqc")
     for name in SITES[3:5]:
         for row in world.stores[name].shares():
-            await world.stores[name].transact(lambda tx, key=row.key: tx.delete_share(key))
+            await world.stores[name].transact(partial(dropped, row.key))
     assert (await fetch(world.vault, "before"))[0] == b"x" * 64
     await store(world, "after", b"y" * 64, "pqc")
 
@@ -329,7 +334,7 @@ async def test_our_own_index_entry_is_not_mistaken_for_somebody_elses() -> None:
         if not raced[0]:
             raced[0] = True
             waiting.update(site for site in SITES[:5] if site != link.site)
-        while waiting:  # noqa: ASYNC110  # every site must have acted; a turn of the loop is the only clock here
+        while waiting:  # every site must have acted; a turn of the loop is the only clock here
             await asyncio.sleep(0)
         if not done:
             done.append(1)
@@ -655,7 +660,7 @@ async def test_two_seals_at_once_do_not_exceed_the_quota_together() -> None:
         await asyncio.sleep(0)  # a real disk gives way to others here
         return await inner(*arguments)
 
-    world.stores[SITES[0]].finish = slow  # type: ignore[method-assign]
+    world.stores[SITES[0]].finish = slow  # type: ignore[method-assign,assignment]
     seals = [{"op": "seal", "size": 2048, "x": 1, "k": 2, "masks": 16, **place} for place in where]
     await node.exchange(OWNER, local_envelope(seals))
     assert sum(row.size_bytes for row in world.stores[SITES[0]].shares()) <= 3000
@@ -683,7 +688,7 @@ async def test_a_node_reads_no_more_than_the_answer_may_hold() -> None:
         reads[0] += 1
         return await inner(*arguments)
 
-    world.stores[SITES[0]].read = counted  # type: ignore[method-assign]
+    world.stores[SITES[0]].read = counted  # type: ignore[method-assign,assignment]
     op = {"op": "read", "object": key.object_id, "version": key.version, "epoch": 0, "offset": 0, "size": 1024}
     with pytest.raises(ShosoinError):
         await world.links[SITES[0]].node.exchange(OWNER, local_envelope([op] * 64, auth={"answer": 1024}))

@@ -1,0 +1,139 @@
+// Every path of this machine against multiplication on paper and against the portable path, on heap blocks of exactly
+// the size a call may touch: built with -DSHOSOIN_SANITIZE=ON, so that a byte too far is an error.
+#include "kernels.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+namespace {
+
+using namespace shosoin;
+
+std::uint64_t state = 1;
+
+std::uint64_t next_random() {  // any numbers will do; these are from Marsaglia's xorshift
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return state;
+}
+
+Element random_element() { return {next_random(), next_random()}; }
+
+// A heap block whose first byte is `offset` bytes into it and whose last byte is the last.
+class Block {
+  public:
+    Block(std::size_t bytes, std::size_t offset) : offset_(offset), bytes_(bytes), memory_(new std::uint8_t[bytes + offset]) {
+        for (std::size_t i = 0; i < bytes; ++i) begin()[i] = static_cast<std::uint8_t>(next_random());
+    }
+    Bytes begin() const { return memory_.get() + offset_; }
+    bool operator==(const Block& other) const { return std::memcmp(begin(), other.begin(), bytes_) == 0; }
+
+  private:
+    std::size_t offset_, bytes_;
+    std::unique_ptr<std::uint8_t[]> memory_;
+};
+
+std::vector<Bytes> begins(const std::vector<Block>& blocks) {
+    std::vector<Bytes> result;
+    for (const Block& block : blocks) result.push_back(block.begin());
+    return result;
+}
+
+std::vector<Block> blocks(std::size_t n, std::size_t bytes, std::size_t offset) {
+    std::vector<Block> result;
+    for (std::size_t i = 0; i < n; ++i) result.emplace_back(bytes, (offset + 5 * i) % 64);
+    return result;
+}
+
+void require(bool condition, const char* path, const char* what, std::size_t count) {
+    if (condition) return;
+    std::fprintf(stderr, "selftest: %s: %s is wrong at %zu elements\n", path, what, count);
+    std::exit(1);
+}
+
+Element times_x(Element a) { return {a.lo << 1 ^ (a.hi >> 63) * 0x87, a.hi << 1 | a.lo >> 63}; }
+
+Element multiply_on_paper(Element a, Element b) {
+    Element product{0, 0};
+    for (int i = 127; i >= 0; --i) {
+        product = times_x(product);
+        const std::uint64_t bit = (i < 64 ? b.lo >> i : b.hi >> (i - 64)) & 1;
+        product = {product.lo ^ (a.lo * bit), product.hi ^ (a.hi * bit)};
+    }
+    return product;
+}
+
+void check_multiply(const Path& path) {
+    for (int i = 0; i < 2000; ++i) {
+        const Element a = random_element(), b = i % 3 ? random_element() : Element{std::uint64_t{1} << i % 64, 0};
+        const Element got = path.multiply(a, b), expected = multiply_on_paper(a, b);
+        require(got.lo == expected.lo && got.hi == expected.hi, path.name, "multiply", 1);
+    }
+}
+
+void check_sharing(const Path& path, int k, int n, bool ours, std::size_t count, std::size_t offset) {
+    const std::size_t bytes = count * kElementBytes;
+    std::vector<Element> points;
+    for (int i = 0; i < n; ++i) points.push_back(ours ? Element{static_cast<std::uint64_t>(i) + 1, 0} : random_element());
+    const std::vector<Block> inputs = blocks(static_cast<std::size_t>(k), bytes, offset);
+    const Block seed(kSeedBytes, offset % 16);
+    const std::vector<ConstBytes> in = [&] {
+        const std::vector<Bytes> all = begins(inputs);
+        return std::vector<ConstBytes>(all.begin(), all.end());
+    }();
+    std::vector<Block> got[3], expected[3];
+    for (int i = 0; i < 3; ++i) {
+        got[i] = blocks(static_cast<std::size_t>(n), bytes, offset + 16);
+        expected[i] = blocks(static_cast<std::size_t>(n), bytes, 0);
+    }
+    std::vector<Element> weights(static_cast<std::size_t>(n * k));
+    for (Element& weight : weights) weight = random_element();
+    for (const auto& [which, outputs] : {std::pair{&path, got}, std::pair{&portable_path, expected}}) {
+        which->split(points.data(), k, n, in[0], in.data() + 1, begins(outputs[0]).data(), count);
+        which->split_generated(points.data(), k, n, in[0], seed.begin(), offset, begins(outputs[1]).data(), count);
+        which->linear_map(weights.data(), k, n, in.data(), begins(outputs[2]).data(), count);
+    }
+    require(got[0] == expected[0], path.name, "split", count);
+    require(got[1] == expected[1], path.name, "split_generated", count);
+    require(got[2] == expected[2], path.name, "linear_map", count);
+}
+
+void check_rest(const Path& path, std::size_t count, std::size_t offset) {
+    const std::size_t bytes = count * kElementBytes;
+    const Block a(bytes + 3, offset), b(bytes + 3, 63 - offset), got(bytes + 3, offset / 2), expected(bytes + 3, 0);
+    const Element point = random_element();
+    for (const bool ascending : {false, true}) {
+        const Element x = path.evaluate(point, a.begin(), count, ascending);
+        const Element y = portable_path.evaluate(point, a.begin(), count, ascending);
+        require(x.lo == y.lo && x.hi == y.hi, path.name, "evaluate", count);
+    }
+    path.exclusive_or(a.begin(), b.begin(), got.begin(), bytes + 3);
+    for (std::size_t i = 0; i < bytes + 3; ++i) expected.begin()[i] = a.begin()[i] ^ b.begin()[i];
+    require(got == expected, path.name, "exclusive_or", count);
+}
+
+void check(const Path& path) {
+    check_multiply(path);
+    for (const std::size_t count : {0, 1, 2, 3, 4, 5, 15, 16, 17, 31, 33, 63, 64, 65, 100, 513, 1100}) {
+        for (const std::size_t offset : {0, 1, 16, 48}) {
+            for (int k = 2; k <= 5; ++k) check_sharing(path, k, 5, true, count, offset);
+            check_sharing(path, 3, 4, false, count, offset);
+            check_sharing(path, 2, 2, true, count, offset);
+            check_rest(path, count, offset);
+        }
+        check_sharing(path, 16, 16, true, count, 0);
+    }
+    check_sharing(path, 3, 5, true, 150'001, 16);  // large enough to go past the caches
+    check_rest(path, 600'001, 16);
+    std::printf("selftest: %s: right\n", path.name);
+}
+
+}  // namespace
+
+int main() {
+    for (const Path* const* path = available_paths(); *path; ++path) check(**path);
+}
