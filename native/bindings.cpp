@@ -139,9 +139,12 @@ class Kernels {
     nb::bytes power(const nb::bytes& base, const nb::bytes& exponent) const {
         const Element a = elements(base, 1)[0], e = elements(exponent, 1)[0];
         Element result{1, 0};
+        bool started = false;  // the exponent is public: its leading zeros are skipped
         for (int i = 127; i >= 0; --i) {
-            result = path_.multiply(result, result);
-            if (((i < 64 ? e.lo >> i : e.hi >> (i - 64)) & 1) != 0) result = path_.multiply(result, a);
+            const bool bit = ((i < 64 ? e.lo >> i : e.hi >> (i - 64)) & 1) != 0;
+            if (started) result = path_.multiply(result, result);
+            if (bit) result = started ? path_.multiply(result, a) : a;
+            started = started || bit;
         }
         return bytes_of(result);
     }

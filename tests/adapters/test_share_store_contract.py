@@ -77,6 +77,16 @@ async def test_a_range_written_again_counts_once_and_the_last_bytes_stay(store, 
     assert await store.read(made, 0, size) == data
 
 
+@pytest.mark.parametrize("size", [5000, 600_000])
+async def test_a_part_written_again_with_other_bytes_replaces_that_part(store, size):
+    old, new = content(size, 1), content(size, 2)
+    await store.write(key(), 0, old)
+    await store.write(key(), 1000, new[1000:2000])
+    made = row(key(), size, await store.finish(key(), size))
+    await store.transact(lambda tx: tx.put_share(made))
+    assert await store.read(made, 0, size) == old[:1000] + new[1000:2000] + old[2000:]
+
+
 @pytest.mark.parametrize("scale", [1, 100_000])
 async def test_finish_demands_exactly_the_announced_range(store, scale):
     with pytest.raises(Rejected) as nothing:

@@ -191,6 +191,7 @@ class World:
         self.tags: dict[str, tuple[bytes, bytes]] = {}
         self.drawn: dict[str, tuple[str, bytes]] = {}
         self.fetched: dict[str, bytes] = {}
+        self.places_drawn: set[tuple[str, int]] = set()
         self.granules_drawn: set[bytes] = set()
         self.snapshots: dict[str, list[MemoryStore]] = {"a": [], "b": []}
 
@@ -274,9 +275,12 @@ class World:
         assert len(bits) == address.length_bytes
         key_id = pair.outgoing_ids.encode(address, "m", "s")
         assert key_id not in self.drawn, "a key_ID was given out twice"
+        places = {(pair.own, granule) for granule in range(address.offset, address.end)}
+        assert not places & self.places_drawn, "a place in a stream was given out twice"
+        self.places_drawn |= places
         for granule in (bits[i : i + GRANULE_BYTES] for i in range(0, len(bits), GRANULE_BYTES)):
             if len(granule) < 8:
-                continue  # so short that two may agree by chance; the key_ID tells them apart
+                continue  # so short that two may agree by chance
             assert granule not in self.granules_drawn, "a bit was handed out twice"
             assert granule not in self.macs, "a verification key was handed out"
             self.granules_drawn.add(granule)

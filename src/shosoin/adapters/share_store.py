@@ -29,7 +29,7 @@ from shosoin.adapters.share_store_erasing import Eraser
 from shosoin.adapters.share_store_files import Disk, StoreDirectory
 from shosoin.adapters.share_store_reading import Reader
 from shosoin.adapters.share_store_records import Finished, Records, connect, content_of
-from shosoin.adapters.share_store_recovery import Recovery, check_in, recover
+from shosoin.adapters.share_store_recovery import Recovery, check_in, check_records, recover
 from shosoin.adapters.share_store_scrubbing import Place, ScrubReport, scrub, scrub_place, write_down
 from shosoin.adapters.share_store_staging import Staging, StoreLimits
 from shosoin.adapters.share_store_uploads import Uploads
@@ -49,13 +49,14 @@ _ORPHANS_PER_CALL = 1000
 class ShareStore:
     """``SiteStore`` over one directory. All methods belong to one event loop; a store is open in one process."""
 
-    def __init__(self, directory: StoreDirectory, clock: Clock, limits: StoreLimits, records_existed: bool) -> None:
+    def __init__(self, directory: StoreDirectory, clock: Clock, limits: StoreLimits) -> None:
         self._directory = directory
         self._clock = clock
         self._limits = limits
+        check_records(directory)
         self._connection = connect(directory.records, writer=True)
         try:
-            generation = check_in(self._connection, directory, records_existed)
+            generation = check_in(self._connection, directory)
             self.recovered: Recovery = recover(self._connection, directory)
         except BaseException:
             self._connection.close()
@@ -92,7 +93,7 @@ class ShareStore:
         directory = StoreDirectory(path, disk or Disk())
         directory.prepare()
         try:
-            return cls(directory, clock, limits or StoreLimits(), directory.records_existed)
+            return cls(directory, clock, limits or StoreLimits())
         except BaseException:
             directory.release()
             raise

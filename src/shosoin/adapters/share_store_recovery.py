@@ -18,7 +18,7 @@ from shosoin.adapters.share_store_records import create_schema
 from shosoin.base import ObjectId, OwnerId, VersionId
 from shosoin.vault.ports import ShareKey
 
-__all__ = ["Recovery", "check_in", "recover"]
+__all__ = ["Recovery", "check_in", "check_records", "recover"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +31,24 @@ class Recovery:
     """Shares whose file is gone or has the wrong length."""
 
 
-def check_in(connection: sqlite3.Connection, directory: StoreDirectory, records_existed: bool) -> int:
+def check_records(directory: StoreDirectory) -> None:
+    """Look whether there are records, before a connection would create them.
+
+    Raises:
+        RecordsLost: they are missing from a directory that had some.
+    """
+    if directory.read_incarnation() and not directory.records_existed:
+        raise RecordsLost(f"{directory.records} is gone, but its shares are not")
+
+
+def check_in(connection: sqlite3.Connection, directory: StoreDirectory) -> int:
     """Create or check the records, note that they were opened once more, and return how often that was.
 
     Raises:
-        RecordsLost: the records are missing, belong to another directory, or are older than the directory.
+        RecordsLost: the records belong to another directory, or are older than the directory.
         Rejected: the records have an unknown format.
     """
     remembered = directory.read_incarnation()
-    if remembered and not records_existed:
-        raise RecordsLost(f"{directory.records} is gone, but its shares are not")
     create_schema(connection, secrets.token_hex(16))
     store_id, generation = (
         connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()[0]

@@ -20,11 +20,12 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from aiohttp import web
 
 from shosoin.adapters.http_parts import PartsPayload
-from shosoin.adapters.tls import peer_identity
+from shosoin.adapters.tls import Identity, peer_identity
 from shosoin.base import Alarm, Denied, OwnerId, PeerFault, Rejected, ShosoinError, Unavailable
 from shosoin.base.ports import Event, EventSink
 from shosoin.services.guarded_connections import GuardedConnection
@@ -51,15 +52,12 @@ class SiteLogic(Protocol):
 
     def info(self) -> dict[str, Any]:
         """Return what anyone with a certificate may know."""
-        ...
 
     async def exchange(self, caller: OwnerId, body: Buffer) -> list[Buffer]:
         """Answer an envelope."""
-        ...
 
     async def session(self, caller: OwnerId, body: bytes) -> bytes:
         """Answer a session offer."""
-        ...
 
 
 class NodeEdge:
@@ -195,6 +193,10 @@ class _Body:
         return content
 
 
+_identities: WeakKeyDictionary[ssl.SSLObject, Identity] = WeakKeyDictionary()
+"""Who is at the other end of each connection; a certificate does not change while its connection lasts."""
+
+
 def _caller(request: web.BaseRequest) -> OwnerId:
     """Return who calls.
 
@@ -202,7 +204,10 @@ def _caller(request: web.BaseRequest) -> OwnerId:
         Denied: the certificate does not name an SAE.
     """
     tls = request.get_extra_info("ssl_object")
-    identity = peer_identity(tls if isinstance(tls, ssl.SSLObject) else None)
+    identity = _identities.get(tls) if isinstance(tls, ssl.SSLObject) else None
+    if identity is None:
+        identity = peer_identity(tls if isinstance(tls, ssl.SSLObject) else None)
+        _identities[tls] = identity
     if identity.role != "sae":
         raise Denied(f"a certificate of role {identity.role}, expected sae", code="node.wrong_role")
     return OwnerId(identity.id)

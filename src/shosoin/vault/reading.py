@@ -17,7 +17,10 @@ __all__ = ["ObjectReader"]
 
 SMALL_BYTES = 2 << 20
 """Objects whose data and manifest fit are read in one exchange per site."""
-_AHEAD = 3
+_TOGETHER = 4
+"""Segments fetched in one exchange per site."""
+_AHEAD = 1
+"""Exchanges under way beside the one whose segments are being used."""
 
 
 class PageInvalid(Alarm):
@@ -140,6 +143,7 @@ class ObjectReader:
                 yield self._whole[index * SEGMENT_BYTES : min((index + 1) * SEGMENT_BYTES, self.body.layout.data)]
             return
         running: list[Task[list[memoryview]]] = []
+        batch: list[Range] = []
         page = -1
         entries: Sequence[SegmentEntry] = ()
         try:
@@ -148,18 +152,23 @@ class ObjectReader:
                     page = index // PAGE_ENTRIES
                     entries = await self.entries(manifest, page)
                 entry = entries[index - page * PAGE_ENTRIES]
-                running.append(self.runtime.start(self.fetcher.fetch([self.segment_range(index, entry)])))
+                batch.append(self.segment_range(index, entry))
+                if len(batch) == _TOGETHER or index == stop - 1:
+                    running.append(self.runtime.start(self.fetcher.fetch(batch)))
+                    batch = []
                 if len(running) > _AHEAD:
-                    yield await self._first(running)
+                    for segment in await self._first(running):
+                        yield segment
             while running:
-                yield await self._first(running)
+                for segment in await self._first(running):
+                    yield segment
         finally:
             for task in running:
                 task.cancel()
 
-    async def _first(self, running: list[Task[list[memoryview]]]) -> memoryview:
+    async def _first(self, running: list[Task[list[memoryview]]]) -> list[memoryview]:
         await self.runtime.wait([running[0]], timeout_s=None, first=False)
-        return running.pop(0).result()[0]
+        return running.pop(0).result()
 
     async def read(self, start: int, length: int | None) -> AsyncIterator[memoryview]:
         """Yield the bytes of a range of the plaintext.

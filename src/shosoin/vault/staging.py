@@ -21,7 +21,7 @@ from shosoin.base import Entropy, PeerFault, ShosoinError, SiteId, Unavailable
 from shosoin.base.ports import Runtime, Task
 from shosoin.kernels import lagrange_weights, linear_map_into, split_generated_into
 from shosoin.vault.catalog import Proposal
-from shosoin.vault.channel import Channel
+from shosoin.vault.channel import TIMEOUT_S, Channel
 from shosoin.vault.concurrency import settle
 from shosoin.vault.pads import Pad
 from shosoin.vault.ports import Buffer, ShareKey
@@ -30,7 +30,11 @@ from shosoin.vault.scheme import Scheme
 __all__ = ["CHUNK_BYTES", "Stager", "withdraw_unoffered"]
 
 CHUNK_BYTES = 1 << 20
+_EXCHANGE_BYTES = 4 << 20
+"""Shares travel in exchanges of about this size; in class its of one chunk, because pads are drawn per exchange."""
 _OPERATIONS_PER_EXCHANGE = 512
+_SEAL_BYTES_PER_S_MIN = 4 << 20
+"""Slowest disk that a seal waits for."""
 _IN_FLIGHT_MAX = 3
 _CONTRIBUTION = re.compile(r"[0-9a-f]{32}")
 
@@ -110,11 +114,17 @@ class Stager:
             await self._share_with_keys(where, secret)
         else:
             await self._share_with_seed(where, secret)
-        if max(lane.waiting_bytes for lane in self._lanes.values()) >= CHUNK_BYTES:
+        enough = CHUNK_BYTES if self._class == "its" else _EXCHANGE_BYTES
+        if max(lane.waiting_bytes for lane in self._lanes.values()) >= enough:
             await self._flush()
 
     async def seal(self, key: ShareKey, size_bytes: int, mask_elements: int) -> None:
-        """Ask every site to make its share durable."""
+        """Ask every site to make its share durable.
+
+        The seal of a large share travels alone: it may take its time, and must not be repeated together with writes.
+        """
+        if size_bytes > CHUNK_BYTES:
+            await self._flush()
         for index, site in enumerate(self._placement, start=1):
             op = {
                 "op": "seal",
@@ -257,7 +267,10 @@ class Stager:
 
     async def _exchange(self, site: SiteId, items: list[_Item]) -> None:
         payload = [item.share for item in items if item.op["op"] == "write"]
-        answer = await self._channels[site].exchange([item.op for item in items], payload)
+        sealed_bytes = sum(item.op["size"] for item in items if item.op["op"] == "seal")
+        answer = await self._channels[site].exchange(
+            [item.op for item in items], payload, timeout_s=TIMEOUT_S + sealed_bytes / _SEAL_BYTES_PER_S_MIN
+        )
         if len(answer.results) != len(items):
             raise Unavailable(f"{site} answered {len(answer.results)} of {len(items)} operations")
         for item, result in zip(items, answer.results, strict=True):
