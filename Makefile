@@ -50,7 +50,7 @@ bench: setup ## all of bench/, or ONLY=name: JSON lines on stdout, a table on st
 
 .PHONY: sanitize
 sanitize: setup ## the kernel tests on a build with address and undefined-behaviour sanitizers
-	scripts/sanitize.sh $(KERNEL_TESTS)
+	scripts/sanitize.sh tests/kernels
 
 .PHONY: lock
 lock: ## new versions into requirements/, with hashes

@@ -196,8 +196,8 @@ def _error(status: int, raw: bytes | bytearray) -> Rejected | Denied | Unavailab
         loaded = _object(json.loads(raw))
         message = str(loaded.get("message", message))[:200]
         for item in loaded.get("details") or []:
-            if isinstance(item, dict) and isinstance(item.get("retry_after_s"), int | float):
-                retry_after_s = float(item["retry_after_s"])
+            if isinstance(item, dict) and (seconds := _number(item.get("retry_after_s"), 1e9)) is not None:
+                retry_after_s = seconds
     except (ValueError, PeerFault, RecursionError, TypeError):
         pass  # some KMEs send no body or no JSON with an error
     if status == 400:
@@ -251,6 +251,11 @@ def _facts(extension: Any) -> KeySourceFacts:
     source = extension.get("shosoin_source") if isinstance(extension, dict) else None
     if not isinstance(source, dict) or not isinstance(source.get("kind"), str):
         return UNDECLARED
-    epsilon = source.get("epsilon")
-    number = float(epsilon) if isinstance(epsilon, int | float) and not isinstance(epsilon, bool) else None
-    return KeySourceFacts(source["kind"], source.get("simulated") is not False, number)
+    epsilon = _number(source.get("epsilon"), 1.0)
+    return KeySourceFacts(source["kind"], source.get("simulated") is not False, epsilon)
+
+
+def _number(value: Any, high: float) -> float | None:
+    """Return a number of 0 to ``high``; JSON from outside also brings infinities, NaN and thousands of digits."""
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if known and 0 <= value <= high else None

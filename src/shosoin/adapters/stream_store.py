@@ -68,6 +68,7 @@ class FileStreamStore:
         self._directory = directory
         self._failed = False
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _sync_directory(directory.parent)  # without it a power failure takes the pair away, and it starts anew
         self._lock = _lock(directory / "lock")
         self._seal = AESGCM(_derive(storage_key, b"record"))
         self._block_key = _derive(storage_key, b"block")
@@ -254,8 +255,10 @@ def _lock(path: Path) -> Any:
 def _write_file(path: Path, parts: Iterable[bytes]) -> None:
     part = path.with_name(path.name + ".part")
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb", buffering=0) as file:
-        file.write(b"".join(parts))
+    with os.fdopen(descriptor, "wb") as file:  # buffered: a raw write may be short without an error
+        for content in parts:
+            file.write(content)
+        file.flush()
         os.fsync(file.fileno())
     part.rename(path)
 

@@ -34,9 +34,9 @@ class Batch:
     leaves a block without record (removed at the next start) or a dropped block still there (likewise).
     """
 
-    records: Mapping[str, bytes | None] = field(default_factory=dict)
+    records: Mapping[str, bytes | None] = field(default_factory=dict, repr=False)
     """Values by name; ``None`` removes."""
-    blocks: Mapping[str, bytes] = field(default_factory=dict)
+    blocks: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     wipes: Sequence[WipeRange] = ()
     drops: Sequence[str] = ()
     """Blocks to overwrite and delete."""
@@ -86,8 +86,8 @@ class Send:
 class Mac:
     """Compute a one-time MAC (16 bytes); the result is sent back into the generator."""
 
-    key: bytes
-    parts: tuple[bytes | bytearray, ...]
+    key: bytes = field(repr=False)
+    parts: tuple[bytes | bytearray, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
