@@ -6,8 +6,8 @@ partial and fall back to English id by id. Which language speaks is decided once
 in English; what is here is what a command prints on purpose.
 
 >>> from shosoin.base.messages import text
->>> text("demo.stored", name="a.txt", durable_at=5, sites=5)
-'stored as a.txt: durable at 5 of 5 sites'
+>>> text("demo.stored", name="a.txt", size="2 KiB", seconds="0.1 s", durable_at=5, sites=5)
+'Stored a.txt (2 KiB) in 0.1 s: durable at 5 of 5 sites.'
 """
 
 from __future__ import annotations
