@@ -626,7 +626,7 @@ async def test_missing_records_stop_the_start_and_no_share_is_touched(tmp_path):
     await store.close()
     (tmp_path / "store" / "records.sqlite").unlink()
     for _ in range(2):
-        with pytest.raises(RecordsLost, match="is gone|belong to another directory"):
+        with pytest.raises(RecordsLost, match=r"is gone|belong to another directory"):
             open_store(tmp_path / "store")
     assert file_of(store, made).read_bytes() == content(BIG)
 

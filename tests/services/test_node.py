@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from shosoin.adapters.certificates import Authority, Role, write_signing_key
 from shosoin.adapters.node_link import HttpsNodeLink, NodeSession
@@ -439,8 +440,15 @@ async def test_connections_are_bounded(directory):
             pytest.fail("the places were never free again")
 
 
-async def test_stopping_lets_a_running_request_end(directory):
+async def test_stopping_lets_a_running_request_end(directory, monkeypatch):
     gate, entered = asyncio.Event(), asyncio.Event()
+    running_at_shutdown, shut_down = [], web.Server.shutdown
+
+    async def watch(server: web.Server, timeout_s: float) -> None:
+        running_at_shutdown.append(served.edge.running)
+        await shut_down(server, timeout_s)
+
+    monkeypatch.setattr(web.Server, "shutdown", watch)
 
     async def wait() -> None:
         entered.set()
@@ -459,6 +467,7 @@ async def test_stopping_lets_a_running_request_end(directory):
     gate.set()
     assert await running == b"owner-1:cba"
     await stopping
+    assert running_at_shutdown == [0]
 
 
 # ------------------------------------------------------------------------------------------------ the whole node
