@@ -46,6 +46,8 @@ inline Vec fold(Vec v) {
 
 inline Vec fold_carry(Vec v) { return fold(v); }
 
+inline Vec fold_without_products(Vec low, Vec middle, Vec high) { return xor2(low, fold(xor2(middle, fold(high)))); }
+
 inline Vec counters(std::uint64_t first, std::uint64_t) { return _mm_set_epi64x(static_cast<long long>(first), 0); }
 inline Vec add(Vec a, Vec b) { return _mm_add_epi64(a, b); }
 

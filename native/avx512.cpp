@@ -48,6 +48,18 @@ inline Vec fold(Vec v) {
 
 inline Vec fold_carry(Vec v) { return fold(v); }
 
+// X^128 = X^7 + X^2 + X + 1: three shifts of the upper half. Bits that leave its low word enter its high word; those that
+// leave the high word stand for multiples of X^128 and are shifted in once more.
+inline Vec fold_without_products(Vec low, Vec middle, Vec high) {
+    const Vec upper = xor2(high, _mm512_bsrli_epi128(middle, 8));
+    const Vec lower = xor2(low, _mm512_bslli_epi128(middle, 8));
+    const Vec leaving = xor3(shr<63>(upper), shr<62>(upper), shr<57>(upper));
+    const Vec crossed = _mm512_maskz_shuffle_epi32(0xffff, leaving, _MM_PERM_BADC);
+    const Vec factor = xor2(upper, _mm512_maskz_mov_epi64(0x55, crossed));
+    const Vec shifted = xor3(shl<1>(factor), shl<2>(factor), shl<7>(factor));
+    return xor2(xor3(lower, factor, shifted), _mm512_maskz_mov_epi64(0xaa, crossed));
+}
+
 inline Vec counters(std::uint64_t first, std::uint64_t stride) {
     const auto lane = [&](std::uint64_t l) { return static_cast<long long>(first + l * stride); };
     return _mm512_set_epi64(lane(3), 0, lane(2), 0, lane(1), 0, lane(0), 0);

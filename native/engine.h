@@ -12,6 +12,7 @@
 //   clmul<I, J>(a, b)            carry-less product of half I of a and half J of b, lane by lane
 //   add_halves(v)                the sum of v's halves in its low half (and in its high half anything)
 //   fold(v), fold_carry(v)       v * X^64 reduced; the second for v with few bits
+//   fold_without_products        low + middle * X^64 + high * X^128 reduced, with as few carry-less products as it goes
 //   shl<T>, shr<T>               shift both halves by T < 64 bits; T = 64 gives zero
 //   counters(first, stride)      lane l holds the counter first + l * stride
 //   add(a, b), to_block(v)       on counters; big-endian 128-bit blocks of them
@@ -49,14 +50,6 @@ SHOSOIN_INLINE void put(Bytes p, Vec v) {
     }
 }
 
-// One loop reads several long inputs in turn with the same instruction, which misleads the prefetchers of processors;
-// so the inputs of large maps are asked for early. Beyond a buffer's end this does nothing.
-constexpr std::size_t kPrefetchBytes = 8192;
-
-SHOSOIN_INLINE void prefetch_group(ConstBytes p) {
-    for (std::size_t at = 0; at < kGroupBytes; at += 64) __builtin_prefetch(p + at);
-}
-
 // low + (mixed + low + high) * X^64 + high * X^128: products after Karatsuba, added up unreduced. Carry-less products are
 // what these loops wait for, so three for each factor and none for reduction until the end.
 struct Sum {
@@ -68,6 +61,12 @@ struct Sum {
 SHOSOIN_INLINE Vec reduce(const Sum& sum) {
     const Vec middle = xor3(sum.low, sum.mixed, sum.high);
     return xor2(sum.low, fold(xor2(middle, fold(sum.high))));
+}
+
+// The same for loops whose turns do not wait for each other, where the number of multiplications counts and not the time
+// until the result is there.
+SHOSOIN_INLINE Vec reduce_for_throughput(const Sum& sum) {
+    return fold_without_products(sum.low, xor3(sum.low, sum.mixed, sum.high), sum.high);
 }
 
 // A factor with the sum of its halves.
@@ -93,7 +92,7 @@ SHOSOIN_INLINE void add_small_product(SmallSum& sum, Vec v, Vec w) {
     sum.high = xor2(sum.high, clmul<1, 0>(v, w));
 }
 
-SHOSOIN_INLINE Vec reduce(const SmallSum& sum) { return xor2(sum.low, fold(sum.high)); }
+SHOSOIN_INLINE Vec reduce_for_throughput(const SmallSum& sum) { return xor2(sum.low, fold(sum.high)); }
 
 SHOSOIN_INLINE Vec multiply(Vec a, Vec b) {
     Sum sum;
@@ -176,31 +175,49 @@ void run_in_groups(const ConstBytes* inputs, int n_in, const Bytes* outputs, int
 
 // --------------------------------------------------------------------------------------------------------- linear map
 
-// output = [plain +] sum_i factors[i] * inputs[i]; count is a multiple of a group.
+// output = [plain +] sum_i factors[i] * inputs[i]; count is a multiple of a group. Fixed is n_in where that is known when
+// compiling, so that pointers and factors stay in registers; 0 stands for any n_in.
+template <bool Plain, bool Small, bool Stream, int Fixed>
+void map_row(const Factor* factors, int n_in, ConstBytes plain, const ConstBytes* inputs, Bytes output,
+             std::size_t count) {
+    constexpr int kRoom = Fixed ? Fixed : kBuffersMax;
+    const int n = Fixed ? Fixed : n_in;
+    // Copies: as far as the compiler knows, a store to the output might change what the arguments point at.
+    Vec w[kRoom], halves[kRoom];
+    ConstBytes in[kRoom];
+    for (int i = 0; i < n; ++i) {
+        w[i] = broadcast(factors[i].w);
+        halves[i] = broadcast(factors[i].halves);
+        in[i] = inputs[i];
+    }
+    for (std::size_t at = 0; at < count * kElementBytes; at += kVecBytes) {
+        std::conditional_t<Small, SmallSum, Sum> sum;
+        for (int i = 0; i < n; ++i) {
+            if constexpr (Small) {
+                add_small_product(sum, load(in[i] + at), w[i]);
+            } else {
+                add_product(sum, load(in[i] + at), w[i], halves[i]);
+            }
+        }
+        Vec result = reduce_for_throughput(sum);
+        if constexpr (Plain) result = xor2(result, load(plain + at));
+        put<Stream>(output + at, result);
+    }
+}
+
 template <bool Plain, bool Small, bool Stream>
 void map_row(const Factor* factors, int n_in, ConstBytes plain, const ConstBytes* inputs, Bytes output,
              std::size_t count) {
-    for (std::size_t at = 0; at < count * kElementBytes; at += kGroupBytes) {
-        std::conditional_t<Small, SmallSum, Sum> sums[kUnroll];
-        for (int i = 0; i < n_in; ++i) {
-            const Vec w = broadcast(factors[i].w);
-            const Vec halves = broadcast(factors[i].halves);
-            ConstBytes in = inputs[i] + at;
-            if constexpr (!Plain) prefetch_group(in + kPrefetchBytes);
-            for (int u = 0; u < kUnroll; ++u) {
-                const Vec v = load(in + u * kVecBytes);
-                if constexpr (Small) {
-                    add_small_product(sums[u], v, w);
-                } else {
-                    add_product(sums[u], v, w, halves);
-                }
-            }
-        }
-        for (int u = 0; u < kUnroll; ++u) {
-            Vec result = reduce(sums[u]);
-            if constexpr (Plain) result = xor2(result, load(plain + at + u * kVecBytes));
-            put<Stream>(output + at + u * kVecBytes, result);
-        }
+    switch (n_in) {
+        case 1: return map_row<Plain, Small, Stream, 1>(factors, n_in, plain, inputs, output, count);
+        case 2: return map_row<Plain, Small, Stream, 2>(factors, n_in, plain, inputs, output, count);
+        case 3: return map_row<Plain, Small, Stream, 3>(factors, n_in, plain, inputs, output, count);
+        case 4: return map_row<Plain, Small, Stream, 4>(factors, n_in, plain, inputs, output, count);
+        case 5: return map_row<Plain, Small, Stream, 5>(factors, n_in, plain, inputs, output, count);
+        case 6: return map_row<Plain, Small, Stream, 6>(factors, n_in, plain, inputs, output, count);
+        case 7: return map_row<Plain, Small, Stream, 7>(factors, n_in, plain, inputs, output, count);
+        case 8: return map_row<Plain, Small, Stream, 8>(factors, n_in, plain, inputs, output, count);
+        default: return map_row<Plain, Small, Stream, 0>(factors, n_in, plain, inputs, output, count);
     }
 }
 

@@ -81,6 +81,8 @@ inline Vec fold(Vec v) {
 
 inline Vec fold_carry(Vec v) { return fold(v); }
 
+inline Vec fold_without_products(Vec low, Vec middle, Vec high) { return xor2(low, fold(xor2(middle, fold(high)))); }
+
 inline Vec counters(std::uint64_t first, std::uint64_t) { return {0, first}; }
 inline Vec add(Vec a, Vec b) { return {0, a.hi + b.hi}; }
 inline Vec to_block(Vec v) { return {0, __builtin_bswap64(v.hi)}; }
