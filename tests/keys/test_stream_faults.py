@@ -83,17 +83,16 @@ class PairMachine(RuleBasedStateMachine):
                 self.world.draw(end.pair, 1, 32)
             end.advance()
 
-    @rule(name=NAMES, here=st.integers(0, 12), there=st.integers(0, 12))
-    def restored_while_a_block_is_under_way(self, name, here, there):
+    @rule(name=NAMES, turns=st.lists(st.integers(0, 8), max_size=7))
+    def restored_while_a_block_is_under_way(self, name, turns):
         """The receiver's disk goes back to before a block that the sender still waits for."""
         self.world.heal()
         receiver = "b" if name == "a" else "a"
         self.world.snapshot(receiver)
         self.world.produce(name, 3, arrives=True)
-        for _ in range(here):
-            self.world.ends[name].advance()
-        for _ in range(there):
-            self.world.ends[receiver].advance()
+        for turn, steps in enumerate(turns):
+            for _ in range(steps):
+                self.world.ends[receiver if turn % 2 else name].advance()
         self.world.restore(receiver, len(self.world.snapshots[receiver]) - 1, zombie=False)
         self.work(names=[name], number=1, fetches=True)
 

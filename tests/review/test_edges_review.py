@@ -57,10 +57,12 @@ async def test_e02_one_sae_cannot_take_all_connections_of_a_kme(tmp_path):
     files = pair.saes["sae-a1"]
     context = client_context(files.certificate, files.key, pair.sae_plane.certificate)
     async with pair.running("kme-a"), contextlib.AsyncExitStack() as stack:
+        held = []
         for _ in range(4):
             _, writer = await asyncio.open_connection(
                 "127.0.0.1", pair.sae_port["kme-a"], ssl=context, server_hostname="kme-a"
             )
+            held.append(writer)
             stack.callback(writer.transport.abort)
         await asyncio.sleep(0.1)
         async with pair.client("sae-a2", timeout_s=5.0) as other:

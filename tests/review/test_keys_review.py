@@ -5,7 +5,7 @@ import contextlib
 import pytest
 
 from shosoin.base import KmeId, SaeId, ShosoinError
-from shosoin.keys.errors import KeyNotFound
+from shosoin.keys.errors import KeyNotFound, PairProtocolError
 from shosoin.keys.key_id import GRANULE_BYTES
 from shosoin.keys.kme import Kme, KmeLimits
 from shosoin.keys.local import LocalKeys
@@ -68,10 +68,9 @@ def test_r01_a_restored_sender_never_signs_two_contents_under_one_verification_k
     while a.advance():  # both announcements leave
         pass
     world.snapshot("a")  # the copy: both blocks pending
-    while b.advance():  # both STORED leave
-        pass
-    while a.advance():  # both READY leave, the second without "keep", because the pool is full by then
-        pass
+    for end in (b, a, b, a):  # both HAVE, both COMPARE, both STORED leave, then both READY
+        while end.advance():
+            pass
     assert [state(world, i) for i in (x, x + 1)] == [BlockState.VERIFIED] * 2
     advance(world, "b", lambda: b.pair.incoming._blocks.get(x).state is BlockState.READY)
     b.steps.close()  # the connection dies between the two READY
@@ -321,7 +320,7 @@ def test_r10_forged_messages_can_only_burn_bits(world):
                     a.disk.commit(effect.batch)
                 elif hasattr(effect, "message"):
                     sent.append(effect.message)
-        except StopIteration:
+        except (StopIteration, PairProtocolError):
             pass
 
     run(a.pair.connected())
@@ -330,5 +329,7 @@ def test_r10_forged_messages_can_only_burn_bits(world):
     run(a.pair.receive(welcome, 0.0))
     run(a.pair.extend_lease(4))
     lease = sent[-1]
+    if not isinstance(lease, Lease):
+        return  # whoever cannot prove itself gets no session, and without a session nothing is leased
     run(a.pair.receive(Leased(lease.session, lease.upto), 0.0))
     world.draw(a.pair, 1, GRANULE_BYTES)

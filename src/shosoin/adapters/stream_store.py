@@ -20,6 +20,7 @@ import sqlite3
 import struct
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -67,19 +68,25 @@ class FileStreamStore:
     def __init__(self, directory: Path, storage_key: bytes) -> None:
         self._directory = directory
         self._failed = False
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _sync_directory(directory.parent)  # without it a power failure takes the pair away, and it starts anew
-        self._lock = _lock(directory / "lock")
+        self._blocks = directory / "blocks"
+        try:
+            self._blocks.mkdir(mode=0o700, parents=True, exist_ok=True)
+            directory.chmod(0o700)
+            # Without this a power failure can take the whole pair away, and it would start anew from its secret.
+            for place in (directory, directory.parent, directory.parent.parent):
+                _sync_directory(place)
+            self._lock = _lock(directory / "lock")
+        except OSError as err:
+            raise StreamRefused(f"{directory} cannot be used: {err.strerror}") from err
         self._seal = AESGCM(_derive(storage_key, b"record"))
         self._block_key = _derive(storage_key, b"block")
         self._check_key = _derive(storage_key, b"check")
-        self._blocks = directory / "blocks"
-        self._blocks.mkdir(mode=0o700, exist_ok=True)
         journal = directory / "journal.sqlite"
         try:
             if not journal.exists() and any(self._blocks.iterdir()):
                 raise StreamRefused(f"{journal} is missing beside stored blocks")
             self._database = self._open(journal)
+            _sync_directory(directory)
         except BaseException:
             self._lock.close()
             raise
@@ -109,8 +116,8 @@ class FileStreamStore:
             if batch.blocks:
                 _sync_directory(self._blocks)
             self._write_records(batch)
-            for wipe in batch.wipes:
-                self._wipe(wipe)
+            for name, wipes in groupby(sorted(batch.wipes, key=_block_of), key=_block_of):
+                self._wipe(name, wipes)
             for name in batch.drops:
                 self._destroy(self._path(name))
         except (OSError, sqlite3.Error) as err:
@@ -210,27 +217,34 @@ class FileStreamStore:
         encryptor = Cipher(algorithms.AES(self._check_key), modes.ECB()).encryptor()  # noqa: S305
         return np.frombuffer(encryptor.update(words.tobytes()), np.uint64).reshape(words.shape)
 
-    def _wipe(self, wipe: WipeRange) -> None:
-        path = self._path(wipe.block)
-        size = path.stat().st_size
-        granules = (size - _HEADER.size) // (GRANULE_BYTES + _CHECK_BYTES)
+    def _wipe(self, name: str, wipes: Iterable[WipeRange]) -> None:
+        """Overwrite ranges of one block and sync it once."""
+        path = self._path(name)
+        granules = (path.stat().st_size - _HEADER.size) // (GRANULE_BYTES + _CHECK_BYTES)
         checks = _HEADER.size + granules * GRANULE_BYTES
-        with path.open("r+b", buffering=0) as file:
-            file.seek(_HEADER.size + wipe.first * GRANULE_BYTES)
-            file.write(bytes(wipe.count * GRANULE_BYTES))
-            file.seek(checks + wipe.first * _CHECK_BYTES)
-            file.write(bytes(wipe.count * _CHECK_BYTES))
+        with path.open("r+b") as file:
+            for wipe in wipes:
+                file.seek(_HEADER.size + wipe.first * GRANULE_BYTES)
+                file.write(bytes(wipe.count * GRANULE_BYTES))
+                file.seek(checks + wipe.first * _CHECK_BYTES)
+                file.write(bytes(wipe.count * _CHECK_BYTES))
+            file.flush()
             os.fdatasync(file.fileno())
 
     def _destroy(self, path: Path) -> None:
         """Overwrite and remove a file; a file that is already gone is fine."""
         try:
-            with path.open("r+b", buffering=0) as file:
+            with path.open("r+b") as file:
                 file.write(bytes(path.stat().st_size))
+                file.flush()
                 os.fdatasync(file.fileno())
             path.unlink()
         except FileNotFoundError:
             return
+
+
+def _block_of(wipe: WipeRange) -> str:
+    return wipe.block
 
 
 def _derive(key: bytes, purpose: bytes) -> bytes:

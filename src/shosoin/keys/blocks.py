@@ -28,6 +28,7 @@ class Block:
     granules: int
     state: BlockState
     keep: bool = False
+    """Whether the reserve joins the pool; fixed before anything about the block is signed."""
     reserve: bytes = field(default=b"", repr=False)
     """First bytes of the block until they join the verification pool."""
     entries: dict[int, bytes] = field(default_factory=dict, repr=False)
@@ -54,7 +55,7 @@ class Block:
 
     def view(self) -> BlockView:
         """Return what the handshake says about it."""
-        waiting = self.state is BlockState.PENDING
+        waiting = self.state in {BlockState.PENDING, BlockState.OFFERED}
         entries = tuple(sorted(self.entries)) if waiting else ()
         return BlockView(self.index, self.start, self.granules, self.state, entries)
 

@@ -19,7 +19,7 @@ from shosoin.keys.errors import (
     RequestInvalid,
     StreamNotReady,
 )
-from shosoin.keys.key_id import LENGTH_BYTES_MAX, KeyAddress, granules_of
+from shosoin.keys.key_id import GRANULE_BYTES, LENGTH_BYTES_MAX, KeyAddress, granules_of
 from shosoin.keys.local import LocalKeys
 from shosoin.keys.pair import PairEnd
 from shosoin.keys.quota import Quota
@@ -135,8 +135,8 @@ class Kme:
         target = self._target(caller, slave)
         size = granules_of(self.limits.key_size_bits // 8)
         if target == self.kme_id:
-            stored, most = self._local.room_bytes // (size * 32), self._local.room_bytes // (size * 32)
-            return self._status(caller, slave, target, stored, most, self._local_facts, stream_open=True)
+            room = self._local.room_bytes(caller) // (self.limits.key_size_bits // 8)
+            return self._status(caller, slave, target, room, room, self._local_facts, stream_open=True)
         pair = self._pairs.get(target)
         usable = pair is not None and pair.is_open
         stored = _drawable_granules(pair) // size if pair is not None and usable else 0
@@ -151,14 +151,15 @@ class Kme:
         """
         target = self._target(caller, slave)
         self.limits.check(number, size_bits)
-        self._quota.check(caller, number * size_bits)
         length = size_bits // 8
+        cost_bits = number * granules_of(length) * GRANULE_BYTES * 8
+        self._quota.check(caller, cost_bits)
         if target == self.kme_id:
             drawn = self._local.draw(caller, slave, number, length)
             keys = tuple(Key(key_id, _material(bits)) for key_id, bits in drawn)
         else:
             keys = tuple(self._draw(self._pair(target), target, caller, slave, number, length))
-        self._quota.spend(caller, number * size_bits)
+        self._quota.spend(caller, cost_bits)
         return Delivery(keys, self._facts.get(target, self._local_facts))
 
     def dec_keys(self, caller: SaeId, master: SaeId, key_ids: Sequence[str]) -> Delivery:

@@ -27,20 +27,20 @@ class _Waiting:
 
 
 class LocalKeys:
-    """Keys drawn and not yet fetched, bounded in bytes and age."""
+    """Keys drawn and not yet fetched, bounded in bytes for each master and in age."""
 
     def __init__(self, entropy: Entropy, clock: Clock, *, capacity_bytes: int, expiry_s: float) -> None:
         self._entropy, self._clock = entropy, clock
         self._capacity_bytes, self._expiry_s = capacity_bytes, expiry_s
         self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
-        self._held_bytes = 0
+        self._held_bytes: dict[SaeId, int] = {}
         self._serial = 0
         self._ids = KeyIdCodec(entropy.random_bytes(64))
 
-    @property
-    def room_bytes(self) -> int:
-        """How many more bytes may be drawn."""
-        return self._capacity_bytes - self._held_bytes
+    def room_bytes(self, master: SaeId) -> int:
+        """Return how many more bytes ``master`` may draw."""
+        self._expire()
+        return self._capacity_bytes - self._held_bytes.get(master, 0)
 
     def draw(self, master: SaeId, slave: SaeId, number: int, length_bytes: int) -> list[tuple[str, bytearray]]:
         """Make keys for ``slave``.
@@ -48,31 +48,33 @@ class LocalKeys:
         Raises:
             KeyStreamDry: if too many keys await fetching.
         """
-        self._expire()
-        if number * length_bytes > self.room_bytes:
-            raise KeyStreamDry(f"{self._held_bytes} bytes of local keys await fetching", retry_after_s=1.0)
+        if number * length_bytes > self.room_bytes(master):
+            held = self._held_bytes.get(master, 0)
+            raise KeyStreamDry(f"{held} bytes of local keys of {master} await fetching", retry_after_s=1.0)
         return [self._draw_one(master, slave, length_bytes) for _ in range(number)]
 
     def fetch(self, slave: SaeId, master: SaeId, key_ids: Sequence[str]) -> list[bytearray]:
         """Return the keys, all or none, and forget them."""
-        waiting = [self._waiting.get(key_id.lower()) for key_id in key_ids]
+        self._expire()
+        names = [key_id.lower() for key_id in key_ids]
+        waiting = [self._waiting.get(name) for name in names]
         if any(entry is not None and entry.slave != slave for entry in waiting):
             raise KeyOfAnotherSae("a key was drawn for another SAE")
-        if any(entry is None or entry.master != master for entry in waiting) or len(set(key_ids)) < len(key_ids):
+        if any(entry is None or entry.master != master for entry in waiting) or len(set(names)) < len(names):
             raise KeyNotFound
-        return [self._remove(key_id.lower()).bits for key_id in key_ids]
+        return [self._remove(name).bits for name in names]
 
     def _draw_one(self, master: SaeId, slave: SaeId, length_bytes: int) -> tuple[str, bytearray]:
         key_id = self._ids.encode(KeyAddress(self._serial, length_bytes), master, slave)
         self._serial += 1
         bits = self._entropy.random_bytes(length_bytes)
         self._waiting[key_id] = _Waiting(master, slave, self._clock.now_s(), bytearray(bits))
-        self._held_bytes += length_bytes
+        self._held_bytes[master] = self._held_bytes.get(master, 0) + length_bytes
         return key_id, bytearray(bits)
 
     def _remove(self, key_id: str) -> _Waiting:
         entry = self._waiting.pop(key_id)
-        self._held_bytes -= len(entry.bits)
+        self._held_bytes[entry.master] -= len(entry.bits)
         return entry
 
     def _expire(self) -> None:

@@ -1,17 +1,18 @@
 """Messages between the two KMEs of a pair, as values and as JSON.
 
-They travel over a mutually authenticated channel, but nothing about one-time use rests on that: forged or replayed
-messages can only burn bits. Block comparison has its own one-time MACs. ``docs/specs/key-streams.md`` is the
-specification; this module is its wire format.
+They travel over mutual TLS, but one-time use does not rest on that: what an end must believe before it hands out or
+serves a bit (``Welcome``, ``Leased``) carries a proof keyed from the pair secret, and blocks are compared under
+one-time MACs. Forging anything else can only burn bits. ``docs/specs/key-streams.md`` is the specification; this
+module is its wire format.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from shosoin.keys.errors import PairProtocolError
 
@@ -23,7 +24,9 @@ __all__ = [
     "Burn",
     "Closed",
     "Closing",
+    "Compare",
     "Confirmed",
+    "Have",
     "Hello",
     "Lease",
     "Leased",
@@ -39,14 +42,16 @@ __all__ = [
     "encode_message",
 ]
 
-MESSAGE_BYTES_MAX = 4 << 20
+MESSAGE_BYTES_MAX = 16 << 20
+"""Room for the blocks of a full stock in a hello."""
 INTEGER_MAX = (1 << 63) - 1
 
 
 class BlockState(StrEnum):
-    """How far a block has come; the first three at the sending end, the last two at the receiving end."""
+    """How far a block has come; the first four at the sending end, the last two at the receiving end."""
 
     PENDING = "pending"
+    OFFERED = "offered"
     VERIFIED = "verified"
     CONFIRMED = "confirmed"
     STORED = "stored"
@@ -62,7 +67,7 @@ class BlockView:
     granules: int
     state: BlockState
     entries: tuple[int, ...] = ()
-    """Verification entries a pending block has reserved."""
+    """Verification entries that a pending or offered block has reserved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +119,8 @@ class Welcome:
 
     type: ClassVar[str] = "welcome"
     session: str
+    proof: str = ""
+    """Keyed hash that only the peer of this pair can make."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +138,26 @@ class Announce:
 
 
 @dataclass(frozen=True, slots=True)
+class Have:
+    """Receiver: stored durably; ready to be compared."""
+
+    type: ClassVar[str] = "have"
+    session: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """Sender: the first entry is now spent on this block, durably; send the tag."""
+
+    type: ClassVar[str] = "compare"
+    session: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
 class Stored:
-    """Receiver: stored durably; tag over the whole block."""
+    """Receiver: tag over the whole block as stored here."""
 
     type: ClassVar[str] = "stored"
     session: str
@@ -199,6 +224,8 @@ class Leased:
     type: ClassVar[str] = "leased"
     session: str
     upto: int
+    proof: str = ""
+    """Keyed hash that only the receiver of this session can make."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +259,8 @@ Message = (
     Hello
     | Welcome
     | Announce
+    | Have
+    | Compare
     | Stored
     | Ready
     | Confirmed
@@ -243,17 +272,22 @@ Message = (
     | Closing
     | Closed
 )
-_TYPES: dict[str, type[Message]] = {
-    kind.type: kind
-    for kind in (
-        Hello, Welcome, Announce, Stored, Ready, Confirmed, Refused, Burn, Lease, Leased, Passed, Closing, Closed
-    )
-}  # fmt: skip
+_TYPES: dict[str, type[Message]] = {kind.type: kind for kind in get_args(Message)}
 
 
 def encode_message(message: Message) -> bytes:
     """Return the message as UTF-8 JSON."""
-    return json.dumps({"type": message.type, **asdict(message)}, separators=(",", ":")).encode()
+    members = {item.name: _plain(getattr(message, item.name)) for item in fields(message)}
+    return json.dumps({"type": message.type, **members}, separators=(",", ":")).encode()
+
+
+def _plain(value: Any) -> Any:
+    """Return a member as JSON: views as objects, their many blocks as short arrays."""
+    if isinstance(value, SenderView | ReceiverView):
+        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, tuple) and value and isinstance(value[0], BlockView):
+        return [[block.index, block.start, block.granules, block.state.value, list(block.entries)] for block in value]
+    return value
 
 
 def decode_message(raw: bytes) -> Message:
@@ -280,6 +314,13 @@ def _build(kind: type[Any], loaded: Mapping[str, Any]) -> Any:
     return kind(**{name: _value(str(declared[name]), loaded[name]) for name in declared})
 
 
+def _block_view(item: Any) -> BlockView:
+    index, start, granules, state, entries = item
+    for number in (index, start, granules):
+        _value("int", number)
+    return BlockView(index, start, granules, BlockState(state), _value("tuple[int, ...]", entries))
+
+
 def _value(declared: str, value: Any) -> Any:
     if declared == "int" and type(value) is int and abs(value) <= INTEGER_MAX:
         return value
@@ -290,9 +331,7 @@ def _value(declared: str, value: Any) -> Any:
     if declared == "tuple[int, ...]" and type(value) is list:
         return tuple(_value("int", item) for item in value)
     if declared == "tuple[BlockView, ...]" and type(value) is list:
-        return tuple(_build(BlockView, item) for item in value)
-    if declared == "BlockState":
-        return BlockState(value)
+        return tuple(_block_view(item) for item in value)
     if declared in {"SenderView", "ReceiverView"}:
         return _build(SenderView if declared == "SenderView" else ReceiverView, value)
     raise ValueError("wrong type")

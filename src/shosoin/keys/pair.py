@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 
@@ -23,7 +24,9 @@ from shosoin.keys.messages import (
     Burn,
     Closed,
     Closing,
+    Compare,
     Confirmed,
+    Have,
     Hello,
     Lease,
     Leased,
@@ -94,6 +97,8 @@ class PairEnd:
         self.incoming = ReceivingEnd(
             peer, self._cache, first[False], expiry_s=limits.expiry_s, capacity_bytes=limits.capacity_bytes
         )
+        self._proof_key = blake2b(key=secret[:SECRET_BYTES], digest_size=32, person=b"shosoin proofkey").digest()
+        self._exhaustion_told = False
         self._secret_check = blake2b(secret, digest_size=16, person=b"shosoin pair").hexdigest()
 
     # Life
@@ -175,6 +180,7 @@ class PairEnd:
         if batch is not None:
             yield Commit(batch)
         if self._open:
+            yield from self._tell_exhaustion()
             yield from self.outgoing.report()
             yield from self.incoming.tick(now_s)
 
@@ -183,7 +189,7 @@ class PairEnd:
         was_open, self._fresh = self._open, True
         if was_open:
             self._resume = self._entropy.random_bytes(16).hex()
-            yield Commit(self._own_batch(Batch(records=self.incoming.records())))
+            yield Commit(self._own_batch(Batch(records=self.incoming.fetched_record())))
             yield Send(Closing(self._session, self._resume))
 
     def abandon(self) -> None:
@@ -205,7 +211,17 @@ class PairEnd:
         if self._fresh:
             raise StreamNotReady(f"the stream with {self.peer} is not open", retry_after_s=1.0)
 
+    def _tell_exhaustion(self) -> Steps:
+        if self.outgoing.pool_exhausted and not self._exhaustion_told:
+            self._exhaustion_told = True
+            yield Emit(Event("keys.pool_exhausted", "alarm", {"peer": self.peer, "stream": "out"}))
+
     # Handshake
+
+    def _proof(self, speaker: str, statement: str) -> str:
+        """Return the keyed hash of what ``speaker`` states in this session."""
+        content = f"{self._session}\0{speaker}\0{statement}".encode()
+        return blake2b(content, key=self._proof_key, digest_size=16, person=b"shosoin proof").hexdigest()
 
     def _on_hello(self, theirs: Hello) -> Steps:
         mine, self._hello = self._hello, None
@@ -224,13 +240,19 @@ class PairEnd:
         self._generation = max(self._generation, theirs.seen_generation)
         yield Commit(self._own_batch(batch))
         self._session = _session_of(mine, theirs)
-        yield Send(Welcome(self._session))
+        yield Send(Welcome(self._session, self._proof(self.own, "welcome")))
 
     def _on_welcome(self, message: Welcome) -> Steps:
         if not self._session or not hmac.compare_digest(message.session.encode(), self._session.encode()):
             raise PairProtocolError("the two ends saw different hellos")
+        if not hmac.compare_digest(message.proof.encode(), self._proof(self.peer, "welcome").encode()):
+            yield Emit(Event("keys.forged_handshake", "alarm", {"peer": self.peer}))
+            raise PairProtocolError("whoever answers does not know the pair secret")
         self._open, self._fresh = True, False
         self.outgoing.session = self.incoming.session = self._session
+        self.outgoing.expected_proof = partial(self._proof, self.peer)
+        self.incoming.proof_of = partial(self._proof, self.own)
+        self._exhaustion_told = False
         yield Emit(Event("keys.stream_open", "info", {"peer": self.peer, "generation": self._generation}))
         yield from self.outgoing.resume(self._outgoing_plan)
         yield from self.incoming.resume(self._incoming_plan)
@@ -238,6 +260,8 @@ class PairEnd:
     def _dispatch(self, message: Any, now_s: float) -> Steps:
         reactions: dict[type[Any], Callable[[Any], Steps]] = {
             Announce: lambda m: self.incoming.on_announce(m, now_s),
+            Have: self.outgoing.on_have,
+            Compare: self.incoming.on_compare,
             Stored: self.outgoing.on_stored,
             Ready: self.incoming.on_ready,
             Confirmed: self.outgoing.on_confirmed,

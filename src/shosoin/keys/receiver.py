@@ -8,7 +8,7 @@ serving above the lease (see ``shosoin.keys.sender``), unless it stopped cleanly
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from shosoin.base.ports import Event
 from shosoin.keys.blocks import MAC_CONFIRMED, MAC_READY, MAC_STORED, Block, dump_record, load_record, mac_header
@@ -20,7 +20,9 @@ from shosoin.keys.messages import (
     Announce,
     BlockState,
     Burn,
+    Compare,
     Confirmed,
+    Have,
     Lease,
     Leased,
     Passed,
@@ -38,8 +40,13 @@ __all__ = ["ReceivingEnd"]
 
 _STREAM_RECORD = "stream/in"
 _POOL_RECORD = "pool/in"
+_FETCHED_RECORD = "fetched/in"
 _WAITING_MAX = 16
 _WAIT_S = 10.0
+_BLOCKS_MAX = 1 << 16
+"""A hello must be able to name all blocks."""
+_WIPES_MAX = 256
+"""Ranges overwritten at once, so that leases never wait long for the disk."""
 
 
 class ReceivingEnd:
@@ -50,6 +57,8 @@ class ReceivingEnd:
     ) -> None:
         self.peer = peer
         self.session = ""
+        self.proof_of: Callable[[str], str] = _no_proof
+        """Makes the proof that a statement of this session is ours."""
         self._cache = cache
         self._pool = pool
         self._expiry_s = expiry_s
@@ -57,7 +66,7 @@ class ReceivingEnd:
         self._blocks = BlockTable()
         self._ready = IntervalSet()
         self._fetched = IntervalSet()
-        self._unwiped: list[tuple[int, int]] = []
+        self._unwiped = IntervalSet()
         self._passed_at: dict[int, float] = {}
         self._next_index = 0
         self._next_start = 0
@@ -74,7 +83,8 @@ class ReceivingEnd:
         stream = load_record(records[_STREAM_RECORD])
         self._next_index, self._next_start = stream["next_index"], stream["next_start"]
         self._lease, self._floor = stream["lease"], stream["floor"]
-        for start, end in stream["fetched"]:
+        fetched = records.get(_FETCHED_RECORD)
+        for start, end in load_record(fetched)["fetched"] if fetched is not None else ():
             self._fetched.add(start, end)
         entries = load_record(records[_POOL_RECORD])
         self._pool = VerificationPool({int(number): bytes.fromhex(key) for number, key in entries.items()})
@@ -82,14 +92,17 @@ class ReceivingEnd:
         for block in blocks:
             self._blocks.add(block)
 
+    def fetched_record(self) -> dict[str, bytes | None]:
+        """Return the record of what was fetched, which only a clean stop writes and only the next handshake removes."""
+        return {_FETCHED_RECORD: dump_record({"fetched": list(self._fetched)})}
+
     def records(self) -> dict[str, bytes | None]:
-        """Return the stream's own records as they should be in the journal."""
+        """Return the stream's own records as they should be in the journal, except what was fetched."""
         stream = {
             "next_index": self._next_index,
             "next_start": self._next_start,
             "lease": self._lease,
             "floor": self._floor,
-            "fetched": list(self._fetched),
         }
         pool = {str(number): key.hex() for number, key in self._pool.items().items()}
         return {_STREAM_RECORD: dump_record(stream), _POOL_RECORD: dump_record(pool)}
@@ -106,7 +119,7 @@ class ReceivingEnd:
         self._next_index, self._next_start = plan.next_index, plan.next_start
         self._lease = plan.lease
         if plan.restart_receiver:
-            self._floor, self._fetched, self._unwiped = plan.lease, IntervalSet(), []
+            self._floor, self._fetched, self._unwiped = plan.lease, IntervalSet(), IntervalSet()
         kept = {*plan.blocks, *plan.receiver_only}
         drops = [b for b in self._blocks if b.index not in kept or b.end <= self._floor]
         self._pool.retain(plan.entries)
@@ -114,14 +127,19 @@ class ReceivingEnd:
         self._ready = IntervalSet()
         for block in self._blocks:
             self._make_ready(block)
-        return self._drop_batch(drops)
+            # Whatever an earlier run may not have overwritten any more is overwritten by the next flushes.
+            self._unwiped.add(block.start, min(block.end, self._floor))
+        for start, end in self._fetched:
+            self._unwiped.add(start, end)
+        batch = self._drop_batch(drops)
+        return Batch(records={**batch.records, _FETCHED_RECORD: None}, drops=batch.drops)
 
     def resume(self, plan: StreamPlan) -> Steps:
         """Send again what the other end still waits for."""
         for index, action in plan.blocks.items():
             block = self._blocks.get(index)
-            if block is not None and action is Action.SEND_STORED:
-                yield from self._send_stored(block)
+            if block is not None and action is Action.SEND_HAVE:
+                yield Send(Have(self.session, index))
             if block is not None and action is Action.SEND_CONFIRMED:
                 yield from self._send_confirmed(block)
 
@@ -174,7 +192,13 @@ class ReceivingEnd:
         self._blocks.add(block)
         records = {**self.records(), block.record_name: block.dump()}
         yield Commit(Batch(records=records, blocks={block.name: payload}))
-        yield from self._send_stored(block)
+        yield Send(Have(self.session, block.index))
+
+    def on_compare(self, message: Compare) -> Steps:
+        """Send the tag over a block that the sender is ready to compare."""
+        block = self._blocks.get(message.index)
+        if block is not None and block.state is BlockState.STORED:
+            yield from self._send_stored(block)
 
     def on_ready(self, message: Ready) -> Steps:
         """Mark a block ready that the sender has compared, then say so."""
@@ -211,7 +235,7 @@ class ReceivingEnd:
         if message.upto > self._lease:
             self._lease = message.upto
             yield Commit(Batch(records=self.records()))
-        yield Send(Leased(self.session, message.upto))
+        yield Send(Leased(self.session, message.upto, self.proof_of(f"leased {message.upto}")))
 
     def on_passed(self, message: Passed) -> Steps:
         """Let what was handed out grow old from now on."""
@@ -239,7 +263,8 @@ class ReceivingEnd:
         return Send(Refused(self.session, message.index, unused))
 
     def _has_room(self, granules: int) -> bool:
-        return sum(block.granules for block in self._blocks) + granules <= self._capacity
+        room = self._capacity - sum(block.granules for block in self._blocks)
+        return granules <= room and len(self._blocks) < _BLOCKS_MAX
 
     def _make_ready(self, block: Block) -> None:
         if block.state is BlockState.READY:
@@ -251,6 +276,7 @@ class ReceivingEnd:
             self._passed_at.pop(block.index, None)
             self._ready.remove(block.start, block.end)
             self._fetched.remove(block.start, block.end)
+            self._unwiped.remove(block.start, block.end)
             self._cache.forget(block.name)
 
     def _drop_batch(self, blocks: Sequence[Block]) -> Batch:
@@ -280,7 +306,7 @@ class ReceivingEnd:
             raise KeyNotFound
         for start, end in taken:
             self._fetched.add(start, end)
-            self._unwiped.append((start, end))
+            self._unwiped.add(start, end)
         return read_keys(self._cache, self._blocks, addresses)
 
     def _servable(self, low: int, high: int) -> bool:
@@ -299,19 +325,24 @@ class ReceivingEnd:
 
     def _flush(self, now_s: float) -> Batch | None:
         drops = self._finished(now_s)
-        unwiped, self._unwiped = self._unwiped, []
-        gone = {block.index for block in drops}
-        wipes = [
-            WipeRange(block.name, max(start, block.start) - block.start, min(end, block.end) - max(start, block.start))
-            for start, end in unwiped
-            for block in self._blocks
-            if block.index not in gone and start < block.end and end > block.start
-        ]
         self._forget(drops)
+        wipes: list[WipeRange] = []
+        for start, end in list(self._unwiped)[:_WIPES_MAX]:
+            self._unwiped.remove(start, end)
+            wipes += self._wipes(start, end)
         if drops:
             batch = self._drop_batch(drops)
             return Batch(records=batch.records, wipes=wipes, drops=batch.drops)
         return Batch(wipes=wipes) if wipes else None
+
+    def _wipes(self, start: int, end: int) -> Iterator[WipeRange]:
+        while start < end:
+            block = self._blocks.at(start)
+            if block is None:
+                return
+            upto = min(end, block.end)
+            yield WipeRange(block.name, start - block.start, upto - start)
+            start = upto
 
     def _finished(self, now_s: float) -> list[Block]:
         """Return blocks that nobody can or will fetch from any more; oldest ones also when room runs out."""
@@ -330,3 +361,7 @@ class ReceivingEnd:
     def held_granules(self) -> int:
         """Return how many granules are stored here and not yet fetched."""
         return sum(block.granules for block in self._blocks) - self._fetched.size()
+
+
+def _no_proof(_: str) -> str:
+    return ""

@@ -22,7 +22,8 @@ class Action(Enum):
     """What becomes of a block that both ends know."""
 
     KEEP = "keep"
-    SEND_STORED = "receiver sends stored again"
+    SEND_HAVE = "receiver sends have again"
+    SEND_COMPARE = "sender sends compare again"
     SEND_READY = "sender sends ready again"
     SEND_CONFIRMED = "receiver sends confirmed again"
 
@@ -89,7 +90,8 @@ def plan_stream(sender: Hello, receiver: Hello) -> StreamPlan:
 
 
 _ACTIONS = {
-    (BlockState.PENDING, BlockState.STORED): Action.SEND_STORED,
+    (BlockState.PENDING, BlockState.STORED): Action.SEND_HAVE,
+    (BlockState.OFFERED, BlockState.STORED): Action.SEND_COMPARE,
     (BlockState.VERIFIED, BlockState.STORED): Action.SEND_READY,
     (BlockState.VERIFIED, BlockState.READY): Action.SEND_CONFIRMED,
     (BlockState.CONFIRMED, BlockState.READY): Action.KEEP,
@@ -121,10 +123,12 @@ def _handed_out_blocks(out: SenderView, inc: ReceiverView, lease: int) -> frozen
 def _returned_entries(out: SenderView, inc: ReceiverView, blocks: Mapping[int, Action]) -> frozenset[int]:
     """Entries that a lost block had reserved and that neither end can have used.
 
-    The first entry of a block is not among them: a receiver restored from an old copy may have used it without knowing.
+    The first entry of an *offered* block is not among them: a receiver restored from an old copy may have used it
+    without knowing. That of a pending block is, for the receiver uses it only when asked to compare.
     """
-    lost: list[BlockView] = [b for b in out.blocks if b.state is BlockState.PENDING and b.index not in blocks]
-    return frozenset(entry for block in lost for entry in block.entries[1:]) & frozenset(inc.unused_entries)
+    lost: list[BlockView] = [block for block in out.blocks if block.index not in blocks]
+    free = (block.entries[1:] if block.state is BlockState.OFFERED else block.entries for block in lost)
+    return frozenset(entry for entries in free for entry in entries) & frozenset(inc.unused_entries)
 
 
 def _contributed_entries(inc: ReceiverView, blocks: Mapping[int, Action]) -> frozenset[int]:

@@ -1,7 +1,8 @@
 """The sending end of a key stream: where blocks enter and master SAEs draw keys.
 
-A block passes *pending* (stored here), *verified* (the receiver's tag over the whole block was right) and *confirmed*
-(the receiver has durably marked it ready); only confirmed granules are handed out. They are handed out in ascending
+A block passes *pending* (stored here), *offered* (the receiver has it too and may use the first verification entry),
+*verified* (the receiver's tag over the whole block was right) and *confirmed* (the receiver has durably marked it
+ready); only confirmed granules are handed out. They are handed out in ascending
 order, below a *lease*: an upper bound that both ends have made durable beforehand. After a crash, or when either end
 turns out to be a restored copy, everything below the lease counts as used. So no disk is touched per key, and no
 memory of either end alone decides whether a bit is still unused.
@@ -10,7 +11,7 @@ memory of either end alone decides whether a bit is still unused.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from shosoin.base.ports import Event
 from shosoin.keys.blocks import MAC_CONFIRMED, MAC_READY, MAC_STORED, Block, dump_record, load_record, mac_header
@@ -22,7 +23,9 @@ from shosoin.keys.messages import (
     Announce,
     BlockState,
     Burn,
+    Compare,
     Confirmed,
+    Have,
     Lease,
     Leased,
     Passed,
@@ -47,6 +50,8 @@ __all__ = ["SendingEnd"]
 _STREAM_RECORD = "stream/out"
 _POOL_RECORD = "pool/out"
 _IN_FLIGHT_MAX = 4
+_BLOCKS_MAX = 1 << 16
+"""A hello must be able to name all blocks."""
 
 
 class SendingEnd:
@@ -55,6 +60,8 @@ class SendingEnd:
     def __init__(self, peer: str, cache: BlockCache, pool: VerificationPool, *, lease_bytes: int) -> None:
         self.peer = peer
         self.session = ""
+        self.expected_proof: Callable[[str], str] = _no_session
+        """Makes the proof that a statement of this session is the receiver's."""
         self._cache = cache
         self._pool = pool
         self._lease_step = max(1, lease_bytes // GRANULE_BYTES)
@@ -99,7 +106,7 @@ class SendingEnd:
         self._next_index, self._next_start = plan.next_index, plan.next_start
         self._lease = plan.lease
         if plan.restart_sender:
-            self._leased = self._cursor = self._wiped = plan.lease
+            self._leased = self._cursor = plan.lease
         used_up = self._cursor
         drops = [b for b in self._blocks if b.index not in plan.blocks or b.end <= used_up]
         for block in drops:
@@ -110,6 +117,8 @@ class SendingEnd:
         self._available = IntervalSet()
         for block in self._blocks:
             self._make_available(block)
+        # Whatever an earlier run may not have overwritten any more is overwritten by the next flush.
+        self._wiped = min([self._cursor, *(block.start for block in self._blocks)])
         return Batch(
             records={**self.records(), **{block.record_name: None for block in drops}},
             drops=[block.name for block in drops],
@@ -121,6 +130,8 @@ class SendingEnd:
             block = self._blocks.get(index)
             if action is Action.SEND_READY and block is not None:
                 yield from self._send_ready(block)
+            if action is Action.SEND_COMPARE and block is not None:
+                yield Send(Compare(self.session, index))
         self._reported = 0
         if self._lease > self._leased:
             yield Send(Lease(self.session, self._lease))
@@ -130,6 +141,8 @@ class SendingEnd:
     @property
     def can_begin(self) -> bool:
         """Whether another block may be announced now."""
+        if len(self._blocks) >= _BLOCKS_MAX:
+            return False
         in_flight = sum(block.state is not BlockState.CONFIRMED for block in self._blocks)
         lavish = len(self._pool) >= CONTRIBUTED_PER_BLOCK * _IN_FLIGHT_MAX
         return len(self._pool) >= ENTRIES_PER_BLOCK and in_flight < (_IN_FLIGHT_MAX if lavish else 1)
@@ -148,6 +161,8 @@ class SendingEnd:
         block = Block("out", self._next_index, self._next_start, granules, BlockState.PENDING)
         block.reserve = bytes(bits[:RESERVE_BYTES])
         block.entries = self._pool.take_newest()
+        promised = sum(b.keep and b.state is not BlockState.CONFIRMED for b in self._blocks)
+        block.keep = len(self._pool) + CONTRIBUTED_PER_BLOCK * (promised + 1) <= POOL_ENTRIES_MAX
         self._next_index += 1
         self._next_start += granules
         self._blocks.add(block)
@@ -156,13 +171,20 @@ class SendingEnd:
         entries = tuple(sorted(block.entries))
         yield Send(Announce(self.session, number, block.index, block.start, granules, entries))
 
-    def on_stored(self, message: Stored) -> Steps:
-        """Compare the receiver's tag over the block with our own copy, read back from the store."""
+    def on_have(self, message: Have) -> Steps:
+        """Ask for the receiver's tag, after writing down that the entry for it is spent."""
         block = self._blocks.get(message.index)
         if block is None:
             yield Send(Burn(self.session, message.index, ()))
-            return
-        if block.state is not BlockState.PENDING:
+        elif block.state is BlockState.PENDING:
+            block.state = BlockState.OFFERED
+            yield Commit(Batch(records={block.record_name: block.dump()}))
+            yield Send(Compare(self.session, block.index))
+
+    def on_stored(self, message: Stored) -> Steps:
+        """Compare the receiver's tag over the block with our own copy, read back from the store."""
+        block = self._blocks.get(message.index)
+        if block is None or block.state is not BlockState.OFFERED:
             return
         content, damaged = yield ReadBlock(block.name)
         expected = yield Mac(block.entry(0), (mac_header(MAC_STORED, block), block.reserve, content))
@@ -173,8 +195,6 @@ class SendingEnd:
             yield from self._burn(block, returned=sorted(block.entries)[1:])
             return
         block.state = BlockState.VERIFIED
-        waiting = sum(b.keep and b.state is BlockState.VERIFIED for b in self._blocks)
-        block.keep = len(self._pool) + CONTRIBUTED_PER_BLOCK * (waiting + 1) <= POOL_ENTRIES_MAX
         yield Commit(Batch(records={block.record_name: block.dump()}))
         yield from self._send_ready(block)
 
@@ -200,8 +220,9 @@ class SendingEnd:
         block = self._blocks.get(message.index)
         if block is None or block.state is BlockState.CONFIRMED:
             return
-        unused = [number for number in message.unused if number in block.entries]
-        yield from self._burn(block, returned=unused if block.state is BlockState.PENDING else [])
+        ours = {BlockState.PENDING: sorted(block.entries), BlockState.OFFERED: sorted(block.entries)[1:]}
+        unused = [number for number in ours.get(block.state, []) if number in message.unused]
+        yield from self._burn(block, returned=unused)
 
     def _burn(self, block: Block, returned: Sequence[int]) -> Steps:
         self._blocks.remove(block)
@@ -235,6 +256,8 @@ class SendingEnd:
         """Hand out up to a bound that the peer has recorded durably."""
         if message.upto > self._lease:
             raise PairProtocolError(f"lease up to {message.upto} acknowledged, asked for {self._lease}")
+        if not hmac.compare_digest(message.proof.encode(), self.expected_proof(f"leased {message.upto}").encode()):
+            raise PairProtocolError("a lease was acknowledged by somebody else")
         self._leased = max(self._leased, message.upto)
         yield from ()
 
@@ -317,6 +340,10 @@ class SendingEnd:
         ]
         records: dict[str, bytes | None] = {block.record_name: None for block in drops}
         return Batch(records=records, wipes=wipes, drops=[block.name for block in drops])
+
+
+def _no_session(_: str) -> str:
+    raise PairProtocolError("nothing can be acknowledged before a handshake")
 
 
 def _equal(tag: bytes, claimed: str) -> bool:

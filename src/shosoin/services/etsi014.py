@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -77,6 +78,7 @@ class Etsi014Service:
         """Start serving; returns the listening server."""
         limits = self._limits
         manager = web.Server(self._handle)
+        counts: Counter[SaeId] = Counter()
         loop = asyncio.get_running_loop()
 
         def connect() -> RequestHandler:
@@ -84,6 +86,7 @@ class Etsi014Service:
                 manager,
                 loop=loop,
                 connections_max=limits.connections,
+                counts=counts,
                 keepalive_timeout=limits.idle_timeout_s,
                 access_log=None,
                 auto_decompress=False,
@@ -154,7 +157,7 @@ class Etsi014Service:
                     body += chunk
                     if len(body) > self._limits.body_bytes:
                         raise _bad(f"body is longer than {self._limits.body_bytes} bytes")
-            except web.RequestPayloadError as err:
+            except (web.RequestPayloadError, ConnectionError) as err:
                 raise _bad("body cannot be read") from err
         return bytes(body)
 
@@ -162,11 +165,12 @@ class Etsi014Service:
 class _Connection(RequestHandler):
     """One client connection: knows its SAE, and answers HTTP errors as the standard wants."""
 
-    __slots__ = ("_connections_max", "sae")
+    __slots__ = ("_connections_max", "_counts", "sae")
 
-    def __init__(self, manager: web.Server, *, connections_max: int, **options: object) -> None:
+    def __init__(self, manager: web.Server, *, connections_max: int, counts: Counter[SaeId], **options: object) -> None:
         super().__init__(manager, **options)  # type: ignore[arg-type]  # passed through
         self._connections_max = connections_max
+        self._counts = counts
         self.sae: SaeId | Denied = Denied("no certificate")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -183,6 +187,17 @@ class _Connection(RequestHandler):
             self.sae = SaeId(identity.id)
         except Denied as err:
             self.sae = err
+            return
+        self._counts[self.sae] += 1
+        if self._counts[self.sae] > max(1, self._connections_max // 2):
+            self.force_close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Give the SAE's place back."""
+        super().connection_lost(exc)
+        if isinstance(self.sae, SaeId):
+            self._counts[self.sae] -= 1
+            self.sae = Denied("the connection is gone")
 
     def handle_error(
         self,

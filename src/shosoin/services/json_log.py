@@ -36,16 +36,18 @@ class LoggedEvents:
     """``EventSink`` that writes events to the log; a flood of one kind is counted instead of written out."""
 
     def __init__(self) -> None:
-        self._recent: dict[str, tuple[float, int]] = {}
+        self._recent: dict[tuple[str, object], tuple[float, int]] = {}
 
     def emit(self, event: Event) -> None:
         """Log an event."""
-        since, count = self._recent.get(event.name, (0.0, 0))
+        # Counted for each peer or caller, so that one cannot drown what concerns another.
+        kind = event.name, event.fields.get("peer", event.fields.get("caller"))
+        since, count = self._recent.get(kind, (0.0, 0))
         if time.monotonic() - since > _WINDOW_S:
             if count > _EVENTS_PER_WINDOW:
                 log("log.suppressed", name=event.name, count=count - _EVENTS_PER_WINDOW)
             since, count = time.monotonic(), 0
-        self._recent[event.name] = (since, count + 1)
+        self._recent[kind] = (since, count + 1)
         if count >= _EVENTS_PER_WINDOW:
             return
         level = _LEVELS.get(event.severity, logging.WARNING)

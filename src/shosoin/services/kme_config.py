@@ -64,7 +64,8 @@ class LimitSection:
     sae_bits_per_s: float = 0.0
     sae_burst_bits: float = 8e9
     lease_bytes: int = 256 << 10
-    local_bytes: int = 256 << 20
+    local_bytes: int = 32 << 20
+    """Keys between SAEs of this KME that may await fetching, for each master."""
     key_expiry_s: float = 86400.0
     request_timeout_s: float = 10.0
     """How long a client may take to send a request."""

@@ -44,6 +44,8 @@ class LinkDriver:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"store-{pair.peer}")
         self._queue: asyncio.Queue[_Item] = asyncio.Queue(_QUEUE_MAX)
         self._channel: Channel | None = None
+        """Where messages are sent; follows ``_latest`` in turn."""
+        self._latest: Channel | None = None
         self._leased = asyncio.Event()
         self._closed = asyncio.Event()
         self._lease_asked = False
@@ -64,6 +66,10 @@ class LinkDriver:
 
     async def handle_classical(self, channel: Channel) -> None:
         """Exchange messages on a channel until it ends."""
+        # At once, not in turn: the turn may never come while something is being sent to a peer that does not read.
+        if self._latest is not None:
+            self._latest.close()
+        self._latest = channel
         await self._queue.put(_Item(lambda: self._attach(channel)))
         try:
             while not self.failed:
@@ -140,8 +146,6 @@ class LinkDriver:
         self._leased.set()
 
     def _attach(self, channel: Channel) -> Steps:
-        if self._channel is not None:
-            self._channel.close()
         self._channel = channel
         self._lease_over()
         yield from self.pair.connected()

@@ -8,7 +8,6 @@ link the one with the lower id dials both; who is at the other end is read from 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import ssl
 import struct
@@ -25,6 +24,7 @@ __all__ = ["Channel", "ChannelKind", "Handler", "dial_forever", "listen"]
 
 _LENGTH = struct.Struct(">I")
 _GREETING_S = 10.0
+_SEND_S = 30.0
 _BACKOFF_S_MIN, _BACKOFF_S_MAX = 0.05, 2.0
 
 
@@ -69,8 +69,11 @@ class Channel:
     async def send(self, *parts: bytes) -> None:
         """Send one frame; a broken connection shows at the receiving side."""
         self.writer.write(_LENGTH.pack(sum(map(len, parts))) + b"".join(parts))
-        with contextlib.suppress(OSError, ssl.SSLError):
-            await self.writer.drain()
+        try:
+            async with asyncio.timeout(_SEND_S):
+                await self.writer.drain()
+        except (OSError, ssl.SSLError):
+            self.close()  # TimeoutError is an OSError: a peer that does not read is as good as gone
 
     def close(self) -> None:
         """Drop the connection."""

@@ -41,6 +41,8 @@ class SimulatedDevices:
 
     async def handle(self, channel: Channel) -> None:
         """Receive blocks on a channel until it ends; transmit on the latest one."""
+        if self._channel is not None:
+            self._channel.close()
         self._channel = channel
         self._driver.pair.incoming.forget_bits()
         log("simulated_quantum_channel.open", peer=channel.peer)
