@@ -25,7 +25,7 @@ from shosoin.vault.assurance import SiteDomains
 from shosoin.vault.envelope import cut, parse_json
 from shosoin.vault.ports import Buffer, ShareKey
 from shosoin.vault.putting import BytesSource
-from shosoin.vault.values import OwnerSigner
+from shosoin.vault.signing import OwnerSigner
 
 OWNER = OwnerId("owner-1")
 SITES = ("koganei", "otemachi", "hakusan", "hongo", "musashino", "kawasaki", "tsukuba", "yokosuka")

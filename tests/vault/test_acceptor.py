@@ -16,7 +16,7 @@ from shosoin.vault import Scheme, acceptor
 from shosoin.vault.envelope import canonical_json, join
 from shosoin.vault.layout import BodyLayout
 from shosoin.vault.ports import RegisterRow, ShareKey, ShareState, SiteTransaction
-from shosoin.vault.values import Body, RegisterValue
+from shosoin.vault.values import Body, RegisterValue, ValueDraft, sign_values
 from tests.vault.support import OWNER, SIGNER, SITES, make_world
 
 REGISTER = ObjectId("ab" * 16)
@@ -27,7 +27,7 @@ LAYOUT = BodyLayout(512, 64, 0, 0, 4096)
 
 def value(version: int, *, good: tuple[SiteId, ...] = MEMBERS, kind: str = "object") -> RegisterValue:
     named = VersionId(f"{version:032x}")
-    return RegisterValue.make(
+    draft = ValueDraft(
         kind=kind,
         register_id=REGISTER,
         owner=OWNER,
@@ -42,8 +42,8 @@ def value(version: int, *, good: tuple[SiteId, ...] = MEMBERS, kind: str = "obje
         created_wall_s=1.0,
         facts={},
         added=1 if kind == "object" else 0,
-        signer=SIGNER,
     )
+    return sign_values([draft], SIGNER)[0]
 
 
 VALUES = [value(number) for number in range(3)]

@@ -22,7 +22,8 @@ from shosoin.vault.layout import BodyLayout
 from shosoin.vault.manifest import decode_page, decode_root
 from shosoin.vault.scheme import Scheme
 from shosoin.vault.session import SessionOffer, read_offer
-from shosoin.vault.values import Body, MalformedValue, RegisterValue, ValueForged
+from shosoin.vault.signing import SignatureForged
+from shosoin.vault.values import Body, MalformedValue, RegisterValue, ValueDraft, sign_values
 from tests.vault.support import OWNER, SIGNER, SITES, SeededEntropy, make_world, store
 
 OBJECT = ObjectId("ab" * 16)
@@ -41,7 +42,7 @@ junk = st.recursive(
 def example_value() -> RegisterValue:
     """A signed value as a put makes it."""
     sites = tuple(SiteId(name) for name in SITES[:3])
-    return RegisterValue.make(
+    draft = ValueDraft(
         kind="object",
         register_id=OBJECT,
         owner=OWNER,
@@ -56,8 +57,8 @@ def example_value() -> RegisterValue:
         created_wall_s=1.5,
         facts={},
         added=1,
-        signer=SIGNER,
     )
+    return sign_values([draft], SIGNER)[0]
 
 
 @given(st.binary(max_size=200))
@@ -160,7 +161,7 @@ def test_a_register_value_with_one_field_replaced_is_malformed_or_forged(data: s
         changed = RegisterValue.parse(canonical_json(outer).decode())
     except MalformedValue:
         return
-    with pytest.raises(ValueForged):
+    with pytest.raises(SignatureForged):
         changed.verify(SIGNER.public_key)
 
 
@@ -182,7 +183,7 @@ def test_a_register_value_keeps_what_was_signed() -> None:
         forged[place] ^= 1
         outer = json.loads(value.text)
         outer["signature"] = base64.b64encode(bytes(forged)).decode()
-        with pytest.raises(ValueForged):
+        with pytest.raises(SignatureForged):
             RegisterValue.parse(json.dumps(outer)).verify(SIGNER.public_key)
 
 

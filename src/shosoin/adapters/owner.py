@@ -30,7 +30,7 @@ from shosoin.base import OwnerId, Rejected, SaeId, SiteId
 from shosoin.base.ports import Event, EventSink
 from shosoin.vault import Scheme, Vault, VaultContext, VaultSite
 from shosoin.vault.assurance import SiteDomains
-from shosoin.vault.values import OwnerSigner
+from shosoin.vault.signing import OwnerSigner
 
 __all__ = [
     "FileMemo",

@@ -24,7 +24,8 @@ from shosoin.vault.acceptor import Ballot
 from shosoin.vault.channel import TIMEOUT_S, Channel
 from shosoin.vault.concurrency import collect, failure
 from shosoin.vault.scheme import Scheme
-from shosoin.vault.values import RegisterValue, ValueForged
+from shosoin.vault.signing import SignatureForged
+from shosoin.vault.values import RegisterValue
 
 __all__ = ["Catalog", "Conflict", "Outcome", "Reading"]
 
@@ -139,7 +140,7 @@ class Catalog:
 
         Raises:
             TooFewSites: fewer than k sites answered.
-            ValueForged: a site holds a value that the owner did not sign and no site holds a better one.
+            SignatureForged: a site holds a value that the owner did not sign and no site holds a better one.
         """
         readings: list[Reading] = []
         for at in range(0, len(register_ids), _READ_TOGETHER):
@@ -166,7 +167,7 @@ class Catalog:
         for site, answer in answers.items():
             try:
                 found.held[site] = self._committed(register_id, answer)
-            except (ValueForged, PeerFault):
+            except (SignatureForged, PeerFault):
                 continue
             found.best = _later(found.best, found.held[site])
         if len(found.held) < self._scheme.k:
@@ -252,7 +253,7 @@ class Catalog:
         value = RegisterValue.parse(str(text))
         value.verify(self._public_key)
         if value.register_id != register_id:
-            raise ValueForged("a site answered with another register's value")
+            raise SignatureForged("a site answered with another register's value")
         return _Stored(ballot, value)
 
     async def propose(self, channels: Mapping[SiteId, Channel], proposals: Sequence[Proposal]) -> list[Outcome]:
@@ -347,7 +348,7 @@ class Catalog:
             try:
                 accepted[site] = self._stored(register_id, answer, "accepted", "accepted_ballot")
                 committed = _later(committed, self._committed(register_id, answer))
-            except (ValueForged, PeerFault):
+            except (SignatureForged, PeerFault):
                 accepted.pop(site, None)  # an unsound answer is no promise
         if len(accepted) < self._scheme.write_quorum:
             attempt.outcome.error = TooFewSites(

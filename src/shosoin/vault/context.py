@@ -14,7 +14,7 @@ from shosoin.vault.channel import Channel, open_channel
 from shosoin.vault.fetching import Fetcher
 from shosoin.vault.ports import NodeLink
 from shosoin.vault.scheme import BadScheme, Scheme
-from shosoin.vault.values import OwnerSigner
+from shosoin.vault.signing import OwnerSigner
 
 __all__ = ["CLASSES", "VaultContext", "VaultSite"]
 

@@ -4,7 +4,7 @@ Two levels, so that reading a range stays small. The **root** holds name, true l
 segment entries themselves (small objects) or a hash of every **page**; a page holds the entries of 1,024 segments. An
 entry is a one-time polynomial MAC key with its tag over the *plaintext* segment, which stays valid when shares are
 refreshed. Root and pages each end with an AMD code word and are decoded from as many answers as it takes; the root
-also carries the owner's ML-DSA-65 signature. The hashes are safe because the root is never whole at any site.
+also carries the proof of the owner's signature. The hashes are safe because the root is never whole at any site.
 
 Error of a segment MAC: at most 65,536 / 2^128 per segment.
 """
@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha384
 from typing import Any
@@ -24,7 +25,7 @@ from shosoin.vault.amd import OVERHEAD_BYTES, amd_decode, amd_encode
 from shosoin.vault.envelope import canonical_json
 from shosoin.vault.layout import ENTRY_BYTES, INLINE_ENTRIES, PAGE_ENTRIES, PAGE_HEADER_BYTES
 from shosoin.vault.ports import Buffer
-from shosoin.vault.values import OwnerSigner, verify_signature
+from shosoin.vault.signing import OwnerSigner, check_proof
 
 __all__ = [
     "Manifest",
@@ -32,16 +33,16 @@ __all__ = [
     "decode_page",
     "decode_root",
     "encode_pages",
-    "encode_root",
+    "encode_roots",
     "page_size",
     "root_size",
 ]
 
 _CONTEXT = b"shosoin manifest v1"
 _PAGE_MAGIC = b"SHOSOIN-PAGE-1\0\0"
-_SIGNATURE_BYTES = 3309
-_ROOT_FIXED_BYTES = 5632
-"""Room for the signature, every field and the longest name: a root must not tell how long a name is."""
+_HEAD_BYTES = 6
+_ROOT_FIXED_BYTES = 5888
+"""Room for the proof, every field and the longest name: a root must not tell how long a name is."""
 CONTENT_TYPE_BYTES_MAX = 100
 
 
@@ -120,11 +121,17 @@ def _padded(record: bytes, step: int) -> bytes:
     return record + bytes(-len(record) % step)
 
 
-def encode_root(manifest: Manifest, signer: OwnerSigner, entropy: Entropy) -> bytes:
-    """Return the root as it is shared: signature, JSON, padding, AMD code word."""
-    text = canonical_json(manifest._json())  # noqa: SLF001  # the codec of this very class
-    signature = signer.sign(text, _CONTEXT)
-    record = len(text).to_bytes(4, "little") + signature + text
+def encode_roots(manifests: Sequence[Manifest], signer: OwnerSigner, entropy: Entropy) -> list[bytes]:
+    """Sign manifests together and return their roots as they are shared: proof, JSON, padding, AMD code word."""
+    texts = [canonical_json(manifest._json()) for manifest in manifests]  # noqa: SLF001  # the codec of this very class
+    return [
+        _encode_root(manifest, text, proof, entropy)
+        for manifest, text, proof in zip(manifests, texts, signer.proofs(texts, _CONTEXT), strict=True)
+    ]
+
+
+def _encode_root(manifest: Manifest, text: bytes, proof: bytes, entropy: Entropy) -> bytes:
+    record = len(text).to_bytes(4, "little") + len(proof).to_bytes(2, "little") + proof + text
     size = root_size(manifest.segments, len(manifest.page_hashes)) - OVERHEAD_BYTES
     if len(record) > size:
         raise ValueError(f"a manifest root of {len(record)} bytes, room for {size}")
@@ -148,10 +155,13 @@ def decode_root(
     record = amd_decode(coded)
     if record is None:
         return None
-    size = int.from_bytes(record[:4], "little")
-    text = record[4 + _SIGNATURE_BYTES : 4 + _SIGNATURE_BYTES + size]
+    size, proof_end = (
+        int.from_bytes(record[:4], "little"),
+        _HEAD_BYTES + int.from_bytes(record[4:_HEAD_BYTES], "little"),
+    )
+    text = record[proof_end : proof_end + size]
     try:
-        verify_signature(public_key, record[4 : 4 + _SIGNATURE_BYTES], text, _CONTEXT)
+        check_proof(public_key, record[_HEAD_BYTES:proof_end], text, _CONTEXT)
         raw = json.loads(text)
         manifest = Manifest(
             object_id=ObjectId(raw["object"]),

@@ -17,7 +17,7 @@ from shosoin.vault.index import Entry, IndexState, index_register, load_index
 from shosoin.vault.layout import BodyLayout
 from shosoin.vault.ports import ShareKey
 from shosoin.vault.staging import Stager, withdraw_unoffered
-from shosoin.vault.values import Body, RegisterValue
+from shosoin.vault.values import Body, RegisterValue, ValueDraft, sign_values
 from shosoin.vault.writing import new_key, write_record
 
 __all__ = ["Names"]
@@ -168,7 +168,7 @@ class Names:
             domains=context.domains,
             deal_checked=state.class_ == "its",
         )
-        return RegisterValue.make(
+        draft = ValueDraft(
             kind="index",
             register_id=state.register_id,
             owner=context.owner,
@@ -183,8 +183,8 @@ class Names:
             added=added,
             created_wall_s=context.clock.wall_s(),
             facts=facts,
-            signer=context.signer,
         )
+        return sign_values([draft], context.signer)[0]
 
     async def _erase_old(self, class_: str, state: IndexState) -> None:
         """Tell the sites to erase folded parts; best effort, the next commit says it again."""

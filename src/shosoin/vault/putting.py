@@ -19,11 +19,15 @@ from shosoin.vault.names import Names
 from shosoin.vault.ports import ShareKey
 from shosoin.vault.receipts import PutReceipt
 from shosoin.vault.scheme import Scheme
+from shosoin.vault.signing import SIGNED_TOGETHER_MAX
 from shosoin.vault.staging import Stager, withdraw_unoffered
-from shosoin.vault.values import Body, RegisterValue
-from shosoin.vault.writing import ByteSource, Written, new_key, write_object
+from shosoin.vault.values import Body, RegisterValue, ValueDraft, sign_values
+from shosoin.vault.writing import ByteSource, Draft, Written, draft_object, finish_objects, new_key
 
 __all__ = ["BytesSource", "Putter", "guessed_type", "remove_objects"]
+
+_WAITING_BYTES_MAX = 16 << 20
+"""Bodies of a batch that are kept in memory until their roots are signed."""
 
 
 class BytesSource:
@@ -102,22 +106,9 @@ class Putter:
         items = await self._items(list(sources))
         stager = self._stager()
         try:
-            for item in items:
-                item.written = await write_object(
-                    stager,
-                    item.key,
-                    sources[item.name],
-                    name=item.name,
-                    content_type=content_type or guessed_type(item.name),
-                    created_wall_s=self.context.clock.wall_s(),
-                    scheme=self.scheme,
-                    signer=self.context.signer,
-                    entropy=self.context.entropy,
-                    runtime=self.context.runtime,
-                    progress=progress,
-                )
+            await self._write(items, sources, stager, content_type, progress)
             await stager.drain()
-            alarms = [alarm for item in items for alarm in await self._make_value(item, stager, facts_before)]
+            alarms = await self._make_values(items, stager, facts_before)
         except BaseException:
             await stager.abort([item.key for item in items])
             raise
@@ -155,11 +146,53 @@ class Putter:
             items.append(_Item(name, key, parent, not following, known.get(name)))
         return items
 
-    async def _make_value(self, item: _Item, stager: Stager, facts_before: KeyFacts) -> list[Event]:
+    async def _write(
+        self,
+        items: list[_Item],
+        sources: Mapping[str, ByteSource],
+        stager: Stager,
+        content_type: str | None,
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        """Share every body; roots are signed together, as many as memory allows."""
+        context = self.context
+        drafts: list[tuple[_Item, Draft]] = []
+        for item in items:
+            draft = await draft_object(
+                stager,
+                item.key,
+                sources[item.name],
+                name=item.name,
+                content_type=content_type or guessed_type(item.name),
+                created_wall_s=context.clock.wall_s(),
+                scheme=self.scheme,
+                entropy=context.entropy,
+                runtime=context.runtime,
+                progress=progress,
+            )
+            drafts.append((item, draft))
+            waiting_bytes = sum(draft.waiting_bytes for _, draft in drafts)
+            if len(drafts) >= SIGNED_TOGETHER_MAX or waiting_bytes >= _WAITING_BYTES_MAX or item is items[-1]:
+                written = await finish_objects([draft for _, draft in drafts], context.signer, context.entropy)
+                for (done, _), what in zip(drafts, written, strict=True):
+                    done.written = what
+                drafts = []
+
+    async def _make_values(self, items: list[_Item], stager: Stager, facts_before: KeyFacts) -> list[Event]:
+        """Check the deals and sign the values of all objects together."""
+        context, drafts, alarms = self.context, [], []
+        for item in items:
+            good, found = await checked_sites(context, stager, item.key, self.class_, self.scheme, self.placement)
+            drafts.append(self._value_draft(item, good, stager, facts_before))
+            alarms += found
+        for item, value in zip(items, sign_values(drafts, context.signer), strict=True):
+            item.value = value
+        return alarms
+
+    def _value_draft(self, item: _Item, good: tuple[SiteId, ...], stager: Stager, facts_before: KeyFacts) -> ValueDraft:
         context, written = self.context, item.written
         if written is None:
             raise TypeError("an object that was not written has no value")
-        good, alarms = await checked_sites(context, stager, item.key, self.class_, self.scheme, self.placement)
         facts = record_facts(
             class_=self.class_,
             home=context.home,
@@ -171,7 +204,7 @@ class Putter:
             domains=context.domains,
             deal_checked=self.class_ == "its",
         )
-        item.value = RegisterValue.make(
+        return ValueDraft(
             kind="object",
             register_id=item.key.object_id,
             owner=context.owner,
@@ -186,9 +219,7 @@ class Putter:
             added=1,
             created_wall_s=written.manifest.created_wall_s,
             facts=facts,
-            signer=context.signer,
         )
-        return alarms
 
     async def _propose(self, items: list[_Item], stager: Stager) -> list[Outcome]:
         """Propose every value. Shares that no site can count on are withdrawn, others must stay."""
@@ -292,7 +323,8 @@ async def remove_objects(
     if not values:
         return []
     channels = context.channels(class_)
-    proposals = [Proposal(value.register_id, _tombstone(context, value), fresh=False) for value in values]
+    tombstones = sign_values([_tombstone(context, value) for value in values], context.signer)
+    proposals = [Proposal(value.register_id, value, fresh=False) for value in tombstones]
     outcomes = await context.catalog.propose(channels, proposals)
     removed = [outcome for outcome in outcomes if outcome.error is None]
     ops = [{"op": "erase", "object": outcome.proposal.register_id} for outcome in removed]
@@ -317,8 +349,8 @@ async def erase_everywhere(
     return erased
 
 
-def _tombstone(context: VaultContext, value: RegisterValue) -> RegisterValue:
-    return RegisterValue.make(
+def _tombstone(context: VaultContext, value: RegisterValue) -> ValueDraft:
+    return ValueDraft(
         kind="tombstone",
         register_id=value.register_id,
         owner=context.owner,
@@ -333,5 +365,4 @@ def _tombstone(context: VaultContext, value: RegisterValue) -> RegisterValue:
         added=0,
         created_wall_s=context.clock.wall_s(),
         facts={},
-        signer=context.signer,
     )

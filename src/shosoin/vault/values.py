@@ -11,62 +11,27 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
-
-from shosoin.base import Alarm, ObjectId, OwnerId, PeerFault, ShosoinError, SiteId, VersionId
+from shosoin.base import ObjectId, OwnerId, PeerFault, ShosoinError, SiteId, VersionId
 from shosoin.vault.envelope import canonical_json
 from shosoin.vault.layout import BodyLayout
 from shosoin.vault.ports import ShareKey
 from shosoin.vault.scheme import Scheme
+from shosoin.vault.signing import OwnerSigner, check_proof
 
-__all__ = ["Body", "OwnerSigner", "RegisterValue", "ValueForged"]
+__all__ = ["Body", "RegisterValue", "ValueDraft", "sign_values"]
 
 _CONTEXT = b"shosoin register value v1"
 VALUE_BYTES_MAX = 1 << 20
-
-
-class ValueForged(Alarm):
-    """A register value that its owner did not sign."""
-
-    code = "vault.value_forged"
 
 
 class MalformedValue(PeerFault):
     """A register value that cannot be read."""
 
     code = "vault.malformed_value"
-
-
-class OwnerSigner:
-    """The owner's ML-DSA-65 key pair (FIPS 204)."""
-
-    def __init__(self, seed: bytes) -> None:
-        self._private = MLDSA65PrivateKey.from_seed_bytes(seed)
-        self.public_key = self._private.public_key().public_bytes_raw()
-
-    def __repr__(self) -> str:
-        return "OwnerSigner(redacted)"
-
-    def sign(self, message: bytes, context: bytes = _CONTEXT) -> bytes:
-        """Return a signature of 3,309 bytes."""
-        return self._private.sign(message, context)
-
-
-def verify_signature(public_key: bytes, signature: bytes, message: bytes, context: bytes = _CONTEXT) -> None:
-    """Check an owner's signature.
-
-    Raises:
-        ValueForged: it does not hold.
-    """
-    try:
-        MLDSA65PublicKey.from_public_bytes(public_key).verify(signature, message, context)
-    except InvalidSignature:
-        raise ValueForged("a signature does not hold under the owner's key") from None
 
 
 def _whole(value: Any) -> int:
@@ -112,19 +77,16 @@ class Body:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class RegisterValue:
-    """One value of a register; ``text`` is its canonical form, which is what sites store and compare."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueDraft:
+    """What the owner decides of a value, before it is signed."""
 
-    text: str
     kind: str
     """``object``, ``index`` or ``tombstone``."""
     register_id: ObjectId
     owner: OwnerId
     version: VersionId
-    parent: VersionId | None
-    counter: int
-    """1 for the first version, one more for each that follows."""
+    parent: RegisterValue | None
     scheme: Scheme
     class_: str
     placement: tuple[SiteId, ...]
@@ -139,56 +101,68 @@ class RegisterValue:
     created_wall_s: float
     facts: dict[str, Any]
     """What really happened while writing: transfers, key sources, randomness (see ``assurance``)."""
-    owner_part: bytes
-    signature: bytes
 
-    @classmethod
-    def make(
-        cls,
-        *,
-        kind: str,
-        register_id: ObjectId,
-        owner: OwnerId,
-        version: VersionId,
-        parent: RegisterValue | None,
-        scheme: Scheme,
-        class_: str,
-        placement: tuple[SiteId, ...],
-        members: tuple[SiteId, ...],
-        quorum: int,
-        bodies: tuple[Body, ...],
-        added: int,
-        created_wall_s: float,
-        facts: dict[str, Any],
-        signer: OwnerSigner,
-    ) -> RegisterValue:
-        """Build and sign a value."""
-        owner_part = canonical_json(
+    def owner_part(self) -> bytes:
+        """Return the text that the owner signs."""
+        return canonical_json(
             {
                 "v": 1,
-                "kind": kind,
-                "register": register_id,
-                "owner": owner,
-                "version": version,
-                "parent": parent.version if parent else None,
-                "counter": parent.counter + 1 if parent else 1,
-                "scheme": [scheme.k, scheme.n],
-                "class": class_,
-                "placement": list(placement),
-                "members": list(members),
-                "quorum": quorum,
-                "layouts": [[body.version, body.layout.to_json()] for body in bodies],
-                "added": added,
-                "created": created_wall_s,
-                "facts": facts,
+                "kind": self.kind,
+                "register": self.register_id,
+                "owner": self.owner,
+                "version": self.version,
+                "parent": self.parent.version if self.parent else None,
+                "counter": self.parent.counter + 1 if self.parent else 1,
+                "scheme": [self.scheme.k, self.scheme.n],
+                "class": self.class_,
+                "placement": list(self.placement),
+                "members": list(self.members),
+                "quorum": self.quorum,
+                "layouts": [[body.version, body.layout.to_json()] for body in self.bodies],
+                "added": self.added,
+                "created": self.created_wall_s,
+                "facts": self.facts,
             }
         )
-        site_part = {"bodies": [body.to_json() for body in bodies]}
-        signature = signer.sign(owner_part)
-        text = canonical_json(
-            {"owner": owner_part.decode(), "signature": base64.b64encode(signature).decode(), "site": site_part}
-        ).decode()
-        return cls.parse(text)
+
+
+def sign_values(drafts: Sequence[ValueDraft], signer: OwnerSigner) -> list[RegisterValue]:
+    """Sign drafts together (see ``signing``) and return the values, in order."""
+    parts = [draft.owner_part() for draft in drafts]
+    values = []
+    for draft, part, proof in zip(drafts, parts, signer.proofs(parts, _CONTEXT), strict=True):
+        outer = {
+            "owner": part.decode(),
+            "signature": base64.b64encode(proof).decode(),
+            "site": {"bodies": [body.to_json() for body in draft.bodies]},
+        }
+        values.append(RegisterValue.parse(canonical_json(outer).decode()))
+    return values
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterValue:
+    """One value of a register; ``text`` is its canonical form, which is what sites store and compare."""
+
+    text: str
+    kind: str
+    register_id: ObjectId
+    owner: OwnerId
+    version: VersionId
+    parent: VersionId | None
+    counter: int
+    """1 for the first version, one more for each that follows."""
+    scheme: Scheme
+    class_: str
+    placement: tuple[SiteId, ...]
+    members: tuple[SiteId, ...]
+    quorum: int
+    bodies: tuple[Body, ...]
+    added: int
+    created_wall_s: float
+    facts: Mapping[str, Any]
+    owner_part: bytes
+    signature: bytes
 
     @classmethod
     def parse(cls, text: str) -> RegisterValue:
@@ -242,9 +216,9 @@ class RegisterValue:
         """Check the owner's signature.
 
         Raises:
-            ValueForged: it does not hold.
+            SignatureForged: it does not hold.
         """
-        verify_signature(public_key, self.signature, self.owner_part)
+        check_proof(public_key, self.signature, self.owner_part, _CONTEXT)
 
     @property
     def tombstone(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,14 +10,14 @@ from shosoin.base import Entropy, ObjectId, OwnerId, Rejected, VersionId
 from shosoin.base.ports import Runtime
 from shosoin.kernels import ELEMENT_BYTES
 from shosoin.vault.layout import BODY_BYTES_MAX, INLINE_ENTRIES, SEGMENT_BYTES, BodyLayout, mask_elements
-from shosoin.vault.manifest import Manifest, SegmentEntry, encode_pages, encode_root, page_hash, page_size
+from shosoin.vault.manifest import Manifest, SegmentEntry, encode_pages, encode_roots, page_hash, page_size
 from shosoin.vault.naming import padme_bytes
 from shosoin.vault.ports import Buffer, ShareKey
 from shosoin.vault.scheme import Scheme
+from shosoin.vault.signing import OwnerSigner
 from shosoin.vault.staging import CHUNK_BYTES, Stager
-from shosoin.vault.values import OwnerSigner
 
-__all__ = ["BodyWriter", "ByteSource", "Written", "write_object", "write_record"]
+__all__ = ["BodyWriter", "ByteSource", "Draft", "Written", "draft_object", "finish_objects", "write_record"]
 
 
 class ByteSource(Protocol):
@@ -48,6 +48,21 @@ class Written:
     manifest: Manifest
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A body that lacks its root, because the root is signed together with others."""
+
+    writer: BodyWriter
+    manifest: Manifest
+    masks: int
+    data_bytes: int
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that are kept in memory until the root is there."""
+        return self.writer.waiting_bytes
+
+
 class BodyWriter:
     """Feeds a body to the stager in chunks of at most 1 MiB, joining small pieces."""
 
@@ -56,6 +71,11 @@ class BodyWriter:
         self._key = key
         self._buffer = bytearray()
         self.offset = 0
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes that have not been handed to the stager yet."""
+        return len(self._buffer)
 
     async def add(self, piece: Buffer) -> None:
         """Append a piece (a multiple of 16 bytes)."""
@@ -92,7 +112,7 @@ async def _read_full(source: ByteSource, size_bytes: int) -> bytes:
     return b"".join(pieces)
 
 
-async def write_object(
+async def draft_object(
     stager: Stager,
     key: ShareKey,
     source: ByteSource,
@@ -101,12 +121,11 @@ async def write_object(
     content_type: str,
     created_wall_s: float,
     scheme: Scheme,
-    signer: OwnerSigner,
     entropy: Entropy,
     runtime: Runtime,
     progress: Callable[[int], None] | None = None,
-) -> Written:
-    """Share an object's body; the stager still has to be drained.
+) -> Draft:
+    """Share an object's body up to its root.
 
     Raises:
         SourceChanged: the source gave more or fewer bytes than it announced.
@@ -149,10 +168,19 @@ async def write_object(
         inline=tuple(entries) if len(entries) <= INLINE_ENTRIES else (),
         page_hashes=tuple(page_hash(page) for page in pages),
     )
-    root = encode_root(manifest, signer, entropy)
-    await writer.add(root)
-    await writer.finish(masks)
-    return Written(BodyLayout(masks * ELEMENT_BYTES, data, page_size(len(entries)), len(pages), len(root)), manifest)
+    return Draft(writer, manifest, masks, data)
+
+
+async def finish_objects(drafts: Sequence[Draft], signer: OwnerSigner, entropy: Entropy) -> list[Written]:
+    """Sign the manifests together, add the roots, ask the sites to seal; the stager still has to be drained."""
+    written = []
+    for draft, root in zip(drafts, encode_roots([each.manifest for each in drafts], signer, entropy), strict=True):
+        await draft.writer.add(root)
+        await draft.writer.finish(draft.masks)
+        segments, pages = draft.manifest.segments, len(draft.manifest.page_hashes)
+        layout = BodyLayout(draft.masks * ELEMENT_BYTES, draft.data_bytes, page_size(segments), pages, len(root))
+        written.append(Written(layout, draft.manifest))
+    return written
 
 
 def _check_growth(source: ByteSource, true_size: int) -> None:
