@@ -19,7 +19,7 @@ Not here: more than one volume, compression (shares do not compress).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -35,7 +35,7 @@ from shosoin.adapters.share_store_staging import Staging, StoreLimits
 from shosoin.adapters.share_store_uploads import Uploads
 from shosoin.adapters.share_store_workers import Workers
 from shosoin.adapters.share_store_writer import GroupWriter
-from shosoin.base import Rejected
+from shosoin.base import Rejected, ShosoinError
 from shosoin.base.ports import Clock
 from shosoin.vault.ports import Buffer, ShareKey, ShareRow, SiteTransaction
 
@@ -44,6 +44,7 @@ __all__ = ["ScrubReport", "ShareStore", "StoreLimits"]
 T = TypeVar("T")
 _COUNTER_BITS = 36
 _ORPHANS_PER_CALL = 1000
+_SMALL_READ_BYTES = 64 << 10
 
 
 class ShareStore:
@@ -120,6 +121,10 @@ class ShareStore:
         """
         return await self._writer.run(step)
 
+    async def transact_each(self, steps: Sequence[Callable[[SiteTransaction], T]]) -> list[T | ShosoinError]:
+        """Run several steps, each atomic by itself, and return what each returned or why it failed."""
+        return await self._writer.run_each(steps)
+
     def _records(self) -> Records:
         return Records(
             self._connection,
@@ -166,15 +171,38 @@ class ShareStore:
             ShareDamaged: the local checksum of a touched chunk fails, or the bytes are gone.
             Rejected: the range is not inside the share.
         """
-        content_id, in_file = content_of(row.locator)
-        if offset < 0 or length < 0 or offset + length > row.size_bytes:
-            raise Rejected(
-                f"bytes {offset} to {offset + length} of a share of {row.size_bytes}", code="vault.bad_range"
-            )
-        finished = self._finished.get(content_id)
-        if not length:
-            return b""
-        return await self._workers.run(lambda: self._reader.read(content_id, in_file, finished, offset, length))
+        (found,) = await self.read_each([(row, offset, length)])
+        if isinstance(found, ShosoinError):
+            raise found
+        return found
+
+    async def read_each(self, wanted: Sequence[tuple[ShareRow, int, int]]) -> list[bytes | ShosoinError]:
+        """Read several ranges (row, offset, length); small ones one after the other in one thread."""
+        found: list[bytes | ShosoinError | None] = [None] * len(wanted)
+        small = [index for index, (_, _, length) in enumerate(wanted) if length <= _SMALL_READ_BYTES]
+        large = [index for index, (_, _, length) in enumerate(wanted) if length > _SMALL_READ_BYTES]
+
+        def read_small() -> None:
+            for index in small:
+                found[index] = self._read_now(*wanted[index])
+
+        async def read_large(index: int) -> None:
+            found[index] = await self._workers.run(partial(self._read_now, *wanted[index]))
+
+        works = [read_large(index) for index in large]
+        if small:
+            works.append(self._workers.run(read_small))
+        await asyncio.gather(*works)
+        return [outcome for outcome in found if outcome is not None]
+
+    def _read_now(self, row: ShareRow, offset: int, length: int) -> bytes | ShosoinError:
+        """Read in this thread."""
+        try:
+            content_id, in_file = _place_of(row, offset, length)
+            finished = self._finished.get(content_id)
+            return self._reader.read(content_id, in_file, finished, offset, length) if length else b""
+        except ShosoinError as error:
+            return error
 
     async def scrub(self, bytes_max: int) -> ScrubReport:
         """Check shares at rest, about ``bytes_max`` bytes of them; goes on where the last call stopped.
@@ -219,3 +247,10 @@ class ShareStore:
     def failed(self) -> str | None:
         """Why writes are refused since the disk failed; ``None`` while all is well."""
         return self._writer.failed
+
+
+def _place_of(row: ShareRow, offset: int, length: int) -> tuple[int, bool]:
+    """Return (content number, whether in a file) of a range that lies inside its share."""
+    if offset < 0 or length < 0 or offset + length > row.size_bytes:
+        raise Rejected(f"bytes {offset} to {offset + length} of a share of {row.size_bytes}", code="vault.bad_range")
+    return content_of(row.locator)

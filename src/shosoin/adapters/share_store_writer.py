@@ -11,14 +11,14 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from shosoin.adapters.share_store_errors import StorageFailed, StoreBusy, from_sqlite_error
 from shosoin.adapters.share_store_records import Records
-from shosoin.base import Unavailable
+from shosoin.base import ShosoinError, Unavailable
 
 __all__ = ["GroupWriter"]
 
@@ -28,10 +28,55 @@ GROUP_MAX = 512
 QUEUE_MAX = 16_384
 
 
+class _Waiter(Protocol):
+    """Who hears of a step: a future of either kind, or a place in a list of outcomes."""
+
+    def done(self) -> bool: ...
+    def set_result(self, result: Any, /) -> None: ...
+    def set_exception(self, exception: BaseException, /) -> None: ...
+
+
+@dataclass(slots=True)
+class _Outcomes:
+    """The outcomes of steps that belong together; the caller hears when the last is there."""
+
+    values: list[Any]
+    future: asyncio.Future[list[Any]]
+    missing: int
+
+    def put(self, index: int, outcome: Any) -> None:
+        self.values[index] = outcome
+        self.missing -= 1
+        if not self.missing and not self.future.done():
+            self.future.set_result(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """One place in a list of outcomes."""
+
+    outcomes: _Outcomes
+    index: int
+
+    def done(self) -> bool:
+        return False
+
+    def set_result(self, result: Any, /) -> None:
+        self.outcomes.put(self.index, result)
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        self.outcomes.put(self.index, _Failure(exception))
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    error: BaseException
+
+
 @dataclass(slots=True)
 class _Job:
     step: Step[Any]
-    future: asyncio.Future[Any] | Future[Any]
+    waiter: _Waiter
     loop: asyncio.AbstractEventLoop | None
     outside: bool = False
     """Runs between transactions (maintenance)."""
@@ -44,14 +89,14 @@ class _Job:
         if self.error is None:
             for effect in self.effects:
                 effect()
-        if self.future.done():
+        if self.waiter.done():
             return
         if self.error is None:
-            self.future.set_result(self.value)
+            self.waiter.set_result(self.value)
         else:
             # A future refuses StopIteration, and one refusal must not keep the others of the group waiting.
             stopped = isinstance(self.error, StopIteration)
-            self.future.set_exception(RuntimeError("a step raised StopIteration") if stopped else self.error)
+            self.waiter.set_exception(RuntimeError("a step raised StopIteration") if stopped else self.error)
 
 
 class GroupWriter:
@@ -80,18 +125,34 @@ class GroupWriter:
         self._put(_Job(step, future, loop, outside))
         return await future
 
+    async def run_each(self, steps: Sequence[Step[T]]) -> list[T | ShosoinError]:
+        """Run several steps, each atomic by itself; when this returns, their effects are durable."""
+        if not steps:
+            return []
+        loop = asyncio.get_running_loop()
+        outcomes = _Outcomes([None] * len(steps), loop.create_future(), len(steps))
+        self._put(*(_Job(step, _Place(outcomes, index), loop) for index, step in enumerate(steps)))
+        found = await outcomes.future
+        for index, outcome in enumerate(found):
+            if isinstance(outcome, _Failure):
+                if not isinstance(outcome.error, ShosoinError):
+                    raise outcome.error
+                found[index] = outcome.error
+        return found
+
     def post(self, step: Step[T]) -> Future[T]:
         """Run a step for a caller without an event loop."""
         future: Future[T] = Future()
         self._put(_Job(step, future, None))
         return future
 
-    def _put(self, job: _Job) -> None:
+    def _put(self, *jobs: _Job) -> None:
         if self._closed:
             raise Unavailable("the share store is closed", code="vault.store_closed")
-        if self._queue.qsize() >= QUEUE_MAX:
+        if self._queue.qsize() + len(jobs) > QUEUE_MAX:
             raise StoreBusy(f"{QUEUE_MAX} steps wait for the records", retry_after_s=1.0)
-        self._queue.put(job)
+        for job in jobs:
+            self._queue.put(job)
 
     def refuse_writes(self, reason: str) -> None:
         """Write nothing more until the store is opened again."""

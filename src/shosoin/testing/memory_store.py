@@ -17,12 +17,12 @@ What a probe raises leaves the method; effects up to that point stay.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, TypeVar
 
-from shosoin.base import ObjectId, OwnerId, Rejected, Unavailable
+from shosoin.base import ObjectId, OwnerId, Rejected, ShosoinError, Unavailable
 from shosoin.vault.ports import (
     Buffer,
     RegisterRow,
@@ -195,6 +195,10 @@ class MemorySiteStore:
         self.probe("transact.done")
         return result
 
+    async def transact_each(self, steps: Sequence[Callable[[SiteTransaction], T]]) -> list[T | ShosoinError]:
+        """Run several steps, each atomic by itself."""
+        return [await _outcome(self.transact(step)) for step in steps]
+
     async def write(self, key: ShareKey, offset: int, data: Buffer) -> None:
         """Put bytes into the staging area of a share."""
         self.probe("write")
@@ -231,6 +235,10 @@ class MemorySiteStore:
             raise ShareDamaged("the share does not match its checksum, or is gone")
         return bytes(content[offset : offset + length])
 
+    async def read_each(self, wanted: Sequence[tuple[ShareRow, int, int]]) -> list[bytes | ShosoinError]:
+        """Read several ranges."""
+        return [await _outcome(self.read(*one)) for one in wanted]
+
     async def discard(self, key: ShareKey) -> None:
         """Forget what is staged, and what is finished and unclaimed, of one share."""
         self._areas.pop(key, None)
@@ -261,6 +269,13 @@ class MemorySiteStore:
     def staged(self) -> int:
         """Number of shares with bytes that are not part of any record."""
         return len(self._areas) + len(self._finished)
+
+
+async def _outcome(work: Awaitable[T]) -> T | ShosoinError:
+    try:
+        return await work
+    except ShosoinError as error:
+        return error
 
 
 def _disk_full() -> Unavailable:

@@ -17,9 +17,9 @@ from typing import Any
 
 from shosoin.base import ObjectId, OwnerId, Rejected, SiteId
 from shosoin.vault.ports import RegisterRow, ShareState, SiteTransaction
-from shosoin.vault.values import RegisterValue
+from shosoin.vault.values import RegisterValue, read_value
 
-__all__ = ["Ballot", "accept", "commit", "prepare", "read_register"]
+__all__ = ["Ballot", "accept", "accepted", "commit", "prepare", "read_register"]
 
 Ballot = tuple[int, str]
 _ROUND_MAX = 1 << 40
@@ -48,14 +48,15 @@ def _check_jump(row: RegisterRow, ballot: Ballot) -> None:
 
 def _counter(row: RegisterRow) -> int:
     """Return the version counter of the committed value, 0 if there is none."""
-    return RegisterValue.parse(row.committed_value).counter if row.committed_value is not None else 0
+    return read_value(row.committed_value).counter if row.committed_value is not None else 0
 
 
 def _state(row: RegisterRow) -> dict[str, Any]:
+    """Return a register as an answer: an accepted value only where it says more than the committed one."""
     return {
         "promised": list(row.promised),
         "accepted_ballot": list(row.accepted_ballot),
-        "accepted": row.accepted_value,
+        "accepted": row.accepted_value if row.accepted_value != row.committed_value else None,
         "committed_ballot": list(row.committed_ballot),
         "committed": row.committed_value,
         "certificate": row.certificate,
@@ -103,6 +104,19 @@ def accept(
     row = replace(row, promised=ballot, accepted_ballot=ballot, accepted_value=value.text)
     tx.put_register(owner, register_id, row)
     return {"granted": True}
+
+
+def accepted(tx: SiteTransaction, owner: OwnerId, register_id: ObjectId, ballot: Ballot, version: str) -> RegisterValue:
+    """Return the value of a version that this site accepted under a ballot, or under a later one.
+
+    Raises:
+        Rejected: code ``vault.value_unknown`` when it did not.
+    """
+    row = tx.register(owner, register_id) or RegisterRow()
+    value = read_value(row.accepted_value) if row.accepted_value is not None else None
+    if value is None or value.version != version or row.accepted_ballot < ballot:
+        raise Rejected("this site did not accept that version", code="vault.value_unknown")
+    return value
 
 
 def commit(

@@ -5,9 +5,9 @@ A change goes through three phases over all sites of the placement: prepare (lea
 The creator of a random register ID skips the first phase: nobody else can have used round 1. Many registers of one
 batch travel together.
 
-Reads ask every site and need ``read_quorum`` answers, which meet every certificate; what only some of them know is
-written back to the others first, so that no later read goes back. Fewer answers, but at least k, are served as
-``unproven``. Crash faults are covered here; signed answers against lying sites are not yet (design, section 7).
+Reads ask ``read_quorum`` sites, whose answers meet every certificate, and every other site too unless those agree; what
+only some know is written back to the others first, so that no later read goes back. Fewer answers, but at least k, are
+served as ``unproven``. Crash faults are covered here; signed answers against lying sites are not yet (design, section 7).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shosoin.base import Entropy, ObjectId, PeerFault, Rejected, ShosoinError, SiteId, Unavailable
-from shosoin.base.ports import Runtime
+from shosoin.base.ports import Runtime, Task
 from shosoin.vault import envelope
 from shosoin.vault.acceptor import Ballot
-from shosoin.vault.channel import TIMEOUT_S, Channel
-from shosoin.vault.concurrency import collect, failure
+from shosoin.vault.channel import TIMEOUT_S, Answer, Channel
+from shosoin.vault.concurrency import collect, failure, succeeded
 from shosoin.vault.scheme import Scheme
 from shosoin.vault.signing import SignatureForged
 from shosoin.vault.values import RegisterValue
@@ -149,31 +149,64 @@ class Catalog:
 
     async def _read_batch(self, channels: Mapping[SiteId, Channel], register_ids: Sequence[ObjectId]) -> list[Reading]:
         operations = [{"op": "register", "register": register_id} for register_id in register_ids]
-        answers = await self._ask(
-            channels, [operations] * len(self._members), enough=self._scheme.read_quorum, grace_s=_READ_GRACE_S
-        )
-        if len(answers) < self._scheme.k:
-            raise TooFewSites(f"{len(answers)} of {self._scheme.n} sites answer, at least {self._scheme.k} are needed")
-        found = [
-            self._committed_at(register_id, {site: results[index] for site, results in answers.items()})
-            for index, register_id in enumerate(register_ids)
-        ]
+        answers = await self._ask_readers(channels, operations)
+        found = self._held(register_ids, answers)
+        if found is None or any(stored.behind() for stored in found):
+            rest = [operations if site not in answers else [] for site in self._members]
+            answers |= await self._ask(
+                channels, rest, enough=self._scheme.read_quorum - len(answers), grace_s=_READ_GRACE_S
+            )
+            found = self._held(register_ids, answers)
+        if found is None:
+            raise TooFewSites(
+                f"{len(answers)} of {self._scheme.n} sites answer, at least {self._scheme.k} sound ones are needed"
+            )
         await self._write_back(channels, register_ids, found)
         return [self._reading(stored) for stored in found]
 
-    def _committed_at(self, register_id: ObjectId, answers: Mapping[SiteId, dict[str, Any]]) -> _SiteAnswers:
+    async def _ask_readers(
+        self, channels: Mapping[SiteId, Channel], operations: list[dict[str, Any]]
+    ) -> dict[SiteId, list[dict[str, Any]]]:
+        """Ask as many sites as a read needs; all others too when one of them fails or is slow."""
+        first, others = self._members[: self._scheme.read_quorum], self._members[self._scheme.read_quorum :]
+        running = [self._runtime.start(channels[site].exchange(operations)) for site in first]
+        try:
+            await self._runtime.wait(running, timeout_s=_READ_GRACE_S, first=False)
+            asked = first if all(map(succeeded, running)) else self._members
+            tasks = await collect(
+                self._runtime,
+                (channels[site].exchange(operations) for site in others if asked is not first),
+                enough=self._scheme.read_quorum,
+                grace_s=_READ_GRACE_S,
+                running=running,
+            )
+        finally:
+            for task in running:
+                task.cancel()
+        return _fitting(asked, tasks, [len(operations)] * len(asked))
+
+    def _held(
+        self, register_ids: Sequence[ObjectId], answers: Mapping[SiteId, list[dict[str, Any]]]
+    ) -> list[_SiteAnswers] | None:
+        """Return what the sites hold of each register, or ``None`` if too few answers are sound."""
+        known: dict[str, RegisterValue] = {}
+        found = [
+            self._committed_at(register_id, {site: results[index] for site, results in answers.items()}, known)
+            for index, register_id in enumerate(register_ids)
+        ]
+        return found if all(len(stored.held) >= self._scheme.k for stored in found) else None
+
+    def _committed_at(
+        self, register_id: ObjectId, answers: Mapping[SiteId, dict[str, Any]], known: dict[str, RegisterValue]
+    ) -> _SiteAnswers:
         """Sort the sites by what they hold; a site whose answer is unsound does not count."""
         found = _SiteAnswers({}, None)
         for site, answer in answers.items():
             try:
-                found.held[site] = self._committed(register_id, answer)
+                found.held[site] = self._committed(register_id, answer, known)
             except (SignatureForged, PeerFault):
                 continue
             found.best = _later(found.best, found.held[site])
-        if len(found.held) < self._scheme.k:
-            raise TooFewSites(
-                f"{len(found.held)} of {self._scheme.n} sites give a sound answer, {self._scheme.k} needed"
-            )
         return found
 
     async def _write_back(
@@ -231,8 +264,10 @@ class Catalog:
             return Reading(None, freshness)
         return Reading(found.best.value, freshness, found.best.certificate)
 
-    def _committed(self, register_id: ObjectId, answer: dict[str, Any]) -> _Stored | None:
-        stored = self._stored(register_id, answer, "committed", "committed_ballot")
+    def _committed(
+        self, register_id: ObjectId, answer: dict[str, Any], known: dict[str, RegisterValue]
+    ) -> _Stored | None:
+        stored = self._stored(register_id, answer, "committed", known)
         if stored is None:
             return None
         try:
@@ -243,15 +278,21 @@ class Catalog:
             raise PeerFault("a certificate without a quorum", code="vault.bad_certificate")
         return _Stored(stored.ballot, stored.value, sites)
 
-    def _stored(self, register_id: ObjectId, answer: dict[str, Any], name: str, ballot_name: str) -> _Stored | None:
+    def _stored(
+        self, register_id: ObjectId, answer: dict[str, Any], name: str, known: dict[str, RegisterValue]
+    ) -> _Stored | None:
+        """Read the ``accepted`` or ``committed`` value of an answer; ``known`` are values that were verified."""
         if "error" in answer:
             raise PeerFault("a site did not answer about this register", code="vault.no_answer")
         text = answer.get(name)
         if text is None:
             return None
-        ballot = _ballot(answer.get(ballot_name))
-        value = RegisterValue.parse(str(text))
-        value.verify(self._public_key)
+        ballot = _ballot(answer.get(f"{name}_ballot"))
+        value = known.get(str(text))
+        if value is None:
+            value = RegisterValue.parse(str(text))
+            value.verify(self._public_key)
+            known[value.text] = value
         if value.register_id != register_id:
             raise SignatureForged("a site answered with another register's value")
         return _Stored(ballot, value)
@@ -342,12 +383,13 @@ class Catalog:
         register_id, wanted = attempt.proposal.register_id, attempt.proposal.value
         accepted: dict[SiteId, _Stored | None] = {}
         committed: _Stored | None = None
+        known: dict[str, RegisterValue] = {wanted.text: wanted}
         for site, answer in answers.items():
             if answer.get("granted") is not True:
                 continue
             try:
-                accepted[site] = self._stored(register_id, answer, "accepted", "accepted_ballot")
-                committed = _later(committed, self._committed(register_id, answer))
+                accepted[site] = self._stored(register_id, answer, "accepted", known)
+                committed = _later(committed, self._committed(register_id, answer, known))
             except (SignatureForged, PeerFault):
                 accepted.pop(site, None)  # an unsound answer is no promise
         if len(accepted) < self._scheme.write_quorum:
@@ -416,16 +458,9 @@ class Catalog:
         """Phase three: every site learns the certificate."""
         if not attempts:
             return
-        operations = [
-            _commit_operation(
-                attempt.proposal.register_id,
-                _Stored(attempt.ballot, attempt.value, tuple(attempt.outcome.accepted_by)),
-            )
-            for attempt in attempts
-        ]
         answers = await self._ask(
             channels,
-            [operations] * len(self._members),
+            [[_commit_to(site, attempt) for attempt in attempts] for site in self._members],
             enough=self._scheme.write_quorum,
             grace_s=_WRITE_GRACE_S,
         )
@@ -454,14 +489,7 @@ class Catalog:
             enough=enough,
             grace_s=grace_s,
         )
-        answers = {}
-        for (site, ops), task in zip(asked, tasks, strict=True):
-            error = failure(task)
-            if error is None and len(task.result().results) == len(ops):
-                answers[site] = task.result().results
-            elif isinstance(error, Exception) and not isinstance(error, ShosoinError | TimeoutError):
-                raise error  # a defect of ours, not a site's
-        return answers
+        return _fitting([site for site, _ in asked], tasks, [len(ops) for _, ops in asked])
 
 
 @dataclass(slots=True)
@@ -480,6 +508,16 @@ class _SiteAnswers:
         ]
 
 
+def _commit_to(site: SiteId, attempt: _Attempt) -> dict[str, Any]:
+    """Tell a site that a value was chosen: the whole value unless the site has just accepted it."""
+    stored = _Stored(attempt.ballot, attempt.value, tuple(attempt.outcome.accepted_by))
+    operation = _commit_operation(attempt.proposal.register_id, stored)
+    if site in stored.certificate:
+        del operation["value"]
+        operation["version"] = stored.value.version
+    return operation
+
+
 def _commit_operation(register_id: ObjectId, stored: _Stored) -> dict[str, Any]:
     return {
         "op": "commit",
@@ -488,6 +526,20 @@ def _commit_operation(register_id: ObjectId, stored: _Stored) -> dict[str, Any]:
         "value": stored.value.text,
         "certificate": list(stored.certificate),
     }
+
+
+def _fitting(
+    sites: Sequence[SiteId], tasks: Sequence[Task[Answer]], lengths: Sequence[int]
+) -> dict[SiteId, list[dict[str, Any]]]:
+    """Return the results of each site that answered every operation."""
+    answers = {}
+    for site, task, length in zip(sites, tasks, lengths, strict=True):
+        error = failure(task)
+        if error is None and len(task.result().results) == length:
+            answers[site] = task.result().results
+        elif isinstance(error, Exception) and not isinstance(error, ShosoinError | TimeoutError):
+            raise error  # a defect of ours, not a site's
+    return answers
 
 
 def _later(best: _Stored | None, found: _Stored | None) -> _Stored | None:

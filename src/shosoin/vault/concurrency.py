@@ -31,13 +31,19 @@ async def gather(runtime: Runtime, coroutines: Iterable[Coroutine[Any, Any, T]])
 
 
 async def collect(
-    runtime: Runtime, coroutines: Iterable[Coroutine[Any, Any, T]], *, enough: int, grace_s: float
+    runtime: Runtime,
+    coroutines: Iterable[Coroutine[Any, Any, T]],
+    *,
+    enough: int,
+    grace_s: float,
+    running: Iterable[Task[T]] = (),
 ) -> list[Task[T]]:
     """Run all, but once ``enough`` have succeeded wait only ``grace_s`` more; stragglers are cancelled.
 
-    Returns the tasks in order; those that were cut short are not ``done`` or hold a cancellation.
+    ``running`` are tasks that have been started and count too. Returns the tasks in order, those first; what was cut
+    short is not ``done`` or holds a cancellation.
     """
-    tasks = [runtime.start(coroutine) for coroutine in coroutines]
+    tasks = [*running, *(runtime.start(coroutine) for coroutine in coroutines)]
     deadline_s: float | None = None
     try:
         while pending := [task for task in tasks if not task.done()]:

@@ -66,9 +66,10 @@ class VaultContext:
 
     @property
     def catalog(self) -> Catalog:
-        """The owner's registers, under a proposer name that no other run uses."""
+        """The owner's registers, under a proposer name that no other run uses; the home site is asked first."""
         proposer = self.entropy.random_bytes(8).hex()
-        return Catalog(self.register_scheme, self.members, self.signer.public_key, self.entropy, self.runtime, proposer)
+        members = sorted(self.members, key=lambda site: site != self.home)
+        return Catalog(self.register_scheme, members, self.signer.public_key, self.entropy, self.runtime, proposer)
 
     def channels(self, class_: str) -> Mapping[SiteId, Channel]:
         """Return the channels of a class to all sites.

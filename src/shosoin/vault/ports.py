@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
-from shosoin.base import ObjectId, OwnerId, SiteId, Unavailable, VersionId
+from shosoin.base import ObjectId, OwnerId, ShosoinError, SiteId, Unavailable, VersionId
 
 __all__ = [
     "Buffer",
@@ -150,6 +150,13 @@ class SiteStore(Protocol):
         """
         ...
 
+    async def transact_each(self, steps: Sequence[Callable[[SiteTransaction], T]]) -> list[T | ShosoinError]:
+        """Run several steps in order, each atomic by itself, and return what each returned or why it failed.
+
+        Cheaper than ``transact`` for each. What is no ``ShosoinError`` is raised, whichever step it came from.
+        """
+        ...
+
     async def write(self, key: ShareKey, offset: int, data: Buffer) -> None:
         """Put bytes into the staging area of a share (created on first use); not durable yet."""
         ...
@@ -167,6 +174,10 @@ class SiteStore(Protocol):
 
         Raises ``ShareDamaged`` when the local checksum of a touched part fails or the bytes are gone.
         """
+        ...
+
+    async def read_each(self, wanted: Sequence[tuple[ShareRow, int, int]]) -> list[bytes | ShosoinError]:
+        """Read several ranges (row, offset, length); each is the bytes or the error that ``read`` would raise."""
         ...
 
     async def discard(self, key: ShareKey) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from shosoin.base import Denied, OwnerId, Rejected, SiteId, Unavailable
+from shosoin.base import Denied, OwnerId, Rejected, ShosoinError, SiteId, Unavailable
 from shosoin.base.ports import Clock
 from shosoin.vault.ports import ShareKey, ShareRow, SiteStore, SiteTransaction
 
@@ -12,6 +14,7 @@ __all__ = ["OwnerRecord", "StagingQuotas"]
 
 _AREAS_PER_OWNER_MAX = 4096
 _STALE_S = 900.0
+_SWEEP_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +44,13 @@ class StagingQuotas:
         self._store = store
         self._clock = clock
         self._areas: dict[ShareKey, _Area] = {}
+        self._count: Counter[OwnerId] = Counter()
+        """Staging areas of each owner."""
+        self._staged: Counter[OwnerId] = Counter()
+        """Bytes that they reach to."""
         self._recorded: dict[OwnerId, int] = {}
         """Bytes of recorded shares as of the last look; looked up again when a request would not fit."""
+        self._swept_s: dict[OwnerId, float] = {}
 
     async def admit(self, owner: OwnerRecord, key: ShareKey, class_: str, reach_bytes: int) -> None:
         """Let a staging area grow to ``reach_bytes``.
@@ -57,59 +65,76 @@ class StagingQuotas:
             raise Denied(f"this share is staged under class {area.class_}", code="vault.wrong_class")
         if area is None:
             await self._drop_stale(owner)
-            if sum(name.owner == owner.owner for name in self._areas) >= _AREAS_PER_OWNER_MAX:
+            if self._count[owner.owner] >= _AREAS_PER_OWNER_MAX:
                 raise Unavailable(
                     f"{owner.owner} has {_AREAS_PER_OWNER_MAX} unfinished shares at {self._site}",
                     code="vault.too_many_stages",
                     hint="seal or abort some of them first",
                 )
             area = self._areas[key] = _Area(class_, 0, self._clock.now_s())
+            self._count[owner.owner] += 1
         area.touched_s = self._clock.now_s()
         if reach_bytes <= area.size_bytes:
             return
-        staged = sum(each.size_bytes for name, each in self._areas.items() if name.owner == owner.owner)
-        total = staged - area.size_bytes + reach_bytes
+        total = self._staged[owner.owner] - area.size_bytes + reach_bytes
         if owner.owner not in self._recorded or self._recorded[owner.owner] + total > owner.quota_bytes:
             self._recorded[owner.owner] = await self._store.transact(lambda tx: tx.used_bytes(owner.owner))
         if self._recorded[owner.owner] + total > owner.quota_bytes:
             self._refuse(owner)
-        area.size_bytes = max(area.size_bytes, reach_bytes)
+        if self._areas.get(key) is area and reach_bytes > area.size_bytes:  # it may have ended while we looked
+            self._staged[owner.owner] += reach_bytes - area.size_bytes
+            area.size_bytes = reach_bytes
+
+    def _leave(self, key: ShareKey) -> None:
+        area = self._areas.pop(key, None)
+        if area is not None:
+            self._count[key.owner] -= 1
+            self._staged[key.owner] -= area.size_bytes
 
     async def _drop_stale(self, owner: OwnerRecord) -> None:
         """Forget the staging areas that an owner left behind, of a client that died in the middle of a put."""
-        oldest_s = self._clock.now_s() - _STALE_S
+        now_s = self._clock.now_s()
+        if self._count[owner.owner] < _AREAS_PER_OWNER_MAX and now_s < self._swept_s.get(owner.owner, 0.0) + _SWEEP_S:
+            return
+        self._swept_s[owner.owner] = now_s
+        oldest_s = now_s - _STALE_S
         stale = [key for key, area in self._areas.items() if key.owner == owner.owner and area.touched_s < oldest_s]
         for key in stale:
-            del self._areas[key]
+            self._leave(key)
             await self._store.discard(key)
 
-    async def enter(self, owner: OwnerRecord, row: ShareRow) -> None:
-        """Record a finished share; its staging area ends.
+    async def enter_all(self, owner: OwnerRecord, rows: Sequence[ShareRow]) -> list[ShosoinError | None]:
+        """Record finished shares; their staging areas end.
 
-        Raises:
-            Rejected: code ``vault.quota_exceeded``; the bytes are dropped.
+        Returns for each row ``None``, or why it was not taken (``vault.quota_exceeded``: its bytes are dropped).
         """
 
-        def step(tx: SiteTransaction) -> int:
-            if tx.used_bytes(owner.owner) + row.size_bytes > owner.quota_bytes:
-                self._refuse(owner)
-            tx.put_share(row)
-            return tx.used_bytes(owner.owner)
+        def entering(row: ShareRow) -> Callable[[SiteTransaction], None]:
+            def step(tx: SiteTransaction) -> None:
+                used_bytes = tx.used_bytes(owner.owner) + row.size_bytes
+                if used_bytes > owner.quota_bytes:
+                    self._refuse(owner)
+                tx.put_share(row)
+                self._recorded[owner.owner] = used_bytes
+
+            return step
 
         try:
-            self._recorded[owner.owner] = await self._store.transact(step)
-        except Rejected:
-            await self._store.discard(row.key)
-            raise
+            outcomes = await self._store.transact_each([entering(row) for row in rows])
         finally:
-            self._areas.pop(row.key, None)
+            for row in rows:
+                self._leave(row.key)
+        for row, outcome in zip(rows, outcomes, strict=True):
+            if isinstance(outcome, Rejected):
+                await self._store.discard(row.key)
+        return outcomes
 
     async def forget(self, key: ShareKey, class_: str) -> None:
         """End a staging area without a share."""
         area = self._areas.get(key)
         if area is not None and class_ not in {"local", area.class_}:
             raise Denied(f"this share is staged under class {area.class_}", code="vault.wrong_class")
-        self._areas.pop(key, None)
+        self._leave(key)
         await self._store.discard(key)
 
     def _refuse(self, owner: OwnerRecord) -> None:

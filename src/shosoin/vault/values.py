@@ -13,6 +13,7 @@ import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from shosoin.base import ObjectId, OwnerId, PeerFault, ShosoinError, SiteId, VersionId
@@ -22,10 +23,11 @@ from shosoin.vault.ports import ShareKey
 from shosoin.vault.scheme import Scheme
 from shosoin.vault.signing import OwnerSigner, check_proof
 
-__all__ = ["Body", "RegisterValue", "ValueDraft", "sign_values"]
+__all__ = ["Body", "RegisterValue", "ValueDraft", "read_value", "sign_values"]
 
 _CONTEXT = b"shosoin register value v1"
 VALUE_BYTES_MAX = 1 << 20
+_REMEMBERED_BYTES_MAX = 16 << 10
 
 
 class MalformedValue(PeerFault):
@@ -239,3 +241,13 @@ class RegisterValue:
         return [
             ShareKey(owner, self.register_id, body.version, body.epoch) for body in self.bodies if site in body.good
         ]
+
+
+def read_value(text: str) -> RegisterValue:
+    """Return ``RegisterValue.parse(text)``; small values that were read lately are not read again."""
+    return _remembered(text) if len(text) <= _REMEMBERED_BYTES_MAX else RegisterValue.parse(text)
+
+
+@lru_cache(maxsize=512)
+def _remembered(text: str) -> RegisterValue:
+    return RegisterValue.parse(text)
