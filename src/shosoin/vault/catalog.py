@@ -7,7 +7,7 @@ batch travel together.
 
 Reads ask ``read_quorum`` sites, whose answers meet every certificate, and every other site too unless those agree; what
 only some know is written back to the others first, so that no later read goes back. Fewer answers, but at least k, are
-served as ``unproven``. Crash faults are covered here; signed answers against lying sites are not yet (design, section 7).
+served as ``unproven``. Crash faults are covered here; signed answers against lying sites are not (design, section 7).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from shosoin.base.ports import Runtime, Task
 from shosoin.vault import envelope
 from shosoin.vault.acceptor import Ballot
 from shosoin.vault.channel import TIMEOUT_S, Answer, Channel
-from shosoin.vault.concurrency import collect, failure, succeeded
+from shosoin.vault.concurrency import collect, failure, gather_few, succeeded
 from shosoin.vault.scheme import Scheme
 from shosoin.vault.signing import SignatureForged
 from shosoin.vault.values import RegisterValue
@@ -33,7 +33,9 @@ PROVEN = "proven"
 UNPROVEN = "unproven"
 _ATTEMPTS = 6
 _BACKOFF_S = 0.05
-_READ_TOGETHER = 32
+_READ_TOGETHER = 64
+_BATCHES = 2
+"""Exchanges that run side by side, so that owner and sites work at the same time."""
 _WRITE_BACK_TIMEOUT_S = 3.0
 _ROUND_MAX = 1 << 40
 _READ_GRACE_S = 0.3
@@ -303,15 +305,18 @@ class Catalog:
         A proposal succeeds only if its ``value.parent`` is the version it replaces. Values of writers that crashed
         half way are completed first. The outcome of each proposal is reported; nothing is raised for single ones.
         """
-        outcomes: list[Outcome] = []
-        batch: list[Proposal] = []
+        batches: list[list[Proposal]] = []
+        left_bytes = 0
         for proposal in proposals:
-            # an answer to a prepare may carry two values of each register, so a quarter of a header is what fits
-            if batch and sum(len(one.value.text) for one in (*batch, proposal)) > envelope.HEADER_BYTES_MAX // 4:
-                outcomes += await self._propose_batch(channels, batch)
-                batch = []
-            batch.append(proposal)
-        return outcomes + (await self._propose_batch(channels, batch) if batch else [])
+            size_bytes = len(proposal.value.text)
+            if size_bytes > left_bytes:
+                batches.append([])
+                # an answer to a prepare may carry two values of each register, so an eighth of a header leaves room
+                left_bytes = envelope.HEADER_BYTES_MAX // 8
+            batches[-1].append(proposal)
+            left_bytes -= size_bytes
+        works = [self._propose_batch(channels, batch) for batch in batches]
+        return [outcome for found in await gather_few(self._runtime, works, at_once=_BATCHES) for outcome in found]
 
     async def _propose_batch(self, channels: Mapping[SiteId, Channel], proposals: Sequence[Proposal]) -> list[Outcome]:
         outcomes = [Outcome(proposal) for proposal in proposals]

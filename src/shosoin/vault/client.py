@@ -14,7 +14,7 @@ from shosoin.base import AssuranceLabel, ObjectId, Rejected, SiteId, Unavailable
 from shosoin.kernels import ELEMENT_BYTES
 from shosoin.vault.assurance import label_of
 from shosoin.vault.catalog import Reading
-from shosoin.vault.concurrency import settle, succeeded
+from shosoin.vault.concurrency import gather_few, settle, succeeded
 from shosoin.vault.context import VaultContext
 from shosoin.vault.fetching import Fetcher, NotRecoverable
 from shosoin.vault.index import Entry
@@ -38,6 +38,8 @@ _OVERHEAD_BYTES = 16384
 _MAC_BYTES_PER_SEGMENT = 160
 _READ_TOGETHER_BYTES = 2 << 20
 _READ_TOGETHER = 64
+_BATCHES = 2
+"""Batches that are read side by side, so that owner and sites work at the same time."""
 _READ_ATTEMPTS = 4
 
 
@@ -227,10 +229,14 @@ class Vault:
         by_class: dict[str, list[Entry]] = {}
         for name in set(asked.values()):
             by_class.setdefault(entries[name].class_, []).append(entries[name])
+        works = [
+            self._get_batch(class_, wanted[at : at + _READ_TOGETHER])
+            for class_, wanted in by_class.items()
+            for at in range(0, len(wanted), _READ_TOGETHER)
+        ]
         found: dict[str, bytes] = {}
-        for class_, wanted in by_class.items():
-            for at in range(0, len(wanted), _READ_TOGETHER):
-                found.update(await self._get_batch(class_, wanted[at : at + _READ_TOGETHER]))
+        for batch in await gather_few(self._context.runtime, works, at_once=_BATCHES):
+            found |= batch
         return {name: found[normal] for name, normal in asked.items()}
 
     async def _get_batch(self, class_: str, entries: list[Entry]) -> dict[str, bytes]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from shosoin.base.ports import Runtime, Task
 
-__all__ = ["collect", "failure", "gather", "settle", "succeeded"]
+__all__ = ["collect", "failure", "gather", "gather_few", "settle", "succeeded"]
 
 T = TypeVar("T")
 
@@ -28,6 +28,25 @@ async def settle(runtime: Runtime, coroutines: Iterable[Coroutine[Any, Any, T]])
 async def gather(runtime: Runtime, coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Run all to their end and return the results in order, or raise the first failure."""
     return [task.result() for task in await settle(runtime, coroutines)]
+
+
+async def gather_few(runtime: Runtime, coroutines: Sequence[Coroutine[Any, Any, T]], *, at_once: int) -> list[T]:
+    """Like ``gather`` with at most ``at_once`` running; after a failure no more are started."""
+    left = iter(coroutines)
+    results: list[list[T]] = []
+
+    async def work() -> None:
+        for coroutine in left:
+            place: list[T] = []
+            results.append(place)
+            place.append(await coroutine)
+
+    try:
+        await gather(runtime, [work() for _ in range(min(at_once, len(coroutines)))])
+    finally:
+        for coroutine in coroutines:
+            coroutine.close()
+    return [place[0] for place in results]
 
 
 async def collect(

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
+from operator import attrgetter
 from typing import Any
 
 from shosoin.base import Alarm, ObjectId, OwnerId, VersionId
@@ -56,6 +57,9 @@ class Entry:
     """Counter of that version in the object's register: of two entries for one object the higher one is newer."""
     created_wall_s: float
     deleted: bool = False
+
+
+_REST = attrgetter(*(each.name for each in fields(Entry) if each.name != "name"))
 
 
 @dataclass(slots=True)
@@ -111,10 +115,8 @@ def encode_part(entries: Sequence[Entry]) -> bytes:
 
 
 def _encode_entry(entry: Entry) -> bytes:
-    fields = asdict(entry)
     name = entry.name.encode()
-    del fields["name"]
-    rest = canonical_json(list(fields.values()))
+    rest = canonical_json(_REST(entry))
     if len(name) > NAME_BYTES_MAX or len(rest) > _FIELDS_BYTES:
         raise ValueError(f"an index entry with a name of {len(name)} and fields of {len(rest)} bytes")
     lengths = len(name).to_bytes(8, "little") + len(rest).to_bytes(8, "little")

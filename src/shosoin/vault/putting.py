@@ -157,6 +157,7 @@ class Putter:
         """Share every body; roots are signed together, as many as memory allows."""
         context = self.context
         drafts: list[tuple[_Item, Draft]] = []
+        waiting_bytes = 0
         for item in items:
             draft = await draft_object(
                 stager,
@@ -171,12 +172,12 @@ class Putter:
                 progress=progress,
             )
             drafts.append((item, draft))
-            waiting_bytes = sum(draft.waiting_bytes for _, draft in drafts)
+            waiting_bytes += draft.waiting_bytes
             if len(drafts) >= SIGNED_TOGETHER_MAX or waiting_bytes >= _WAITING_BYTES_MAX or item is items[-1]:
                 written = await finish_objects([draft for _, draft in drafts], context.signer, context.entropy)
                 for (done, _), what in zip(drafts, written, strict=True):
                     done.written = what
-                drafts = []
+                drafts, waiting_bytes = [], 0
 
     async def _make_values(self, items: list[_Item], stager: Stager, facts_before: KeyFacts) -> list[Event]:
         """Check the deals and sign the values of all objects together."""
