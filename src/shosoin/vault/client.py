@@ -13,7 +13,7 @@ from typing import Protocol
 from shosoin.base import AssuranceLabel, ObjectId, Rejected, SiteId, Unavailable
 from shosoin.kernels import ELEMENT_BYTES
 from shosoin.vault.assurance import label_of
-from shosoin.vault.catalog import Reading
+from shosoin.vault.catalog import UNPROVEN, Reading
 from shosoin.vault.concurrency import gather_few, settle, succeeded
 from shosoin.vault.context import VaultContext
 from shosoin.vault.fetching import Fetcher, NotRecoverable
@@ -205,7 +205,7 @@ class Vault:
                 },
                 sites_used=sorted(reader.fetcher.sites_used),
                 alarms=[*self._names.alarms, *alarms],
-                label=self._label(value, reading),
+                label=self._label(name, value, reading),
                 freshness=reading.freshness,
             )
         raise ReplacedMeanwhile(f"{name!r} is replaced faster than it can be read")
@@ -268,7 +268,9 @@ class Vault:
         name = checked_name(name)
         reading, value = await self._object(name)
         entry = self._names.entries()[name]
-        return Stat(_listing(entry), self._label(value, reading), list(value.placement), value.bodies[0].layout.total)
+        return Stat(
+            _listing(entry), self._label(name, value, reading), list(value.placement), value.bodies[0].layout.total
+        )
 
     async def rm(self, name: str) -> RemoveReceipt:
         """Remove an object: tombstone its register, erase its shares, take its name out of the index.
@@ -276,7 +278,10 @@ class Vault:
         An interrupted removal is finished by the next one.
         """
         name = checked_name(name)
-        entry = await self._entry(name)
+        entries = await self._names.load()
+        if name not in entries:
+            raise NotFound(f"there is no object named {name!r}")
+        entry = entries[name]
         channels = self._context.channels(entry.class_)
         reading = await self._context.catalog.read(channels, ObjectId(entry.object_id))
         if reading.value is None or reading.value.tombstone:
@@ -317,17 +322,22 @@ class Vault:
                 retry_after_s=plan.wait_s,
             )
 
-    async def _entry(self, name: str) -> Entry:
-        entries = await self._names.load()
-        if name not in entries:
-            raise NotFound(f"there is no object named {name!r}")
-        return entries[name]
-
     async def _object(self, name: str) -> tuple[Reading, RegisterValue]:
-        entry = await self._entry(name)
-        channels = self._context.channels(entry.class_)
-        reading = await self._context.catalog.read(channels, ObjectId(entry.object_id))
-        return reading, self._live(name, reading)
+        """Look a name up, in as much of the index as can be read."""
+        entries = await self._names.load(whole=False)
+        try:
+            if name not in entries:
+                raise NotFound(f"there is no object named {name!r}")
+            channels = self._context.channels(entries[name].class_)
+            reading = await self._context.catalog.read(channels, ObjectId(entries[name].object_id))
+            value = self._live(name, reading)
+        except NotFound:
+            if self._names.unreadable is not None:
+                raise self._names.unreadable from None
+            raise
+        if self._names.unreadable is not None:
+            reading = replace(reading, freshness=UNPROVEN)  # what cannot be read may say something newer of this name
+        return reading, value
 
     @staticmethod
     def _live(name: str, reading: Reading) -> RegisterValue:
@@ -340,13 +350,15 @@ class Vault:
         fetcher: Fetcher = context.fetcher(value.class_, value.placement, value.scheme)
         return ObjectReader(value, context.owner, fetcher, context.signer.public_key, context.runtime)
 
-    def _label(self, value: RegisterValue, reading: Reading) -> AssuranceLabel:
-        return label_of(
+    def _label(self, name: str, value: RegisterValue, reading: Reading) -> AssuranceLabel:
+        """Return the label of an object, which is as durable as its name at most."""
+        label = label_of(
             value,
             pinned=reading.certificate,
             now_wall_s=self._context.clock.wall_s(),
             freshness=reading.freshness,
         )
+        return replace(label, durable_at=min(label.durable_at, self._names.durable_at(name)))
 
 
 def _listing(entry: Entry) -> Listing:

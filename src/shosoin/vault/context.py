@@ -16,9 +16,11 @@ from shosoin.vault.ports import NodeLink
 from shosoin.vault.scheme import BadScheme, Scheme
 from shosoin.vault.signing import OwnerSigner
 
-__all__ = ["CLASSES", "VaultContext", "VaultSite"]
+__all__ = ["CLASSES", "KEYLESS_CLASS", "VaultContext", "VaultSite"]
 
 CLASSES = ("its", "qkd", "pqc")
+KEYLESS_CLASS = "pqc"
+"""The class whose channels need no KME."""
 
 
 @dataclass(frozen=True, slots=True)

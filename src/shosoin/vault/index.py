@@ -11,22 +11,21 @@ Decoded parts may be kept by the caller in ``memo`` (at the owner's side), becau
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, fields
 from hashlib import sha256
 from operator import attrgetter
-from typing import Any
 
-from shosoin.base import Alarm, ObjectId, OwnerId, VersionId
+from shosoin.base import Alarm, ObjectId, OwnerId, ShosoinError, SiteId, Unavailable, VersionId
 from shosoin.kernels import ELEMENT_BYTES
 from shosoin.vault.amd import amd_decode
 from shosoin.vault.envelope import canonical_json
-from shosoin.vault.fetching import Fetcher, Range
+from shosoin.vault.fetching import Fetcher, NotRecoverable, Range
 from shosoin.vault.naming import NAME_BYTES_MAX
 from shosoin.vault.ports import Buffer, ShareKey
 from shosoin.vault.values import Body, RegisterValue
 
-__all__ = ["Entry", "IndexState", "decode_part", "encode_part", "index_register", "load_index"]
+__all__ = ["Entry", "IndexState", "Part", "decode_part", "encode_part", "index_register", "load_index"]
 
 PART_ENTRIES_MAX = 1024
 _FIELDS_BYTES = 352
@@ -62,6 +61,14 @@ class Entry:
 _REST = attrgetter(*(each.name for each in fields(Entry) if each.name != "name"))
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of an index; ``entries`` is ``None`` while fewer than k sites give their share of it."""
+
+    body: Body
+    entries: list[Entry] | None
+
+
 @dataclass(slots=True)
 class IndexState:
     """The index of one class as last read."""
@@ -69,35 +76,60 @@ class IndexState:
     class_: str
     register_id: ObjectId
     value: RegisterValue | None
-    parts: list[tuple[Body, list[Entry]]]
+    parts: list[Part]
     freshness: str
+    unreadable: ShosoinError | None = None
+    """Why something of it is missing here, if anything is."""
 
     def entries(self) -> dict[str, Entry]:
         """Return the newest entry of every name, deleted ones included."""
         newest: dict[str, Entry] = {}
-        for _, part in self.parts:
-            for entry in part:
-                known = newest.get(entry.name)
-                if known is None or entry.sequence >= known.sequence:
-                    newest[entry.name] = entry
+        for entry in self._all():
+            known = newest.get(entry.name)
+            if known is None or entry.sequence >= known.sequence:
+                newest[entry.name] = entry
         return newest
 
-    def folded(self, fresh: Sequence[Entry]) -> tuple[list[Body], list[list[Entry]]]:
-        """Return the parts to keep, and the entries of the new parts (at most 1,024 each)."""
-        kept = list(self.parts)
+    def _all(self) -> Iterator[Entry]:
+        return (entry for part in self.parts for entry in part.entries or ())
+
+    def highest_sequence(self) -> int:
+        """Return the highest sequence number in use."""
+        return max((entry.sequence for entry in self._all()), default=0)
+
+    def lacking(self, members: Iterable[SiteId]) -> set[SiteId]:
+        """Return the sites that miss a share of some part."""
+        return {site for site in members for part in self.parts if site not in part.body.good}
+
+    def durable_at(self, entry: Entry) -> int:
+        """Return at how many sites an entry is durable."""
+        return max((len(part.body.good) for part in self.parts if entry in (part.entries or ())), default=0)
+
+    def folded(self, fresh: Sequence[Entry], reachable: int) -> tuple[list[Part], list[list[Entry]]]:
+        """Return the parts to keep, and the entries of the new parts (at most 1,024 each).
+
+        ``reachable`` is how many sites will hold the new parts. A part that more sites hold is kept, for its names were
+        acknowledged as that durable; one that fewer hold is written anew, so that its names become as durable as the
+        others once the missing sites are back.
+        """
+        kept: list[Part] = []
         merged = {entry.name: entry for entry in fresh}
-        everything = self._is_mostly_stale()
-        while kept and (everything or len(kept[-1][1]) <= min(len(merged), PART_ENTRIES_MAX - 1)):
-            for entry in kept.pop()[1]:
+        everything, small = self._is_mostly_stale(), True
+        for part in reversed(self.parts):
+            holders, entries = len(part.body.good), part.entries
+            small = small and entries is not None and len(entries) <= min(len(merged), PART_ENTRIES_MAX - 1)
+            if entries is None or holders > reachable or not (everything or small or holders < reachable):
+                kept.insert(0, part)
+                continue
+            for entry in entries:
                 if entry.name not in merged or merged[entry.name].sequence < entry.sequence:
                     merged[entry.name] = entry
         entries = list(merged.values())
-        parts = [entries[at : at + PART_ENTRIES_MAX] for at in range(0, len(entries), PART_ENTRIES_MAX)]
-        return [body for body, _ in kept], parts
+        return kept, [entries[at : at + PART_ENTRIES_MAX] for at in range(0, len(entries), PART_ENTRIES_MAX)]
 
     def _is_mostly_stale(self) -> bool:
         """Whether overwritten entries outnumber the names by more than a few parts."""
-        total = sum(len(part) for _, part in self.parts)
+        total = sum(1 for _ in self._all())
         return total > 2 * len(self.entries()) + 2 * PART_ENTRIES_MAX
 
 
@@ -148,22 +180,41 @@ def _decode_entry(raw: bytes) -> Entry:
 async def load_index(
     state: IndexState, owner: OwnerId, fetcher: Fetcher, memo: MutableMapping[str, bytes]
 ) -> IndexState:
-    """Fetch the parts that are not in ``memo`` and fill them in."""
+    """Fetch the parts that are not in ``memo`` and fill them in; what cannot be read is left out and said so."""
     if state.value is None:
         return state
-    missing = [body for body in state.value.bodies if memo_key(body.version) not in memo]
-    while missing:
-        batch = [missing.pop(0)]
-        while missing and sum(body.layout.root for body in (*batch, missing[0])) <= _FETCH_BYTES_MAX:
-            batch.append(missing.pop(0))
-        wanted = [_range(owner, state.register_id, body) for body in batch]
-        for body, coded in zip(batch, await fetcher.fetch(wanted), strict=True):
+    todo = _batches([body for body in state.value.bodies if memo_key(body.version) not in memo])
+    while todo:
+        batch = todo.pop(0)
+        try:
+            found = await fetcher.fetch([_range(owner, state.register_id, body) for body in batch])
+        except (Unavailable, NotRecoverable) as error:
+            if len(batch) > 1:
+                todo = [[body] for body in batch] + todo
+            else:
+                state.unreadable = error
+            continue
+        for body, coded in zip(batch, found, strict=True):
             record = amd_decode(coded)
             if record is None:
                 raise IndexInvalid("a part of the index fails its code word")
             memo[memo_key(body.version)] = record
-    state.parts = [(body, decode_part(memo[memo_key(body.version)])) for body in state.value.bodies]
+    records = [(body, memo.get(memo_key(body.version))) for body in state.value.bodies]
+    state.parts = [Part(body, None if record is None else decode_part(record)) for body, record in records]
     return state
+
+
+def _batches(bodies: Sequence[Body]) -> list[list[Body]]:
+    """Group parts that are fetched in one exchange per site."""
+    batches: list[list[Body]] = []
+    left_bytes = 0
+    for body in bodies:
+        if body.layout.root > left_bytes:
+            batches.append([])
+            left_bytes = _FETCH_BYTES_MAX
+        batches[-1].append(body)
+        left_bytes -= body.layout.root
+    return batches
 
 
 def memo_key(version: VersionId) -> str:
@@ -187,13 +238,3 @@ def newest(states: Mapping[str, IndexState]) -> dict[str, Entry]:
             if known is None or (entry.sequence, entry.object_id) > (known.sequence, known.object_id):
                 merged[name] = entry
     return {name: entry for name, entry in merged.items() if not entry.deleted}
-
-
-def highest_sequence(states: Mapping[str, IndexState]) -> int:
-    """Return the highest sequence number in use."""
-    return max((entry.sequence for state in states.values() for _, part in state.parts for entry in part), default=0)
-
-
-def as_json(entry: Entry) -> dict[str, Any]:
-    """Return an entry for programs."""
-    return asdict(entry)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from shosoin.base import VersionId
+from shosoin.base import ObjectId, ShosoinError, Unavailable, VersionId
 from shosoin.base.ports import Event
 from shosoin.vault import index as names_index
 from shosoin.vault.amd import amd_encode
 from shosoin.vault.assurance import KeyFacts, record_facts
-from shosoin.vault.catalog import Conflict, Proposal
-from shosoin.vault.concurrency import gather, settle
-from shosoin.vault.context import CLASSES, VaultContext
+from shosoin.vault.catalog import PROVEN, UNPROVEN, Conflict, Proposal, Reading
+from shosoin.vault.concurrency import gather, settle, succeeded
+from shosoin.vault.context import CLASSES, KEYLESS_CLASS, VaultContext
 from shosoin.vault.deal_check import checked_sites
-from shosoin.vault.index import Entry, IndexState, index_register, load_index
+from shosoin.vault.index import Entry, IndexState, Part, index_register, load_index
 from shosoin.vault.layout import BodyLayout
 from shosoin.vault.ports import ShareKey
 from shosoin.vault.staging import Stager, withdraw_unoffered
@@ -23,6 +23,7 @@ from shosoin.vault.writing import new_key, write_record
 __all__ = ["Names"]
 
 _ATTEMPTS = 5
+_ASK_TIMEOUT_S = 2.0
 
 
 @dataclass(slots=True)
@@ -33,23 +34,44 @@ class Names:
     states: dict[str, IndexState] = field(default_factory=dict)
     alarms: list[Event] = field(default_factory=list)
 
-    async def load(self) -> dict[str, Entry]:
-        """Read the index of every class and return the names that exist; ``alarms`` starts anew."""
+    async def load(self, *, whole: bool = True) -> dict[str, Entry]:
+        """Read the index of every class and return the names that exist; ``alarms`` starts anew.
+
+        Raises:
+            Unavailable, NotRecoverable: some of it cannot be read now. Who only looks one name up passes ``whole`` as
+                false, gets what there is, and asks ``unreadable``.
+        """
         self.alarms = []
         states = await gather(self.context.runtime, (self._load_class(class_) for class_ in CLASSES))
         self.states = {state.class_: state for state in states}
+        if whole and self.unreadable is not None:
+            raise self.unreadable
         return self.entries()
+
+    @property
+    def unreadable(self) -> ShosoinError | None:
+        """Why some names may be missing, or old, in what was last loaded."""
+        return next((state.unreadable for state in self.states.values() if state.unreadable is not None), None)
 
     def entries(self) -> dict[str, Entry]:
         """Return the names that exist, as last loaded."""
         return names_index.newest(self.states)
 
+    def durable_at(self, name: str) -> int:
+        """Return at how many sites a name, as last loaded, is durable."""
+        entry = self.entries()[name]
+        return self.states[entry.class_].durable_at(entry)
+
     async def _load_class(self, class_: str) -> IndexState:
         context = self.context
         register_id = index_register(context.owner, class_)
-        reading = await context.catalog.read(context.channels(class_), register_id)
+        try:
+            reading = await self._read(class_, register_id)
+        except Unavailable as error:
+            return IndexState(class_, register_id, None, [], UNPROVEN, error)
         known = self.states.get(class_)
-        if known and known.value and reading.value and known.value.version == reading.value.version:
+        same = known and known.value and reading.value and known.value.version == reading.value.version
+        if known and same and known.unreadable is None:
             return known
         state = IndexState(class_, register_id, reading.value, [], reading.freshness)
         if reading.value is None:
@@ -58,6 +80,19 @@ class Names:
         loaded = await load_index(state, context.owner, fetcher, context.memo)
         self.alarms += fetcher.publish()
         return loaded
+
+    async def _read(self, class_: str, register_id: ObjectId) -> Reading:
+        """Read an index register. Without keys it still can be told, under class pqc, that there is no such index."""
+        context = self.context
+        try:
+            return await context.catalog.read(context.channels(class_), register_id)
+        except Unavailable:
+            if class_ == KEYLESS_CLASS:
+                raise
+            reading = await context.catalog.read(context.channels(KEYLESS_CLASS), register_id)
+            if reading.value is not None or reading.freshness != PROVEN:
+                raise
+            return reading
 
     async def commit(self, class_: str, fresh: list[Entry]) -> int:
         """Add entries to the index of a class, unless a name went to another object since the last load.
@@ -77,7 +112,7 @@ class Names:
                 raise Conflict(f"the name {taken[0]!r} was changed by somebody else meanwhile")
             if not left:
                 return len(self.context.members)
-            sequence = names_index.highest_sequence(self.states) + 1
+            sequence = max(state.highest_sequence() for state in self.states.values()) + 1
             numbered = [replace(entry, sequence=sequence) for entry in left]
             if durable_at := await self._try_commit(self.states[class_], numbered):
                 return durable_at
@@ -103,28 +138,31 @@ class Names:
 
     async def _try_commit(self, state: IndexState, fresh: list[Entry]) -> int:
         """Write the new parts and propose them; 0 means that another commit came first."""
-        context, class_, scheme = self.context, state.class_, self.context.register_scheme
-        kept, parts = state.folded(fresh)
+        context, class_ = self.context, state.class_
         before = context.key_facts(class_)
-        stager = Stager(
-            context.channels(class_),
-            context.members,
-            scheme,
-            class_,
-            home=context.home,
-            entropy=context.entropy,
-            runtime=context.runtime,
-            sites_min=max(scheme.durable_min, scheme.write_quorum),
-        )
-        keys = [new_key(context.owner, state.register_id, context.entropy) for _ in parts]
+        reachable = await self._reachable(state)
+        while True:
+            kept, parts = state.folded(fresh, reachable)
+            stager = self._stager(class_)
+            keys = [new_key(context.owner, state.register_id, context.entropy) for _ in parts]
+            try:
+                layouts = [await self._write(stager, key, part) for key, part in zip(keys, parts, strict=True)]
+                await stager.drain()
+            except BaseException:
+                await stager.abort(keys)
+                raise
+            dropped = (part for part in state.parts if part not in kept)
+            if all(len(part.body.good) <= len(stager.alive) for part in dropped):
+                break
+            await stager.abort(keys)  # fewer sites than thought: what more of them hold must stay as it is
+            reachable = len(stager.alive)
         try:
-            layouts = [await self._write(stager, key, part) for key, part in zip(keys, parts, strict=True)]
-            await stager.drain()
             added = [await self._body(stager, key, layout, class_) for key, layout in zip(keys, layouts, strict=True)]
         except BaseException:
             await stager.abort(keys)
             raise
-        value = self._value(state, [*kept, *added], len(added), stager, before)
+        bodies = [*(part.body for part in kept), *added]
+        value = self._value(state, bodies, len(added), stager, before)
         proposal = Proposal(state.register_id, value, fresh=False)
         try:
             outcome = (await context.catalog.propose(context.channels(class_), [proposal]))[0]
@@ -134,12 +172,35 @@ class Names:
             return 0
         if outcome.error is not None:
             raise outcome.error
-        kept_parts = [part for part in state.parts if part[0] in kept]
-        new_parts = list(zip(added, parts, strict=True))
-        self.states[class_] = IndexState(class_, state.register_id, value, [*kept_parts, *new_parts], "proven")
+        new_parts = [Part(body, entries) for body, entries in zip(added, parts, strict=True)]
+        self.states[class_] = IndexState(class_, state.register_id, value, [*kept, *new_parts], PROVEN)
         if len(kept) < len(state.parts):
             await self._erase_old(class_, state)
         return len(outcome.durable_at)
+
+    def _stager(self, class_: str) -> Stager:
+        context, scheme = self.context, self.context.register_scheme
+        return Stager(
+            context.channels(class_),
+            context.members,
+            scheme,
+            class_,
+            home=context.home,
+            entropy=context.entropy,
+            runtime=context.runtime,
+            sites_min=max(scheme.durable_min, scheme.write_quorum),
+        )
+
+    async def _reachable(self, state: IndexState) -> int:
+        """Return how many sites can be counted on; asks those that miss a part whether they are back."""
+        context = self.context
+        channels = context.channels(state.class_)
+        lacking = state.lacking(context.members)
+        ask = {"op": "inventory", "after": "f" * 32, "limit": 1}
+        answers = await settle(
+            context.runtime, (channels[site].exchange([ask], timeout_s=_ASK_TIMEOUT_S) for site in sorted(lacking))
+        )
+        return len(context.members) - len(lacking) + sum(map(succeeded, answers))
 
     async def _write(self, stager: Stager, key: ShareKey, part: list[Entry]) -> BodyLayout:
         record = amd_encode(names_index.encode_part(part), self.context.entropy)

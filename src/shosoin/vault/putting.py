@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mimetypes
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shosoin.base import ObjectId, ShosoinError, SiteId, Unavailable, VersionId
 from shosoin.base.ports import Event
@@ -293,17 +293,19 @@ class Putter:
         if item.value is None or item.written is None:
             raise TypeError("an object that was not committed has no receipt")
         good = item.durable_at
+        label = label_of(item.value, pinned=good, now_wall_s=self.context.clock.wall_s(), freshness="proven")
+        durable_at = min(len(good), named_at)
         return PutReceipt(
             name=item.name,
             object_id=item.key.object_id,
             version=item.key.version,
             size_bytes=item.written.manifest.size_bytes,
-            durable_at=min(len(good), named_at),
+            durable_at=durable_at,
             acknowledged=list(good),
             missing=[site for site in self.placement if site not in good],
             key_bits_used=used,
             seconds=seconds,
-            label=label_of(item.value, pinned=good, now_wall_s=self.context.clock.wall_s(), freshness="proven"),
+            label=replace(label, durable_at=min(label.durable_at, durable_at)),
             alarms=[*self.names.alarms, *alarms],
         )
 
