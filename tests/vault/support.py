@@ -220,6 +220,7 @@ class World:
             keys=self.keys,
             memo={},
             _channels={},
+            _links={},
         )
         return replace(self, vault=Vault(context), context=context, links=links)
 

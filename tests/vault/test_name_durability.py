@@ -89,7 +89,7 @@ async def test_a_site_that_goes_away_in_the_middle_of_a_commit_takes_nothing_fro
     gone = world.links[FIVE[3]]
     register = world.vault._names.states["qkd"].register_id
 
-    def leave(link: object, header: dict) -> None:  # type: ignore[type-arg]
+    def leave(link: object, header: dict) -> None:
         if any(op.get("object") == register for op in header.get("ops", ())):
             raise Unavailable("gone")
 

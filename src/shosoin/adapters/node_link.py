@@ -27,7 +27,7 @@ import aiohttp
 from shosoin.adapters.http_parts import PartsPayload
 from shosoin.adapters.tls import Identity, client_context, require_peer
 from shosoin.base import Alarm, Denied, PeerFault, Rejected, SaeId, ShosoinError, SiteId, Unavailable
-from shosoin.vault.ports import Buffer
+from shosoin.vault.ports import Buffer, NodeSlow
 
 __all__ = ["HttpsNodeLink", "NodeSession"]
 
@@ -144,7 +144,8 @@ class HttpsNodeLink:
         """POST ``body`` and return the answer.
 
         Raises:
-            Unavailable: unreachable, too slow, connection lost, or HTTP 503.
+            NodeSlow: too slow.
+            Unavailable: unreachable, connection lost, or HTTP 503.
             Denied: HTTP 401, or our certificate was refused.
             Rejected: HTTP 400.
             Alarm: HTTP 500 of kind alarm.
@@ -211,8 +212,10 @@ class HttpsNodeLink:
         match err:
             case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
                 return WrongPeer(f"{self._site} is not the expected node: {_clean(str(err))}")
+            case aiohttp.ConnectionTimeoutError():
+                return NodeSlow(f"{self._site} took no connection within {min(CONNECT_TIMEOUT_S, timeout_s):.3g} s")
             case TimeoutError():
-                return NodeUnreachable(f"{self._site} did not answer within {timeout_s:g} s")
+                return NodeSlow(f"{self._site} did not answer in time (at most {timeout_s:.3g} s)")
             case aiohttp.ClientResponseError() | aiohttp.InvalidURL():
                 return MalformedAnswer(f"{self._site} did not answer in HTTP: {_clean(str(err))}")
             case aiohttp.ClientConnectorError():

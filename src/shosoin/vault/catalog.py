@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from shosoin.base import Entropy, ObjectId, PeerFault, Rejected, ShosoinError, SiteId, Unavailable
+from shosoin.base import Denied, Entropy, ObjectId, PeerFault, Rejected, ShosoinError, SiteId, Unavailable
 from shosoin.base.ports import Runtime, Task
 from shosoin.vault import envelope
 from shosoin.vault.acceptor import Ballot
@@ -56,6 +56,34 @@ class TooFewSites(Unavailable):
     hint = "start the missing sites and try again; nothing was changed"
 
 
+class AccessRefused(Denied):
+    """The sites answer, and refuse this owner."""
+
+    code = "vault.access_refused"
+    hint = "check the owner's certificate and its name in the configuration; the sites know their owners by it"
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What came of asking sites: results in the order of the operations, or why there are none."""
+
+    answers: dict[SiteId, list[dict[str, Any]]]
+    errors: dict[SiteId, ShosoinError]
+
+    def too_few(self, message: str, scheme: Scheme) -> ShosoinError:
+        """Return the error for the caller: sites that refuse us need another remedy than sites that are away.
+
+        As many refusals as could be lies (f_r) do not count.
+        """
+        reasons = "; ".join(dict.fromkeys(error.message for error in self.errors.values()))
+        denials = [error for error in self.errors.values() if isinstance(error, Denied)]
+        text = f"{message} ({reasons})" if reasons else message
+        if len(denials) > scheme.register_liars and 2 * len(denials) > len(self.errors):
+            return AccessRefused(text)
+        waits_s = [error.retry_after_s or 0.0 for error in self.errors.values() if isinstance(error, Unavailable)]
+        return TooFewSites(text, retry_after_s=max(waits_s, default=0.0) or None)
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What a read found: the committed value (``None`` when nothing was ever committed) and how sure it is."""
@@ -85,6 +113,8 @@ class Outcome:
     proposal: Proposal
     accepted_by: list[SiteId] = field(default_factory=list)
     held_by: list[SiteId] = field(default_factory=list)
+    unreached: _Asked = field(default_factory=lambda: _Asked({}, {}))
+    """The last exchange, for the reasons of the sites that did not take part."""
     error: ShosoinError | None = None
 
     def committed(self, scheme: Scheme) -> bool:
@@ -132,6 +162,7 @@ class Catalog:
         self._entropy = entropy
         self._runtime = runtime
         self._proposer = proposer
+        self._readers = max(scheme.read_quorum, scheme.k)
 
     async def read(self, channels: Mapping[SiteId, Channel], register_id: ObjectId) -> Reading:
         """Read one register."""
@@ -151,52 +182,53 @@ class Catalog:
 
     async def _read_batch(self, channels: Mapping[SiteId, Channel], register_ids: Sequence[ObjectId]) -> list[Reading]:
         operations = [{"op": "register", "register": register_id} for register_id in register_ids]
-        answers = await self._ask_readers(channels, operations)
-        found = self._held(register_ids, answers)
-        if found is None or any(stored.behind() for stored in found):
-            rest = [operations if site not in answers else [] for site in self._members]
-            answers |= await self._ask(
-                channels, rest, enough=self._scheme.read_quorum - len(answers), grace_s=_READ_GRACE_S
+        asked = await self._ask_readers(channels, operations)
+        found = self._held(register_ids, asked)
+        rest = [site for site in self._members if site not in asked.answers and site not in asked.errors]
+        if rest and any(stored.behind() or len(stored.held) < self._readers for stored in found):
+            more = await self._ask(
+                channels,
+                dict.fromkeys(rest, operations),
+                enough=self._readers - len(asked.answers),
+                grace_s=_READ_GRACE_S,
             )
-            found = self._held(register_ids, answers)
-        if found is None:
-            raise TooFewSites(
-                f"{len(answers)} of {self._scheme.n} sites answer, at least {self._scheme.k} sound ones are needed"
+            asked = _Asked(asked.answers | more.answers, asked.errors | more.errors)
+            found = self._held(register_ids, asked)
+        sound = min(len(stored.held) for stored in found)
+        if sound < self._scheme.k:
+            raise asked.too_few(
+                f"{sound} of {self._scheme.n} sites give a sound answer, at least {self._scheme.k} are needed",
+                self._scheme,
             )
         await self._write_back(channels, register_ids, found)
         return [self._reading(stored) for stored in found]
 
-    async def _ask_readers(
-        self, channels: Mapping[SiteId, Channel], operations: list[dict[str, Any]]
-    ) -> dict[SiteId, list[dict[str, Any]]]:
+    async def _ask_readers(self, channels: Mapping[SiteId, Channel], operations: list[dict[str, Any]]) -> _Asked:
         """Ask as many sites as a read needs; all others too when one of them fails or is slow."""
-        first, others = self._members[: self._scheme.read_quorum], self._members[self._scheme.read_quorum :]
-        running = [self._runtime.start(channels[site].exchange(operations)) for site in first]
+        asked, others = self._members[: self._readers], self._members[self._readers :]
+        running = [self._runtime.start(channels[site].exchange(operations)) for site in asked]
         try:
             await self._runtime.wait(running, timeout_s=_READ_GRACE_S, first=False)
-            asked = first if all(map(succeeded, running)) else self._members
+            more = () if all(map(succeeded, running)) else others
             tasks = await collect(
                 self._runtime,
-                (channels[site].exchange(operations) for site in others if asked is not first),
-                enough=self._scheme.read_quorum,
+                (channels[site].exchange(operations) for site in more),
+                enough=self._readers,
                 grace_s=_READ_GRACE_S,
                 running=running,
             )
         finally:
             for task in running:
                 task.cancel()
-        return _fitting(asked, tasks, [len(operations)] * len(asked))
+        return _asked(dict.fromkeys((*asked, *more), operations), tasks)
 
-    def _held(
-        self, register_ids: Sequence[ObjectId], answers: Mapping[SiteId, list[dict[str, Any]]]
-    ) -> list[_SiteAnswers] | None:
-        """Return what the sites hold of each register, or ``None`` if too few answers are sound."""
+    def _held(self, register_ids: Sequence[ObjectId], asked: _Asked) -> list[_SiteAnswers]:
+        """Return what the sites hold of each register."""
         known: dict[str, RegisterValue] = {}
-        found = [
-            self._committed_at(register_id, {site: results[index] for site, results in answers.items()}, known)
+        return [
+            self._committed_at(register_id, {site: results[index] for site, results in asked.answers.items()}, known)
             for index, register_id in enumerate(register_ids)
         ]
-        return found if all(len(stored.held) >= self._scheme.k for stored in found) else None
 
     def _committed_at(
         self, register_id: ObjectId, answers: Mapping[SiteId, dict[str, Any]], known: dict[str, RegisterValue]
@@ -219,7 +251,7 @@ class Catalog:
         What at most f_r sites report may be a lie about the register: such a value is proposed like any other, which
         succeeds only if it was chosen.
         """
-        operations: dict[SiteId, list[dict[str, Any]]] = {site: [] for site in self._members}
+        operations: dict[SiteId, list[dict[str, Any]]] = {}
         doubtful: list[tuple[ObjectId, _SiteAnswers]] = []
         for register_id, stored in zip(register_ids, found, strict=True):
             behind = stored.behind()
@@ -227,17 +259,18 @@ class Catalog:
                 doubtful.append((register_id, stored))
             elif stored.best is not None:
                 for site in behind:
-                    operations[site].append(_commit_operation(register_id, stored.best))
+                    operations.setdefault(site, []).append(_commit_operation(register_id, stored.best))
         await self._finish_doubtful(channels, doubtful)
-        behind = [site for site in self._members if operations[site]]
-        if not behind:
+        if not operations:
             return
-        answers = await self._ask(
-            channels, list(operations.values()), enough=len(behind), grace_s=0.0, timeout_s=_WRITE_BACK_TIMEOUT_S
+        asked = await self._ask(
+            channels, operations, enough=len(operations), grace_s=0.0, timeout_s=_WRITE_BACK_TIMEOUT_S
         )
+        answers = asked.answers
         for register_id, stored in zip(register_ids, found, strict=True):
             for site in stored.behind():
-                index = next((i for i, op in enumerate(operations[site]) if op["register"] == register_id), None)
+                sent = operations.get(site, [])
+                index = next((i for i, op in enumerate(sent) if op["register"] == register_id), None)
                 if index is not None and site in answers and answers[site][index].get("granted") is True:
                     stored.held[site] = stored.best
 
@@ -335,8 +368,9 @@ class Catalog:
             await self._commit(channels, await self._accept(channels, prepared))
         for outcome in outcomes:
             if outcome.error is None and not outcome.committed(self._scheme):
-                outcome.error = TooFewSites(
-                    f"{len(outcome.held_by)} sites took part in the commit, {self._scheme.write_quorum} are needed"
+                outcome.error = outcome.unreached.too_few(
+                    f"{len(outcome.held_by)} sites took part in the commit, {self._scheme.write_quorum} are needed",
+                    self._scheme,
                 )
         return outcomes
 
@@ -345,30 +379,30 @@ class Catalog:
     ) -> list[_Attempt]:
         """Phase one. Fills in ballot and value; drops attempts that met a conflict."""
         skip = [attempt for attempt in attempts if attempt.proposal.fresh and attempt_number == 0]
-        asked = [attempt for attempt in attempts if attempt not in skip]
-        if not asked:
+        preparing = [attempt for attempt in attempts if attempt not in skip]
+        if not preparing:
             return skip
         round_number = 2 + attempt_number
-        answers: dict[SiteId, list[dict[str, Any]]] = {}
+        asked = _Asked({}, {})
         for _ in range(_ATTEMPTS):
-            for attempt in asked:
+            for attempt in preparing:
                 attempt.ballot = (round_number, self._proposer)
             operations = [
-                {"op": "prepare", "register": a.proposal.register_id, "ballot": list(a.ballot)} for a in asked
+                {"op": "prepare", "register": a.proposal.register_id, "ballot": list(a.ballot)} for a in preparing
             ]
-            answers = await self._ask(
+            asked = await self._ask(
                 channels,
-                [operations] * len(self._members),
+                dict.fromkeys(self._members, operations),
                 enough=self._scheme.write_quorum,
                 grace_s=_WRITE_GRACE_S,
             )
-            highest = self._highest_promise(answers)
-            if highest < round_number or all(self._granted(answers, index) for index in range(len(asked))):
+            highest = self._highest_promise(asked.answers)
+            if highest < round_number or all(self._granted(asked.answers, i) for i in range(len(preparing))):
                 break
             round_number = highest + 1
-        for index, attempt in enumerate(asked):
-            self._adopt(attempt, {site: results[index] for site, results in answers.items()})
-        return skip + [attempt for attempt in asked if attempt.outcome.error is None]
+        for index, attempt in enumerate(preparing):
+            self._adopt(attempt, index, asked)
+        return skip + [attempt for attempt in preparing if attempt.outcome.error is None]
 
     def _granted(self, answers: Mapping[SiteId, list[dict[str, Any]]], index: int) -> bool:
         return sum(results[index].get("granted") is True for results in answers.values()) >= self._scheme.write_quorum
@@ -383,8 +417,9 @@ class Catalog:
         claims.sort(reverse=True)
         return claims[self._scheme.register_liars] if len(claims) > self._scheme.register_liars else 0
 
-    def _adopt(self, attempt: _Attempt, answers: Mapping[SiteId, dict[str, Any]]) -> None:
+    def _adopt(self, attempt: _Attempt, index: int, asked: _Asked) -> None:
         """Decide which value phase two must carry: one that may have been chosen already, else ours."""
+        answers = {site: results[index] for site, results in asked.answers.items()}
         register_id, wanted = attempt.proposal.register_id, attempt.proposal.value
         accepted: dict[SiteId, _Stored | None] = {}
         committed: _Stored | None = None
@@ -398,8 +433,9 @@ class Catalog:
             except (SignatureForged, PeerFault):
                 accepted.pop(site, None)  # an unsound answer is no promise
         if len(accepted) < self._scheme.write_quorum:
-            attempt.outcome.error = TooFewSites(
-                f"{len(accepted)} of {self._scheme.n} sites take part, {self._scheme.write_quorum} are needed to write"
+            attempt.outcome.error = asked.too_few(
+                f"{len(accepted)} of {self._scheme.n} sites take part, {self._scheme.write_quorum} are needed to write",
+                self._scheme,
             )
             return
         unfinished = self._maybe_chosen(accepted, committed)
@@ -443,15 +479,16 @@ class Catalog:
             }
             for attempt in attempts
         ]
-        answers = await self._ask(
+        asked = await self._ask(
             channels,
-            [operations] * len(self._members),
+            dict.fromkeys(self._members, operations),
             enough=self._scheme.write_quorum,
             grace_s=_WRITE_GRACE_S,
         )
         chosen = []
         for index, attempt in enumerate(attempts):
-            accepted_by = [site for site, results in answers.items() if results[index].get("granted") is True]
+            attempt.outcome.unreached = asked
+            accepted_by = [site for site, results in asked.answers.items() if results[index].get("granted") is True]
             durable = attempt.value.durable_sites(accepted_by)
             needed = attempt.value.scheme.durable_min if attempt.value.added else 0
             if len(accepted_by) >= self._scheme.write_quorum and len(durable) >= needed:
@@ -463,38 +500,38 @@ class Catalog:
         """Phase three: every site learns the certificate."""
         if not attempts:
             return
-        answers = await self._ask(
+        asked = await self._ask(
             channels,
-            [[_commit_to(site, attempt) for attempt in attempts] for site in self._members],
+            {site: [_commit_to(site, attempt) for attempt in attempts] for site in self._members},
             enough=self._scheme.write_quorum,
             grace_s=_WRITE_GRACE_S,
         )
         for index, attempt in enumerate(attempts):
-            held = [site for site, results in answers.items() if results[index].get("granted") is True]
+            attempt.outcome.unreached = asked
+            held = [site for site, results in asked.answers.items() if results[index].get("granted") is True]
             if attempt.value.version == attempt.proposal.value.version:
                 attempt.outcome.held_by = held
 
     async def _ask(
         self,
         channels: Mapping[SiteId, Channel],
-        operations: Sequence[list[dict[str, Any]]],
+        operations: Mapping[SiteId, list[dict[str, Any]]],
         *,
         enough: int,
         grace_s: float,
         timeout_s: float = TIMEOUT_S,
-    ) -> dict[SiteId, list[dict[str, Any]]]:
-        """Send each member its operations (none: it is left out); return the answers that fit.
+    ) -> _Asked:
+        """Send sites their operations.
 
         Once ``enough`` have answered the rest get ``grace_s`` more, so that one frozen site cannot stall everybody.
         """
-        asked = [(site, ops) for site, ops in zip(self._members, operations, strict=True) if ops]
         tasks = await collect(
             self._runtime,
-            (channels[site].exchange(ops, timeout_s=timeout_s) for site, ops in asked),
+            (channels[site].exchange(ops, timeout_s=timeout_s) for site, ops in operations.items()),
             enough=enough,
             grace_s=grace_s,
         )
-        return _fitting([site for site, _ in asked], tasks, [len(ops) for _, ops in asked])
+        return _asked(operations, tasks)
 
 
 @dataclass(slots=True)
@@ -533,18 +570,20 @@ def _commit_operation(register_id: ObjectId, stored: _Stored) -> dict[str, Any]:
     }
 
 
-def _fitting(
-    sites: Sequence[SiteId], tasks: Sequence[Task[Answer]], lengths: Sequence[int]
-) -> dict[SiteId, list[dict[str, Any]]]:
-    """Return the results of each site that answered every operation."""
-    answers = {}
-    for site, task, length in zip(sites, tasks, lengths, strict=True):
+def _asked(operations: Mapping[SiteId, list[dict[str, Any]]], tasks: Sequence[Task[Answer]]) -> _Asked:
+    """Sort what came of exchanges; an answer that does not fit its operations is none."""
+    asked = _Asked({}, {})
+    for (site, sent), task in zip(operations.items(), tasks, strict=True):
         error = failure(task)
-        if error is None and len(task.result().results) == length:
-            answers[site] = task.result().results
-        elif isinstance(error, Exception) and not isinstance(error, ShosoinError | TimeoutError):
+        if error is None and len(task.result().results) == len(sent):
+            asked.answers[site] = task.result().results
+        elif isinstance(error, ShosoinError):
+            asked.errors[site] = error
+        elif isinstance(error, Exception) and not isinstance(error, TimeoutError):
             raise error  # a defect of ours, not a site's
-    return answers
+        else:
+            asked.errors[site] = Unavailable(f"{site} did not answer in time")
+    return asked
 
 
 def _later(best: _Stored | None, found: _Stored | None) -> _Stored | None:

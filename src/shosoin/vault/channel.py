@@ -24,7 +24,8 @@ __all__ = ["Answer", "Channel", "open_channel"]
 EXCHANGE_PATH = "/v1/exchange"
 SESSION_PATH = "/v1/session"
 _RESULTS_BYTES_MAX = 4 << 20
-TIMEOUT_S = 30.0
+TIMEOUT_S = 15.0
+"""For an exchange that moves little; long ones add to it."""
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ from shosoin.vault.assurance import SiteDomains
 from shosoin.vault.catalog import Catalog
 from shosoin.vault.channel import Channel, open_channel
 from shosoin.vault.fetching import Fetcher
+from shosoin.vault.patience import PatientLink
 from shosoin.vault.ports import NodeLink
 from shosoin.vault.scheme import BadScheme, Scheme
 from shosoin.vault.signing import OwnerSigner
@@ -50,6 +51,7 @@ class VaultContext:
     memo: MutableMapping[str, bytes]
     """Decoded index parts, kept at the owner's side."""
     _channels: dict[str, dict[SiteId, Channel]] = field(default_factory=dict)
+    _links: dict[SiteId, PatientLink] = field(default_factory=dict)
 
     @property
     def members(self) -> tuple[SiteId, ...]:
@@ -86,11 +88,17 @@ class VaultContext:
         if class_ not in self._channels:
             self._channels[class_] = {
                 site.name: open_channel(
-                    class_, site.link, owner=self.owner, node=site.node, home=self.home, keys=self.keys
+                    class_, self._patient(site), owner=self.owner, node=site.node, home=self.home, keys=self.keys
                 )
                 for site in self.sites
             }
         return self._channels[class_]
+
+    def _patient(self, site: VaultSite) -> PatientLink:
+        """Return the one link to a site that all channels share, so that what one learns of its lateness all know."""
+        if site.name not in self._links:
+            self._links[site.name] = PatientLink(site.link, self.clock)
+        return self._links[site.name]
 
     def placement(self, scheme: Scheme) -> tuple[SiteId, ...]:
         """Return the sites that get shares: the home site and the next n-1, in the order of the configuration.

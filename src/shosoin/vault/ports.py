@@ -15,6 +15,7 @@ from shosoin.base import ObjectId, OwnerId, ShosoinError, SiteId, Unavailable, V
 __all__ = [
     "Buffer",
     "NodeLink",
+    "NodeSlow",
     "RegisterRow",
     "ShareDamaged",
     "ShareKey",
@@ -32,6 +33,12 @@ class ShareDamaged(Unavailable):
     """The share at rest no longer matches its own local checksum (bit rot); it is not served."""
 
     code = "vault.share_damaged"
+
+
+class NodeSlow(Unavailable):
+    """A node did not answer in the time it was given."""
+
+    code = "vault.node_slow"
 
 
 class ShareState(StrEnum):
@@ -196,7 +203,7 @@ class NodeLink(Protocol):
     async def exchange(self, path: str, body: Sequence[Buffer], *, response_bytes_max: int, timeout_s: float) -> bytes:
         """POST ``body`` (parts, sent one after the other) and return the answer.
 
-        Raises: ``Unavailable`` (unreachable, timeout, HTTP 503), ``Denied`` (401), ``Rejected`` (400), ``PeerFault``
+        Raises: ``NodeSlow`` (timeout), ``Unavailable`` (unreachable, HTTP 503), ``Denied`` (401), ``Rejected`` (400), ``PeerFault``
         (anything else, too much, not HTTP), ``Alarm`` (500 of kind alarm).
         """
         ...

@@ -35,6 +35,8 @@ _EXCHANGE_BYTES = 4 << 20
 _OPERATIONS_PER_EXCHANGE = 512
 _SEAL_BYTES_PER_S_MIN = 4 << 20
 """Slowest disk that a seal waits for."""
+_WRITE_BYTES_PER_S_MIN = 256 << 10
+"""Slowest wire that a write waits for."""
 _IN_FLIGHT_MAX = 3
 _CONTRIBUTION = re.compile(r"[0-9a-f]{32}")
 
@@ -269,7 +271,11 @@ class Stager:
         payload = [item.share for item in items if item.op["op"] == "write"]
         sealed_bytes = sum(item.op["size"] for item in items if item.op["op"] == "seal")
         answer = await self._channels[site].exchange(
-            [item.op for item in items], payload, timeout_s=TIMEOUT_S + sealed_bytes / _SEAL_BYTES_PER_S_MIN
+            [item.op for item in items],
+            payload,
+            timeout_s=TIMEOUT_S
+            + sealed_bytes / _SEAL_BYTES_PER_S_MIN
+            + sum(map(len, payload)) / _WRITE_BYTES_PER_S_MIN,
         )
         if len(answer.results) != len(items):
             raise Unavailable(f"{site} answered {len(answer.results)} of {len(items)} operations")
