@@ -306,7 +306,7 @@ async def test_no_answer_at_all_ends_with_the_callers_time(planes):
     async with linked(planes, raw(b"")) as link:
         with pytest.raises(Unavailable) as told:
             await ask(link, timeout_s=0.2)
-    assert told.value.code == "vault.node_unreachable"
+    assert told.value.code == "vault.node_slow"
 
 
 async def test_a_node_that_does_not_read_ends_with_the_callers_time(planes):

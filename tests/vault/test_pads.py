@@ -14,7 +14,7 @@ from shosoin.base import KeyMaterial, PeerFault, SaeId, Unavailable
 from shosoin.base.ports import DeliveredKey
 from shosoin.testing.memory_keys import MemoryKeyNetwork
 from shosoin.vault.pads import PadSource, _requests, fetch_pad
-from tests.vault.support import OWNER, SITES, fetch, make_world, pattern, store
+from tests.vault.support import OWNER, SITES, World, fetch, make_world, pattern, store
 
 OWNER_SAE, NODE_SAE = SaeId("owner-1"), SaeId("node-1")
 
@@ -140,3 +140,38 @@ async def test_a_key_that_comes_twice_is_refused_by_the_other_end() -> None:
     await fetch_pad(node, OWNER_SAE, first.key_ids, 32)
     with pytest.raises(Exception, match="not found"):
         await fetch_pad(node, OWNER_SAE, second.key_ids, 32)
+
+
+def stocks(world: World) -> dict[tuple[SaeId, SaeId], int]:
+    """Key bits left per link of the owner."""
+    return {pair: bits for pair, bits in world.network.stock_bits.items() if pair[0] == OWNER_SAE}
+
+
+async def test_a_get_without_enough_key_takes_none_for_the_content() -> None:
+    """A reading that cannot be finished must not drain the links that still have something."""
+    world = make_world()
+    await store(world, "name", pattern(100_000), "its")
+    owner = SaeId(OWNER)
+    for name, bits in zip(SITES[1:5], (900_000, 400_000, 300_000, 200_000), strict=True):
+        world.network.stock_bits[owner, SaeId(f"node-{name}")] = bits
+    before = stocks(world)
+    with pytest.raises(Unavailable) as refused:
+        await fetch(world.vault, "name")
+    assert refused.value.code == "vault.too_little_key"
+    spent = {pair: before[pair] - bits for pair, bits in stocks(world).items()}
+    assert max(spent.values()) <= 8192  # the exchanges that look the name up, and no share
+
+
+async def test_a_get_goes_by_the_links_that_have_key() -> None:
+    world = make_world()
+    content = pattern(100_000)
+    await store(world, "name", content, "its")
+    owner = SaeId(OWNER)
+    dry = SITES[1:3]  # these would be asked next after home
+    for name in dry:
+        world.network.stock_bits[owner, SaeId(f"node-{name}")] = 100_000
+    found, receipt = await fetch(world.vault, "name")
+    assert found == content
+    assert set(receipt.sites_used) == {SITES[0], *SITES[3:5]}
+    assert not receipt.alarms
+    assert all(world.network.stock_bits[owner, SaeId(f"node-{name}")] >= 90_000 for name in dry)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from shosoin.base import AssuranceLabel, ObjectId, Rejected, SiteId, Unavailable
+from shosoin.base.ports import KeyStatus
 from shosoin.kernels import ELEMENT_BYTES
 from shosoin.vault.assurance import label_of
 from shosoin.vault.catalog import UNPROVEN, Reading
@@ -36,6 +37,8 @@ __all__ = ["ByteSink", "Vault"]
 _OVERHEAD_BYTES = 16384
 """Index part, root, one-time MAC keys of the exchanges of a put: an upper bound for a small index."""
 _MAC_BYTES_PER_SEGMENT = 160
+_READ_OVERHEAD_BYTES = 1024
+"""One-time MAC keys of the exchanges of a get."""
 _READ_TOGETHER_BYTES = 2 << 20
 _READ_TOGETHER = 64
 _BATCHES = 2
@@ -90,11 +93,7 @@ class Vault:
         if remote and not statuses:
             tasks[0].result()  # the home KME itself does not answer: say why
         waits: list[float | None] = [0.0 if len(statuses) == len(remote) else None]
-        for status in statuses.values():
-            rate = status.extension.get("shosoin_secret_key_rate_bps")
-            missing = need - status.stored_bits
-            if missing > 0:
-                waits.append(missing / rate if isinstance(rate, int | float) and rate > 0 else None)
+        waits += [_wait_s(status, need) for status in statuses.values()]
         return KeyPlan(
             class_,
             {site.name: need for site in remote},
@@ -170,7 +169,7 @@ class Vault:
 
         Raises:
             NotFound: no object of that name.
-            Unavailable: fewer than k sites answer.
+            Unavailable: fewer than k sites answer, or too little key is in stock (then no key was used).
             NotRecoverable: more sites lie than the scheme survives; nothing wrong was written.
         """
         started_s = self._context.clock.now_s()
@@ -179,6 +178,8 @@ class Vault:
         for _ in range(_READ_ATTEMPTS):
             reading, value = await self._object(name)
             reader = self._reader(value)
+            if value.class_ == "its":
+                reader.fetcher.last = await self._without_stock(value, reader.bytes_from_each_site(start, length))
             written = 0
             try:
                 async for piece in reader.read(start, length):
@@ -322,6 +323,34 @@ class Vault:
                 retry_after_s=plan.wait_s,
             )
 
+    async def _without_stock(self, value: RegisterValue, size_bytes: int) -> frozenset[SiteId]:
+        """Return the sites with too little key to send so many bytes of their share under one-time pads.
+
+        Raises:
+            Unavailable: too few others are left; no key was used.
+        """
+        context = self._context
+        need_bits = 8 * (size_bytes + _READ_OVERHEAD_BYTES + size_bytes // SEGMENT_BYTES * _MAC_BYTES_PER_SEGMENT)
+        remote = [site for site in context.sites if site.name in value.placement and site.name != context.home]
+        tasks = await settle(context.runtime, (context.keys.status(site.node) for site in remote))
+        if remote and not any(map(succeeded, tasks)):
+            tasks[0].result()  # the home KME itself does not answer: say why
+        waits_s: dict[SiteId, float | None] = {}
+        for site, task in zip(remote, tasks, strict=True):
+            wait_s = _wait_s(task.result(), need_bits) if succeeded(task) else None
+            if wait_s != 0:
+                waits_s[site.name] = wait_s
+        missing = value.scheme.k - (len(value.placement) - len(waits_s))
+        if missing > 0:
+            known_s = sorted(wait_s for wait_s in waits_s.values() if wait_s is not None)
+            raise Unavailable(
+                f"reading this takes {need_bits} key bits per link; {', '.join(waits_s)} have less",
+                code="vault.too_little_key",
+                hint="wait for the links, or read a range; no key was used for the content",
+                retry_after_s=known_s[missing - 1] if len(known_s) >= missing else None,
+            )
+        return frozenset(waits_s)
+
     async def _object(self, name: str) -> tuple[Reading, RegisterValue]:
         """Look a name up, in as much of the index as can be read."""
         entries = await self._names.load(whole=False)
@@ -359,6 +388,18 @@ class Vault:
             freshness=reading.freshness,
         )
         return replace(label, durable_at=min(label.durable_at, self._names.durable_at(name)))
+
+
+def _wait_s(status: KeyStatus, need_bits: int) -> float | None:
+    """Return how long it takes until a link has so many bits; ``None`` when unknown, or when it never will."""
+    if status.stored_bits >= need_bits:
+        return 0.0
+    if status.max_key_count * status.key_size_bits < need_bits:
+        return None
+    rate_bps = status.extension.get("shosoin_secret_key_rate_bps")
+    if not isinstance(rate_bps, int | float) or rate_bps <= 0:
+        return None
+    return (need_bits - status.stored_bits) / rate_bps
 
 
 def _listing(entry: Entry) -> Listing:

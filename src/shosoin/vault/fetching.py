@@ -73,6 +73,8 @@ class Fetcher:
         self._runtime = runtime
         self._sink = sink
         self._suspects: set[SiteId] = set()
+        self.last: frozenset[SiteId] = frozenset()
+        """Sites that are asked only when the others do not suffice."""
         self.alarms: list[Event] = []
         self.sites_used: set[SiteId] = set()
 
@@ -99,11 +101,11 @@ class Fetcher:
         return await self._ask(wanted, len(self._order), hedge_s=None)
 
     def _sites(self, wanted: Sequence[Range]) -> list[SiteId]:
-        """Sites in the order they are asked: home, the others, suspects, sites thought to lack the share."""
+        """Sites in the order they are asked: home, the others, ``last``, suspects, sites thought to lack the share."""
 
-        def rank(site: SiteId) -> tuple[bool, bool]:
+        def rank(site: SiteId) -> tuple[bool, bool, bool]:
             lacking = any(site not in item.body.good for item in wanted)
-            return lacking, site in self._suspects
+            return lacking, site in self._suspects, site in self.last
 
         return sorted(self._order, key=rank)
 

@@ -203,8 +203,8 @@ class NodeLink(Protocol):
     async def exchange(self, path: str, body: Sequence[Buffer], *, response_bytes_max: int, timeout_s: float) -> bytes:
         """POST ``body`` (parts, sent one after the other) and return the answer.
 
-        Raises: ``NodeSlow`` (timeout), ``Unavailable`` (unreachable, HTTP 503), ``Denied`` (401), ``Rejected`` (400), ``PeerFault``
-        (anything else, too much, not HTTP), ``Alarm`` (500 of kind alarm).
+        Raises: ``NodeSlow`` (timeout), ``Unavailable`` (unreachable, HTTP 503), ``Denied`` (401), ``Rejected`` (400),
+        ``PeerFault`` (anything else, too much, not HTTP), ``Alarm`` (500 of kind alarm).
         """
         ...
 

@@ -58,9 +58,7 @@ class ObjectReader:
     async def manifest(self) -> Manifest:
         """Return the manifest root; small objects are fetched whole on the way."""
         if self._manifest is None:
-            layout = self.body.layout
-            whole = layout.total - layout.masks
-            if whole <= SMALL_BYTES and not layout.pages:
+            if self._is_small():
                 wanted = self.whole_range()
                 self.take_whole((await self.fetcher.fetch([wanted]))[0])
             else:
@@ -69,6 +67,22 @@ class ObjectReader:
         if self._manifest is None:
             raise PageInvalid("the manifest root could not be read")
         return self._manifest
+
+    def bytes_from_each_site(self, start: int, length: int | None) -> int:
+        """Return an upper bound for what a site sends while a range of the plaintext is read."""
+        layout = self.body.layout
+        if self._is_small():
+            return layout.total - layout.masks
+        stop = layout.data if length is None else min(start + length, layout.data)
+        first, last = start // SEGMENT_BYTES, -(-stop // SEGMENT_BYTES)
+        if last <= first:
+            return layout.root
+        pages = (last - 1) // PAGE_ENTRIES - first // PAGE_ENTRIES + 1 if layout.pages else 0
+        return layout.root + pages * layout.page_bytes + (last - first) * SEGMENT_BYTES
+
+    def _is_small(self) -> bool:
+        layout = self.body.layout
+        return layout.total - layout.masks <= SMALL_BYTES and not layout.pages
 
     def whole_range(self) -> Range:
         """Return data and root as one range, checked together."""
