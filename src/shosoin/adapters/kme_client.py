@@ -26,8 +26,8 @@ from urllib.parse import quote, urlsplit
 
 import aiohttp
 
-from shosoin.adapters.tls import Identity, client_context, describe, require_peer
-from shosoin.base import Denied, KeyMaterial, PeerFault, Rejected, SaeId, Unavailable
+from shosoin.adapters.tls import Identity, certificate_alert, client_context, describe, require_peer
+from shosoin.base import Denied, KeyMaterial, PeerFault, Rejected, SaeId, ShosoinError, Unavailable
 from shosoin.base.ports import UNDECLARED, DeliveredKey, KeySourceFacts, KeyStatus
 
 __all__ = ["KmeClient"]
@@ -135,16 +135,32 @@ class KmeClient:
             ) as response:
                 raw = await _read(response, most)
                 status = response.status
-        except TimeoutError as err:
-            raise Unavailable(f"the KME at {self._base} did not answer in time", code="kme_client.timeout") from err
-        except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError, ssl.SSLError) as err:
-            raise PeerFault(f"TLS with the KME at {self._base} failed: {err}", code="kme_client.tls") from err
-        except (aiohttp.ClientError, OSError) as err:
-            message = f"the KME at {self._base} cannot be reached: {type(err).__name__}"
-            raise Unavailable(message, code="kme_client.unreachable") from err
+        except (aiohttp.ClientError, OSError, TimeoutError) as err:
+            raise self._meaning(err) from err
         if status != 200:
             raise _error(status, raw)
         return _parsed(raw)
+
+    def _meaning(self, err: Exception) -> ShosoinError:
+        """Return what a failed request means."""
+        refused = certificate_alert(err)
+        if refused:
+            message = f"the KME at {self._base} refused our certificate: {refused}"
+            return Denied(message, code="kme_client.certificate_refused")
+        match err:
+            case TimeoutError():
+                return Unavailable(f"the KME at {self._base} did not answer in time", code="kme_client.timeout")
+            case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError() | ssl.SSLError():
+                return PeerFault(f"TLS with the KME at {self._base} failed: {err}", code="kme_client.tls")
+            case aiohttp.ClientConnectorError():
+                reason = err.os_error.strerror or "no connection"
+                return Unavailable(f"the KME at {self._base} is unreachable: {reason}", code="kme_client.unreachable")
+            case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():  # asyncio's TLS server drops the alert
+                message = f"the KME at {self._base} closed the connection; perhaps it refuses our certificate"
+                return Unavailable(message, code="kme_client.unreachable")
+            case _:
+                message = f"the KME at {self._base} cannot be reached: {type(err).__name__}"
+                return Unavailable(message, code="kme_client.unreachable")
 
     def _check_server(self, tls: ssl.SSLObject) -> None:
         if self._identity is not None:

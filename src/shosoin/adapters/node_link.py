@@ -25,7 +25,7 @@ from typing import Any, Self
 import aiohttp
 
 from shosoin.adapters.http_parts import PartsPayload
-from shosoin.adapters.tls import Identity, client_context, require_peer
+from shosoin.adapters.tls import Identity, certificate_alert, client_context, require_peer
 from shosoin.base import Alarm, Denied, PeerFault, Rejected, SaeId, ShosoinError, SiteId, Unavailable
 from shosoin.vault.ports import Buffer, NodeSlow
 
@@ -206,7 +206,7 @@ class HttpsNodeLink:
 
     def _meaning(self, err: Exception, timeout_s: float) -> ShosoinError:
         """Return what a failed request means."""
-        refused = _alert(err)
+        refused = certificate_alert(err)
         if refused:
             return Denied(f"{self._site} refused our certificate: {refused}", code="vault.certificate_refused")
         match err:
@@ -220,20 +220,14 @@ class HttpsNodeLink:
                 return MalformedAnswer(f"{self._site} did not answer in HTTP: {_clean(str(err))}")
             case aiohttp.ClientConnectorError():
                 return NodeUnreachable(f"{self._site} is unreachable: {err.os_error.strerror or 'no connection'}")
+            case (
+                aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError()
+            ):  # asyncio's TLS server drops the alert that would say why
+                return NodeUnreachable(f"{self._site} closed the connection; perhaps it refuses our certificate")
             case aiohttp.ClientPayloadError() | aiohttp.ClientConnectionError() | OSError():
                 return NodeUnreachable(f"{self._site} closed the connection")
             case _:
                 return MalformedAnswer(f"{self._site} answered what cannot be read: {type(err).__name__}")
-
-
-def _alert(err: BaseException | None) -> str:
-    """Return the TLS alert about our certificate that an error stems from, if any (TLS 1.3 sends it late)."""
-    while err is not None:
-        reason = str(getattr(err, "reason", "") or "")
-        if isinstance(err, ssl.SSLError) and "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason):
-            return _clean(reason)
-        err = getattr(err, "os_error", None) or err.__cause__
-    return ""
 
 
 def _error_object(raw: bytes) -> dict[str, Any]:

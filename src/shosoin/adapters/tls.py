@@ -17,7 +17,16 @@ from cryptography import x509
 
 from shosoin.base import Denied, PeerFault, Rejected
 
-__all__ = ["Identity", "client_context", "describe", "peer_identity", "require_peer", "server_context"]
+__all__ = [
+    "Identity",
+    "certificate_alert",
+    "client_context",
+    "describe",
+    "peer_identity",
+    "require_peer",
+    "server_context",
+]
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e]+")
 
 _URN = re.compile(r"urn:shosoin:(sae|kme|node):([A-Za-z0-9][A-Za-z0-9._-]{0,63})")
 _PREFIX = "urn:shosoin:"
@@ -105,3 +114,13 @@ def _load(context: ssl.SSLContext, certificate: Path, key: Path, ca: Path, minim
     except (OSError, ssl.SSLError) as err:
         message = f"cannot load certificate {certificate}, key {key} or authority {ca}: {err.strerror or err}"
         raise Rejected(message, code="tls.bad_files") from err
+
+
+def certificate_alert(err: BaseException | None) -> str:
+    """Return the TLS alert about our certificate that an error stems from, if any (TLS 1.3 sends it late)."""
+    while err is not None:
+        reason = str(getattr(err, "reason", "") or "")
+        if isinstance(err, ssl.SSLError) and "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason):
+            return _UNPRINTABLE.sub(" ", reason)[:80]
+        err = getattr(err, "os_error", None) or err.__cause__
+    return ""

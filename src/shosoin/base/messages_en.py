@@ -36,6 +36,7 @@ ENGLISH: dict[str, str] = {
     "rm.removed": "removed {name}; shares erased at {sites}",
     "rm.pending": "to be erased later, when they can be reached: {sites}",
     "verify.state": "STATE",
+    "audit.objects": "{count} objects; shares by site:",
     # The testbed.
     "testbed.serving": "{target} serves",
     "testbed.up": "everything serves; programs find it all in {path}",

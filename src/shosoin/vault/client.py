@@ -1,4 +1,4 @@
-"""The vault as an owner uses it: put, get, ls, stat, rm, verify.
+"""The vault as an owner uses it: put, get, ls, stat, rm, verify, audit.
 
 ``Vault`` decides the order of things and nothing else: shares are durable before the register counts on them, the
 register is committed before the index names the object, and old versions are erased after both.
@@ -6,7 +6,7 @@ register is committed before the index names the object, and old versions are er
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -14,9 +14,10 @@ from shosoin.base import AssuranceLabel, ObjectId, Rejected, SiteId, Unavailable
 from shosoin.base.ports import KeyStatus
 from shosoin.kernels import ELEMENT_BYTES
 from shosoin.vault.assurance import label_of
+from shosoin.vault.audit import audit_values
 from shosoin.vault.catalog import UNPROVEN, Reading
 from shosoin.vault.concurrency import gather_few, settle, succeeded
-from shosoin.vault.context import VaultContext
+from shosoin.vault.context import CLASSES, VaultContext
 from shosoin.vault.fetching import Fetcher, NotRecoverable
 from shosoin.vault.index import Entry
 from shosoin.vault.layout import PAGE_ENTRIES, SEGMENT_BYTES, mask_elements
@@ -43,6 +44,7 @@ _READ_TOGETHER_BYTES = 2 << 20
 _READ_TOGETHER = 64
 _BATCHES = 2
 """Batches that are read side by side, so that owner and sites work at the same time."""
+_AUDITED_TOGETHER = 256
 _READ_ATTEMPTS = 4
 
 
@@ -303,6 +305,38 @@ class Vault:
         reader = self._reader(value)
         states = await reader.verify(value.placement, progress)
         return VerifyReport(name, states, [*self._names.alarms, *reader.fetcher.publish()])
+
+    async def audit(
+        self, names: Sequence[str] | None = None, *, progress: Callable[[int], None] | None = None
+    ) -> dict[str, dict[SiteId, str]]:
+        """Have the sites prove, without reading a share, that they still hold good ones; of all objects unless named.
+
+        Returns per name the state of each site (see ``vault.audit``). Bad sites raise events; they are named by answers
+        that contradict each other, so a name is a reason to ``verify``.
+
+        Raises:
+            NotFound: one of the names does not exist.
+        """
+        entries = await self._names.load()
+        wanted = sorted(entries) if names is None else [checked_name(name) for name in dict.fromkeys(names)]
+        missing = next((name for name in wanted if name not in entries), None)
+        if missing is not None:
+            raise NotFound(f"there is no object named {missing!r}")
+        done = 0
+        found: dict[str, dict[SiteId, str]] = {}
+        for class_ in CLASSES:
+            chosen = [entries[name] for name in wanted if entries[name].class_ == class_]
+            for at in range(0, len(chosen), _AUDITED_TOGETHER):
+                some = chosen[at : at + _AUDITED_TOGETHER]
+                channels = self._context.channels(class_)
+                readings = await self._context.catalog.read_many(channels, [ObjectId(e.object_id) for e in some])
+                values = [self._live(entry.name, reading) for entry, reading in zip(some, readings, strict=True)]
+                for entry, states in zip(some, await audit_values(self._context, values), strict=True):
+                    found[entry.name] = states
+                done += len(some)
+                if progress is not None:
+                    progress(done)
+        return {name: found[name] for name in wanted}
 
     def _scheme(self, scheme: Scheme | tuple[int, int] | None) -> Scheme:
         chosen = scheme if isinstance(scheme, Scheme) else Scheme(*scheme) if scheme else self._context.default_scheme

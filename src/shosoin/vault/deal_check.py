@@ -9,23 +9,19 @@ Mandatory in class ``its``, where a site's share may be key bits that no message
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from shosoin.base import Alarm, ShosoinError, SiteId, Unavailable
-from shosoin.base.ports import Event, Runtime
+from shosoin.base import Alarm, SiteId, Unavailable
+from shosoin.base.ports import Event
 from shosoin.kernels import ELEMENT_BYTES
-from shosoin.vault.channel import Channel
-from shosoin.vault.concurrency import failure, settle
 from shosoin.vault.consistency import agreeing_sites
 from shosoin.vault.context import VaultContext
+from shosoin.vault.digests import DigestAnswers, DigestWanted, ask_digests
 from shosoin.vault.ports import ShareKey
 from shosoin.vault.scheme import Scheme
 from shosoin.vault.staging import Stager
 
-__all__ = ["DealInconsistent", "checked_sites", "combined_challenge"]
-
-_TIMEOUT_S = 120.0
+__all__ = ["DealInconsistent", "checked_sites", "combined_challenge", "sites_needed"]
 
 
 class DealInconsistent(Alarm):
@@ -43,35 +39,12 @@ def combined_challenge(contributions: list[str]) -> str:
     return total.to_bytes(ELEMENT_BYTES, "big").hex()
 
 
-@dataclass(frozen=True, slots=True)
-class DealAnswers:
-    """Digests by site as (point, value), and the sites whose answer was forged on the way."""
-
-    values: dict[SiteId, tuple[int, int]]
-    forged: list[SiteId]
+def sites_needed(class_: str, scheme: Scheme) -> int:
+    """Return how many sites must take a share: k+f, and in class ``its`` one more than k, or the check tells nothing."""
+    return max(scheme.durable_min, min(scheme.k + 1, scheme.n) if class_ == "its" else 0)
 
 
-async def _ask(
-    channels: Mapping[SiteId, Channel], points: Mapping[SiteId, int], key: ShareKey, challenge: str, runtime: Runtime
-) -> DealAnswers:
-    op = {"op": "digest", "object": key.object_id, "version": key.version, "epoch": key.epoch, "r": challenge}
-    sites = list(points)
-    tasks = await settle(
-        runtime, (channels[site].exchange([op], answer_bytes=ELEMENT_BYTES, timeout_s=_TIMEOUT_S) for site in sites)
-    )
-    answers = DealAnswers({}, [])
-    for site, task in zip(sites, tasks, strict=True):
-        error = failure(task)
-        if error is None and len(task.result().payload) == ELEMENT_BYTES:
-            answers.values[site] = points[site], int.from_bytes(task.result().payload, "little")
-        elif isinstance(error, Alarm):
-            answers.forged.append(site)
-        elif isinstance(error, Exception) and not isinstance(error, ShosoinError):
-            raise error
-    return answers
-
-
-def _agreeing(answers: DealAnswers, scheme: Scheme, home: SiteId) -> frozenset[SiteId]:
+def _agreeing(answers: DigestAnswers, scheme: Scheme, home: SiteId) -> frozenset[SiteId]:
     """Return the sites whose shares fit together.
 
     Raises:
@@ -79,7 +52,7 @@ def _agreeing(answers: DealAnswers, scheme: Scheme, home: SiteId) -> frozenset[S
         DealInconsistent: enough answers, and they contradict each other.
     """
     values = answers.values
-    if len(values) < max(scheme.durable_min, min(scheme.k + 1, scheme.n)):
+    if len(values) < sites_needed("its", scheme):
         raise Unavailable(
             f"{len(values)} sites answered the deal check, too few to acknowledge",
             code="vault.too_few_sites",
@@ -94,7 +67,14 @@ def _agreeing(answers: DealAnswers, scheme: Scheme, home: SiteId) -> frozenset[S
 
 
 async def checked_sites(
-    context: VaultContext, stager: Stager, key: ShareKey, class_: str, scheme: Scheme, placement: Sequence[SiteId]
+    context: VaultContext,
+    stager: Stager,
+    key: ShareKey,
+    size_bytes: int,
+    *,
+    class_: str,
+    scheme: Scheme,
+    placement: Sequence[SiteId],
 ) -> tuple[tuple[SiteId, ...], list[Event]]:
     """Return the sites that hold a good share of a drained body, and an alarm for each that does not fit.
 
@@ -109,9 +89,8 @@ async def checked_sites(
     if class_ == "its":
         points = dict(zip(placement, scheme.points(), strict=True))
         challenge = combined_challenge([stager.contributions[key.version, site] for site in sealed])
-        answers = await _ask(
-            context.channels(class_), {site: points[site] for site in sealed}, key, challenge, context.runtime
-        )
+        wanted = DigestWanted(key, size_bytes, {site: points[site] for site in sealed}, challenge)
+        (answers,) = await ask_digests(context.channels(class_), [wanted], context.runtime)
         agreeing = _agreeing(answers, scheme, context.home)
         good = [site for site in sealed if site in agreeing]
         alarms += [_alarm(site, key, "message_forged") for site in answers.forged]

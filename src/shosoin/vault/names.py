@@ -12,7 +12,7 @@ from shosoin.vault.assurance import KeyFacts, record_facts
 from shosoin.vault.catalog import PROVEN, UNPROVEN, Conflict, Proposal, Reading
 from shosoin.vault.concurrency import gather, settle, succeeded
 from shosoin.vault.context import CLASSES, KEYLESS_CLASS, VaultContext
-from shosoin.vault.deal_check import checked_sites
+from shosoin.vault.deal_check import checked_sites, sites_needed
 from shosoin.vault.index import Entry, IndexState, Part, index_register, load_index
 from shosoin.vault.layout import BodyLayout
 from shosoin.vault.ports import ShareKey
@@ -188,7 +188,7 @@ class Names:
             home=context.home,
             entropy=context.entropy,
             runtime=context.runtime,
-            sites_min=max(scheme.durable_min, scheme.write_quorum),
+            sites_min=max(sites_needed(class_, scheme), scheme.write_quorum),
         )
 
     async def _reachable(self, state: IndexState) -> int:
@@ -210,7 +210,15 @@ class Names:
 
     async def _body(self, stager: Stager, key: ShareKey, layout: BodyLayout, class_: str) -> Body:
         context = self.context
-        good, alarms = await checked_sites(context, stager, key, class_, context.register_scheme, context.members)
+        good, alarms = await checked_sites(
+            context,
+            stager,
+            key,
+            layout.total,
+            class_=class_,
+            scheme=context.register_scheme,
+            placement=context.members,
+        )
         self.alarms += alarms
         return Body(key.version, layout, good)
 

@@ -13,7 +13,7 @@ from shosoin.vault.catalog import Conflict, Outcome, Proposal
 from shosoin.vault.channel import Channel
 from shosoin.vault.concurrency import settle
 from shosoin.vault.context import VaultContext
-from shosoin.vault.deal_check import checked_sites
+from shosoin.vault.deal_check import checked_sites, sites_needed
 from shosoin.vault.index import Entry
 from shosoin.vault.names import Names
 from shosoin.vault.ports import ShareKey
@@ -56,6 +56,11 @@ class _Item:
     value: RegisterValue | None = None
     durable_at: Sequence[SiteId] = ()
 
+    @property
+    def share_bytes(self) -> int:
+        """Length of the share at every site, once the body was written."""
+        return self.written.layout.total if self.written else 0
+
 
 @dataclass(slots=True)
 class Putter:
@@ -82,7 +87,7 @@ class Putter:
             home=context.home,
             entropy=context.entropy,
             runtime=context.runtime,
-            sites_min=self.scheme.durable_min,
+            sites_min=sites_needed(self.class_, self.scheme),
         )
 
     async def put(
@@ -183,7 +188,15 @@ class Putter:
         """Check the deals and sign the values of all objects together."""
         context, drafts, alarms = self.context, [], []
         for item in items:
-            good, found = await checked_sites(context, stager, item.key, self.class_, self.scheme, self.placement)
+            good, found = await checked_sites(
+                context,
+                stager,
+                item.key,
+                item.share_bytes,
+                class_=self.class_,
+                scheme=self.scheme,
+                placement=self.placement,
+            )
             drafts.append(self._value_draft(item, good, stager, facts_before))
             alarms += found
         for item, value in zip(items, sign_values(drafts, context.signer), strict=True):
