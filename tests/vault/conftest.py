@@ -20,5 +20,7 @@ def small_segments(monkeypatch: pytest.MonkeyPatch) -> int:
         monkeypatch.setattr(f"{base}{module}.INLINE_ENTRIES", 2)
     for module in ("staging", "writing"):
         monkeypatch.setattr(f"{base}{module}.CHUNK_BYTES", 4096)
+    monkeypatch.setattr(f"{base}staging._LARGE_CHUNK_BYTES", 8192)
+    monkeypatch.setattr(f"{base}staging._EXCHANGE_BYTES", 6144)
     monkeypatch.setattr(f"{base}reading.SMALL_BYTES", 6000)
     return SMALL_SEGMENT_BYTES

@@ -220,12 +220,9 @@ class HttpsNodeLink:
                 return MalformedAnswer(f"{self._site} did not answer in HTTP: {_clean(str(err))}")
             case aiohttp.ClientConnectorError():
                 return NodeUnreachable(f"{self._site} is unreachable: {err.os_error.strerror or 'no connection'}")
-            case (
-                aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError()
-            ):  # asyncio's TLS server drops the alert that would say why
-                return NodeUnreachable(f"{self._site} closed the connection; perhaps it refuses our certificate")
             case aiohttp.ClientPayloadError() | aiohttp.ClientConnectionError() | OSError():
-                return NodeUnreachable(f"{self._site} closed the connection")
+                # asyncio's TLS server drops the alert that would say why
+                return NodeUnreachable(f"{self._site} closed the connection; perhaps it refuses our certificate")
             case _:
                 return MalformedAnswer(f"{self._site} answered what cannot be read: {type(err).__name__}")
 

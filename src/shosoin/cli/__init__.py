@@ -26,4 +26,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """Run the command that the process was started with, and exit."""
+    from shosoin.adapters.memory import reuse_large_blocks
+
+    reuse_large_blocks()
     sys.exit(run(sys.argv[1:]))

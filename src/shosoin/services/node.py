@@ -23,6 +23,7 @@ from shosoin.adapters.certificates import make_private_directory, write_private
 from shosoin.adapters.clock import SystemClock
 from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.kme_client import KmeClient
+from shosoin.adapters.memory import reuse_large_blocks
 from shosoin.adapters.runtime import AsyncioRuntime
 from shosoin.adapters.share_store import ShareStore, StoreLimits
 from shosoin.adapters.tls import server_context
@@ -61,6 +62,7 @@ def run(config_path: Path) -> None:
         Alarm: the store's records are missing or older than its directory.
     """
     start_logging()
+    reuse_large_blocks()
     config = load_node_config(config_path)
     asyncio.run(_until_told(config))
 

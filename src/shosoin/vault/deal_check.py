@@ -40,7 +40,7 @@ def combined_challenge(contributions: list[str]) -> str:
 
 
 def sites_needed(class_: str, scheme: Scheme) -> int:
-    """Return how many sites must take a share: k+f, and in class ``its`` one more than k, or the check tells nothing."""
+    """Return how many sites must take a share: k+f, and in class ``its`` more than k, or the check tells nothing."""
     return max(scheme.durable_min, min(scheme.k + 1, scheme.n) if class_ == "its" else 0)
 
 

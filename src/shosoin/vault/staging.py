@@ -30,8 +30,10 @@ from shosoin.vault.scheme import Scheme
 __all__ = ["CHUNK_BYTES", "Stager", "withdraw_unoffered"]
 
 CHUNK_BYTES = 1 << 20
-_EXCHANGE_BYTES = 4 << 20
-"""Shares travel in exchanges of about this size; in class its of one chunk, because pads are drawn per exchange."""
+_LARGE_CHUNK_BYTES = 4 << 20
+"""What is shared at once; in class its less, because pads are drawn per exchange."""
+_EXCHANGE_BYTES = 3 << 20
+"""Smaller chunks are gathered until an exchange carries so much."""
 _OPERATIONS_PER_EXCHANGE = 512
 _SEAL_BYTES_PER_S_MIN = 4 << 20
 """Slowest disk that a seal waits for."""
@@ -103,8 +105,13 @@ class Stager:
         """Sites that have everything so far, in placement order."""
         return [site for site in self._placement if site not in self.lost]
 
+    @property
+    def chunk_bytes(self) -> int:
+        """The largest chunk that ``write`` should be given."""
+        return CHUNK_BYTES if self._class == "its" else _LARGE_CHUNK_BYTES
+
     async def write(self, key: ShareKey, offset: int, secret: Buffer) -> None:
-        """Share one chunk (a multiple of 16 bytes, at most a few MiB)."""
+        """Share one chunk (a multiple of 16 bytes)."""
         where = {
             "object": key.object_id,
             "version": key.version,
@@ -116,7 +123,7 @@ class Stager:
             await self._share_with_keys(where, secret)
         else:
             await self._share_with_seed(where, secret)
-        enough = CHUNK_BYTES if self._class == "its" else _EXCHANGE_BYTES
+        enough = min(self.chunk_bytes, _EXCHANGE_BYTES)
         if max(lane.waiting_bytes for lane in self._lanes.values()) >= enough:
             await self._flush()
 

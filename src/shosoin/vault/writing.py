@@ -64,28 +64,22 @@ class Draft:
 
 
 class BodyWriter:
-    """Feeds a body to the stager in chunks of at most 1 MiB, joining small pieces."""
+    """Feeds a body to the stager in chunks of the size it likes, joining smaller pieces."""
 
     def __init__(self, stager: Stager, key: ShareKey) -> None:
         self._stager = stager
         self._key = key
-        self._buffer = bytearray()
+        self._pieces: list[Buffer] = []
+        self.waiting_bytes = 0
+        """Bytes that have not been handed to the stager yet."""
         self.offset = 0
 
-    @property
-    def waiting_bytes(self) -> int:
-        """Bytes that have not been handed to the stager yet."""
-        return len(self._buffer)
-
     async def add(self, piece: Buffer) -> None:
-        """Append a piece (a multiple of 16 bytes)."""
-        if len(self._buffer) + len(piece) > CHUNK_BYTES:
+        """Append a piece (a multiple of 16 bytes), which must not change any more."""
+        if self.waiting_bytes + len(piece) > self._stager.chunk_bytes:
             await self._emit()
-        if len(piece) >= CHUNK_BYTES:
-            await self._stager.write(self._key, self.offset, piece)
-            self.offset += len(piece)
-        else:
-            self._buffer += piece
+        self._pieces.append(piece)
+        self.waiting_bytes += len(piece)
 
     async def finish(self, mask_count: int) -> None:
         """Send the rest and ask the sites to seal."""
@@ -93,8 +87,9 @@ class BodyWriter:
         await self._stager.seal(self._key, self.offset, mask_count)
 
     async def _emit(self) -> None:
-        if self._buffer:
-            chunk, self._buffer = self._buffer, bytearray()
+        if self._pieces:
+            pieces, self._pieces, self.waiting_bytes = self._pieces, [], 0
+            chunk = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             await self._stager.write(self._key, self.offset, chunk)
             self.offset += len(chunk)
 
