@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -9,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shosoin.base import SaeId, SiteId
-from shosoin.base.ports import UNDECLARED, KeySourceFacts
+from shosoin.base import PeerFault, SaeId, SiteId
+from shosoin.base.ports import UNDECLARED, KeySourceFacts, KeyStatus
 from shosoin.vault import Scheme
 from shosoin.vault.assurance import Exposed, SiteDomains, check_exposure, collusion
-from tests.vault.support import SITES, SeededEntropy, WrappedKeys, make_world, store
+from tests.vault.support import SITES, PiecewiseSource, SeededEntropy, WrappedKeys, fetch, make_world, store
 
 REAL = KeySourceFacts("qkd", simulated=False, epsilon=1e-12)
 SIMULATED = KeySourceFacts("simulated-qkd", simulated=True, epsilon=1e-12)
@@ -136,3 +137,56 @@ async def test_only_sites_that_hold_the_object_count() -> None:
     assert label.durable_at == 4
     assert SITES[4] not in dict(label.transfers)
     assert f"operator-{SITES[4]}" not in label.collusion_set
+
+
+class RelayedKeys(WrappedKeys):
+    """A KME whose keys for some sites pass through others, and that says so."""
+
+    def __init__(self, inner: WrappedKeys, relays: dict[str, Any]) -> None:
+        super().__init__(inner)
+        self._relays = {f"node-{site}": names for site, names in relays.items()}
+
+    async def status(self, slave: SaeId) -> KeyStatus:
+        status = await super().status(slave)
+        return replace(status, extension={"shosoin_relays": self._relays.get(slave, [])})
+
+
+@pytest.mark.parametrize("outside", [False, True])
+async def test_put_and_get_refuse_when_too_few_hands_hold_too_many_keys(outside: bool) -> None:
+    """Two relays that see the keys of one further site each, are k shares for k-1 = 2 hands."""
+    first, second = ("relay-1", "relay-2") if outside else (SITES[1], SITES[2])
+    world = make_world()
+    await store(world, "name", b"content", "its")
+    world.keys.drawn.clear()
+    exposed = {SITES[3]: [first], SITES[4]: [second, first]}
+    if outside:
+        exposed[SITES[1]] = [second]
+    for vault in (world.vault, world.another_vault().vault):
+        vault._context.keys = RelayedKeys(world.keys, exposed)
+    for work in (
+        store(world, "other", b"content", "its"),
+        world.vault.put(PiecewiseSource(b"content"), "other", class_="its"),
+        world.vault.put_many({"other": b"content"}, class_="its"),
+    ):
+        with pytest.raises(Exposed):
+            await work
+    assert not world.keys.drawn
+    for read in (fetch(world.vault, "name"), world.vault.get_many(["name"])):
+        with pytest.raises(Exposed):
+            await read
+    await store(world, "other", b"content", "qkd")  # which rests on computation, and says so
+
+
+async def test_one_relay_beside_direct_links_is_no_reason_to_refuse() -> None:
+    world = make_world()
+    world.context.keys = RelayedKeys(world.keys, {SITES[1]: ["relay-1"]})
+    await store(world, "name", b"content", "its")
+    assert (await fetch(world.vault, "name"))[0] == b"content"
+
+
+@pytest.mark.parametrize("named", ["relay-1", [1], {"relay-1": 1}, None])
+async def test_relays_that_cannot_be_read_are_not_taken_for_none(named: Any) -> None:
+    world = make_world()
+    world.context.keys = RelayedKeys(world.keys, {SITES[1]: named})
+    with pytest.raises(PeerFault):
+        await store(world, "name", b"content", "its")

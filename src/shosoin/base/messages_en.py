@@ -35,6 +35,7 @@ ENGLISH: dict[str, str] = {
     "get.fetched": "fetched {name} ({size}) in {seconds} from {sites}; every byte was checked",
     "rm.removed": "removed {name}; shares erased at {sites}",
     "rm.pending": "to be erased later, when they can be reached: {sites}",
+    "rm.unnamed": "removed {count} objects that had no name",
     "verify.state": "STATE",
     "audit.objects": "{count} objects; shares by site:",
     # The testbed.

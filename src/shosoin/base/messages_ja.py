@@ -25,6 +25,7 @@ JAPANESE: dict[str, str] = {
     "demo.returned": "再起動した拠点: {sites}。",
     "demo.altered": "{site} のディスク上のシェアを検査値ごと書き換えました（{offset} バイト目）。この拠点は偽ります。",
     "demo.alarm": "警報: {site} が誤った応答をしました（{kind}）。",
+    "rm.unnamed": "名前のないオブジェクトを {count} 個削除しました。",
     "audit.objects": "{count} 個のオブジェクト、拠点ごとのシェア:",
     "report.heading": "結果",
     "report.site": "拠点",

@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from shosoin.base import Alarm, AssuranceLabel, Entropy, SiteId
-from shosoin.base.ports import KeySourceFacts
+from shosoin.base import Alarm, AssuranceLabel, Entropy, PeerFault, SiteId
+from shosoin.base.ports import KeySourceFacts, KeyStatus
 from shosoin.vault.channel import Channel
 from shosoin.vault.scheme import Scheme
 from shosoin.vault.values import RegisterValue
 
-__all__ = ["SiteDomains", "check_exposure", "collusion", "label_of", "record_facts"]
+__all__ = ["SiteDomains", "check_exposure", "collusion", "label_of", "record_facts", "relays_of"]
 
 _MECHANISM_LOCAL = "local"
+RELAYS_EXTENSION = "shosoin_relays"
+"""Member of ``status_extension``: the sites and other nodes through which the keys of this pair pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,18 @@ def check_exposure(key_holders: Mapping[SiteId, Iterable[SiteId]], scheme: Schem
         learned = [site for site, holders in known_by.items() if not holders.isdisjoint(coalition)]
         if len(learned) >= scheme.k:
             raise Exposed(f"{', '.join(coalition)} together would know the shares of {', '.join(learned)}")
+
+
+def relays_of(status: KeyStatus) -> tuple[SiteId, ...]:
+    """Return the relays that see the keys of a pair of KMEs, as the home KME says in its status; none on a direct link.
+
+    Raises:
+        PeerFault: it says something that cannot be read. To take that for "none" would be to guess.
+    """
+    named = status.extension.get(RELAYS_EXTENSION, [])
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise PeerFault("the KME's status names relays in a way that cannot be read", code="vault.bad_relays")
+    return tuple(SiteId(name) for name in named)
 
 
 KeyFacts = Mapping[SiteId, "Counter[KeySourceFacts]"]

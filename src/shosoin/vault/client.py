@@ -13,11 +13,11 @@ from typing import Protocol
 from shosoin.base import AssuranceLabel, ObjectId, Rejected, SiteId, Unavailable
 from shosoin.base.ports import KeyStatus
 from shosoin.kernels import ELEMENT_BYTES
-from shosoin.vault.assurance import label_of
+from shosoin.vault.assurance import check_exposure, label_of, relays_of
 from shosoin.vault.audit import audit_values
 from shosoin.vault.catalog import UNPROVEN, Reading
 from shosoin.vault.concurrency import gather_few, settle, succeeded
-from shosoin.vault.context import CLASSES, VaultContext
+from shosoin.vault.context import CLASSES, VaultContext, VaultSite
 from shosoin.vault.fetching import Fetcher, NotRecoverable
 from shosoin.vault.index import Entry
 from shosoin.vault.layout import PAGE_ENTRIES, SEGMENT_BYTES, mask_elements
@@ -30,6 +30,7 @@ from shosoin.vault.reading import ObjectReader
 from shosoin.vault.receipts import GetReceipt, KeyPlan, Listing, PutReceipt, RemoveReceipt, Stat, VerifyReport
 from shosoin.vault.scheme import Scheme
 from shosoin.vault.session import QKD_KEY_BYTES
+from shosoin.vault.unnamed import remove_unnamed
 from shosoin.vault.values import RegisterValue
 from shosoin.vault.writing import ByteSource
 
@@ -84,16 +85,11 @@ class Vault:
         """
         context = self._context
         scheme = scheme or context.default_scheme
-        remote = [
-            site for site in context.sites if site.name in context.placement(scheme) and site.name != context.home
-        ]
         if class_ == "pqc":
             return KeyPlan(class_, {}, {}, 0.0)
         need = self._key_need_bits(size_bytes, scheme) if class_ == "its" else 8 * QKD_KEY_BYTES
-        tasks = await settle(context.runtime, (context.keys.status(site.node) for site in remote))
-        statuses = {site.name: task.result() for site, task in zip(remote, tasks, strict=True) if succeeded(task)}
-        if remote and not statuses:
-            tasks[0].result()  # the home KME itself does not answer: say why
+        remote, statuses = await self._statuses(context.placement(scheme), scheme if class_ == "its" else None)
+        statuses = {site.name: statuses[site.name] for site in remote if site.name in statuses}
         waits: list[float | None] = [0.0 if len(statuses) == len(remote) else None]
         waits += [_wait_s(status, need) for status in statuses.values()]
         return KeyPlan(
@@ -102,6 +98,30 @@ class Vault:
             {site.name: statuses[site.name].stored_bits if site.name in statuses else 0 for site in remote},
             None if None in waits else max(wait for wait in waits if wait is not None),
         )
+
+    async def _statuses(
+        self, placement: tuple[SiteId, ...], scheme: Scheme | None
+    ) -> tuple[list[VaultSite], dict[SiteId, KeyStatus]]:
+        """Return the remote sites of a placement, and what the home KME says of the keys shared with each.
+
+        With a scheme, keys of these links may carry shares under one-time pads: then no allowed coalition of sites and
+        relays may learn k of them.
+
+        Raises:
+            Exposed: it would. No key was drawn.
+        """
+        context = self._context
+        asked = [site for site in context.sites if site.name != context.home]
+        tasks = await settle(context.runtime, (context.keys.status(site.node) for site in asked))
+        if asked and not any(map(succeeded, tasks)):
+            tasks[0].result()  # the home KME itself does not answer: say why
+        statuses = {site.name: task.result() for site, task in zip(asked, tasks, strict=True) if succeeded(task)}
+        if scheme is not None:
+            holders: dict[SiteId, tuple[SiteId, ...]] = {context.home: (context.home,)}
+            holders |= {site: (site, *relays_of(status)) for site, status in statuses.items()}
+            check_exposure({site: holders[site] for site in placement if site in holders}, scheme, context.home)
+            check_exposure(holders, context.register_scheme, context.home)  # names are shared over all sites
+        return [site for site in asked if site.name in placement], statuses
 
     @staticmethod
     def _key_need_bits(size_bytes: int, scheme: Scheme) -> int:
@@ -133,8 +153,8 @@ class Vault:
         name = checked_name(name)
         chosen = self._scheme(scheme)
         self._context.channels(class_)
-        if class_ == "its" and source.size_hint is not None:
-            await self._check_stock(source.size_hint, chosen)
+        if class_ == "its":
+            await self._check_stock([source.size_hint or 0], chosen)
         used_before = self._context.bits_used()
         await self._names.load()
         putter = Putter(self._context, self._names, chosen, class_)
@@ -152,6 +172,8 @@ class Vault:
         sources = {checked_name(name): BytesSource(content) for name, content in contents.items()}
         if len(sources) < len(contents):
             raise BadName("two of the names are one name in normal form C")
+        if class_ == "its":
+            await self._check_stock(list(map(len, contents.values())), chosen)
         used_before = self._context.bits_used()
         await self._names.load()
         return await Putter(self._context, self._names, chosen, class_).put(sources, used_before=used_before)
@@ -252,6 +274,11 @@ class Vault:
             reader = self._reader(value)
             groups.setdefault((value.scheme, value.placement), []).append((entry, reader))
         for group in groups.values():
+            if class_ == "its":
+                wanted = sum(reader.bytes_from_each_site(0, None) for _, reader in group)
+                last = await self._without_stock(group[0][1].value, wanted)
+                for _, reader in group:
+                    reader.fetcher.last = last
             small = [pair for pair in group if pair[1].body.layout.total <= _READ_TOGETHER_BYTES // _READ_TOGETHER]
             if small:
                 clears = await small[0][1].fetcher.fetch([reader.whole_range() for _, reader in small])
@@ -298,6 +325,14 @@ class Vault:
         pending = [site for site in self._context.members if site not in erased]
         return RemoveReceipt(name, entry.object_id, erased, pending)
 
+    async def rm_unnamed(self, *, older_than_s: float = 86_400.0) -> list[str]:
+        """Remove objects that never got their name, because their writer died; return their object IDs.
+
+        Safe beside writers that are only slow (see ``vault.unnamed``).
+        """
+        removed = await remove_unnamed(self._context, self._names, older_than_s)
+        return [str(value.register_id) for value in removed]
+
     async def verify(self, name: str, *, progress: Callable[[int], None] | None = None) -> VerifyReport:
         """Read and check every share of an object at every site."""
         name = checked_name(name)
@@ -343,9 +378,16 @@ class Vault:
         self._context.placement(chosen)
         return chosen
 
-    async def _check_stock(self, size_bytes: int, scheme: Scheme) -> None:
-        """Refuse before any key is drawn when too many links lack stock."""
-        plan = await self.plan(size_bytes, scheme=scheme)
+    async def _check_stock(self, sizes_bytes: Sequence[int], scheme: Scheme) -> None:
+        """Refuse before any key is drawn when too many links lack stock, or when keys pass through too few hands.
+
+        The plan of the sum, and what each further object takes beside its bytes.
+        """
+        plan = await self.plan(sum(sizes_bytes), scheme=scheme)
+        more_bits = sum(self._key_need_bits(size, scheme) for size in sizes_bytes) - self._key_need_bits(
+            sum(sizes_bytes), scheme
+        )
+        plan = replace(plan, needed_bits={site: need + max(more_bits, 0) for site, need in plan.needed_bits.items()})
         dry = [site for site, need in plan.needed_bits.items() if plan.stock_bits.get(site, 0) < need]
         if scheme.n - len(dry) < scheme.durable_min:
             need = max(plan.needed_bits.values())
@@ -362,16 +404,13 @@ class Vault:
 
         Raises:
             Unavailable: too few others are left; no key was used.
+            Exposed: an allowed coalition of sites and relays would learn k shares.
         """
-        context = self._context
         need_bits = 8 * (size_bytes + _READ_OVERHEAD_BYTES + size_bytes // SEGMENT_BYTES * _MAC_BYTES_PER_SEGMENT)
-        remote = [site for site in context.sites if site.name in value.placement and site.name != context.home]
-        tasks = await settle(context.runtime, (context.keys.status(site.node) for site in remote))
-        if remote and not any(map(succeeded, tasks)):
-            tasks[0].result()  # the home KME itself does not answer: say why
+        remote, statuses = await self._statuses(value.placement, value.scheme)
         waits_s: dict[SiteId, float | None] = {}
-        for site, task in zip(remote, tasks, strict=True):
-            wait_s = _wait_s(task.result(), need_bits) if succeeded(task) else None
+        for site in remote:
+            wait_s = _wait_s(statuses[site.name], need_bits) if site.name in statuses else None
             if wait_s != 0:
                 waits_s[site.name] = wait_s
         missing = value.scheme.k - (len(value.placement) - len(waits_s))

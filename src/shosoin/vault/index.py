@@ -25,7 +25,16 @@ from shosoin.vault.naming import NAME_BYTES_MAX
 from shosoin.vault.ports import Buffer, ShareKey
 from shosoin.vault.values import Body, RegisterValue
 
-__all__ = ["Entry", "IndexState", "Part", "decode_part", "encode_part", "index_register", "load_index"]
+__all__ = [
+    "Entry",
+    "IndexState",
+    "Part",
+    "condemned_name",
+    "decode_part",
+    "encode_part",
+    "index_register",
+    "load_index",
+]
 
 PART_ENTRIES_MAX = 1024
 _FIELDS_BYTES = 352
@@ -136,6 +145,11 @@ class IndexState:
 def index_register(owner: OwnerId, class_: str) -> ObjectId:
     """Return the register of an owner's index of a class: a function of public facts alone."""
     return ObjectId.from_bytes(sha256(f"shosoin index v1\0{owner}\0{class_}".encode()).digest()[:16])
+
+
+def condemned_name(object_id: str) -> str:
+    """Return the name, impossible for an object, under which the index says that one without a name is to go."""
+    return f"\0{object_id}"
 
 
 def encode_part(entries: Sequence[Entry]) -> bytes:

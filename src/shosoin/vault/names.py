@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from shosoin.base import ObjectId, ShosoinError, Unavailable, VersionId
@@ -13,7 +14,7 @@ from shosoin.vault.catalog import PROVEN, UNPROVEN, Conflict, Proposal, Reading
 from shosoin.vault.concurrency import gather, settle, succeeded
 from shosoin.vault.context import CLASSES, KEYLESS_CLASS, VaultContext
 from shosoin.vault.deal_check import checked_sites, sites_needed
-from shosoin.vault.index import Entry, IndexState, Part, index_register, load_index
+from shosoin.vault.index import Entry, IndexState, Part, condemned_name, index_register, load_index
 from shosoin.vault.layout import BodyLayout
 from shosoin.vault.ports import ShareKey
 from shosoin.vault.staging import Stager, withdraw_unoffered
@@ -112,7 +113,10 @@ class Names:
                 raise Conflict(f"the name {taken[0]!r} was changed by somebody else meanwhile")
             if not left:
                 return len(self.context.members)
-            sequence = max(state.highest_sequence() for state in self.states.values()) + 1
+            condemned = self._condemned(class_)
+            if any(not entry.deleted and entry.object_id in condemned for entry in left):
+                raise Conflict("the object was removed before it got its name, because it had none for long")
+            sequence = self._next_sequence()
             numbered = [replace(entry, sequence=sequence) for entry in left]
             if durable_at := await self._try_commit(self.states[class_], numbered):
                 return durable_at
@@ -124,6 +128,47 @@ class Names:
         alarms = self.alarms
         await self.load()
         self.alarms = [*alarms, *self.alarms]
+
+    async def condemn(self, class_: str, object_ids: Sequence[ObjectId]) -> set[ObjectId]:
+        """Decide that objects without a name never get one; return those for which that holds (see ``unnamed``).
+
+        Raises: as ``commit``.
+        """
+        for _ in range(_ATTEMPTS):
+            named, condemned = self.object_ids(), self._condemned(class_)
+            free = [object_id for object_id in object_ids if object_id not in named]
+            fresh = [object_id for object_id in free if object_id not in condemned]
+            if not fresh or await self._try_commit(self.states[class_], [self._verdict(class_, o) for o in fresh]):
+                return set(free)
+            await self._reload()
+        raise Conflict("the index changes faster than it can be written; try again")
+
+    def object_ids(self) -> set[str]:
+        """Return the IDs of all objects that have a name, as last loaded."""
+        return {entry.object_id for entry in self.entries().values()}
+
+    def _condemned(self, class_: str) -> set[str]:
+        return {e.object_id for name, e in self.states[class_].entries().items() if name == condemned_name(e.object_id)}
+
+    def _verdict(self, class_: str, object_id: ObjectId) -> Entry:
+        scheme = self.context.register_scheme
+        return Entry(
+            name=condemned_name(object_id),
+            object_id=object_id,
+            sequence=self._next_sequence(),
+            class_=class_,
+            size_bytes=0,
+            content_type="",
+            k=scheme.k,
+            n=scheme.n,
+            version="",
+            counter=0,
+            created_wall_s=self.context.clock.wall_s(),
+            deleted=True,
+        )
+
+    def _next_sequence(self) -> int:
+        return max(state.highest_sequence() for state in self.states.values()) + 1
 
     def _object_of(self, name: str) -> str | None:
         entry = self.entries().get(name)

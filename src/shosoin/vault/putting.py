@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from shosoin.base import ObjectId, ShosoinError, SiteId, Unavailable, VersionId
 from shosoin.base.ports import Event
-from shosoin.vault.assurance import KeyFacts, check_exposure, label_of, record_facts
+from shosoin.vault.assurance import KeyFacts, label_of, record_facts
 from shosoin.vault.catalog import Conflict, Outcome, Proposal
 from shosoin.vault.channel import Channel
 from shosoin.vault.concurrency import settle
@@ -78,7 +78,6 @@ class Putter:
 
     def _stager(self) -> Stager:
         context, placement = self.context, self.placement
-        check_exposure({site: (context.home, site) for site in placement}, self.scheme, context.home)
         return Stager(
             context.channels(self.class_),
             placement,
