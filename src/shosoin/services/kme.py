@@ -191,6 +191,8 @@ class KmeProcess:
         limits = self.config.limits
         http = HttpLimits(
             limits.max_body_bytes,
+            limits.max_bodies_bytes,
+            limits.max_answers_bytes,
             limits.max_connections,
             limits.request_timeout_s,
             limits.idle_timeout_s,
