@@ -206,6 +206,15 @@ def test_k05_keys_that_nobody_fetches_do_not_stop_a_stream_of_small_blocks(world
             world.settle()
 
 
+def test_k05b_bits_that_nobody_announces_do_not_pile_up(world):
+    """A lying peer sends frames of 16 MiB on the quantum channel."""
+    receiver = world.ends["b"].pair.incoming
+    for number in range(20):
+        for _ in receiver.on_bits(number, bytearray(16 << 20)):
+            pass
+    assert sum(map(len, receiver._bits.values())) <= 32 << 20
+
+
 @pytest.mark.parametrize("value", [-1, -3])
 def test_k06_negative_counts_do_not_parse(value):
     for name in ("index", "start", "granules", "number"):
@@ -488,3 +497,50 @@ async def test_k14_a_copy_made_of_files_of_different_moments_opens_or_refuses_an
         for _ in range(3):
             await draw(a, b)
         assert not processes["kme-a"].link_states()["kme-b"]["refused"]
+
+
+# 6. Whatever is sent, the answer is one of the standard's.
+
+
+def odd(line, *headers, body=b""):
+    return b"\r\n".join([line + b" HTTP/1.1", b"Host: x", *headers, b"", body])
+
+
+ENC, STATUS = b"POST /api/v1/keys/sae-a1/enc_keys", b"GET /api/v1/keys/nobody/status"
+ODD = {
+    "options": odd(b"OPTIONS *"),
+    "connect": odd(b"CONNECT kme-b:443"),
+    "trace": odd(b"TRACE /api/v1/keys/sae-b1/status"),
+    "http/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "http/0.9": b"GET /\r\n\r\n",
+    "no host": STATUS + b" HTTP/1.1\r\n\r\n",
+    "absolute": odd(b"GET https://kme-b/api/v1/keys/nobody/status"),
+    "bad escape": odd(b"GET /api/v1/keys/%zz/status"),
+    "bad port": odd(b"GET http://x:999999/"),
+    "nul": odd(b"GET /api/v1/keys/a\0b/status"),
+    "long path": odd(b"GET /" + b"a" * 20_000),
+    "long header": odd(b"GET /", b"X: " + b"a" * 20_000),
+    "many headers": odd(b"GET /", *[b"X: a"] * 5_000),
+    "two lengths": odd(ENC, b"Content-Length: 1", b"Content-Length: 2", body=b"{}"),
+    "length and chunks": odd(ENC, b"Content-Length: 1", b"Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
+    "negative length": odd(ENC, b"Content-Length: -1"),
+    "bad chunk": odd(ENC, b"Transfer-Encoding: chunked", body=b"zz\r\n{}\r\n"),
+    "gzip": odd(ENC, b"Content-Encoding: gzip", b"Content-Length: 2", body=b"\x1f\x8b"),
+    "expects something": odd(STATUS, b"Expect: a-miracle", b"Content-Length: 2", body=b"{}"),
+    "websocket": odd(STATUS, b"Connection: Upgrade", b"Upgrade: websocket"),
+    "smuggled identity": odd(STATUS, b"X-SAE-ID: sae-a2", b"ssl-client-cert: sae-a2"),
+}
+
+
+async def test_k15_odd_requests_are_400_with_an_error_body(tmp_path):
+    pair = KmePair(tmp_path)
+    async with pair.running("kme-a"):
+        for name, raw in ODD.items():
+            async with opened(pair, "sae-a1") as (reader, writer):
+                writer.write(raw)
+                try:
+                    status, body = await answer_of(reader)
+                except (TimeoutError, asyncio.IncompleteReadError, ConnectionError) as err:
+                    raise AssertionError(f"{name}: {err!r}") from err
+                assert status == 400, name
+                assert set(body) == {"message", "details"}, name

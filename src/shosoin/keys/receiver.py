@@ -41,7 +41,7 @@ __all__ = ["ReceivingEnd"]
 _STREAM_RECORD = "stream/in"
 _POOL_RECORD = "pool/in"
 _FETCHED_RECORD = "fetched/in"
-_WAITING_MAX = 16
+_WAITING_MAX, _WAITING_BYTES_MAX = 16, 32 << 20
 _WAIT_S = 10.0
 _BLOCKS_MAX = 1 << 16
 """A hello must be able to name all blocks."""
@@ -164,7 +164,7 @@ class ReceivingEnd:
     def on_bits(self, number: int, bits: bytearray) -> Steps:
         """Take a block that this end's device delivered; it counts once the sender has announced it."""
         self._bits[number] = bits
-        while len(self._bits) > _WAITING_MAX:
+        while len(self._bits) > _WAITING_MAX or sum(map(len, self._bits.values())) > _WAITING_BYTES_MAX:
             oldest = self._bits.pop(next(iter(self._bits)))
             oldest[:] = bytes(len(oldest))
         waiting = self._announced.pop(number, None)
