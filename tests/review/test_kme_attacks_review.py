@@ -21,6 +21,7 @@ from shosoin.keys.messages import Announce, Hello, Stored, decode_message, encod
 from shosoin.keys.quota import Quota
 from shosoin.keys.receiver import ReceivingEnd
 from shosoin.keys.store import Batch, WipeRange
+from shosoin.services.json_log import described, log
 from shosoin.services.link_driver import LinkDriver, _Item
 from tests.keys.world import CountedEntropy, World
 from tests.support.kme import KmePair, until, until_stock
@@ -322,6 +323,44 @@ async def test_k09_long_messages_do_not_pile_up_in_the_queue():
 
 def test_k10_what_waits_in_a_queue_does_not_show_key_bits():
     assert "top-secret" not in repr(_Item(partial(ReceivingEnd.on_bits, 1, bytearray(b"top-secret"))))
+
+
+async def test_k16_one_peer_cannot_hold_any_number_of_connections(tmp_path):
+    """Each costs a descriptor, and a process that has none left serves no SAE."""
+    pair = KmePair(tmp_path)
+    files = pair.kme_plane.issue("kme", "kme-b")
+    context = client_context(files.certificate, files.key, pair.kme_plane.certificate)
+    channels = []
+
+    def ended():
+        return sum(reader.at_eof() or reader.exception() is not None for reader, _ in channels)
+
+    async with pair.running("kme-a"), contextlib.AsyncExitStack() as stack:
+        for _ in range(12):
+            channels.append(
+                await asyncio.open_connection(
+                    "127.0.0.1", pair.peer_port["kme-a"], ssl=context, server_hostname="kme-a"
+                )
+            )
+            stack.callback(channels[-1][1].transport.abort)
+        await until(lambda: ended() == 4, timeout_s=5.0)  # less than a greeting may take
+
+
+def test_k17_log_lines_of_one_kind_do_not_flood(caplog):
+    caplog.set_level("INFO")
+    for _ in range(500):
+        log("test.flood", peer="evil")
+    log("test.flood", peer="other")
+    lines = [record for record in caplog.records if record.getMessage() == "test.flood"]
+    assert len(lines) == 51
+
+
+def test_k17b_a_defect_is_logged_without_its_message():
+    with pytest.raises(UnicodeDecodeError) as defect:
+        b"\xfftop-secret".decode()
+    told = described(defect.value)
+    assert "secret" not in str(told)
+    assert told["exception"] == "UnicodeDecodeError"
 
 
 # 4. The edge towards SAEs.

@@ -8,7 +8,6 @@ connection, since TLS 1.3 cannot change it later.
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
 from collections import Counter
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from shosoin.base.ports import Clock
 from shosoin.keys.errors import LeaseNeeded, StreamNotReady
 from shosoin.keys.kme import Admit, Delivery, Kme
 from shosoin.services.guarded_connections import ConnectionGuard, GuardedConnection
+from shosoin.services.json_log import described, log
 from shosoin.services.memory_budget import Claim, MemoryBudget
 from shosoin.services.wire014 import (
     KeyRequest,
@@ -45,7 +45,6 @@ __all__ = ["Etsi014Service", "HttpLimits", "LeaseSource"]
 _PREFIX = "/api/v1/keys/"
 _LONG_ANSWER_BYTES = 256 << 10
 _HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store"}
-_logger = logging.getLogger("shosoin.kme")
 
 
 class LeaseSource(Protocol):
@@ -130,8 +129,8 @@ class Etsi014Service:
             return _reply(status_code(err), error_of(err))
         except TimeoutError:
             return _reply(400, error_json("the request took too long"))
-        except Exception:
-            _logger.exception("etsi014.defect")
+        except Exception as err:  # noqa: BLE001  # the last line of defence of this process
+            log("etsi014.defect", **described(err))
             return _reply(503, error_json("the KME failed to handle the request"))
         return _reply(200, body)
 

@@ -16,7 +16,7 @@ from shosoin.keys.errors import StreamNotReady, StreamRefused
 from shosoin.keys.messages import Closed, Leased, Message, decode_message, encode_message
 from shosoin.keys.pair import PairEnd
 from shosoin.keys.store import Commit, Effect, Emit, Mac, ReadBlock, Send, Steps, StreamStore
-from shosoin.services.json_log import log
+from shosoin.services.json_log import described, log
 from shosoin.services.peer_channel import Channel
 
 __all__ = ["LinkDriver"]
@@ -187,7 +187,7 @@ class LinkDriver:
                 log("peer.protocol_error", peer=self.pair.peer, reason=err.message)
                 self._drop_channel()
             except Exception as err:  # noqa: BLE001  # whatever one peer provokes must not end the other pairs
-                log("stream.defect", peer=self.pair.peer, error=repr(err))
+                log("stream.defect", peer=self.pair.peer, **described(err))
                 self._give_up(StreamRefused("a defect of this program"))
             if item.done is not None:
                 item.done.set()
