@@ -426,7 +426,7 @@ async def test_k11b_room_for_bodies_comes_back_when_a_client_leaves(tmp_path):
 
 
 LONG = b'{"number": 8, "size": 12000000}'  # an answer of 16 MB
-LONG_LIMITS = {"max_answers_bytes": 80 << 20, "local_bytes": 1 << 30}
+LONG_LIMITS = {"max_answers_bytes": 80 << 20, "max_request_bytes": 12 << 20, "local_bytes": 1 << 30}
 
 
 async def unread(stack, pair, sae, path):

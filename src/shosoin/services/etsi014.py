@@ -176,6 +176,7 @@ class Etsi014Service:
         if not request.body_exists:
             return b""
         if request.content.is_eof() and request.content.total_bytes <= self._limits.body_bytes:
+            room.take(caller, request.content.total_bytes)
             return request.content.read_nowait()  # it came with the headers, as nearly all do
         if (request.content_length or 0) > self._limits.body_bytes:
             raise _bad(f"body is longer than {self._limits.body_bytes} bytes")

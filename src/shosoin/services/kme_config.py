@@ -9,6 +9,7 @@ from pathlib import Path
 from shosoin.base import KmeId, SaeId
 from shosoin.keys.key_id import LENGTH_BYTES_MAX
 from shosoin.services.toml_sections import Sections, load_toml
+from shosoin.services.wire014 import container_bytes
 
 __all__ = ["KmeConfig", "LimitSection", "LinkSection", "PeerApiSection", "SaeApiSection", "load_kme_config"]
 
@@ -149,5 +150,11 @@ def _check_meaning(config: KmeConfig, saes: int, sections: Sections) -> None:
     default, most = config.limits.key_size_bits, LENGTH_BYTES_MAX * 8
     if not 8 <= low <= default <= high <= most or low % 8 or default % 8 or high % 8:
         raise sections.wrong(f"key sizes must be multiples of 8 with 8 <= min <= default <= max <= {most}")
+    limits = config.limits
+    if 2 * limits.max_body_bytes > limits.max_bodies_bytes:
+        raise sections.wrong("max_bodies_bytes must be at least twice max_body_bytes: one SAE gets half")
+    longest_bytes = container_bytes(limits.max_key_per_request, limits.max_request_bytes)
+    if 2 * longest_bytes > limits.max_answers_bytes:
+        raise sections.wrong(f"max_answers_bytes must be at least {2 * longest_bytes} for max_request_bytes as it is")
     if config.sae_api.minimum_tls not in {"1.2", "1.3"}:
         raise sections.wrong("minimum_tls must be '1.2' or '1.3'")
