@@ -265,7 +265,10 @@ def _route(raw_path: str) -> tuple[SaeId, str]:
 def _query(request: web.BaseRequest) -> Mapping[str, str]:
     if not request.rel_url.raw_query_string:
         return {}
-    return request.rel_url.query
+    query = request.rel_url.query
+    if len(set(query)) < len(query):
+        raise _bad("a query parameter is given twice")
+    return query
 
 
 def _reply(status: int, body: bytes) -> web.Response:
