@@ -1,6 +1,7 @@
 """Deliberate mistakes in the key streams, each of which the search for counterexamples must find."""
 
 import dataclasses
+from contextlib import contextmanager
 from unittest import mock
 
 import pytest
@@ -105,7 +106,21 @@ MUTANTS = {
 }
 
 
+@contextmanager
+def no_copy_recognized_by_what_it_forgot():
+    """Recognizing copies hides some of the mistakes; one-time use must not rest on it."""
+    with (
+        mock.patch.object(reconcile, "_sender_forgot", return_value=False),
+        mock.patch.object(reconcile, "_receiver_forgot", return_value=False),
+    ):
+        yield
+
+
 @pytest.mark.parametrize("name", MUTANTS)
 def test_the_search_finds(name):
-    with MUTANTS[name](), pytest.raises((AssertionError, ExceptionGroup)):
+    with (
+        no_copy_recognized_by_what_it_forgot(),
+        MUTANTS[name](),
+        pytest.raises((AssertionError, ExceptionGroup)),
+    ):
         run_state_machine_as_test(PairMachine, settings=SEARCH)

@@ -1,9 +1,18 @@
 """One-time use over crashes, lost connections, restored copies and zombies: a search for a counterexample."""
 
+from unittest import mock
+
 from hypothesis import event, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
+from shosoin.keys import reconcile
 from tests.keys.world import World
 
 NAMES = st.sampled_from(["a", "b"])
@@ -213,3 +222,8 @@ class PairMachine(RuleBasedStateMachine):
 
 PairMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=50)
 TestPairUnderFaults = PairMachine.TestCase
+
+
+def test_one_time_use_does_not_depend_on_recognizing_copies():
+    with mock.patch.object(reconcile, "was_restored", return_value=False):
+        run_state_machine_as_test(PairMachine, settings=PairMachine.TestCase.settings)

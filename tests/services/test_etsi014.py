@@ -104,6 +104,14 @@ async def test_get_forms_work(pair):
         assert (status, fetched["keys"]) == (200, [key])
 
 
+async def test_get_takes_one_key_id_and_not_the_first_of_several(pair):
+    async with served(pair) as (a, b):
+        _, drawn = await a.ask("GET", "/api/v1/keys/sae-b1/enc_keys?number=2")
+        first, second = (f"key_ID={key['key_ID']}" for key in drawn["keys"])
+        assert (await b.ask("GET", f"/api/v1/keys/sae-a1/dec_keys?{first}&{second}"))[0] == 400
+        assert (await b.ask("GET", f"/api/v1/keys/sae-a1/dec_keys?{first}"))[0] == 200
+
+
 async def test_the_other_direction_has_its_own_stream(pair):
     async with served(pair) as (a, b), pair.client("sae-b1") as client:
         await until_stock(client, "sae-a1", 8)
@@ -183,6 +191,7 @@ async def test_a_wrong_key_request_is_400_and_burns_nothing(pair, request_body, 
         ("POST", "/api/v1/keys/sae-b1/enc_keys", b" " * 70000),
         ("GET", "/api/v1/keys/sae-b1/enc_keys?number=x", None),
         ("GET", "/api/v1/keys/sae-b1/enc_keys?number=-1", None),
+        ("GET", "/api/v1/keys/sae-b1/enc_keys?number=1&number=2", None),
         ("GET", "/api/v1/keys/sae-b1/dec_keys", None),
         ("POST", "/api/v1/keys/sae-b1/dec_keys", b"{}"),
         ("POST", "/api/v1/keys/sae-b1/dec_keys", b'{"key_IDs": []}'),

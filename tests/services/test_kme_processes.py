@@ -1,9 +1,10 @@
 """Two KMEs as processes: killed at any moment, and put back to old copies of their disks."""
 
 import asyncio
+import json
 import random
 import shutil
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import pytest
@@ -127,11 +128,34 @@ async def test_kill_9_at_random_moments_reuses_nothing(tmp_path):
         assert len(ledger.fetched) > 50
 
 
+def block_names(pair, kme):
+    return {path.name for path in pair.directory(kme).glob("links/*/blocks/*") if not path.name.endswith(".part")}
+
+
+def restored_copies_named_by(pair, kme):
+    lines = (pair.config(kme).parent / "log").read_text().splitlines()
+    events = (json.loads(line) for line in lines if line.startswith("{"))
+    return {event["restored"] for event in events if event["event"] == "keys.restored_copy"}
+
+
+def copy_of(directory, place):
+    shutil.copytree(directory, place, ignore=shutil.ignore_patterns("*.part", "links.json"))
+
+
+async def under_way(clients):
+    """Draw a key in each direction that nobody fetches yet."""
+    return [
+        (master, slave, (await clients[master].enc_keys(slave, number=1, size_bits=256))[0].key_id)
+        for master, slave in DIRECTIONS
+    ]
+
+
 @pytest.mark.parametrize("victim", ["kme-a", "kme-b"])
 @pytest.mark.parametrize("copied", ["while running", "between two runs", "before the first block"])
-async def test_an_old_copy_of_the_disk_reuses_nothing(tmp_path, victim, copied):
+async def test_an_old_copy_of_the_disk_is_named_burned_at_both_ends_and_reuses_nothing(tmp_path, victim, copied):
     pair = KmePair(tmp_path, stock_bits=1 << 18, speedup=20.0, limits={"lease_bytes": 8192})
     servers = {name: ServerProcess(pair.config(name)) for name in ("kme-a", "kme-b")}
+    survivor = "kme-b" if victim == "kme-a" else "kme-a"
     directory, copy = pair.directory(victim), tmp_path / "copy"
     ledger = Ledger()
     async with AsyncExitStack() as stack:
@@ -140,23 +164,37 @@ async def test_an_old_copy_of_the_disk_reuses_nothing(tmp_path, victim, copied):
         clients = await open_clients(stack, pair)
         await servers[victim].start()
         if copied == "before the first block":
-            shutil.copytree(directory, copy)
-        await servers["kme-b" if victim == "kme-a" else "kme-a"].start()
+            copy_of(directory, copy)
+        await servers[survivor].start()
         await works(clients, ledger)
         if copied == "while running":
-            shutil.copytree(directory, copy)
+            known = block_names(pair, survivor)
+            copy_of(directory, copy)
+            while not block_names(pair, survivor) - known:  # the copy must lack something, or it is as good as new
+                with suppress(Unavailable):
+                    ledger.draw(
+                        "sae-a1", "sae-b1", await clients["sae-a1"].enc_keys("sae-b1", number=128, size_bits=256)
+                    )
         if copied == "between two runs":
             await servers[victim].stop()
-            shutil.copytree(directory, copy)
+            copy_of(directory, copy)
             await servers[victim].start()
         for _ in range(3):
             await works(clients, ledger)
+        lost = await under_way(clients)
         await servers[victim].kill()
         shutil.rmtree(directory)
         shutil.copytree(copy, directory)
+        old = {kme: block_names(pair, kme) for kme in servers}
         await servers[victim].start()
         for _ in range(3):
             await works(clients, ledger)
+        for kme in servers:
+            assert restored_copies_named_by(pair, kme) == {victim}
+            assert not old[kme] & block_names(pair, kme), "a block of before is still there"
+        for master, slave, key_id in lost:
+            with pytest.raises(Rejected, match="not found"):
+                await clients[slave].dec_keys(master, [key_id])
         await fetch_everything_again(clients, ledger)
 
 

@@ -39,6 +39,7 @@ __all__ = ["FileStreamStore", "read_or_make_storage_key"]
 
 _MAGIC = b"SHOSBLK1"
 _HEADER = struct.Struct(">8sII16s")
+_NONCE_BYTES = 16
 _CHECK_BYTES = 8
 _NAME = re.compile(r"(?:in|out)-[0-9]{12}")
 _SCHEMA = "CREATE TABLE IF NOT EXISTS record (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
@@ -128,12 +129,12 @@ class FileStreamStore:
         """Return a block's bytes and the granules whose check fails (zeroed); no bytes if the file is beyond use."""
         try:
             raw = self._path(name).read_bytes()
-            magic, granules, _, nonce = _HEADER.unpack_from(raw)
-        except (OSError, struct.error):
+        except OSError:
             return bytearray(), (0,)
-        size = granules * GRANULE_BYTES
-        if magic != _MAGIC or len(raw) != _HEADER.size + size + granules * _CHECK_BYTES:
+        granules = _granules_of(raw, len(raw))
+        if granules is None:
             return bytearray(), (0,)
+        size, nonce = granules * GRANULE_BYTES, raw[_HEADER.size - _NONCE_BYTES : _HEADER.size]
         cipher, stored = raw[_HEADER.size : _HEADER.size + size], raw[_HEADER.size + size :]
         expected = self._checks(nonce, cipher)
         differs = np.frombuffer(stored, np.uint64) != np.frombuffer(expected, np.uint64)
@@ -218,11 +219,17 @@ class FileStreamStore:
         return np.frombuffer(encryptor.update(words.tobytes()), np.uint64).reshape(words.shape)
 
     def _wipe(self, name: str, wipes: Iterable[WipeRange]) -> None:
-        """Overwrite ranges of one block and sync it once."""
+        """Overwrite ranges of one block and sync it once; of a file that is beyond use, everything."""
         path = self._path(name)
-        granules = (path.stat().st_size - _HEADER.size) // (GRANULE_BYTES + _CHECK_BYTES)
-        checks = _HEADER.size + granules * GRANULE_BYTES
+        if not path.exists():
+            return  # a copy made file by file may lack it: nothing is left to overwrite
         with path.open("r+b") as file:
+            granules = _granules_of(file.read(_HEADER.size), path.stat().st_size)
+            if granules is None:
+                file.seek(0)
+                file.write(bytes(path.stat().st_size))
+                wipes = ()
+            checks = _HEADER.size + (granules or 0) * GRANULE_BYTES
             for wipe in wipes:
                 file.seek(_HEADER.size + wipe.first * GRANULE_BYTES)
                 file.write(bytes(wipe.count * GRANULE_BYTES))
@@ -241,6 +248,15 @@ class FileStreamStore:
             path.unlink()
         except FileNotFoundError:
             return
+
+
+def _granules_of(raw: bytes, size_bytes: int) -> int | None:
+    """Return how many granules a block file has, from its head and its size; ``None`` if they contradict each other."""
+    if len(raw) < _HEADER.size:
+        return None
+    magic, granules, _, _ = _HEADER.unpack_from(raw)
+    right = magic == _MAGIC and size_bytes == _HEADER.size + granules * (GRANULE_BYTES + _CHECK_BYTES)
+    return int(granules) if right else None
 
 
 def _block_of(wipe: WipeRange) -> str:

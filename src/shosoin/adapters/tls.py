@@ -49,7 +49,8 @@ def server_context(
     context.verify_mode = ssl.CERT_REQUIRED
     # Sessions are resumed without the certificate being checked again; one handshake per connection is cheap enough.
     context.num_tickets = 0
-    context.options |= ssl.OP_NO_TICKET  # TLS 1.2
+    # TLS 1.2; and whoever was asked for a certificate once must not show another one later.
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
     return context
 
 

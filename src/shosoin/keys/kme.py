@@ -25,7 +25,10 @@ from shosoin.keys.pair import PairEnd
 from shosoin.keys.quota import Quota
 from shosoin.link.port import LinkFacts
 
-__all__ = ["Delivery", "Key", "Kme", "KmeLimits", "KmeStatus"]
+__all__ = ["Admit", "Delivery", "Key", "Kme", "KmeLimits", "KmeStatus"]
+
+Admit = Callable[[int, int], None]
+"""Told the number of keys and their bytes when all else is right and nothing is consumed; may still refuse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,10 @@ class KmeStatus:
     stream_open: bool
 
 
+def _admit_all(number: int, total_bytes: int) -> None:
+    """Refuse nothing."""
+
+
 class Kme:
     """One key management entity.
 
@@ -135,7 +142,7 @@ class Kme:
         target = self._target(caller, slave)
         size = granules_of(self.limits.key_size_bits // 8)
         if target == self.kme_id:
-            room = self._local.room_bytes(caller) // (self.limits.key_size_bits // 8)
+            room = self._local.room_keys(caller, self.limits.key_size_bits // 8)
             return self._status(caller, slave, target, room, room, self._local_facts, stream_open=True)
         pair = self._pairs.get(target)
         usable = pair is not None and pair.is_open
@@ -143,7 +150,7 @@ class Kme:
         most = self._max_stock_bits.get(target, 0) // (size * 256)
         return self._status(caller, slave, target, stored, most, self._facts.get(target), stream_open=usable)
 
-    def enc_keys(self, caller: SaeId, slave: SaeId, number: int, size_bits: int) -> Delivery:
+    def enc_keys(self, caller: SaeId, slave: SaeId, number: int, size_bits: int, admit: Admit = _admit_all) -> Delivery:
         """Draw keys that ``slave`` can fetch from its own KME.
 
         Raises:
@@ -154,6 +161,7 @@ class Kme:
         length = size_bits // 8
         cost_bits = number * granules_of(length) * GRANULE_BYTES * 8
         self._quota.check(caller, cost_bits)
+        admit(number, number * length)
         if target == self.kme_id:
             drawn = self._local.draw(caller, slave, number, length)
             keys = tuple(Key(key_id, _material(bits)) for key_id, bits in drawn)
@@ -162,7 +170,7 @@ class Kme:
         self._quota.spend(caller, cost_bits)
         return Delivery(keys, self._facts.get(target, self._local_facts))
 
-    def dec_keys(self, caller: SaeId, master: SaeId, key_ids: Sequence[str]) -> Delivery:
+    def dec_keys(self, caller: SaeId, master: SaeId, key_ids: Sequence[str], admit: Admit = _admit_all) -> Delivery:
         """Fetch keys that ``master`` drew for ``caller``: all of them, or none is consumed."""
         self._require_own(caller)
         self._guesses.check(caller, 1)
@@ -172,13 +180,20 @@ class Kme:
         if source is None:
             raise KeyNotFound
         if source == self.kme_id:
+            self._admit_fetch(len(key_ids), self._local.size_bytes(key_ids), admit)
             contents = self._local.fetch(caller, master, key_ids)
         else:
             pair = self._pair(source)
             addresses = [self._address(pair, master, caller, key_id) for key_id in key_ids]
+            self._admit_fetch(len(key_ids), sum(address.length_bytes for address in addresses), admit)
             contents = self._reading(source, lambda: pair.incoming.fetch(addresses))
         keys = tuple(Key(key_id, _material(bits)) for key_id, bits in zip(key_ids, contents, strict=True))
         return Delivery(keys, self._facts.get(source, self._local_facts))
+
+    def _admit_fetch(self, number: int, total_bytes: int, admit: Admit) -> None:
+        if total_bytes > self.limits.max_request_bytes:
+            raise RequestInvalid(f"the keys of one request shall have at most {self.limits.max_request_bytes * 8} bits")
+        admit(number, total_bytes)
 
     def _draw(
         self, pair: PairEnd, target: KmeId, caller: SaeId, slave: SaeId, number: int, length: int

@@ -6,7 +6,7 @@ streams: each key once, to the SAE it was drawn for. The container says ``local-
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +18,10 @@ from shosoin.keys.key_id import KeyAddress, KeyIdCodec
 __all__ = ["LocalKeys"]
 
 
+_KEYS_MAX = 1 << 16
+"""Keys of one master that may await fetching: the smallest take some hundred bytes of memory each."""
+
+
 @dataclass(slots=True)
 class _Waiting:
     master: SaeId
@@ -27,20 +31,22 @@ class _Waiting:
 
 
 class LocalKeys:
-    """Keys drawn and not yet fetched, bounded in bytes for each master and in age."""
+    """Keys drawn and not yet fetched, bounded in bytes and number for each master, and in age."""
 
     def __init__(self, entropy: Entropy, clock: Clock, *, capacity_bytes: int, expiry_s: float) -> None:
         self._entropy, self._clock = entropy, clock
         self._capacity_bytes, self._expiry_s = capacity_bytes, expiry_s
         self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
-        self._held_bytes: dict[SaeId, int] = {}
+        self._held_bytes: Counter[SaeId] = Counter()
+        self._held_keys: Counter[SaeId] = Counter()
         self._serial = 0
         self._ids = KeyIdCodec(entropy.random_bytes(64))
 
-    def room_bytes(self, master: SaeId) -> int:
-        """Return how many more bytes ``master`` may draw."""
+    def room_keys(self, master: SaeId, length_bytes: int) -> int:
+        """Return how many more keys of that length ``master`` may draw."""
         self._expire()
-        return self._capacity_bytes - self._held_bytes.get(master, 0)
+        room_bytes = self._capacity_bytes - self._held_bytes[master]
+        return min(room_bytes // length_bytes, _KEYS_MAX - self._held_keys[master])
 
     def draw(self, master: SaeId, slave: SaeId, number: int, length_bytes: int) -> list[tuple[str, bytearray]]:
         """Make keys for ``slave``.
@@ -48,9 +54,9 @@ class LocalKeys:
         Raises:
             KeyStreamDry: if too many keys await fetching.
         """
-        if number * length_bytes > self.room_bytes(master):
-            held = self._held_bytes.get(master, 0)
-            raise KeyStreamDry(f"{held} bytes of local keys of {master} await fetching", retry_after_s=1.0)
+        if number > self.room_keys(master, length_bytes):
+            held = f"{self._held_keys[master]} local keys of {master}, {self._held_bytes[master]} bytes"
+            raise KeyStreamDry(f"{held}, await fetching", retry_after_s=1.0)
         return [self._draw_one(master, slave, length_bytes) for _ in range(number)]
 
     def fetch(self, slave: SaeId, master: SaeId, key_ids: Sequence[str]) -> list[bytearray]:
@@ -64,17 +70,24 @@ class LocalKeys:
             raise KeyNotFound
         return [self._remove(name).bits for name in names]
 
+    def size_bytes(self, key_ids: Sequence[str]) -> int:
+        """Return how many bytes those of the named keys have that are here."""
+        waiting = (self._waiting.get(key_id.lower()) for key_id in key_ids)
+        return sum(len(entry.bits) for entry in waiting if entry is not None)
+
     def _draw_one(self, master: SaeId, slave: SaeId, length_bytes: int) -> tuple[str, bytearray]:
         key_id = self._ids.encode(KeyAddress(self._serial, length_bytes), master, slave)
         self._serial += 1
         bits = self._entropy.random_bytes(length_bytes)
         self._waiting[key_id] = _Waiting(master, slave, self._clock.now_s(), bytearray(bits))
-        self._held_bytes[master] = self._held_bytes.get(master, 0) + length_bytes
+        self._held_bytes[master] += length_bytes
+        self._held_keys[master] += 1
         return key_id, bytearray(bits)
 
     def _remove(self, key_id: str) -> _Waiting:
         entry = self._waiting.pop(key_id)
         self._held_bytes[entry.master] -= len(entry.bits)
+        self._held_keys[entry.master] -= 1
         return entry
 
     def _expire(self) -> None:

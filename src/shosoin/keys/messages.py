@@ -1,8 +1,8 @@
 """Messages between the two KMEs of a pair, as values and as JSON.
 
 They travel over mutual TLS, but one-time use does not rest on that: what an end must believe before it hands out or
-serves a bit (``Welcome``, ``Leased``) carries a proof keyed from the pair secret, and blocks are compared under
-one-time MACs. Forging anything else can only burn bits. ``docs/specs/key-streams.md`` is the specification; this
+serves a bit (``Hello``, ``Welcome``, ``Leased``) carries a proof keyed from the pair secret, and blocks are compared
+under one-time MACs. Forging anything else can only burn bits. ``docs/specs/key-streams.md`` is the specification; this
 module is its wire format.
 """
 
@@ -111,6 +111,8 @@ class Hello:
     seen_resume: str
     outgoing: SenderView
     incoming: ReceiverView
+    proof: str = ""
+    """Keyed hash over all the rest, so that nobody else can move the streams or have blocks burned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +316,11 @@ def _build(kind: type[Any], loaded: Mapping[str, Any]) -> Any:
     return kind(**{name: _value(str(declared[name]), loaded[name]) for name in declared})
 
 
+def _is_entry(value: Any) -> bool:
+    """Whether a value numbers a verification entry; those of the pair secret are negative."""
+    return type(value) is int and abs(value) <= INTEGER_MAX
+
+
 def _block_view(item: Any) -> BlockView:
     index, start, granules, state, entries = item
     for number in (index, start, granules):
@@ -322,14 +329,14 @@ def _block_view(item: Any) -> BlockView:
 
 
 def _value(declared: str, value: Any) -> Any:
-    if declared == "int" and type(value) is int and abs(value) <= INTEGER_MAX:
+    if declared == "int" and type(value) is int and 0 <= value <= INTEGER_MAX:
         return value
     if declared == "bool" and type(value) is bool:
         return value
     if declared == "str" and type(value) is str and len(value) <= 128 and value.isascii():
         return value
-    if declared == "tuple[int, ...]" and type(value) is list:
-        return tuple(_value("int", item) for item in value)
+    if declared == "tuple[int, ...]" and type(value) is list and all(map(_is_entry, value)):
+        return tuple(value)
     if declared == "tuple[BlockView, ...]" and type(value) is list:
         return tuple(_block_view(item) for item in value)
     if declared in {"SenderView", "ReceiverView"}:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
 from typing import Any
@@ -130,7 +130,7 @@ class PairEnd:
         """Open the handshake on a new classical channel."""
         self._open = False
         self.incoming.forget_announcements()
-        self._hello = Hello(
+        hello = Hello(
             kme=self.own,
             generation=self._generation,
             incarnation=self._incarnation,
@@ -144,6 +144,7 @@ class PairEnd:
             incoming=self.incoming.view(),
         )
         self._session = ""
+        self._hello = replace(hello, proof=self._hello_proof(hello))
         yield Send(self._hello)
 
     def disconnected(self) -> None:
@@ -189,7 +190,7 @@ class PairEnd:
         was_open, self._fresh = self._open, True
         if was_open:
             self._resume = self._entropy.random_bytes(16).hex()
-            yield Commit(self._own_batch(Batch(records=self.incoming.fetched_record())))
+            yield Commit(self._own_batch(Batch(records=self.incoming.fetched_record(self._resume))))
             yield Send(Closing(self._session, self._resume))
 
     def abandon(self) -> None:
@@ -223,10 +224,21 @@ class PairEnd:
         content = f"{self._session}\0{speaker}\0{statement}".encode()
         return blake2b(content, key=self._proof_key, digest_size=16, person=b"shosoin proof").hexdigest()
 
+    def _hello_proof(self, hello: Hello) -> str:
+        """Return the keyed hash of a whole hello; an old one can be said again, which at most burns bits."""
+        content = encode_message(hello)
+        return blake2b(content, key=self._proof_key, digest_size=16, person=b"shosoin hello").hexdigest()
+
+    def _forged(self) -> Steps:
+        yield Emit(Event("keys.forged_handshake", "alarm", {"peer": self.peer}))
+        raise PairProtocolError("whoever answers does not know the pair secret")
+
     def _on_hello(self, theirs: Hello) -> Steps:
         mine, self._hello = self._hello, None
         if mine is None or theirs.kme != self.peer:
             raise PairProtocolError(f"hello of {theirs.kme!r} when {self.peer} was expected")
+        if not hmac.compare_digest(theirs.proof.encode(), self._hello_proof(replace(theirs, proof="")).encode()):
+            yield from self._forged()
         if was_restored(theirs, mine) or was_restored(mine, theirs):
             culprit = self.peer if was_restored(theirs, mine) else self.own
             yield Emit(Event("keys.restored_copy", "alarm", {"peer": self.peer, "restored": culprit}))
@@ -246,8 +258,7 @@ class PairEnd:
         if not self._session or not hmac.compare_digest(message.session.encode(), self._session.encode()):
             raise PairProtocolError("the two ends saw different hellos")
         if not hmac.compare_digest(message.proof.encode(), self._proof(self.peer, "welcome").encode()):
-            yield Emit(Event("keys.forged_handshake", "alarm", {"peer": self.peer}))
-            raise PairProtocolError("whoever answers does not know the pair secret")
+            yield from self._forged()
         self._open, self._fresh = True, False
         self.outgoing.session = self.incoming.session = self._session
         self.outgoing.expected_proof = partial(self._proof, self.peer)
@@ -307,7 +318,8 @@ class PairEnd:
             self._seen = record["seen_generation"], record["seen_incarnation"]
             self._resume, self._peer_resume = record["resume"], record["peer_resume"]
             self.outgoing.restore(records)
-            self.incoming.restore(records)
+            if not self.incoming.restore(records, self._resume):
+                self._resume = ""
         except (KeyError, TypeError, ValueError) as err:
             raise StreamRefused(f"the journal for {self.peer} is incomplete") from err
 

@@ -41,7 +41,7 @@ __all__ = ["ReceivingEnd"]
 _STREAM_RECORD = "stream/in"
 _POOL_RECORD = "pool/in"
 _FETCHED_RECORD = "fetched/in"
-_WAITING_MAX = 16
+_WAITING_MAX, _WAITING_BYTES_MAX = 16, 32 << 20
 _WAIT_S = 10.0
 _BLOCKS_MAX = 1 << 16
 """A hello must be able to name all blocks."""
@@ -78,23 +78,29 @@ class ReceivingEnd:
 
     # Journal
 
-    def restore(self, records: dict[str, bytes]) -> None:
-        """Take up what the journal holds; serves nothing until a handshake planned the stream."""
+    def restore(self, records: dict[str, bytes], resume: str) -> bool:
+        """Take up what the journal holds; serves nothing until a handshake planned the stream.
+
+        Returns whether what was fetched is known, because it was written together with the farewell ``resume``: in a
+        copy made file by file the two may be of different moments.
+        """
         stream = load_record(records[_STREAM_RECORD])
         self._next_index, self._next_start = stream["next_index"], stream["next_start"]
         self._lease, self._floor = stream["lease"], stream["floor"]
-        fetched = records.get(_FETCHED_RECORD)
-        for start, end in load_record(fetched)["fetched"] if fetched is not None else ():
+        farewell = load_record(records[_FETCHED_RECORD]) if _FETCHED_RECORD in records else {}
+        known = resume != "" and farewell.get("resume") == resume
+        for start, end in farewell["fetched"] if known else ():
             self._fetched.add(start, end)
         entries = load_record(records[_POOL_RECORD])
         self._pool = VerificationPool({int(number): bytes.fromhex(key) for number, key in entries.items()})
         blocks = (Block.load(raw) for name, raw in records.items() if name.startswith("block/in-"))
         for block in blocks:
             self._blocks.add(block)
+        return known
 
-    def fetched_record(self) -> dict[str, bytes | None]:
+    def fetched_record(self, resume: str) -> dict[str, bytes | None]:
         """Return the record of what was fetched, which only a clean stop writes and only the next handshake removes."""
-        return {_FETCHED_RECORD: dump_record({"fetched": list(self._fetched)})}
+        return {_FETCHED_RECORD: dump_record({"resume": resume, "fetched": list(self._fetched)})}
 
     def records(self) -> dict[str, bytes | None]:
         """Return the stream's own records as they should be in the journal, except what was fetched."""
@@ -158,7 +164,7 @@ class ReceivingEnd:
     def on_bits(self, number: int, bits: bytearray) -> Steps:
         """Take a block that this end's device delivered; it counts once the sender has announced it."""
         self._bits[number] = bits
-        while len(self._bits) > _WAITING_MAX:
+        while len(self._bits) > _WAITING_MAX or sum(map(len, self._bits.values())) > _WAITING_BYTES_MAX:
             oldest = self._bits.pop(next(iter(self._bits)))
             oldest[:] = bytes(len(oldest))
         waiting = self._announced.pop(number, None)
@@ -347,15 +353,17 @@ class ReceivingEnd:
     def _finished(self, now_s: float) -> list[Block]:
         """Return blocks that nobody can or will fetch from any more; oldest ones also when room runs out."""
         excess = sum(block.granules for block in self._blocks) - self._capacity * 3 // 4
+        surplus = len(self._blocks) - _BLOCKS_MAX * 3 // 4
         finished = []
         for block in self._blocks:
             if block.state is not BlockState.READY or block.end > self._passed:
                 continue
             passed = self._passed_at.setdefault(block.index, now_s)
             old = now_s - passed > self._expiry_s
-            if old or excess > 0 or self._fetched.covers(block.start, block.end):
+            if old or excess > 0 or surplus > 0 or self._fetched.covers(block.start, block.end):
                 finished.append(block)
                 excess -= block.granules
+                surplus -= 1
         return finished
 
     def held_granules(self) -> int:

@@ -54,10 +54,27 @@ def is_new(own: Hello, other: Hello) -> bool:
 
 
 def was_restored(own: Hello, other: Hello) -> bool:
-    """Whether ``own`` claims a generation that another run had already claimed: its disk is an old copy."""
+    """Whether the disk of ``own`` is an old copy.
+
+    Either it claims a generation that another run had already claimed, or (a copy of a running end starts one
+    generation above, as an honest restart does) it has forgotten what it had made durable before it said so.
+    """
     if own.generation < other.seen_generation:
         return True
-    return own.generation == other.seen_generation and own.incarnation != other.seen_incarnation
+    claimed_before = own.generation == other.seen_generation and own.incarnation != other.seen_incarnation
+    return claimed_before or _sender_forgot(own, other) or _receiver_forgot(own, other)
+
+
+def _sender_forgot(own: Hello, other: Hello) -> bool:
+    """Whether the receiver knows a block or a lease of which the sender's records know nothing."""
+    out, inc = own.outgoing, other.incoming
+    return out.lease < inc.lease or out.next_index < inc.next_index or out.next_start < inc.next_start
+
+
+def _receiver_forgot(own: Hello, other: Hello) -> bool:
+    """Whether the sender holds a block that the receiver once said to have, and now knows nothing of."""
+    said = (block.index for block in other.outgoing.blocks if block.state is not BlockState.PENDING)
+    return max(said, default=-1) >= own.incoming.next_index
 
 
 def resumes_cleanly(own: Hello, other: Hello) -> bool:

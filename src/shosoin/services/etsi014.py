@@ -8,7 +8,6 @@ connection, since TLS 1.3 cannot change it later.
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
 from collections import Counter
 from collections.abc import Mapping
@@ -20,12 +19,18 @@ from urllib.parse import unquote
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from shosoin.adapters.http_parts import PartsPayload
 from shosoin.adapters.tls import peer_identity
 from shosoin.base import Denied, Rejected, SaeId, ShosoinError
 from shosoin.base.ports import Clock
 from shosoin.keys.errors import LeaseNeeded, StreamNotReady
-from shosoin.keys.kme import Delivery, Kme
+from shosoin.keys.kme import Admit, Delivery, Kme
+from shosoin.services.guarded_connections import ConnectionGuard, GuardedConnection
+from shosoin.services.json_log import described, log
+from shosoin.services.memory_budget import Claim, MemoryBudget
 from shosoin.services.wire014 import (
+    KeyRequest,
+    container_bytes,
     container_json,
     error_json,
     error_of,
@@ -38,8 +43,8 @@ from shosoin.services.wire014 import (
 __all__ = ["Etsi014Service", "HttpLimits", "LeaseSource"]
 
 _PREFIX = "/api/v1/keys/"
+_LONG_ANSWER_BYTES = 256 << 10
 _HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store"}
-_logger = logging.getLogger("shosoin.kme")
 
 
 class LeaseSource(Protocol):
@@ -59,6 +64,10 @@ class HttpLimits:
     """Bounds on what a client may send and how long it may take."""
 
     body_bytes: int = 64 << 10
+    bodies_bytes: int = 16 << 20
+    """Bodies of all requests at once; of one SAE at most half of that."""
+    answers_bytes: int = 256 << 20
+    """Answers that are being made or sent, likewise."""
     connections: int = 1024
     request_timeout_s: float = 10.0
     idle_timeout_s: float = 75.0
@@ -73,6 +82,8 @@ class Etsi014Service:
         self._leases = leases
         self._limits = limits
         self._clock = clock
+        self._bodies = MemoryBudget(limits.bodies_bytes, code="etsi014.busy")
+        self._answers = MemoryBudget(limits.answers_bytes, code="etsi014.busy")
 
     async def listen(self, host: str, port: int, context: ssl.SSLContext) -> asyncio.Server:
         """Start serving; returns the listening server."""
@@ -85,49 +96,69 @@ class Etsi014Service:
             return _Connection(
                 manager,
                 loop=loop,
-                connections_max=limits.connections,
+                connections_max=max(1, limits.connections // 2),
                 counts=counts,
                 keepalive_timeout=limits.idle_timeout_s,
                 access_log=None,
                 auto_decompress=False,
             )
 
-        return await loop.create_server(connect, host, port, ssl=context, ssl_handshake_timeout=10.0, backlog=512)
+        guard = ConnectionGuard(connect, limits.connections, limits.idle_timeout_s)
+        return await loop.create_server(guard, host, port, ssl=context, ssl_handshake_timeout=10.0, backlog=512)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = GuardedConnection.of(request.transport)
+        if connection is not None:
+            connection.pause_begins()
+        with self._answers.claim() as room:
+            try:
+                response = await self._response(request, room)
+            finally:
+                if connection is not None:
+                    connection.pause_ends()
+            # Here and not in the server: until the client has taken the answer, its memory counts.
+            await response.prepare(request)
+            await response.write_eof()
+        return response
+
+    async def _response(self, request: web.BaseRequest, room: Claim) -> web.Response:
         try:
-            body = await self._answer(request)
+            with self._bodies.claim() as body_room:
+                body = await self._answer(request, body_room, room)
         except ShosoinError as err:
             return _reply(status_code(err), error_of(err))
         except TimeoutError:
             return _reply(400, error_json("the request took too long"))
-        except Exception:
-            _logger.exception("etsi014.defect")
+        except Exception as err:  # noqa: BLE001  # the last line of defence of this process
+            log("etsi014.defect", **described(err))
             return _reply(503, error_json("the KME failed to handle the request"))
         return _reply(200, body)
 
-    async def _answer(self, request: web.BaseRequest) -> bytes:
+    async def _answer(self, request: web.BaseRequest, body_room: Claim, room: Claim) -> bytes:
         caller = _caller(request)
         sae, call = _route(request.rel_url.raw_path)
         if call not in {"status", "enc_keys", "dec_keys"}:
             raise _bad("unknown path: expected /api/v1/keys/{SAE_ID}/status, enc_keys or dec_keys")
         if request.method not in ({"GET"} if call == "status" else {"GET", "POST"}):
             raise _bad(f"method {request.method[:16]} is not defined for {call}")
-        body = await self._body(request)
+        body = await self._body(request, caller, body_room)
         if call == "status":
             return status_json(self._kme.status(caller, sae))
         query = _query(request)
-        if call == "enc_keys":
-            return container_json(await self._enc_keys(caller, sae, body, query))
-        return container_json(self._kme.dec_keys(caller, sae, parse_key_ids(body, query)))
 
-    async def _enc_keys(self, caller: SaeId, slave: SaeId, body: bytes, query: Mapping[str, str]) -> Delivery:
-        wanted = parse_key_request(body, query)
+        def admit(number: int, total_bytes: int) -> None:
+            room.take(caller, container_bytes(number, total_bytes))
+
+        if call == "enc_keys":
+            return container_json(await self._enc_keys(caller, sae, parse_key_request(body, query), admit))
+        return container_json(self._kme.dec_keys(caller, sae, parse_key_ids(body, query), admit))
+
+    async def _enc_keys(self, caller: SaeId, slave: SaeId, wanted: KeyRequest, admit: Admit) -> Delivery:
         size_bits = self._kme.limits.key_size_bits if wanted.size_bits is None else wanted.size_bits
         deadline_s = self._clock.now_s() + self._limits.lease_timeout_s
         while True:
             try:
-                delivery = self._kme.enc_keys(caller, slave, wanted.number, size_bits)
+                delivery = self._kme.enc_keys(caller, slave, wanted.number, size_bits, admit)
             except LeaseNeeded as need:
                 left_s = deadline_s - self._clock.now_s()
                 if left_s <= 0:
@@ -141,13 +172,16 @@ class Etsi014Service:
                 self._leases.refresh_lease(self._kme.kme_of(slave))
                 return delivery
 
-    async def _body(self, request: web.BaseRequest) -> bytes:
+    async def _body(self, request: web.BaseRequest, caller: SaeId, room: Claim) -> bytes:
         if not request.body_exists:
             return b""
         if request.content.is_eof() and request.content.total_bytes <= self._limits.body_bytes:
+            room.take(caller, request.content.total_bytes)
             return request.content.read_nowait()  # it came with the headers, as nearly all do
         if (request.content_length or 0) > self._limits.body_bytes:
             raise _bad(f"body is longer than {self._limits.body_bytes} bytes")
+        length = request.content_length
+        room.take(caller, self._limits.body_bytes if length is None else length)
         if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         body = bytearray()
@@ -176,10 +210,6 @@ class _Connection(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Read the client's certificate."""
         super().connection_made(transport)
-        manager = self._manager
-        if manager is not None and len(manager.connections) > self._connections_max:
-            self.force_close()
-            return
         try:
             identity = peer_identity(transport.get_extra_info("ssl_object"))
             if identity.role != "sae":
@@ -189,7 +219,7 @@ class _Connection(RequestHandler):
             self.sae = err
             return
         self._counts[self.sae] += 1
-        if self._counts[self.sae] > max(1, self._connections_max // 2):
+        if self._counts[self.sae] > self._connections_max:
             self.force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -235,11 +265,16 @@ def _route(raw_path: str) -> tuple[SaeId, str]:
 def _query(request: web.BaseRequest) -> Mapping[str, str]:
     if not request.rel_url.raw_query_string:
         return {}
-    return request.rel_url.query
+    query = request.rel_url.query
+    if len(set(query)) < len(query):
+        raise _bad("a query parameter is given twice")
+    return query
 
 
 def _reply(status: int, body: bytes) -> web.Response:
-    return web.Response(status=status, body=body, headers=_HEADERS)
+    # In one piece a long answer would go to the transport's buffer whole, and nothing would wait for a slow client.
+    content = body if len(body) < _LONG_ANSWER_BYTES else PartsPayload((body,))
+    return web.Response(status=status, body=content, headers=_HEADERS)
 
 
 def _bad(message: str) -> Rejected:

@@ -9,10 +9,11 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Mapping
 
 from shosoin.base.ports import Event
 
-__all__ = ["LoggedEvents", "log", "start_logging"]
+__all__ = ["LoggedEvents", "described", "log", "start_logging"]
 
 _LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "alarm": logging.ERROR}
 _WINDOW_S, _EVENTS_PER_WINDOW = 10.0, 50
@@ -32,31 +33,58 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-class LoggedEvents:
-    """``EventSink`` that writes events to the log; a flood of one kind is counted instead of written out."""
+class _FloodGate:
+    """Lets so many lines of one kind pass in a window of time and counts the others."""
 
     def __init__(self) -> None:
         self._recent: dict[tuple[str, object], tuple[float, int]] = {}
 
-    def emit(self, event: Event) -> None:
-        """Log an event."""
+    def passes(self, name: str, fields: Mapping[str, object]) -> bool:
+        """Count a line and return whether it is to be written."""
         # Counted for each peer or caller, so that one cannot drown what concerns another.
-        kind = event.name, event.fields.get("peer", event.fields.get("caller"))
+        kind = name, fields.get("peer", fields.get("caller"))
         since, count = self._recent.get(kind, (0.0, 0))
         if time.monotonic() - since > _WINDOW_S:
             if count > _EVENTS_PER_WINDOW:
-                log("log.suppressed", name=event.name, count=count - _EVENTS_PER_WINDOW)
+                _write(logging.INFO, "log.suppressed", {"name": name, "count": count - _EVENTS_PER_WINDOW})
             since, count = time.monotonic(), 0
         self._recent[kind] = (since, count + 1)
-        if count >= _EVENTS_PER_WINDOW:
-            return
-        level = _LEVELS.get(event.severity, logging.WARNING)
-        _logger.log(level, event.name, extra={"fields": {"severity": event.severity, **event.fields}})
+        return count < _EVENTS_PER_WINDOW
+
+
+class LoggedEvents:
+    """``EventSink`` that writes events to the log; a flood of one kind is counted instead of written out."""
+
+    def __init__(self) -> None:
+        self._gate = _FloodGate()
+
+    def emit(self, event: Event) -> None:
+        """Log an event."""
+        if self._gate.passes(event.name, event.fields):
+            level = _LEVELS.get(event.severity, logging.WARNING)
+            _write(level, event.name, {"severity": event.severity, **event.fields})
+
+
+_gate = _FloodGate()
 
 
 def log(event: str, /, **fields: object) -> None:
-    """Log something that is not an event of a layer."""
-    _logger.info(event, extra={"fields": fields})
+    """Log something that is not an event of a layer; floods are counted likewise."""
+    if _gate.passes(event, fields):
+        _write(logging.INFO, event, fields)
+
+
+def described(err: BaseException) -> dict[str, str]:
+    """Return what may be logged of a defect: its type and place, for its message might quote what it worked on."""
+    trace = err.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else "unknown"
+    return {"exception": type(err).__name__, "where": where}
+
+
+def _write(level: int, name: str, fields: Mapping[str, object]) -> None:
+    _logger.log(level, name, extra={"fields": fields})
 
 
 def start_logging() -> None:

@@ -27,7 +27,7 @@ from shosoin.keys.pair import PairEnd, PairLimits
 from shosoin.keys.quota import Quota
 from shosoin.link import SimulatedLink
 from shosoin.services.etsi014 import Etsi014Service, HttpLimits
-from shosoin.services.json_log import LoggedEvents, log, start_logging
+from shosoin.services.json_log import LoggedEvents, described, log, start_logging
 from shosoin.services.kme_config import KmeConfig, LinkSection, load_kme_config
 from shosoin.services.link_driver import LinkDriver
 from shosoin.services.peer_channel import Channel, ChannelKind, dial_forever, listen
@@ -191,6 +191,8 @@ class KmeProcess:
         limits = self.config.limits
         http = HttpLimits(
             limits.max_body_bytes,
+            limits.max_bodies_bytes,
+            limits.max_answers_bytes,
             limits.max_connections,
             limits.request_timeout_s,
             limits.idle_timeout_s,
@@ -278,9 +280,10 @@ class KmeProcess:
 
     def _fail_loudly(self, task: asyncio.Task[None]) -> None:
         """End the process when a part of it fails unexpectedly: a half-working KME would not be noticed."""
-        if not task.cancelled() and task.exception() is not None:
-            self.defect = task.exception()
-            log("kme.defect", error=repr(self.defect))
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self.defect = error
+            log("kme.defect", **described(error))
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _remove_signs(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -16,18 +16,20 @@ from shosoin.keys.errors import StreamNotReady, StreamRefused
 from shosoin.keys.messages import Closed, Leased, Message, decode_message, encode_message
 from shosoin.keys.pair import PairEnd
 from shosoin.keys.store import Commit, Effect, Emit, Mac, ReadBlock, Send, Steps, StreamStore
-from shosoin.services.json_log import log
+from shosoin.services.json_log import described, log
 from shosoin.services.peer_channel import Channel
 
 __all__ = ["LinkDriver"]
 
 _QUEUE_MAX = 64
+_LONG_BYTES = 1 << 16
+"""Messages above this wait for their turn outside the queue, so that not 64 hellos of 16 MiB are in memory."""
 _TICK_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    make: Callable[[], Steps]
+    make: Callable[[], Steps] = field(repr=False)  # may hold key bits
     channel: Channel | None = None
     """Where the event came from; it is void when that channel is no longer the pair's."""
     done: asyncio.Event | None = None
@@ -49,6 +51,7 @@ class LinkDriver:
         self._leased = asyncio.Event()
         self._closed = asyncio.Event()
         self._lease_asked = False
+        self._over = False
 
     async def start(self) -> None:
         """Load the journal.
@@ -60,9 +63,14 @@ class LinkDriver:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._work())
-            tasks.create_task(self._tick())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._work())
+                tasks.create_task(self._tick())
+        finally:
+            self._over = True
+            while not self._queue.empty():  # whoever waits for room must not wait for ever
+                self._queue.get_nowait()
 
     async def handle_classical(self, channel: Channel) -> None:
         """Exchange messages on a channel until it ends."""
@@ -73,12 +81,16 @@ class LinkDriver:
         await self._queue.put(_Item(lambda: self._attach(channel)))
         try:
             while not self.failed:
-                message = decode_message(await channel.receive())
-                await self._queue.put(_Item(partial(self._receive, message), channel))
+                raw = await channel.receive()
+                done = asyncio.Event() if len(raw) > _LONG_BYTES else None
+                await self._queue.put(_Item(partial(self._receive, decode_message(raw)), channel, done))
+                if done is not None:
+                    await done.wait()
         except ShosoinError as err:
             log("peer.channel_ended", peer=self.pair.peer, reason=err.message)
         finally:
-            await self._queue.put(_Item(lambda: self._detach(channel)))
+            if not self._over:
+                await self._queue.put(_Item(lambda: self._detach(channel)))
 
     async def do(self, steps: Callable[[], Steps]) -> None:
         """Queue steps and wait until they are done."""
@@ -175,7 +187,7 @@ class LinkDriver:
                 log("peer.protocol_error", peer=self.pair.peer, reason=err.message)
                 self._drop_channel()
             except Exception as err:  # noqa: BLE001  # whatever one peer provokes must not end the other pairs
-                log("stream.defect", peer=self.pair.peer, error=repr(err))
+                log("stream.defect", peer=self.pair.peer, **described(err))
                 self._give_up(StreamRefused("a defect of this program"))
             if item.done is not None:
                 item.done.set()

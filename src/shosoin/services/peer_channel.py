@@ -11,6 +11,7 @@ import asyncio
 import socket
 import ssl
 import struct
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,6 +26,8 @@ __all__ = ["Channel", "ChannelKind", "Handler", "dial_forever", "listen"]
 _LENGTH = struct.Struct(">I")
 _GREETING_S = 10.0
 _SEND_S = 30.0
+_CHANNELS_MAX = 8
+"""Of one peer: two, and some that are not known to be dead yet."""
 _BACKOFF_S_MIN, _BACKOFF_S_MAX = 0.05, 2.0
 
 
@@ -85,13 +88,21 @@ Handler = Callable[[Channel], Awaitable[None]]
 
 async def listen(host: str, port: int, context: ssl.SSLContext, handle: Handler, peers: set[str]) -> asyncio.Server:
     """Accept channels from the KMEs in ``peers`` and hand each to ``handle`` until it returns."""
+    open_channels: Counter[str] = Counter()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            async with asyncio.timeout(_GREETING_S):  # wait_for may swallow a cancellation on Python 3.11
-                channel = await _greeted(reader, writer, peers)
-            await handle(channel)
-        except (ShosoinError, TimeoutError) as err:
+            peer = _peer_of(writer, peers)
+            if open_channels[peer] >= _CHANNELS_MAX:
+                raise Denied(f"{peer} has {_CHANNELS_MAX} channels open")
+            open_channels[peer] += 1
+            try:
+                async with asyncio.timeout(_GREETING_S):  # wait_for may swallow a cancellation on Python 3.11
+                    channel = await _greeted(peer, reader, writer)
+                await handle(channel)
+            finally:
+                open_channels[peer] -= 1
+        except (ShosoinError, OSError) as err:  # TimeoutError is one
             log("peer.refused", reason=str(err))
         finally:
             writer.transport.abort()
@@ -135,11 +146,15 @@ async def _dialled(peer: str, host: str, port: int, context: ssl.SSLContext, kin
     return channel
 
 
-async def _greeted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peers: set[str]) -> Channel:
+def _peer_of(writer: asyncio.StreamWriter, peers: set[str]) -> str:
     identity = peer_identity(writer.get_extra_info("ssl_object"))
     if identity.role != "kme" or identity.id not in peers:
         raise Denied(f"{identity.role} {identity.id} is no peer of this KME")
-    channel = Channel(identity.id, ChannelKind.CLASSICAL, reader, writer)
+    return identity.id
+
+
+async def _greeted(peer: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Channel:
+    channel = Channel(peer, ChannelKind.CLASSICAL, reader, writer)
     try:
         channel.kind = ChannelKind((await channel.receive()).decode())
     except ValueError as err:

@@ -20,6 +20,7 @@ from shosoin.link import LinkFacts
 
 __all__ = [
     "KeyRequest",
+    "container_bytes",
     "container_json",
     "error_json",
     "error_of",
@@ -116,6 +117,11 @@ def container_json(delivery: Delivery) -> bytes:
         for key in delivery.keys
     )
     return f'{{"keys":[{keys}],"key_container_extension":{_source(delivery.facts)}}}'.encode()
+
+
+def container_bytes(number: int, total_bytes: int) -> int:
+    """Return about how long a Key container is with ``number`` keys of ``total_bytes`` bytes together."""
+    return 1024 + 128 * number + total_bytes * 4 // 3
 
 
 @lru_cache(maxsize=64)
