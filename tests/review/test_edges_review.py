@@ -38,14 +38,16 @@ async def test_e01_one_caller_cannot_take_all_memory_for_request_bodies(director
     async with edge_of(directory, body_bytes=1000, bodies_bytes=4000, body_s=20.0) as served:
         context = client_context(directory / f"{who}.crt", directory / f"{who}.key", directory / "node-ca.crt")
         async with contextlib.AsyncExitStack() as stack:
+            held = []
             for _ in range(4):
                 _, writer = await asyncio.open_connection(
                     "127.0.0.1", served.port, ssl=context, server_hostname="node-a"
                 )
+                held.append(writer)  # a writer that nothing refers to ends its connection
                 stack.callback(writer.transport.abort)
                 writer.write(head("/v1/exchange", 1000))
             async with asyncio.timeout(10):
-                while served.edge._bodies_bytes < 1000:
+                while served.edge.bodies.held_bytes < 1000:
                     await asyncio.sleep(0.01)
                 await asyncio.sleep(0.2)
             other = "stranger" if who == "owner" else "owner"

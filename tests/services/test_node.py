@@ -356,10 +356,10 @@ async def test_more_than_the_allowed_requests_at_once_are_told_to_come_back(dire
 
 
 async def test_request_bytes_in_memory_are_bounded(directory):
-    async with edge_of(directory, bodies_bytes=1000) as served:
+    async with edge_of(directory, bodies_bytes=2000) as served:  # one caller gets half
         async with served.connected() as (reader, writer):
             writer.write(head("/v1/exchange", 900) + b"x")
-            await until(lambda: served.edge._bodies_bytes)
+            await until(lambda: served.edge.bodies.held_bytes)
             with pytest.raises(Unavailable) as told:
                 await served.ask(b"y" * 200)
             assert told.value.code == "node.busy"
@@ -377,7 +377,7 @@ async def test_a_body_that_trickles_is_cut_and_gives_its_memory_back(directory):
             writer.write(head("/v1/exchange", 900) + b"x")
             assert (await answer_of(reader))[1]["code"] == "node.slow_body"
         await served.edge.idle.wait()
-        assert served.edge._bodies_bytes == 0
+        assert served.edge.bodies.held_bytes == 0
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /v1/exchange HTTP/1.1\r\nX: "])

@@ -29,6 +29,7 @@ from shosoin.adapters.tls import Identity, peer_identity
 from shosoin.base import Alarm, Denied, OwnerId, PeerFault, Rejected, ShosoinError, Unavailable
 from shosoin.base.ports import Event, EventSink
 from shosoin.services.guarded_connections import GuardedConnection
+from shosoin.services.memory_budget import MemoryBudget
 from shosoin.services.node_config import NodeLimitSection
 from shosoin.vault.envelope import MalformedEnvelope
 from shosoin.vault.ports import Buffer
@@ -68,7 +69,7 @@ class NodeEdge:
         self._limits = limits
         self._sink = sink
         self._running: Counter[OwnerId] = Counter()
-        self._bodies_bytes = 0
+        self._bodies = MemoryBudget(limits.bodies_bytes, code="node.busy")
         self.idle = asyncio.Event()
         """Set while no request is in progress."""
         self.idle.set()
@@ -101,11 +102,11 @@ class NodeEdge:
         match request.method, request.path:
             case "POST", "/v1/exchange":
                 with self._slot(caller):
-                    async with _Body(self, request, self._limits.body_bytes) as body:
+                    async with _Body(self, caller, request, self._limits.body_bytes) as body:
                         return web.Response(body=PartsPayload(await self._logic.exchange(caller, body)))
             case "POST", "/v1/session":
                 with self._slot(caller):
-                    async with _Body(self, request, SESSION_BYTES_MAX) as body:
+                    async with _Body(self, caller, request, SESSION_BYTES_MAX) as body:
                         answer = await self._logic.session(caller, bytes(body))
                 return web.Response(body=answer, content_type="application/json")
             case "GET", "/v1/info":
@@ -129,15 +130,10 @@ class NodeEdge:
             if not self._running:
                 self.idle.set()
 
-    def reserve(self, size_bytes: int) -> None:
-        """Set memory aside for a request body, or refuse it."""
-        if self._bodies_bytes + size_bytes > self._limits.bodies_bytes:
-            raise Unavailable("too many request bytes at once", code="node.busy", retry_after_s=_BUSY_RETRY_S)
-        self._bodies_bytes += size_bytes
-
-    def release(self, size_bytes: int) -> None:
-        """Give the memory back."""
-        self._bodies_bytes -= size_bytes
+    @property
+    def bodies(self) -> MemoryBudget:
+        """Memory for request bodies."""
+        return self._bodies
 
     @property
     def body_s(self) -> float:
@@ -157,30 +153,32 @@ class NodeEdge:
 class _Body:
     """A request body of declared length, read within bounds of size and time."""
 
-    def __init__(self, edge: NodeEdge, request: web.BaseRequest, bytes_max: int) -> None:
+    def __init__(self, edge: NodeEdge, caller: OwnerId, request: web.BaseRequest, bytes_max: int) -> None:
         size_bytes = request.content_length
         if size_bytes is None:
             raise Rejected("a request needs a Content-Length", code="node.no_length")
         if size_bytes > bytes_max:
             raise Rejected(f"a body of {size_bytes} bytes, at most {bytes_max}", code="node.body_too_long")
         self._edge = edge
+        self._caller = caller
+        self._room = edge.bodies.claim()
         self._request = request
         self._size_bytes = size_bytes
 
     async def __aenter__(self) -> memoryview:
-        self._edge.reserve(self._size_bytes)
+        self._room.take(self._caller, self._size_bytes)
         try:
             async with asyncio.timeout(self._edge.body_s):
                 return await self._read()
         except TimeoutError:
-            self._edge.release(self._size_bytes)
+            self._room.drop()
             raise Rejected(f"the body took longer than {self._edge.body_s:g} s", code="node.slow_body") from None
         except BaseException:
-            self._edge.release(self._size_bytes)
+            self._room.drop()
             raise
 
     async def __aexit__(self, *_: object) -> None:
-        self._edge.release(self._size_bytes)
+        self._room.drop()
 
     async def _read(self) -> memoryview:
         """Copy the body, as it comes, to where it stays."""
