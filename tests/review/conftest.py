@@ -10,7 +10,6 @@ import pytest
 
 OPEN = {
     "test_e01_one_caller_cannot_take_all_memory_for_request_bodies": "bodies are bounded each, not per caller",
-    "test_s01_an_old_copy_of_the_records_of_the_same_run_does_not_erase_newer_shares": "share store start-up",
 }
 
 

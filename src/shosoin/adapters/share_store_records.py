@@ -157,6 +157,8 @@ class Records:
     finished: Mapping[int, Finished]
     after_commit: list[Callable[[], None]] = field(default_factory=list)
     """Runs on the caller's loop when everything is durable."""
+    claimed_files: list[int] = field(default_factory=list)
+    """Contents in files that this step claimed."""
     claimed: Callable[[int], None] = lambda _: None
     file_path: Callable[[int], str] = lambda _: ""
     erase_soon: Callable[[], None] = lambda: None
@@ -241,6 +243,8 @@ class Records:
             "INSERT INTO contents (id, size_bytes, sums, data) VALUES (?,?,?,?)",
             (content_id, found.size_bytes, found.sums, found.data),
         )
+        if found.data is None:
+            self.claimed_files.append(content_id)
         self.after_commit.append(lambda: self.claimed(content_id))
 
     def _drop_content(self, locator: str) -> None:
