@@ -18,8 +18,8 @@ from shosoin.adapters.share_store import ShareStore
 from shosoin.adapters.share_store_errors import DiskFull, RecordsLost, StorageFailed
 from shosoin.adapters.share_store_files import Disk
 from shosoin.adapters.share_store_records import connect
-from shosoin.vault.ports import ShareRow
-from tests.adapters.store_support import OWNER, content, key, open_store, put
+from shosoin.vault.ports import ShareRow, ShareState
+from tests.adapters.store_support import OWNER, content, key, open_store, put, row, stage
 
 BIG = 66_000
 """A little more than what travels as a row."""
@@ -323,6 +323,18 @@ async def test_a_share_that_cannot_be_filed_away_is_read_where_it_is_and_filed_a
     filed = tmp_path / "store" / "shares" / made.locator[-2:] / made.locator[1:]
     assert filed.read_bytes() == content(BIG)
     assert await store.read(made, 0, BIG) == content(BIG)
+    await store.close()
+
+
+async def test_of_several_steps_each_is_told_whether_its_share_was_filed_away(tmp_path):
+    disk = WatchedDisk()
+    store = open_store(tmp_path / "store", disk=disk)
+    rows = [row(key(n), BIG, await stage(store, key(n), content(BIG, n)), ShareState.COMMITTED) for n in (1, 2, 3)]
+    disk.before = failing("rename", rows[1].locator[1:], errno.ENOSPC)
+    steps = [lambda tx, made=made: tx.put_share(made) for made in rows]
+    told = await store.transact_each(steps)
+    assert [type(each) for each in told] == [type(None), DiskFull, type(None)]
+    assert len(list((tmp_path / "store").glob("shares/*/*"))) == 2
     await store.close()
 
 

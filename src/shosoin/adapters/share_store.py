@@ -34,7 +34,7 @@ from shosoin.adapters.share_store_records import Finished, Records, connect, con
 from shosoin.adapters.share_store_recovery import Recovery, check_in, check_records, look_around, recover
 from shosoin.adapters.share_store_scrubbing import Place, ScrubReport, scrub, scrub_place, write_down
 from shosoin.adapters.share_store_staging import Staging, StoreLimits
-from shosoin.adapters.share_store_uploads import Uploads
+from shosoin.adapters.share_store_uploads import Filing, Uploads, filed
 from shosoin.adapters.share_store_workers import Workers
 from shosoin.adapters.share_store_writer import GroupWriter
 from shosoin.base import Rejected, ShosoinError
@@ -125,21 +125,32 @@ class ShareStore:
             DiskFull: nothing of the step is kept; or all of it, but no room was left for the new name of a large share.
             StorageFailed: the disk failed; writes are refused until the store is opened again.
         """
-        files: list[int] = []
-        result = await self._writer.run(_noting_files(step, files))
-        await self._uploads.filed(files)
+        filing: list[Filing] = []
+        result = await self._writer.run(self._noting(step, filing))
+        await filed(filing)
         return result
 
     async def transact_each(self, steps: Sequence[Callable[[SiteTransaction], T]]) -> list[T | ShosoinError]:
         """Run several steps, each atomic by itself, and return what each returned or why it failed."""
-        files: list[list[int]] = [[] for _ in steps]
-        outcomes = await self._writer.run_each(list(map(_noting_files, steps, files)))
-        for index, claimed in enumerate(files):
+        filing: list[list[Filing]] = [[] for _ in steps]
+        outcomes = await self._writer.run_each(list(map(self._noting, steps, filing)))
+        for index, begun in enumerate(filing):
             try:
-                await self._uploads.filed(claimed)
+                await filed(begun)
             except ShosoinError as error:
                 outcomes[index] = error
         return outcomes
+
+    def _noting(self, step: Callable[[SiteTransaction], T], filing: list[Filing]) -> Callable[[Records], T]:
+        """Return a step that also notes, once it is durable, which files began to move because of it."""
+
+        def noting(records: Records) -> T:
+            result = step(records)
+            if records.claimed_files:
+                records.after_commit.append(lambda: filing.extend(self._uploads.filing(records.claimed_files)))
+            return result
+
+        return noting
 
     def _records(self) -> Records:
         return Records(
@@ -270,14 +281,3 @@ def _place_of(row: ShareRow, offset: int, length: int) -> tuple[int, bool]:
     if offset < 0 or length < 0 or offset + length > row.size_bytes:
         raise Rejected(f"bytes {offset} to {offset + length} of a share of {row.size_bytes}", code="vault.bad_range")
     return content_of(row.locator)
-
-
-def _noting_files(step: Callable[[SiteTransaction], T], files: list[int]) -> Callable[[Records], T]:
-    """Return a step that also notes which contents in files it claimed."""
-
-    def noting(records: Records) -> T:
-        result = step(records)
-        files.extend(records.claimed_files)
-        return result
-
-    return noting

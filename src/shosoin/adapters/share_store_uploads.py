@@ -11,7 +11,7 @@ import contextlib
 import os
 import zlib
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -26,7 +26,23 @@ from shosoin.adapters.share_store_writer import GroupWriter
 from shosoin.base.ports import Clock
 from shosoin.vault.ports import Buffer, ShareKey
 
-__all__ = ["Uploads"]
+__all__ = ["Filing", "Uploads", "filed"]
+
+Filing = asyncio.Task[None]
+"""A recorded file on its way to where it stays."""
+
+
+async def filed(filing: Collection[Filing]) -> None:
+    """Wait until recorded files are where they stay; giving up does not stop them.
+
+    Raises:
+        DiskFull: no room for the name. The record is there, and its bytes are read from where they are.
+        StorageFailed: the disk failed.
+    """
+    if filing:
+        await asyncio.wait(filing)
+        for each in filing:
+            each.result()
 
 
 class Uploads:
@@ -52,7 +68,7 @@ class Uploads:
         self._writer = writer
         self._workers = workers
         self._erase_soon = erase_soon
-        self._filing: dict[int, asyncio.Task[None]] = {}
+        self._filing: dict[int, Filing] = {}
         """Recorded files that are on their way to ``shares``, by content number."""
 
     async def write(self, key: ShareKey, offset: int, data: Buffer) -> None:
@@ -178,23 +194,14 @@ class Uploads:
         except OSError as err:
             raise from_os_error(err, "filing a share") from err
 
-    def _filed(self, content_id: int, done: asyncio.Task[None]) -> None:
+    def _filed(self, content_id: int, done: Filing) -> None:
         self._filing.pop(content_id, None)
         if not done.cancelled():
             done.exception()  # told to those who wait; if nobody does, the next start files it away
 
-    async def filed(self, content_ids: Iterable[int]) -> None:
-        """Wait until recorded files are where they stay.
-
-        Raises:
-            DiskFull: no room for the name. The record is there, and its bytes are read from where they are.
-            StorageFailed: the disk failed.
-        """
-        filing = [self._filing[content_id] for content_id in content_ids if content_id in self._filing]
-        if filing:
-            await asyncio.wait(filing)
-            for each in filing:
-                each.result()
+    def filing(self, content_ids: Iterable[int]) -> list[Filing]:
+        """Return what began when these were claimed."""
+        return [self._filing[content_id] for content_id in content_ids if content_id in self._filing]
 
     def _forget(self, finished: Finished | None) -> None:
         if finished is not None and finished.data is not None:
