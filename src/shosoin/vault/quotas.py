@@ -134,6 +134,10 @@ class StagingQuotas:
         area = self._areas.get(key)
         if area is not None and class_ not in {"local", area.class_}:
             raise Denied(f"this share is staged under class {area.class_}", code="vault.wrong_class")
+        await self.drop(key)
+
+    async def drop(self, key: ShareKey) -> None:
+        """Drop what is staged of a share, under whatever class."""
         self._leave(key)
         await self._store.discard(key)
 
