@@ -552,11 +552,18 @@ async def test_an_error_while_writing_bytes_is_passed_on_and_can_be_tried_again(
 
 
 async def test_bytes_are_refused_before_the_reserve_is_touched(tmp_path):
-    store = open_store(tmp_path / "store", reserve_bytes=1 << 62)
-    with pytest.raises(DiskFull):
-        await store.write(key(), 0, content(BIG))
+    store = open_store(tmp_path / "store")
     await put(store, key(), content(5000))
+    await store.close()
+    store = open_store(tmp_path / "store", reserve_bytes=1 << 62)
+    for size in (BIG, 5000):  # a file, and a row of the records
+        with pytest.raises(DiskFull):
+            await put(store, key(2), content(size))
+        await store.discard(key(2))
+    await store.transact(lambda tx: tx.put_register(OWNER, REGISTER, RegisterRow()))
     await store.transact(lambda tx: tx.delete_share(key()))
+    assert len(store._finished) == 0
+    assert files(store) == []
     await store.close()
 
 

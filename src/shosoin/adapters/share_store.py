@@ -157,6 +157,7 @@ class ShareStore:
             self._connection,
             self._finished,
             claimed=self._claim,
+            make_sure_of_room=self._uploads.make_sure_of_room_for_row,
             file_path=self._file_path,
             erase_soon=self._eraser.wake,
         )

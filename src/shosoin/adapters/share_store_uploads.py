@@ -89,14 +89,28 @@ class Uploads:
 
     def _write_file(self, area: Area, offset: int, view: memoryview) -> list[Piece]:
         try:
-            if self._disk.free_bytes(self._directory.staging) < self._limits.reserve_bytes + len(view):
-                raise DiskFull("the space left is reserved for records", retry_after_s=30.0)
+            self._make_sure_of_room(len(view), self._limits.reserve_bytes)
             with area.opening:
                 early = self._open(area) if area.descriptor < 0 else []
             self._disk.write_at(area.descriptor, view, offset)
         except OSError as err:
             raise from_os_error(err, "writing a share") from err
         return early + pieces_of(offset, view)
+
+    def make_sure_of_room_for_row(self, size_bytes: int) -> None:
+        """Refuse a small share that would take what is reserved for records.
+
+        Half of the reserve is open to small shares: the index of names is made of them, and an owner who removes an
+        object to make room changes it.
+
+        Raises:
+            DiskFull: it would.
+        """
+        self._make_sure_of_room(size_bytes, self._limits.reserve_bytes // 2)
+
+    def _make_sure_of_room(self, size_bytes: int, reserve_bytes: int) -> None:
+        if self._disk.free_bytes(self._directory.root) < reserve_bytes + size_bytes:
+            raise DiskFull("the space left is reserved for records", retry_after_s=30.0)
 
     def _open(self, area: Area) -> list[Piece]:
         """Create the file of a share that outgrew memory, with what was in memory."""
