@@ -113,7 +113,7 @@ def flip(path: Path, offset: int) -> None:
 # ------------------------------------------------------------------------------------------------ order and form
 
 
-async def test_a_file_is_flushed_then_named_then_its_name_is_flushed_then_recorded(store, disk):
+async def test_a_file_and_its_name_are_flushed_then_it_is_recorded_then_filed_away(store, disk):
     def record(tx):
         disk.log.append(("record", ""))
         tx.put_share(made)
@@ -122,11 +122,15 @@ async def test_a_file_is_flushed_then_named_then_its_name_is_flushed_then_record
     made = row(key(), BIG, await stage(store, key(), content(BIG)))
     await store.transact(record)
     target = file_of(store, made)
-    steps = [name for name, _ in disk.log if name != "write"]
-    assert steps == ["create", "sync", "rename", "sync_directory", "sync_directory", "record"]
-    names = dict(disk.log[-4:-1])
-    assert names["rename"] == str(target)
-    assert ("sync_directory", str(target.parent)) in disk.log
+    steps = [entry for entry in disk.log if entry[0] not in {"create", "write"}]
+    staged = store._directory.staging / target.name
+    assert steps == [
+        ("sync", str(staged)),
+        ("sync_directory", str(staged.parent)),
+        ("record", ""),
+        ("rename", str(target)),
+        ("sync_directory", str(target.parent)),
+    ]
     assert max(i for i, (name, _) in enumerate(disk.log) if name == "write") < disk.log.index(
         next(entry for entry in disk.log if entry[0] == "sync")
     )
@@ -493,7 +497,7 @@ async def test_deleted_small_shares_leave_the_database(store, tmp_path):
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-@pytest.mark.parametrize("call", ["create", "write", "sync", "rename", "sync_directory"])
+@pytest.mark.parametrize("call", ["create", "write", "sync", "sync_directory"])
 async def test_a_full_disk_is_told_and_leaves_nothing(store, disk, call, code):
     kept = await put(store, key(1), content(BIG))
     disk.fail[call] = OSError(code, "full")
@@ -548,11 +552,18 @@ async def test_an_error_while_writing_bytes_is_passed_on_and_can_be_tried_again(
 
 
 async def test_bytes_are_refused_before_the_reserve_is_touched(tmp_path):
-    store = open_store(tmp_path / "store", reserve_bytes=1 << 62)
-    with pytest.raises(DiskFull):
-        await store.write(key(), 0, content(BIG))
+    store = open_store(tmp_path / "store")
     await put(store, key(), content(5000))
+    await store.close()
+    store = open_store(tmp_path / "store", reserve_bytes=1 << 62)
+    for size in (BIG, 5000):  # a file, and a row of the records
+        with pytest.raises(DiskFull):
+            await put(store, key(2), content(size))
+        await store.discard(key(2))
+    await store.transact(lambda tx: tx.put_register(OWNER, REGISTER, RegisterRow()))
     await store.transact(lambda tx: tx.delete_share(key()))
+    assert len(store._finished) == 0
+    assert files(store) == []
     await store.close()
 
 

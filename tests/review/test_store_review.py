@@ -16,7 +16,7 @@ BIG = 300_000
 
 
 async def test_s01_an_old_copy_of_the_records_of_the_same_run_does_not_erase_newer_shares(tmp_path):
-    """The generation only tells copies from before the last start; a backup taken while the node ran passes."""
+    """The generation only tells copies from before the last start; the files themselves must tell the others."""
     store = open_store(tmp_path / "store")
     await put(store, key(1), content(BIG))
     await store.compact_log()

@@ -5,11 +5,11 @@
 >>> locator = await store.finish(key, len(share))                                 # doctest: +SKIP
 >>> await store.transact(lambda step: step.put_share(row_with(locator)))          # doctest: +SKIP
 
-The order of events makes every crash harmless: bytes are flushed, then named, then their name is flushed, and only
-then can a record mention them; a record's flush is what an acknowledgement means. ``docs/specs/share-node.md`` has the
-table of what each crash leaves behind. One thing is free: the bytes of a small share travel with the record that
-claims them, in the same commit, so ``finish`` costs no I/O for them (bytes without a record are garbage after a crash
-in any case).
+The order of events makes every crash harmless: bytes are flushed, then their name, and only then can a record mention
+them; when the record is flushed the file moves to where recorded files lie, and then it is acknowledged.
+``docs/specs/share-node.md`` has the table of what each crash leaves behind. One thing is free: the bytes of a small
+share travel with the record that claims them, in the same commit, so ``finish`` costs no I/O for them (bytes without a
+record are garbage after a crash in any case).
 
 Security: shares lie as they came; protect the volume. Local checksums find bit rot, not attackers (``vault`` finds
 those). Erasing overwrites once and is best effort.
@@ -19,6 +19,7 @@ Not here: more than one volume, compression (shares do not compress).
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
@@ -26,13 +27,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from shosoin.adapters.share_store_erasing import Eraser
+from shosoin.adapters.share_store_errors import from_sqlite_error
 from shosoin.adapters.share_store_files import Disk, StoreDirectory
 from shosoin.adapters.share_store_reading import Reader
 from shosoin.adapters.share_store_records import Finished, Records, connect, content_of
-from shosoin.adapters.share_store_recovery import Recovery, check_in, check_records, recover
+from shosoin.adapters.share_store_recovery import Recovery, check_in, check_records, look_around, recover
 from shosoin.adapters.share_store_scrubbing import Place, ScrubReport, scrub, scrub_place, write_down
 from shosoin.adapters.share_store_staging import Staging, StoreLimits
-from shosoin.adapters.share_store_uploads import Uploads
+from shosoin.adapters.share_store_uploads import Filing, Uploads, filed
 from shosoin.adapters.share_store_workers import Workers
 from shosoin.adapters.share_store_writer import GroupWriter
 from shosoin.base import Rejected, ShosoinError
@@ -57,10 +59,13 @@ class ShareStore:
         check_records(directory)
         self._connection = connect(directory.records, writer=True)
         try:
+            found = look_around(self._connection, directory)
             generation = check_in(self._connection, directory)
-            self.recovered: Recovery = recover(self._connection, directory)
-        except BaseException:
+            self.recovered: Recovery = recover(self._connection, directory, found)
+        except BaseException as err:
             self._connection.close()
+            if isinstance(err, sqlite3.DatabaseError):
+                raise from_sqlite_error(err) from err
             raise
         ids = count((generation << _COUNTER_BITS) + 1)
         self._finished: dict[int, Finished] = {}
@@ -88,7 +93,8 @@ class ShareStore:
 
         Raises:
             StoreLocked: another process has it open.
-            RecordsLost: the records are missing or older than the directory.
+            RecordsLost: the records are missing or older than the directory; nothing was changed.
+            StorageFailed: the records cannot be read.
             Rejected: the records have an unknown format.
         """
         directory = StoreDirectory(path, disk or Disk())
@@ -116,20 +122,42 @@ class ShareStore:
         """Run ``step`` atomically; when this returns its effects survive a crash.
 
         Raises:
-            DiskFull: nothing of the step is kept.
+            DiskFull: nothing of the step is kept; or all of it, but no room was left for the new name of a large share.
             StorageFailed: the disk failed; writes are refused until the store is opened again.
         """
-        return await self._writer.run(step)
+        filing: list[Filing] = []
+        result = await self._writer.run(self._noting(step, filing))
+        await filed(filing)
+        return result
 
     async def transact_each(self, steps: Sequence[Callable[[SiteTransaction], T]]) -> list[T | ShosoinError]:
         """Run several steps, each atomic by itself, and return what each returned or why it failed."""
-        return await self._writer.run_each(steps)
+        filing: list[list[Filing]] = [[] for _ in steps]
+        outcomes = await self._writer.run_each(list(map(self._noting, steps, filing)))
+        for index, begun in enumerate(filing):
+            try:
+                await filed(begun)
+            except ShosoinError as error:
+                outcomes[index] = error
+        return outcomes
+
+    def _noting(self, step: Callable[[SiteTransaction], T], filing: list[Filing]) -> Callable[[Records], T]:
+        """Return a step that also notes, once it is durable, which files began to move because of it."""
+
+        def noting(records: Records) -> T:
+            result = step(records)
+            if records.claimed_files:
+                records.after_commit.append(lambda: filing.extend(self._uploads.filing(records.claimed_files)))
+            return result
+
+        return noting
 
     def _records(self) -> Records:
         return Records(
             self._connection,
             self._finished,
             claimed=self._claim,
+            make_sure_of_room=self._uploads.make_sure_of_room_for_row,
             file_path=self._file_path,
             erase_soon=self._eraser.wake,
         )

@@ -1,7 +1,8 @@
 """A thread that overwrites and removes files that no record names any more.
 
 What is to be erased is listed in the records, in the transaction that made it garbage: a crash forgets nothing, and
-the list needs no memory. If erasing fails the file stays listed and is tried again at the next occasion.
+the list needs no memory. If erasing fails the file stays listed and is tried again at the next occasion. Nothing is
+struck off before its name is durably gone: a name that came back later would look like a share of newer records.
 """
 
 from __future__ import annotations
@@ -81,10 +82,21 @@ class Eraser:
                 break
             with contextlib.suppress(OSError):
                 self._directory.erase(path)
-                erased.append((path,))
-        if erased:
+                erased.append(path)
+        gone = [(path,) for path in self._names_gone(erased)]
+        if gone:
             with contextlib.suppress(Exception):  # the file is gone; the entry does no harm
                 self._writer.post(
-                    lambda step: step.connection.executemany("DELETE FROM garbage WHERE path = ?", erased)
+                    lambda step: step.connection.executemany("DELETE FROM garbage WHERE path = ?", gone)
                 ).result()
         return paths[-1] if paths else None
+
+    def _names_gone(self, erased: list[str]) -> list[str]:
+        """Flush the directories of removed files; returns the files whose names cannot come back."""
+        failed = set()
+        for place in {path.rpartition("/")[0] for path in erased}:
+            try:
+                self._directory.disk.sync_directory(self._directory.root / place)
+            except OSError:
+                failed.add(place)
+        return [path for path in erased if path.rpartition("/")[0] not in failed]

@@ -71,7 +71,10 @@ class RecordsLost(Alarm):
     """The records are gone, or older than the directory they lie in."""
 
     code = "vault.records_lost"
-    hint = "restore the whole directory of one moment, or start with an empty one and repair from the other sites"
+    hint = (
+        "put the newest records back into the node's directory; if they are lost, keep the directory aside, start with"
+        " an empty one and repair from the other sites"
+    )
 
 
 def from_os_error(err: OSError, doing: str) -> DiskFull | StorageFailed:

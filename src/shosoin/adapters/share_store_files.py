@@ -5,8 +5,12 @@
     records.sqlite (-wal, -shm)   all records; shares of up to 64 KiB as rows
     incarnation                   which records this directory belongs to, and how often they were opened
     lock                          held while a process has the store open
-    staging/<id>                  shares that are being written
-    shares/<xx>/<id>              finished shares; xx are the last two digits of the id
+    staging/<id>                  shares that are being written, or are finished and in no record yet
+    shares/<xx>/<id>              shares that a record named once; xx are the last two digits of the id
+
+Where a file lies is evidence of its own: nothing comes under ``shares`` before the record that names it is durable, and
+nothing leaves the list of garbage before its name there is durably gone. So a file under ``shares`` that the records
+know nothing of proves that newer records existed.
 
 Names are numbers that the store counts itself; nothing that a caller sends ever becomes part of a path.
 Every operation that can lose data goes through ``Disk``, so that tests fail each of them and record their order.
@@ -171,15 +175,45 @@ class StoreDirectory:
         """Return a path as the records keep it."""
         return path.relative_to(self.root).as_posix()
 
+    def file_away(self, content_id: int) -> None:
+        """Move a share whose record is durable to where recorded shares lie; no error if it was erased meanwhile.
+
+        The old name may come back after a loss of power. Then both names mean the same bytes, and a start drops it.
+        """
+        target = self.share_path(content_id)
+        with contextlib.suppress(FileNotFoundError):
+            self.disk.rename(self.staged_path(content_id), target)
+            self.disk.sync_directory(target.parent)
+
     def erase(self, relative: str) -> None:
-        """Overwrite and remove one file of ``staging`` or ``shares``."""
+        """Overwrite and remove one file of ``staging`` or ``shares``.
+
+        A share can be deleted while it is still being filed away; looking at its first place first misses it nowhere.
+        """
         if not _ERASABLE.fullmatch(relative) or ".." in relative:
             raise ValueError(f"not a file of the store: {relative!r}")
-        self.disk.erase(self.root / relative)
+        path = self.root / relative
+        if path.parent != self.staging:
+            self.disk.erase(self.staging / path.name)
+        self.disk.erase(path)
 
-    def staged_files(self) -> list[str]:
-        """Return what lies in ``staging``."""
-        return [self.relative(path) for path in self.staging.iterdir()]
+    def open_share(self, content_id: int) -> int:
+        """Return a descriptor to read a finished share, wherever it lies.
+
+        Raises:
+            FileNotFoundError: it is gone.
+        """
+        for path in (self.share_path(content_id), self.staged_path(content_id)):
+            with contextlib.suppress(FileNotFoundError):
+                return self.disk.open_to_read(path)
+        return self.disk.open_to_read(self.share_path(content_id))  # filed away between the two looks
+
+    def staged_files(self) -> Iterator[tuple[str, int | None, int]]:
+        """Yield (relative path, id or ``None`` for a foreign name, size in bytes) of all files in ``staging``."""
+        with os.scandir(self.staging) as entries:
+            for entry in entries:
+                content_id = int(entry.name, 16) if _NAME.fullmatch(entry.name) else None
+                yield f"staging/{entry.name}", content_id, entry.stat(follow_symlinks=False).st_size
 
     def share_files(self) -> Iterator[tuple[str, int | None, int]]:
         """Yield (relative path, id or ``None`` for a foreign name, size in bytes) of all files under ``shares``."""

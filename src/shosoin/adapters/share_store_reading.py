@@ -8,7 +8,6 @@ import threading
 import zlib
 from array import array
 from dataclasses import dataclass
-from pathlib import Path
 
 from shosoin.adapters.share_store_files import Disk, StoreDirectory
 from shosoin.adapters.share_store_records import Finished, connect
@@ -70,7 +69,7 @@ class Reader:
         if in_file:
             sums = finished.sums if finished else self._sums(content_id, offset, length)
             first = 0 if finished is None else offset // CHUNK_BYTES
-            return self._read_file(self._directory.share_path(content_id), sums, first, offset, length)
+            return self._read_file(content_id, sums, first, offset, length)
         if finished is not None and finished.data is not None:
             return finished.data[offset : offset + length]
         return self._read_row(content_id)[offset : offset + length]
@@ -96,11 +95,11 @@ class Reader:
             raise ShareDamaged("the share does not match its checksum")
         return bytes(data)
 
-    def _read_file(self, path: Path, sums: bytes, first_sum: int, offset: int, length: int) -> bytes:
+    def _read_file(self, content_id: int, sums: bytes, first_sum: int, offset: int, length: int) -> bytes:
         first = offset // CHUNK_BYTES
         start, end = first * CHUNK_BYTES, -(-(offset + length) // CHUNK_BYTES) * CHUNK_BYTES
         try:
-            descriptor = self._disk.open_to_read(path)
+            descriptor = self._directory.open_share(content_id)
             try:
                 content = self._disk.read_at(descriptor, min(end, os.fstat(descriptor).st_size) - start, start)
             finally:

@@ -157,7 +157,11 @@ class Records:
     finished: Mapping[int, Finished]
     after_commit: list[Callable[[], None]] = field(default_factory=list)
     """Runs on the caller's loop when everything is durable."""
+    claimed_files: list[int] = field(default_factory=list)
+    """Contents in files that this step claimed."""
     claimed: Callable[[int], None] = lambda _: None
+    make_sure_of_room: Callable[[int], None] = lambda _: None
+    """Raises ``DiskFull`` if so many more bytes would take the space that is reserved for records."""
     file_path: Callable[[int], str] = lambda _: ""
     erase_soon: Callable[[], None] = lambda: None
 
@@ -237,10 +241,14 @@ class Records:
         found = self.finished.get(content_id)
         if found is None or found.key != row.key or found.size_bytes != row.size_bytes or found.locator != row.locator:
             raise StageIncomplete("the staged bytes are gone; write the share again")
+        if found.data is not None:
+            self.make_sure_of_room(found.size_bytes)
         self.connection.execute(
             "INSERT INTO contents (id, size_bytes, sums, data) VALUES (?,?,?,?)",
             (content_id, found.size_bytes, found.sums, found.data),
         )
+        if found.data is None:
+            self.claimed_files.append(content_id)
         self.after_commit.append(lambda: self.claimed(content_id))
 
     def _drop_content(self, locator: str) -> None:

@@ -1,16 +1,19 @@
 """What a share store does when it is opened: find out what a crash left behind.
 
-The records decide. A file that no record names is garbage (its ``finish`` or its record was never acknowledged); a
-record whose file is gone or short is damaged and waits for repair. Because the records decide, records that are older
-than the directory must not be believed, or they would declare newer shares garbage: the directory remembers how often
-its records were opened, and refuses records that were opened less often.
+The records decide, so they must be the newest. A file in ``staging`` that no record names is garbage (its ``finish`` or
+its record was never acknowledged); a record whose file is gone or short is damaged and waits for repair. Records that
+are older than the directory would declare newer shares garbage, so two witnesses beside them are heard first: the
+directory remembers how often its records were opened; and a file under ``shares`` was named by a record once, so one
+that is in no record and on no list of garbage was named by records that came after these. Such records are refused
+before anything is changed, so that the right ones can still be brought back.
 """
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shosoin.adapters.share_store_errors import RecordsLost
 from shosoin.adapters.share_store_files import StoreDirectory
@@ -18,7 +21,7 @@ from shosoin.adapters.share_store_records import create_schema
 from shosoin.base import ObjectId, OwnerId, VersionId
 from shosoin.vault.ports import ShareKey
 
-__all__ = ["Recovery", "check_in", "check_records", "recover"]
+__all__ = ["Findings", "Recovery", "check_in", "check_records", "look_around", "recover"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +30,24 @@ class Recovery:
 
     staging_dropped: int
     files_unclaimed: int
+    """Files under ``shares`` with names that the store never gives."""
     damaged: tuple[ShareKey, ...]
     """Shares whose file is gone or has the wrong length."""
+
+
+@dataclass(slots=True)
+class Findings:
+    """What lies in the directory, compared with the records."""
+
+    missing: dict[int, int]
+    """Recorded files that are gone or have the wrong length: content number and size in bytes."""
+    to_file: list[int] = field(default_factory=list)
+    """Recorded files that are still in ``staging``."""
+    twice: list[int] = field(default_factory=list)
+    """Recorded files that are under ``shares`` and have their old name still."""
+    left: list[str] = field(default_factory=list)
+    """Files in ``staging`` that no record names."""
+    foreign: list[str] = field(default_factory=list)
 
 
 def check_records(directory: StoreDirectory) -> None:
@@ -41,8 +60,8 @@ def check_records(directory: StoreDirectory) -> None:
         raise RecordsLost(f"{directory.records} is gone, but its shares are not")
 
 
-def check_in(connection: sqlite3.Connection, directory: StoreDirectory) -> int:
-    """Create or check the records, note that they were opened once more, and return how often that was.
+def look_around(connection: sqlite3.Connection, directory: StoreDirectory) -> Findings:
+    """Create records where there are none, compare them with the directory, and change nothing.
 
     Raises:
         RecordsLost: the records belong to another directory, or are older than the directory.
@@ -50,37 +69,75 @@ def check_in(connection: sqlite3.Connection, directory: StoreDirectory) -> int:
     """
     remembered = directory.read_incarnation()
     create_schema(connection, secrets.token_hex(16))
+    store_id, generation = _identity(connection)
+    if remembered and remembered[0] != store_id:
+        raise RecordsLost("the records belong to another directory")
+    if remembered and remembered[1] > generation:
+        raise RecordsLost(
+            f"the records were opened {generation} times, their directory {remembered[1]} times: they are an old copy"
+        )
+    return _compare(connection, directory)
+
+
+def _identity(connection: sqlite3.Connection) -> tuple[str, int]:
     store_id, generation = (
         connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()[0]
         for name in ("store_id", "generation")
     )
-    if remembered and remembered[0] != store_id:
-        raise RecordsLost("the records belong to another directory")
-    if remembered and remembered[1] > int(generation):
-        raise RecordsLost(
-            f"the records were opened {generation} times, their directory {remembered[1]} times: they are an old copy"
-        )
-    connection.execute("UPDATE meta SET value = ? WHERE name = 'generation'", (str(int(generation) + 1),))
-    directory.write_incarnation(store_id, int(generation) + 1)
-    return int(generation) + 1
+    return store_id, int(generation)
 
 
-def recover(connection: sqlite3.Connection, directory: StoreDirectory) -> Recovery:
-    """Compare records and files; list garbage for erasure and mark what is damaged."""
-    expected: dict[int, int] = dict(connection.execute("SELECT id, size_bytes FROM contents WHERE data IS NULL"))
-    staged = directory.staged_files()
-    unclaimed = []
+def _compare(connection: sqlite3.Connection, directory: StoreDirectory) -> Findings:
+    recorded: dict[int, int] = dict(connection.execute("SELECT id, size_bytes FROM contents WHERE data IS NULL"))
+    garbage = {path for (path,) in connection.execute("SELECT path FROM garbage")}
+    found, filed, newer = Findings(dict(recorded)), set(), []
     for path, content_id, size_bytes in directory.share_files():
-        if content_id in expected:
-            if expected[content_id] == size_bytes:
-                del expected[content_id]
+        if content_id in recorded:
+            filed.add(content_id)
+            if recorded[content_id] == size_bytes:
+                del found.missing[content_id]
+        elif content_id is None:
+            found.foreign.append(path)
+        elif path not in garbage:
+            newer.append(path)
+    if newer:
+        raise RecordsLost(
+            f"{len(newer)} share files ({newer[0]} is one) were recorded and are not in these records: they are an old"
+            " copy"
+        )
+    for path, content_id, size_bytes in directory.staged_files():
+        if content_id not in recorded:
+            found.left.append(path)
+        elif content_id in filed:
+            found.twice.append(content_id)
         else:
-            unclaimed.append(path)
+            found.to_file.append(content_id)
+            if recorded[content_id] == size_bytes:
+                del found.missing[content_id]
+    return found
+
+
+def check_in(connection: sqlite3.Connection, directory: StoreDirectory) -> int:
+    """Note that the records were opened once more, and return how often that was."""
+    store_id, generation = _identity(connection)
+    connection.execute("UPDATE meta SET value = ? WHERE name = 'generation'", (str(generation + 1),))
+    directory.write_incarnation(store_id, generation + 1)
+    return generation + 1
+
+
+def recover(connection: sqlite3.Connection, directory: StoreDirectory, found: Findings) -> Recovery:
+    """File away what was recorded, list garbage for erasure, mark what is damaged."""
+    for content_id in found.twice:
+        directory.disk.unlink(directory.staged_path(content_id))  # not overwritten: both names mean the same bytes
+    for content_id in found.to_file:
+        with contextlib.suppress(OSError):  # it can be read where it is, and the next start tries again
+            directory.file_away(content_id)
     connection.execute("BEGIN IMMEDIATE")
-    connection.executemany("INSERT OR IGNORE INTO garbage VALUES (?)", [(path,) for path in staged + unclaimed])
-    connection.executemany("UPDATE contents SET damaged = 1 WHERE id = ?", [(missing,) for missing in expected])
+    connection.executemany("INSERT OR IGNORE INTO garbage VALUES (?)", [(path,) for path in found.left + found.foreign])
+    connection.executemany("UPDATE contents SET damaged = 1 WHERE id = ?", [(missing,) for missing in found.missing])
     connection.execute("COMMIT")
-    return Recovery(len(staged), len(unclaimed), tuple(_owner_of(connection, missing) for missing in expected))
+    damaged = tuple(_owner_of(connection, missing) for missing in found.missing)
+    return Recovery(len(found.left), len(found.foreign), damaged)
 
 
 def _owner_of(connection: sqlite3.Connection, content_id: int) -> ShareKey:

@@ -44,7 +44,8 @@ class StoreLimits:
     orphan_age_s: float = 3600.0
     """A record that stays ``STAGED`` for so long is deleted."""
     reserve_bytes: int = 64 << 20
-    """Free space below which no share bytes are written, so that records can still be changed and shares deleted."""
+    """Free space below which no large share is written, and below half of which no small one is, so that records can
+    still be changed and shares deleted."""
     threads: int = 4
     """Threads for file I/O."""
 

@@ -1,16 +1,17 @@
-"""From the first byte of a share to a locator: write, finish, discard.
+"""From the first byte of a share to where it stays: write, finish, file away; or discard.
 
-``finish`` flushes the file, renames it, and flushes both directories, in this order: a file under ``shares`` is whole.
-Small shares skip all that; their bytes wait in memory for the record that claims them.
+``finish`` flushes the file and then its name in ``staging``. Once the record that claims it is durable, the file moves
+to ``shares``: what lies there was recorded. Small shares skip all that; their bytes wait in memory for the record.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import zlib
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -25,7 +26,23 @@ from shosoin.adapters.share_store_writer import GroupWriter
 from shosoin.base.ports import Clock
 from shosoin.vault.ports import Buffer, ShareKey
 
-__all__ = ["Uploads"]
+__all__ = ["Filing", "Uploads", "filed"]
+
+Filing = asyncio.Task[None]
+"""A recorded file on its way to where it stays."""
+
+
+async def filed(filing: Collection[Filing]) -> None:
+    """Wait until recorded files are where they stay; giving up does not stop them.
+
+    Raises:
+        DiskFull: no room for the name. The record is there, and its bytes are read from where they are.
+        StorageFailed: the disk failed.
+    """
+    if filing:
+        await asyncio.wait(filing)
+        for each in filing:
+            each.result()
 
 
 class Uploads:
@@ -51,6 +68,8 @@ class Uploads:
         self._writer = writer
         self._workers = workers
         self._erase_soon = erase_soon
+        self._filing: dict[int, Filing] = {}
+        """Recorded files that are on their way to ``shares``, by content number."""
 
     async def write(self, key: ShareKey, offset: int, data: Buffer) -> None:
         """Put bytes into a staging area."""
@@ -70,14 +89,28 @@ class Uploads:
 
     def _write_file(self, area: Area, offset: int, view: memoryview) -> list[Piece]:
         try:
-            if self._disk.free_bytes(self._directory.staging) < self._limits.reserve_bytes + len(view):
-                raise DiskFull("the space left is reserved for records", retry_after_s=30.0)
+            self._make_sure_of_room(len(view), self._limits.reserve_bytes)
             with area.opening:
                 early = self._open(area) if area.descriptor < 0 else []
             self._disk.write_at(area.descriptor, view, offset)
         except OSError as err:
             raise from_os_error(err, "writing a share") from err
         return early + pieces_of(offset, view)
+
+    def make_sure_of_room_for_row(self, size_bytes: int) -> None:
+        """Refuse a small share that would take what is reserved for records.
+
+        Half of the reserve is open to small shares: the index of names is made of them, and an owner who removes an
+        object to make room changes it.
+
+        Raises:
+            DiskFull: it would.
+        """
+        self._make_sure_of_room(size_bytes, self._limits.reserve_bytes // 2)
+
+    def _make_sure_of_room(self, size_bytes: int, reserve_bytes: int) -> None:
+        if self._disk.free_bytes(self._directory.root) < reserve_bytes + size_bytes:
+            raise DiskFull("the space left is reserved for records", retry_after_s=30.0)
 
     def _open(self, area: Area) -> list[Piece]:
         """Create the file of a share that outgrew memory, with what was in memory."""
@@ -130,17 +163,14 @@ class Uploads:
 
     def _settle(self, area: Area, size_bytes: int) -> Finished:
         sums, missing = area.sums.result(size_bytes)
-        source, target = self._directory.staged_path(area.content_id), self._directory.share_path(area.content_id)
+        path = self._directory.staged_path(area.content_id)
         try:
             for chunk in missing:
                 sums[chunk] = file_sum(self._disk, area.descriptor, chunk, size_bytes)
             self._flush(lambda: self._disk.sync(area.descriptor))
-            self._disk.rename(source, target)
-            self._flush(lambda: self._disk.sync_directory(target.parent))
-            self._flush(lambda: self._disk.sync_directory(source.parent))
+            self._flush(lambda: self._disk.sync_directory(path.parent))
         except OSError as err:
-            for path in (source, target):
-                self._erase(area.content_id, path)
+            self._erase(area.content_id, path)
             raise from_os_error(err, "finishing a share") from err
         finally:
             os.close(area.descriptor)
@@ -161,8 +191,31 @@ class Uploads:
             self._keep(done.result())
 
     def claim(self, content_id: int) -> None:
-        """Let go of bytes that a durable record names now."""
-        self._forget(self._finished.pop(content_id, None))
+        """Let go of bytes that a durable record names now; a file begins to move, whoever waits for that."""
+        finished = self._finished.pop(content_id, None)
+        self._forget(finished)
+        if finished is not None and finished.data is None:
+            filing = asyncio.get_running_loop().create_task(self._file_away(content_id))
+            self._filing[content_id] = filing
+            filing.add_done_callback(lambda done: self._filed(content_id, done))
+
+    async def _file_away(self, content_id: int) -> None:
+        await self._workers.run(lambda: self._move(content_id))
+
+    def _move(self, content_id: int) -> None:
+        try:
+            self._flush(lambda: self._directory.file_away(content_id))
+        except OSError as err:
+            raise from_os_error(err, "filing a share") from err
+
+    def _filed(self, content_id: int, done: Filing) -> None:
+        self._filing.pop(content_id, None)
+        if not done.cancelled():
+            done.exception()  # told to those who wait; if nobody does, the next start files it away
+
+    def filing(self, content_ids: Iterable[int]) -> list[Filing]:
+        """Return what began when these were claimed."""
+        return [self._filing[content_id] for content_id in content_ids if content_id in self._filing]
 
     def _forget(self, finished: Finished | None) -> None:
         if finished is not None and finished.data is not None:
@@ -209,7 +262,7 @@ class Uploads:
     def _abandon(self, finished: Finished) -> None:
         self._forget(self._finished.pop(finished.content_id, None))
         if finished.data is None:
-            self._erase(finished.content_id, self._directory.share_path(finished.content_id))
+            self._erase(finished.content_id, self._directory.staged_path(finished.content_id))
 
     def _erase(self, content_id: int, path: Path) -> None:
         """List a file as garbage, unless a record claimed it in the meantime."""

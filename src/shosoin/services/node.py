@@ -121,7 +121,11 @@ async def node_service(config: NodeConfig, keys: KeySource, sink: EventSink) -> 
 
 
 def _open_store(config: NodeConfig, sink: EventSink) -> ShareStore:
-    limits = StoreLimits(orphan_age_s=config.limits.orphan_age_s, staging_age_s=config.limits.orphan_age_s)
+    limits = StoreLimits(
+        orphan_age_s=config.limits.orphan_age_s,
+        staging_age_s=config.limits.orphan_age_s,
+        reserve_bytes=config.limits.reserve_bytes,
+    )
     store = ShareStore.open(config.store, clock=SystemClock(), limits=limits)
     found = store.recovered
     sink.emit(

@@ -80,6 +80,8 @@ class NodeLimitSection:
     upkeep_interval_s: float = 30.0
     """Pause between two rounds of scrubbing and collecting orphans."""
     orphan_age_s: float = 3600.0
+    reserve_bytes: int = 64 << 20
+    """Free space that large shares never fill, nor small ones half of it, so that objects can still be removed."""
 
 
 @dataclass(frozen=True, slots=True)

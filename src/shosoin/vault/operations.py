@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from shosoin.vault.layout import ANSWERS_PER_EPOCH, BODY_BYTES_MAX
 from shosoin.vault.pads import fetch_pad
 from shosoin.vault.ports import Buffer, ShareKey, ShareRow, ShareState, SiteStore, SiteTransaction
 from shosoin.vault.quotas import OwnerRecord, StagingQuotas
+from shosoin.vault.seals import Seals
 from shosoin.vault.values import RegisterValue, read_value
 
 __all__ = ["KINDS", "OwnerRecord", "SiteOperations"]
@@ -71,6 +72,10 @@ class _Call:
     class_: str
     out: bytes = b""
 
+    def apart(self) -> _Call:
+        """Return a copy that holds nothing of the payload."""
+        return replace(self, data=memoryview(b""))
+
     def require(self, bound: str) -> None:
         """Refuse what came under another class: a forged certificate must not reach what class its protects."""
         if self.class_ not in {"local", bound}:
@@ -109,6 +114,7 @@ class SiteOperations:
         """Operations that are cheaper together."""
         self._handlers = {"take": self._take, "digest": self._digest}
         self._quotas = StagingQuotas(site, store, clock)
+        self._seals: Seals[_Call] = Seals(runtime, entropy)
 
     async def run(
         self, owner: OwnerRecord, class_: str, operations: Any, payload: memoryview, answer_bytes: int
@@ -190,6 +196,16 @@ class SiteOperations:
         return {}
 
     async def _seal_all(self, owner: OwnerRecord, calls: Sequence[_Call]) -> None:
+        """Make shares durable, or join the seals of them that are in progress.
+
+        Whoever repeats a seal may have repeated the writes before it; of a sealed share nothing stays staged.
+        """
+        joined = await self._seals.run(self._keyed(owner, calls), partial(self._seal_begun, owner))
+        for call, key in joined:
+            if "error" not in call.result:
+                await self._quotas.drop(key)
+
+    async def _seal_begun(self, owner: OwnerRecord, calls: Sequence[_Call]) -> None:
         """Make shares durable; the records of all of them share a commit."""
         known = await self._rows(owner, calls)
         missing = [call for call, row in known if row is None]
@@ -205,17 +221,18 @@ class SiteOperations:
             with _told(call):
                 if row is not None:
                     call.require(row.class_)
+                    _check_same(row, call.op)
+                    await self._quotas.drop(row.key)
             if "error" not in call.result:
-                call.result = {"contribution": self._entropy.random_bytes(ELEMENT_BYTES).hex()}
+                key = _share_key(owner, call.op)
+                call.result = {"contribution": self._seals.contribution(key, fresh=row is None)}
 
     async def _finish(self, owner: OwnerRecord, call: _Call) -> tuple[_Call, ShareRow] | None:
         """Make staged bytes durable; ``None`` and an error in the call's result if that fails."""
         done: ShareRow | None = None
         with _told(call):
             key, op = _share_key(owner, call.op), call.op
-            size = _number(op, "size", BODY_BYTES_MAX, ELEMENT_BYTES)
-            x_index, threshold = _number(op, "x", 16, 1), _number(op, "k", 16, 2)
-            masks = _number(op, "masks", size // ELEMENT_BYTES)
+            size, x_index, threshold, masks = _seal_terms(op)
             await self._quotas.admit(owner, key, call.class_, size)
             locator = await self._store.finish(key, size)
             now_s = self._clock.wall_s()
@@ -236,7 +253,8 @@ class SiteOperations:
         return drop
 
     async def _abort_all(self, owner: OwnerRecord, calls: Sequence[_Call]) -> None:
-        """Forget shares that nothing counts on."""
+        """Forget shares that nothing counts on; the record of one that is being sealed would come afterwards: wait."""
+        await self._seals.forget([key for _, key in self._keyed(owner, calls)])
         await self._transact(owner, calls, self._abort_step)
         for call in calls:
             if "error" not in call.result:
@@ -245,16 +263,22 @@ class SiteOperations:
 
     async def _rows(self, owner: OwnerRecord, calls: Sequence[_Call]) -> list[tuple[_Call, ShareRow | None]]:
         """Look records of shares up; calls that cannot be read get their error and are left out."""
-        ready: list[tuple[_Call, ShareKey]] = []
-        for call in calls:
-            with _told(call):
-                ready.append((call, _share_key(owner, call.op)))
+        ready = self._keyed(owner, calls)
         found = await self._store.transact_each([partial(_share, key) for _, key in ready])
         rows: list[tuple[_Call, ShareRow | None]] = []
         for (call, _), outcome in zip(ready, found, strict=True):
             with _told(call):
                 rows.append((call, _raised(outcome)))
         return rows
+
+    @staticmethod
+    def _keyed(owner: OwnerRecord, calls: Sequence[_Call]) -> list[tuple[_Call, ShareKey]]:
+        """Return calls with the shares they name; those that cannot be read get their error and are left out."""
+        ready: list[tuple[_Call, ShareKey]] = []
+        for call in calls:
+            with _told(call):
+                ready.append((call, _share_key(owner, call.op)))
+        return ready
 
     def _held(self, call: _Call, row: ShareRow | None) -> ShareRow:
         if row is None:
@@ -419,6 +443,19 @@ def _raised(outcome: T | ShosoinError) -> T:
     if isinstance(outcome, ShosoinError):
         raise outcome
     return outcome
+
+
+def _seal_terms(op: dict[str, Any]) -> tuple[int, int, int, int]:
+    """Return size, x, k and the number of mask elements that a seal names."""
+    size = _number(op, "size", BODY_BYTES_MAX, ELEMENT_BYTES)
+    return size, _number(op, "x", 16, 1), _number(op, "k", 16, 2), _number(op, "masks", size // ELEMENT_BYTES)
+
+
+def _check_same(row: ShareRow, op: dict[str, Any]) -> None:
+    """Refuse to call a share sealed that was sealed as something else."""
+    sealed = row.size_bytes, row.x_index, row.threshold, row.mask_elements
+    if _seal_terms(op) != sealed:
+        raise Rejected("this share is sealed with another size, x, k or masks", code="vault.sealed_otherwise")
 
 
 def _is_large(size: Any) -> bool:

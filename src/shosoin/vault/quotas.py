@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from shosoin.vault.ports import ShareKey, ShareRow, SiteStore, SiteTransaction
 __all__ = ["OwnerRecord", "StagingQuotas"]
 
 _AREAS_PER_OWNER_MAX = 4096
+_ABORTED_MAX = 1 << 14
 _STALE_S = 900.0
 _SWEEP_S = 10.0
 
@@ -51,18 +52,22 @@ class StagingQuotas:
         self._recorded: dict[OwnerId, int] = {}
         """Bytes of recorded shares as of the last look; looked up again when a request would not fit."""
         self._swept_s: dict[OwnerId, float] = {}
+        self._aborted: OrderedDict[ShareKey, None] = OrderedDict()
+        """Versions given up lately: a write that was overtaken by its abort must not stage anything again."""
 
     async def admit(self, owner: OwnerRecord, key: ShareKey, class_: str, reach_bytes: int) -> None:
         """Let a staging area grow to ``reach_bytes``.
 
         Raises:
-            Rejected: code ``vault.quota_exceeded``.
+            Rejected: code ``vault.quota_exceeded``; or ``vault.aborted``, the share was given up.
             Unavailable: too many unfinished shares.
             Denied: the area was begun under another class.
         """
         area = self._areas.get(key)
         if area is not None and class_ not in {"local", area.class_}:
             raise Denied(f"this share is staged under class {area.class_}", code="vault.wrong_class")
+        if key in self._aborted:
+            raise Rejected("this version was aborted", code="vault.aborted")
         if area is None:
             await self._drop_stale(owner)
             if self._count[owner.owner] >= _AREAS_PER_OWNER_MAX:
@@ -106,7 +111,7 @@ class StagingQuotas:
     async def enter_all(self, owner: OwnerRecord, rows: Sequence[ShareRow]) -> list[ShosoinError | None]:
         """Record finished shares; their staging areas end.
 
-        Returns for each row ``None``, or why it was not taken (``vault.quota_exceeded``: its bytes are dropped).
+        Returns for each row ``None``, or why it was not taken; then its bytes are dropped.
         """
 
         def entering(row: ShareRow) -> Callable[[SiteTransaction], None]:
@@ -125,15 +130,22 @@ class StagingQuotas:
             for row in rows:
                 self._leave(row.key)
         for row, outcome in zip(rows, outcomes, strict=True):
-            if isinstance(outcome, Rejected):
+            if outcome is not None:
                 await self._store.discard(row.key)
         return outcomes
 
     async def forget(self, key: ShareKey, class_: str) -> None:
-        """End a staging area without a share."""
+        """End a staging area without a share, for good."""
         area = self._areas.get(key)
         if area is not None and class_ not in {"local", area.class_}:
             raise Denied(f"this share is staged under class {area.class_}", code="vault.wrong_class")
+        self._aborted[key] = None
+        if len(self._aborted) > _ABORTED_MAX:
+            self._aborted.popitem(last=False)
+        await self.drop(key)
+
+    async def drop(self, key: ShareKey) -> None:
+        """Drop what is staged of a share, under whatever class."""
         self._leave(key)
         await self._store.discard(key)
 

@@ -308,7 +308,7 @@ class Stager:
         raise Unavailable(
             f"{len(self.alive)} of {self._scheme.n} sites can take a share, {self._sites_min} are needed ({reasons})",
             code="vault.too_few_sites",
-            hint="nothing was committed; start the missing sites, or wait for key, and put again",
+            hint=_way_out(self.lost),
             retry_after_s=retry_after_s or None,
         )
 
@@ -318,6 +318,15 @@ async def withdraw_unoffered(stager: Stager, proposals: Sequence[Proposal], keys
     idle = [key for proposal, key in zip(proposals, keys, strict=True) if not proposal.offered]
     if idle:
         await stager.abort(idle)
+
+
+def _way_out(lost: Mapping[SiteId, ShosoinError]) -> str:
+    """Say what to do when too few sites take shares."""
+    full = [site for site, error in lost.items() if error.code == "vault.disk_full"]
+    if not full:
+        return "nothing was committed; start the missing sites, or wait for key, and put again"
+    others = ", start the other missing sites" if len(full) < len(lost) else ""
+    return f"nothing was committed; make room on the disks of {' and '.join(full)}{others}, and put again"
 
 
 def _site_error(site: SiteId, raw: Any) -> ShosoinError:
