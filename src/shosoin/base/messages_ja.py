@@ -7,12 +7,14 @@ from __future__ import annotations
 __all__ = ["JAPANESE"]
 
 JAPANESE: dict[str, str] = {
+    "demo.policy": "方針: 保存と 2 回の取り出しの鍵が {seconds} 以内に揃えばクラス its、なければ qkd。",
     "demo.starting": "{directory} で {count} 個のプロセスを起動します。",
     "demo.serving": "{seconds} ですべてのプロセスが応答しました。プロセス間の鍵リンクは模擬です。",
-    "demo.plan": "クラス {class_} の保存は各リンクで鍵 {needed} ビットを使います。最少在庫 {stock} ビット（{wait}）。",
+    "demo.plan": "クラス {class_} の保存は各リンクで鍵 {needed} ビットを使い、取り出しも毎回ほぼ同量です。最少在庫 {stock} ビット（{wait}）。",
+    "demo.plan_never": "クラス {class_} の保存は各リンクで鍵 {needed} ビットを使います。最少在庫 {stock} ビット、リンクの上限は {capacity} ビットで、待っても揃いません。",
     "demo.plan_short": "クラス {class_} には各リンクで {needed} ビットの鍵が一つ必要です。",
     "demo.wait_none": "待ち時間なし",
-    "demo.wait": "待ち時間 {wait}",
+    "demo.wait": "待ち時間は合計 {wait}",
     "demo.wait_unknown": "待ち時間は不明",
     "demo.waiting": "鍵が生成されるまで {seconds} 待ちます。",
     "demo.class": "転送クラス: {class_}。",
