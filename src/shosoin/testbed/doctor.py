@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import mldsa, mlkem
 from shosoin.adapters.certificates import Authority, Role
 from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.tls import client_context, server_context
-from shosoin.base.messages import text
+from shosoin.base.messages import retold, text
 
 __all__ = ["Finding", "examine"]
 
@@ -91,7 +91,11 @@ def randomness() -> Finding:
     entropy.random_bytes(32)
     means = "randomness_physical" if entropy.physical else "randomness_computed"
     return Finding(
-        "randomness", entropy.source, means, entropy.physical, {"source": entropy.source, "physical": entropy.physical}
+        "randomness",
+        retold(entropy.source, "label.said."),
+        means,
+        entropy.physical,
+        {"source": entropy.source, "physical": entropy.physical},
     )
 
 
