@@ -110,7 +110,7 @@ def test_losing_too_many_sites_really_fails(temporary):
     assert done.returncode == 4
     assert done.stdout == ""
     assert "with 2 of 3 sites lost 1 are left, and 2 are needed" in done.stderr
-    assert "the vault said: 1 of 3 sites answer" in done.stderr
+    assert "the vault said: 1 of 3 sites give a sound answer" in done.stderr
     assert "survives the loss of 1 sites" in done.stderr
     assert_nothing_left(temporary)
 
