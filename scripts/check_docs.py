@@ -1,9 +1,9 @@
 """Check what prose promises: links resolve, code blocks parse, no file names a machine or a registry.
 
 Looks at every file that git tracks or would track. Links inside the project must lead to a file, and to a heading of
-it where they carry an anchor; links to elsewhere are not followed, since a check must not need a network. ``python``
-blocks must parse (blocks with ``>>>`` are run by the test suite besides); ``console`` blocks must begin with a prompt,
-and a ``make`` target they call must exist.
+it where they carry an anchor; links to elsewhere are not followed, since a check must not need a network. The index of
+the documentation must link to every page beside it. ``python`` blocks must parse (blocks with ``>>>`` are run by the
+test suite besides); ``console`` blocks must begin with a prompt, and a ``make`` target they call must exist.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -102,6 +102,14 @@ def bad_links(page: Path, prose: list[tuple[int, str]]) -> Iterator[tuple[int, s
                 yield number, f"link to {target}: no such heading"
 
 
+def unlisted(index: Path, pages: Iterable[Path]) -> Iterator[Path]:
+    """Yield the pages that an index does not link to, itself apart."""
+    prose = split_fences(index.read_text(encoding="utf-8"))[0]
+    targets = {target.partition("#")[0] for _, line in prose for target in LINK.findall(CODE_SPAN.sub("", line))}
+    linked = {(index.parent / target).resolve() for target in targets if target}
+    yield from (page for page in pages if page != index and page.resolve() not in linked)
+
+
 def python_fault(body: str) -> str | None:
     """Return why a ``python`` block does not parse, or None."""
     try:
@@ -156,7 +164,11 @@ def unwanted(text: str) -> Iterator[tuple[int, str]]:
 def faults() -> Iterator[str]:
     """Yield every fault of the project's text, as ``file:line: what``."""
     targets = set(TARGET.findall((ROOT / "Makefile").read_text(encoding="utf-8")))
-    for path in project_files():
+    files = project_files()
+    index = ROOT / "docs" / "README.md"
+    for page in unlisted(index, [path for path in files if path.is_relative_to(index.parent)]):
+        yield f"{index.relative_to(ROOT)}: does not name {page.relative_to(index.parent)}"
+    for path in files:
         try:
             text = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:

@@ -20,8 +20,8 @@ HEAD = """# Command line
 
 Data goes to standard output; talk goes to standard error, as `shosoin: error: ...`, `shosoin: hint: ...` and
 `shosoin: alarm: ...`. Commands that answer something take `--json` and then print one object on one line. Progress bars
-appear only on a terminal. The language follows `SHOSOIN_LANG`, else the locale (`en`, and `ja` for the demonstration
-and for labels); errors are always English. `SHOSOIN_DEBUG=1` adds the traceback to a defect.
+appear only on a terminal. The language follows `SHOSOIN_LANG`, else the locale (`en`, and `ja` for the demonstration,
+for labels and for the doctor); errors are always English. `SHOSOIN_DEBUG=1` adds the traceback to a defect.
 
 ## Exit codes
 

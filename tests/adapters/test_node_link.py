@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 import ssl
+import threading
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -329,6 +332,40 @@ async def test_a_connection_that_breaks_is_unavailable(planes, answer):
     async with linked(planes, half) as link:
         with pytest.raises(Unavailable):
             await ask(link)
+
+
+def test_a_request_that_is_cancelled_midway_leaves_no_open_connection(planes):
+    """The peer takes the head of the request and then reads no more; it lives in a thread, for the loop must end."""
+    reading, over = threading.Event(), threading.Event()
+    context = planes.server((planes.directory / "node.crt", planes.directory / "node.key"))
+
+    def serve(listening: socket.socket) -> None:
+        raw_connection, _ = listening.accept()
+        with context.wrap_socket(raw_connection, server_side=True) as connection:
+            connection.recv(1)
+            reading.set()
+            over.wait(60)
+
+    async def cancelled(port: int) -> None:
+        async with session(planes) as opened:
+            link = HttpsNodeLink(opened, SiteId("koganei"), NODE, f"https://127.0.0.1:{port}", NODE)
+            asking = asyncio.ensure_future(ask(link, bytes(32 << 20)))
+            assert await asyncio.to_thread(reading.wait, 60)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+
+    with socket.create_server(("127.0.0.1", 0)) as listening, warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        server = threading.Thread(target=serve, args=(listening,))
+        server.start()
+        try:
+            asyncio.run(cancelled(listening.getsockname()[1]))
+            gc.collect()
+        finally:
+            over.set()
+            server.join()
+    assert [str(warning.message) for warning in told if "unclosed" in str(warning.message)] == []
 
 
 async def test_nobody_listening_is_unavailable(planes):

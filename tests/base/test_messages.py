@@ -6,7 +6,9 @@ import string
 
 import pytest
 
-from shosoin.base.messages import CATALOGUES, language_of, set_language, text
+from shosoin.base.messages import CATALOGUES, language_of, retold, set_language, text
+
+SEEDED = "AES-256 in counter mode, seeded by operating system generator"
 
 
 def fields_of(template: str) -> set[str]:
@@ -31,6 +33,28 @@ def test_every_message_can_be_said(language):
 def test_what_japanese_lacks_is_said_in_english():
     assert text("cli.see_help", language="ja") == text("cli.see_help", language="en")
     assert text("demo.class", language="ja", class_="its") == "転送クラス: its。"
+
+
+@pytest.mark.parametrize(
+    ("said", "japanese"),
+    [
+        ("coefficients: key-stream bits", "係数は鍵列のビット"),
+        (
+            f"The coefficients came from {SEEDED}, not from a physical source.",
+            "係数はOS の乱数生成器を種とするカウンターモードの AES-256から得られ、物理的な乱数源によりません。",
+        ),
+        ("one-time pad (qkd, simulated-qkd)", "ワンタイムパッド (qkd, simulated-qkd)"),
+        (
+            "The keys for local came from simulated links, which protect nothing.",
+            "local への鍵は模擬リンクから得られ、何も保護しません。",
+        ),
+        ("coefficients: a generator of another make", "係数はa generator of another make"),
+        ("a sentence that nobody translated", "a sentence that nobody translated"),
+    ],
+)
+def test_what_programs_say_in_english_is_retold(said, japanese):
+    assert retold(said, "label.said.", language="ja") == japanese
+    assert retold(said, "label.said.", language="en") == said
 
 
 def test_an_unknown_message_or_a_missing_field_is_a_mistake():

@@ -1,4 +1,4 @@
-"""The console sessions in the documentation, run word for word, and the reference page, compared with the parser."""
+"""The console sessions in the documentation, run word for word; the reference page and the index, kept fresh."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from scripts.check_docs import unlisted
 
 from shosoin.testbed.control import Testbed
 
@@ -115,3 +116,11 @@ def test_the_reference_page_is_fresh():
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_index_that_forgets_a_page_is_noticed(tmp_path):
+    index, named, forgotten = (tmp_path / name for name in ("README.md", "named.md", "forgotten.md"))
+    for page in (named, forgotten):
+        page.write_text("# Page\n")
+    index.write_text("[a page](named.md#page), [elsewhere](https://example.org/forgotten.md), `[code](forgotten.md)`\n")
+    assert list(unlisted(index, [index, named, forgotten])) == [forgotten]

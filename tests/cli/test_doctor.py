@@ -11,10 +11,18 @@ def test_people_read_what_each_finding_means(shosoin, tmp_path):
     answer = shosoin("doctor", "--dir", tmp_path)
     assert (answer.code, answer.err) == (0, "")
     lines = answer.out.splitlines()
-    assert len(lines) == 18
+    assert len(lines) == 20
     assert all(re.match(r"(ok|!!)  \S", line) for line in lines[::2])
     assert all(line.startswith("    ") for line in lines[1::2])
     assert "their labels say simulated" in answer.out
+    assert all("label" in line for line in lines[1::2])
+
+
+def test_the_doctor_speaks_japanese(shosoin, tmp_path, monkeypatch):
+    monkeypatch.setenv("SHOSOIN_LANG", "ja")
+    lines = shosoin("doctor", "--dir", tmp_path).out.splitlines()
+    assert all("ラベル" in line for line in lines[1::2])
+    assert "鍵リンク: どのテストベッドでも模擬" in lines[-4]
 
 
 def test_programs_read_the_same(shosoin, tmp_path):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+import re
 
-from shosoin.base.messages import set_language
+import pytest
+from tests.vault.support import SITES, make_world, store
+
+from shosoin.adapters.entropy import SystemEntropy
+from shosoin.base.messages import retold, set_language
+from shosoin.base.ports import KeySourceFacts
 from shosoin.cli.get import parse_range
 from shosoin.cli.output import columns, label_lines, seconds_text, size_text
 
@@ -16,6 +21,7 @@ LABEL = {
     "collusion_set": ["Fictional A", "Fictional B", "Fictional C"],
     "trusted_home": "koganei",
     "randomness": ["coefficients: key-stream bits"],
+    "transfers": {"koganei": "local", "hongo": "one-time pad (simulated-qkd)"},
     "epsilon_total": 4e-10,
     "durable_at": 5,
     "sites": 5,
@@ -33,6 +39,7 @@ def test_a_label_says_who_and_why():
     assert "koganei saw the content" in said
     assert "Any 3 of 5 shares give it back, 2 say nothing" in said
     assert "Not everlasting, because:\n  - The keys came from simulated links" in said
+    assert "How each share travelled:\n  koganei  local\n  hongo    one-time pad (simulated-qkd)\n" in said
     assert "4.0e-10" in said
     assert said.endswith("SIMULATED: the key links are models on this machine and protect nothing.")
 
@@ -57,6 +64,22 @@ def test_a_label_speaks_japanese():
     finally:
         set_language("en")
     assert "少なくとも 3 者の結託が必要です" in said
+    assert "各シェアの送られ方:\n  koganei  拠点内\n  hongo    ワンタイムパッド (simulated-qkd)\n" in said
+    assert "乱数源: 係数は鍵列のビット。" in said
+
+
+@pytest.mark.parametrize("class_", ["its", "qkd", "pqc"])
+@pytest.mark.parametrize("kind", ["simulated-qkd", "undeclared"])
+async def test_nothing_that_a_label_says_stays_english(class_, kind):
+    """The vault writes the sentences; one that changes there must change in the catalogue too."""
+    facts = KeySourceFacts(kind, simulated=kind == "simulated-qkd", epsilon=None)
+    world = make_world(entropy=SystemEntropy(), facts=facts)
+    label = (await store(world, "object", b"x" * 40, class_)).label.to_json()
+    assert label["reasons"]
+    for said in [*label["reasons"], *label["randomness"], *label["transfers"].values()]:
+        retelling = retold(said, "label.said.", language="ja")
+        assert retelling != said
+        assert set(re.findall("[a-z]{3,}", retelling)) <= {*SITES, "simulated", "qkd", "undeclared", "node"}
 
 
 def test_columns_line_up_in_any_script():

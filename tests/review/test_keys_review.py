@@ -5,7 +5,7 @@ import contextlib
 import pytest
 
 from shosoin.base import KmeId, SaeId, ShosoinError
-from shosoin.keys.errors import KeyNotFound, PairProtocolError
+from shosoin.keys.errors import KeyNotFound, PairProtocolError, StreamNotReady
 from shosoin.keys.key_id import GRANULE_BYTES
 from shosoin.keys.kme import Kme, KmeLimits
 from shosoin.keys.local import LocalKeys
@@ -329,7 +329,11 @@ def test_r10_forged_messages_can_only_burn_bits(world):
     run(a.pair.receive(welcome, 0.0))
     run(a.pair.extend_lease(4))
     lease = sent[-1]
-    if not isinstance(lease, Lease):
-        return  # whoever cannot prove itself gets no session, and without a session nothing is leased
-    run(a.pair.receive(Leased(lease.session, lease.upto), 0.0))
-    world.draw(a.pair, 1, GRANULE_BYTES)
+    if isinstance(lease, Lease):
+        run(a.pair.receive(Leased(lease.session, lease.upto), 0.0))
+        world.draw(a.pair, 1, GRANULE_BYTES)
+    else:  # whoever cannot prove itself gets no session, and without a session nothing is leased
+        assert not a.pair.is_connected
+        with pytest.raises(StreamNotReady):
+            a.pair.require_open()
+        assert world.draw(a.pair, 1, GRANULE_BYTES) == []

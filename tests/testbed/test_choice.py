@@ -44,3 +44,9 @@ async def test_a_class_is_chosen_by_the_stock_only_when_asked_to(bits, wanted, c
     choice = await choose(cast(Vault, Stock(bits)), 1000, None, wanted)
     assert (choice.class_, choice.fell_back, choice.enough) == (chosen, fell_back, enough)
     assert [plan.class_ for plan in choice.considered] == (["its", "qkd"] if fell_back else [chosen])
+
+
+@pytest.mark.parametrize(("bits", "patient", "chosen"), [(0, True, "its"), (8000, False, "qkd")])
+async def test_what_suffices_is_the_callers_to_say(bits, patient, chosen):
+    choice = await choose(cast(Vault, Stock(bits)), 1000, None, "auto", enough=lambda plan: patient)
+    assert choice.class_ == chosen

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from importlib import resources
 from pathlib import Path
 
 import psutil
@@ -108,17 +110,79 @@ def test_losing_too_many_sites_really_fails(temporary):
     assert done.returncode == 4
     assert done.stdout == ""
     assert "with 2 of 3 sites lost 1 are left, and 2 are needed" in done.stderr
-    assert "the vault said: 1 of 3 sites answer" in done.stderr
+    assert "the vault said: 1 of 3 sites give a sound answer" in done.stderr
     assert "survives the loss of 1 sites" in done.stderr
     assert_nothing_left(temporary)
 
 
-def test_too_large_for_the_key_stock_says_so(temporary, tmp_path):
+def said_in_order(out: str, *beginnings: str) -> bool:
+    """Whether the lines that begin so are there, each after the one before."""
+    lines = iter(out.splitlines())
+    return all(any(line.startswith(beginning) for line in lines) for beginning in beginnings)
+
+
+def test_a_large_file_follows_the_policy_that_was_stated_first(temporary, tmp_path):
+    file = tmp_path / "large"
+    file.write_bytes(os.urandom(20_000_000))
+    done = run(temporary, str(file))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert said_in_order(
+        done.stdout,
+        "Policy: class its if the keys for the put and two gets suffice within 60.0 s, else qkd.",
+        "Starting 6 processes",
+        "Class its needs ",
+        "Class qkd needs one key of 256 bits",
+        "Too few key bits for class its, so by the policy 'its, else qkd' the class is qkd.",
+        "Stored large (19.1 MiB)",
+        "Fetched it in ",
+        "Fetched it in ",
+        "The file came back identical",
+        "Class qkd: ",
+    )
+    (plan,) = (line for line in done.stdout.splitlines() if line.startswith("Class its needs"))
+    assert "links hold 33,554,432 at most: no wait helps" in plan
+    assert "DIFFERENT" not in done.stdout
+    assert_nothing_left(temporary)
+
+
+def test_a_large_file_gets_its_where_the_keys_suffice(temporary, tmp_path):
+    file = tmp_path / "large"
+    file.write_bytes(os.urandom((64 << 10) + 1))
+    done = run(temporary, str(file))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert said_in_order(done.stdout, "Policy: ", "Starting ", "Class its needs ", "Transfer class: its.", "Stored ")
+    assert "Class qkd needs" not in done.stdout
+    file.write_bytes(os.urandom(64 << 10))
+    assert "Policy" not in run(temporary, str(file)).stdout
+
+
+def test_keys_that_would_only_do_for_the_put_are_too_few(temporary, tmp_path):
+    """The stock covers the put; the gets would have to wait far longer than the policy says."""
+    scenario = tmp_path / "slow.toml"
+    shipped = resources.files("shosoin.testbed").joinpath("scenarios/tiny.toml").read_text(encoding="utf-8")
+    slow = shipped.replace("speedup = 10.0", "speedup = 0.004")
+    scenario.write_text(slow.replace("stock_bits_at_start = 8_388_608", "stock_bits_at_start = 2_097_152"))
+    file = tmp_path / "large"
+    file.write_bytes(os.urandom(120_000))
+    done = run(temporary, str(file), "--scenario", str(scenario))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert said_in_order(done.stdout, "Policy: ", "Class its needs ", "Too few key bits for class its", "Stored ")
+    (plan,) = (line for line in done.stdout.splitlines() if line.startswith("Class its needs"))
+    assert "a wait of" in plan
+    assert "no wait" not in plan
+    needed, stock = (int(number.replace(",", "")) for number in re.findall(r"needs ([\d,]+) .* has ([\d,]+)", plan)[0])
+    assert needed < stock < 3 * needed
+
+
+def test_an_explicit_class_its_stays_strict(temporary, tmp_path):
     file = tmp_path / "large"
     file.write_bytes(bytes(16 << 20))
     done = run(temporary, str(file), "--class", "its")
     assert done.returncode == 4
-    assert "key bits per link" in done.stderr
+    assert "Policy" not in done.stdout
+    assert "Stored" not in done.stdout
+    assert "shosoin: error: class its needs" in done.stderr
+    assert "links hold 33554432 at most" in done.stderr
     assert "--class auto" in done.stderr
     assert_nothing_left(temporary)
 

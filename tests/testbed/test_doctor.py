@@ -4,21 +4,47 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from shosoin.base.messages import text
+from shosoin.base.messages import CATALOGUES, text
 from shosoin.testbed import doctor
 
 
 def test_every_finding_has_a_name_and_a_meaning(tmp_path):
     findings = doctor.examine(tmp_path)
-    assert len({finding.topic for finding in findings}) == len(findings) == 9
+    assert len({finding.topic for finding in findings}) == len(findings) == 10
     for finding in findings:
         assert finding.found
         assert text(f"doctor.{finding.topic}")
         assert text(f"doctor.{finding.means}")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_meaning_is_one_for_the_label(tmp_path):
+    topics = {finding.topic for finding in doctor.examine(tmp_path)}
+    for language, word in (("en", "label"), ("ja", "ラベル")):
+        said = {name: line for name, line in CATALOGUES[language].items() if name.startswith("doctor.")}
+        meanings = {name for name in said if name.split(".")[1] not in topics and "found_" not in name}
+        assert len(meanings) >= 18
+        assert [name for name in sorted(meanings) if word not in said[name]] == []
+
+
+@pytest.mark.parametrize(
+    ("group", "found", "means", "good"),
+    [
+        (None, "unknown to this Python (ssl has no call for it)", "group_unknown", False),
+        ("X25519MLKEM768", "X25519MLKEM768", "group_hybrid", True),
+        ("x25519", "x25519", "group_classical", False),
+    ],
+)
+def test_the_key_exchange_group_is_told_where_it_can_be_seen(monkeypatch, group, found, means, good):
+    end = SimpleNamespace() if group is None else SimpleNamespace(group=lambda: group)
+    monkeypatch.setattr(doctor, "_shake_hands", lambda: end)
+    finding = doctor.key_exchange()
+    assert (finding.found, finding.means, finding.good) == (found, means, good)
+    assert finding.details == {"group": group}
 
 
 def test_the_handshake_is_a_real_one():

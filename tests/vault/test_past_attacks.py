@@ -18,7 +18,7 @@ from shosoin.vault import OwnerRecord
 from shosoin.vault.catalog import Conflict
 from shosoin.vault.channel import SessionChannel, open_channel
 from shosoin.vault.deal_check import DealInconsistent
-from shosoin.vault.envelope import canonical_json, cut, join, parse_json
+from shosoin.vault.envelope import MalformedEnvelope, canonical_json, cut, join, parse_json
 from shosoin.vault.pads import PadSource
 from shosoin.vault.ports import ShareKey, ShareState, SiteTransaction
 from shosoin.vault.session import SessionOffer
@@ -37,7 +37,7 @@ from tests.vault.support import (
     reached,
     store,
 )
-from tests.vault.test_parsing import example_value
+from tests.vault.test_parsing import example_value, world_state
 
 REMOTE = SITES[1]
 
@@ -587,8 +587,10 @@ async def test_junk_in_an_envelope_is_refused_by_kind(changes: dict[str, Any]) -
         **changes,
     }
     raw = json.dumps(header).encode()
-    with contextlib.suppress(ShosoinError):
+    before = world_state(world, SITES[0])
+    with pytest.raises(MalformedEnvelope):
         await world.links[SITES[0]].node.exchange(OWNER, len(raw).to_bytes(4, "little") + raw)
+    assert world_state(world, SITES[0]) == before
 
 
 @pytest.mark.parametrize(

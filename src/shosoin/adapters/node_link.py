@@ -73,9 +73,7 @@ class NodeSession:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(
-            limit=CONNECTIONS, limit_per_host=CONNECTIONS_PER_NODE, keepalive_timeout=KEEP_ALIVE_S
-        )
+        connector = _Connector(limit=CONNECTIONS, limit_per_host=CONNECTIONS_PER_NODE, keepalive_timeout=KEEP_ALIVE_S)
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -109,6 +107,20 @@ class NodeSession:
         context = client_context(*self._files, minimum=ssl.TLSVersion.TLSv1_3)
         context.sslobject_class = _checking(Identity("node", node))
         return context
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Cuts a connection that is given up in the middle of a request.
+
+    aiohttp would say goodbye politely: flush what is buffered, wait for the peer, and forget about it. A peer that does
+    not read would keep the socket open beyond the session, and what a cancelled request still sends helps nobody.
+    """
+
+    def _release(self, key: Any, protocol: Any, *, should_close: bool = False) -> None:
+        transport = protocol.transport
+        super()._release(key, protocol, should_close=should_close)
+        if transport is not None and transport.is_closing():
+            transport.abort()
 
 
 def _checking(expected: Identity) -> type[ssl.SSLObject]:

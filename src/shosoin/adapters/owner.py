@@ -37,7 +37,6 @@ __all__ = [
     "FileSource",
     "FileTarget",
     "OwnerConfig",
-    "StreamSource",
     "StreamTarget",
     "load_owner_config",
     "open_vault",
@@ -264,20 +263,6 @@ class FileSource:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-class StreamSource:
-    """A stream of unknown length (standard input)."""
-
-    size_hint: int | None = None
-
-    def __init__(self, stream: BinaryIO, runtime: AsyncioRuntime | None = None) -> None:
-        self._stream = stream
-        self._runtime = runtime or AsyncioRuntime()
-
-    async def read(self, size_bytes: int) -> bytes:
-        """Return the next bytes."""
-        return await self._runtime.in_thread(self._stream.read, size_bytes)
 
 
 class StreamTarget:

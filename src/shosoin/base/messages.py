@@ -5,6 +5,9 @@ partial and fall back to English id by id. Which language speaks is decided once
 ``SHOSOIN_LANG`` or the usual locale variables. Error messages of exceptions are not here: they are for logs and stay
 in English; what is here is what a command prints on purpose.
 
+Some sentences are data before they are talk: the reasons of an assurance label are English in every program's hands.
+``retold`` says such a sentence in the language in use, by the message whose English text it fits.
+
 >>> from shosoin.base.messages import text
 >>> text("demo.stored", name="a.txt", size="2 KiB", seconds="0.1 s", durable_at=5, sites=5)
 'Stored a.txt (2 KiB) in 0.1 s: durable at 5 of 5 sites.'
@@ -12,17 +15,21 @@ in English; what is here is what a command prints on purpose.
 
 from __future__ import annotations
 
+import re
+import string
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from shosoin.base.messages_en import ENGLISH
 from shosoin.base.messages_ja import JAPANESE
 
-__all__ = ["CATALOGUES", "FALLBACK_LANGUAGE", "language_of", "set_language", "text"]
+__all__ = ["CATALOGUES", "FALLBACK_LANGUAGE", "language_of", "retold", "set_language", "text"]
 
 FALLBACK_LANGUAGE = "en"
 CATALOGUES: Mapping[str, Mapping[str, str]] = {"en": ENGLISH, "ja": JAPANESE}
 
+_TERM = "_term"
 _VARIABLES = ("SHOSOIN_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
 
 
@@ -66,3 +73,41 @@ def text(message_id: str, *, language: str | None = None, **fields: Any) -> str:
     if template is None:
         template = ENGLISH[message_id]
     return template.format_map(fields)
+
+
+def retold(sentence: str, family: str, *, language: str | None = None) -> str:
+    """Return an English sentence in another language, as it is if no message of the family fits it.
+
+    Args:
+        sentence: what a program said, for example a reason of an assurance label.
+        family: what the ids of the messages to try begin with; the first that fits is taken. A field whose name ends
+            in ``_term`` is retold in turn.
+        language: overrides the language of the process.
+    """
+    language = language or _Speaker.language
+    catalogue = CATALOGUES.get(language, ENGLISH)
+    if catalogue is ENGLISH:
+        return sentence
+    for message_id, pattern in _patterns(family):
+        match = pattern.fullmatch(sentence)
+        if match is not None and message_id in catalogue:
+            fields = {
+                name: retold(value, family, language=language) if name.endswith(_TERM) else value
+                for name, value in match.groupdict().items()
+            }
+            return text(message_id, language=language, **fields)
+    return sentence
+
+
+@cache
+def _patterns(family: str) -> tuple[tuple[str, re.Pattern[str]], ...]:
+    """Return the English texts of a family as patterns, in the order of the catalogue."""
+    return tuple((message_id, _pattern(ENGLISH[message_id])) for message_id in ENGLISH if message_id.startswith(family))
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    parts = [
+        re.escape(literal) + (f"(?P<{name}>.+?)" if name else "")
+        for literal, name, _, _ in string.Formatter().parse(template)
+    ]
+    return re.compile("".join(parts))

@@ -58,12 +58,6 @@ class SimulationRng:
         """Return one of ``items``."""
         return self._random.choice(items)
 
-    def shuffled(self, items: Sequence[T]) -> list[T]:
-        """Return the items in random order."""
-        copy = list(items)
-        self._random.shuffle(copy)
-        return copy
-
     def pseudo_bytes(self, size_bytes: int) -> bytes:
         """Return bytes that look random and protect nothing."""
         return self._random.randbytes(size_bytes)

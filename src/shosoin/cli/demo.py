@@ -33,7 +33,11 @@ def demo(
     ] = None,
     scenario: Annotated[str, typer.Option(metavar="NAME|PATH", help="A shipped scenario or a file.")] = "five-sites",
     class_: Annotated[
-        DemoClass | None, typer.Option("--class", help="Transfer class; auto is its if the keys suffice, else qkd.")
+        DemoClass | None,
+        typer.Option(
+            "--class",
+            help="Transfer class; auto, the default for a FILE over 64 KiB: its if the keys suffice, else qkd.",
+        ),
     ] = None,
     lose: Annotated[
         int | None, typer.Option(metavar="N", help="How many sites to kill; as many as may be lost.")

@@ -8,11 +8,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from shosoin.base.messages import text
+from shosoin.base.messages import retold, text
 
 __all__ = ["alarm_line", "columns", "label_lines", "print_json", "print_lines", "progress", "seconds_text", "size_text"]
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_SAID = "label.said."
+"""Family of the messages that retell what labels say."""
 DoneBytes = Callable[[int], None]
 
 
@@ -90,13 +92,15 @@ def label_lines(label: Mapping[str, Any]) -> list[str]:
         text("label.home", site=label.get("trusted_home", "?")),
         _scheme_line(label),
         text(f"label.class_{label['class']}"),
+        *_transfer_lines(label),
     ]
     if label["everlasting"]:
         lines.append(text("label.everlasting"))
     else:
         lines.append(text("label.not_everlasting"))
-        lines += [f"  - {reason}" for reason in label["reasons"]]
-    lines.append(text("label.randomness", sources="; ".join(_words(label["randomness"]))))
+        lines += [f"  - {retold(reason, _SAID)}" for reason in label["reasons"]]
+    sources = "; ".join(retold(source, _SAID) for source in _words(label["randomness"]))
+    lines.append(text("label.randomness", sources=sources))
     epsilon = label.get("epsilon_total")
     lines.append(text("label.epsilon_unknown") if epsilon is None else text("label.epsilon", epsilon=f"{epsilon:.1e}"))
     if label.get("freshness", "proven") != "proven":
@@ -109,6 +113,14 @@ def label_lines(label: Mapping[str, Any]) -> list[str]:
 def _scheme_line(label: Mapping[str, Any]) -> str:
     k, n = label["scheme"]["k"], label["scheme"]["n"]
     return text("label.scheme", k=k, n=n, k_less=k - 1, durable_at=label["durable_at"])
+
+
+def _transfer_lines(label: Mapping[str, Any]) -> list[str]:
+    """Return how the share of each site travelled, one line a site."""
+    transfers = label.get("transfers", {})
+    width = max(map(_width, transfers), default=0)
+    said = [f"  {site}{' ' * (width - _width(site))}  {retold(how, _SAID)}" for site, how in transfers.items()]
+    return [text("label.transfers"), *said] if said else []
 
 
 def _words(value: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a QKD link yields: rate models, and the port through which blocks of secret bits arrive.
+"""What a QKD link yields: rate models, and a simulated link that delivers blocks at such a rate.
 
 >>> from shosoin.link import METRO, secret_key_rate_bps
 >>> 0.8e6 < secret_key_rate_bps(METRO, attenuation_db=13.5) < 1.2e6
@@ -6,7 +6,7 @@ True
 """
 
 from shosoin.link.decoy import GYS, METRO, DecoyParameters, cutoff_km, secret_key_rate_bps, secret_key_rate_per_pulse
-from shosoin.link.port import LinkBlock, LinkFacts, QuantumLink
+from shosoin.link.port import LinkFacts
 from shosoin.link.simulated import BlockDue, SimulatedLink
 
 __all__ = [
@@ -14,9 +14,7 @@ __all__ = [
     "METRO",
     "BlockDue",
     "DecoyParameters",
-    "LinkBlock",
     "LinkFacts",
-    "QuantumLink",
     "SimulatedLink",
     "cutoff_km",
     "secret_key_rate_bps",

@@ -1,19 +1,18 @@
-"""The port through which secret bits of a QKD link enter a KME.
+"""What is known of the secret bits of a link where they enter a KME.
 
 A pair of QKD devices hands the same blocks of bits to the two ends, each end seeing only its own device. A block is
 named by its number on the link; what the key layer does with it (storing, comparing by one-time MAC, addressing) is
-not the device's business. ``SimulatedLink`` drives the simulated twin of such a pair; real devices implement
-``QuantumLink`` and need nothing else.
+not the device's business. The key layer takes blocks by ``begin_block`` at the transmitting end and ``bits_arrived`` at
+the receiving end of ``shosoin.keys.pair.PairEnd``. Today only the simulated quantum channel calls these two; a driver
+of real devices would call them as well, and does not exist yet.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from shosoin.base import KeyMaterial
-
-__all__ = ["LinkBlock", "LinkFacts", "QuantumLink"]
+__all__ = ["LinkFacts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +39,3 @@ class LinkFacts:
             "length_km": self.length_km,
             "speedup": self.speedup,
         }
-
-
-@dataclass(frozen=True, slots=True)
-class LinkBlock:
-    """Secret bits as one end of the link delivered them."""
-
-    number: int
-    """Number of the block on this link since the devices started; equal at both ends."""
-    bits: KeyMaterial
-
-
-class QuantumLink(Protocol):
-    """One end of one direction of a QKD link."""
-
-    @property
-    def facts(self) -> LinkFacts:
-        """Origin and expected rate of the bits."""
-        ...
-
-    async def next_block(self) -> LinkBlock:
-        """Wait for the next block that this end's device delivers."""
-        ...

@@ -1,11 +1,13 @@
 """Which transfer class to use: the one asked for, or by the policy "``its`` if the key stock suffices, else ``qkd``".
 
 ``auto`` names its fallback before anything is written, and what was chosen is told before it is used: no object is
-ever stored under less than was asked for.
+ever stored under less than was asked for. What suffices is the caller's to say: a put wants the keys now, a
+demonstration may wait for them a little.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,7 +50,14 @@ def suffices(plan: KeyPlan) -> bool:
     return plan.enough or plan.wait_s == 0.0
 
 
-async def choose(vault: Vault, size_bytes: int, scheme: Scheme | None, wanted: str) -> Choice:
+async def choose(
+    vault: Vault,
+    size_bytes: int,
+    scheme: Scheme | None,
+    wanted: str,
+    *,
+    enough: Callable[[KeyPlan], bool] = suffices,
+) -> Choice:
     """Choose a class for an object of a size.
 
     Args:
@@ -56,10 +65,11 @@ async def choose(vault: Vault, size_bytes: int, scheme: Scheme | None, wanted: s
         size_bytes: size of the object.
         scheme: the owner's default if ``None``.
         wanted: a class, or ``auto``.
+        enough: whether a plan may be chosen, the last one of the policy apart.
     """
     considered: list[KeyPlan] = []
     for class_ in POLICY if wanted == "auto" else (wanted,):
         considered.append(await vault.plan(size_bytes, scheme=scheme, class_=class_))
-        if suffices(considered[-1]):
+        if enough(considered[-1]):
             break
     return Choice(considered[-1], tuple(considered))

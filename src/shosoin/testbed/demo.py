@@ -25,9 +25,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shosoin.base import Alarm, Rejected, Unavailable
-from shosoin.testbed.choice import Choice, choose
+from shosoin.testbed.choice import Choice, choose, suffices
 from shosoin.testbed.control import Testbed
-from shosoin.testbed.demo_values import DEFAULT_SCENARIO, DemoOptions, DemoResult, Reporter, SiteOutcome
+from shosoin.testbed.demo_values import (
+    DEFAULT_SCENARIO,
+    SMALL_FILE_BYTES_MAX,
+    DemoOptions,
+    DemoResult,
+    Reporter,
+    SiteOutcome,
+)
 from shosoin.testbed.scenario import Owner, Scenario, load_scenario
 from shosoin.testbed.tamper import alter_share
 
@@ -42,7 +49,10 @@ CLASSES = ("its", "qkd", "auto")
 STOP_GRACE_S = 5.0
 MAX_KEY_WAIT_S = 60.0
 """Longest wait for key bits that the demonstration takes on; beyond it says how long it would be."""
-KEY_PATIENCE_S = 10.0
+KEY_PATIENCE_S = 30.0
+"""Longest time beyond the declared wait: bits come in blocks, and a slow link takes its time over one."""
+TRANSFERS = 3
+"""One put and two gets; each takes about the same key bits per link."""
 KEY_POLL_S = 0.1
 
 
@@ -62,7 +72,8 @@ async def run_demo(options: DemoOptions, reporter: Reporter) -> DemoResult:
         file = _checked_file(options.file or shipped)
         kept = options.directory is not None or options.keep
         root = options.directory or Path(tempfile.mkdtemp(prefix="shosoin-demo-"))
-        demo = _Demo(options, scenario, scenario.owner(None), lose, file, root, reporter)
+        wanted = _wanted(options, scenario, file)
+        demo = _Demo(options, scenario, scenario.owner(None), lose, file, root, reporter, wanted)
         try:
             return await demo.run(kept=root if kept else None)
         finally:
@@ -80,6 +91,14 @@ def _checked_file(path: Path) -> Path:
         raise Rejected(f"{path} is not a file", code="testbed.no_file")
     with path.open("rb"):
         return path
+
+
+def _wanted(options: DemoOptions, scenario: Scenario, file: Path) -> str:
+    """Return the class to use, or ``auto`` for the policy "its, else qkd"."""
+    if options.class_ is not None:
+        return options.class_
+    large = options.file is not None and file.stat().st_size > SMALL_FILE_BYTES_MAX
+    return "auto" if large and scenario.class_ == "its" else scenario.class_
 
 
 def _checked_lose(lose: int | None, scenario: Scenario) -> int:
@@ -107,6 +126,8 @@ class _Demo:
     file: Path
     root: Path
     reporter: Reporter
+    wanted: str
+    """A transfer class, or ``auto``."""
     key_bits: Counter[str] = field(default_factory=Counter)
     class_: str = ""
     """The transfer class that was chosen."""
@@ -114,6 +135,8 @@ class _Demo:
     async def run(self, *, kept: Path | None) -> DemoResult:
         """Start everything, do the job, end everything."""
         started_s = time.monotonic()
+        if self.wanted == "auto":
+            self.reporter.say("demo.policy", seconds=MAX_KEY_WAIT_S)
         self.reporter.say("demo.starting", count=2 * len(self.scenario.sites), directory=self.root)
         testbed = await Testbed.up(self.scenario, self.root)
         up_seconds = time.monotonic() - started_s
@@ -161,65 +184,78 @@ class _Demo:
 
     async def _choose(self, vault: Vault) -> Choice:
         """Choose the class, say why, and wait for keys where that is worth it."""
-        size_bytes = self.file.stat().st_size
-        wanted = self.options.class_ or self.scenario.class_
-        choice = await choose(vault, size_bytes, self.scenario.scheme, wanted)
+        size_bytes, scheme = self.file.stat().st_size, self.scenario.scheme
+        whole = await vault.plan(TRANSFERS * size_bytes, scheme=scheme, class_="its")
+        choice = await choose(
+            vault, size_bytes, scheme, self.wanted, enough=lambda plan: self._worth_it(plan, whole.wait_s)
+        )
         for plan in choice.considered:
-            self._say_plan(plan)
+            self._say_plan(plan, whole.wait_s)
         self.class_ = choice.class_
-        await self._ensure_keys(vault, list(choice.plan.needed_bits))
         self.reporter.say("demo.class_fell_back" if choice.fell_back else "demo.class", class_=choice.class_)
+        await self._ensure_keys(vault, list(choice.plan.needed_bits))
         return choice
 
-    def _say_plan(self, plan: KeyPlan) -> None:
+    def _worth_it(self, plan: KeyPlan, whole_wait_s: float | None) -> bool:
+        """Return whether the keys of a plan are there, or will be soon: those of both gets as well."""
+        if plan.class_ != "its":
+            return suffices(plan)
+        return self._can_hold(plan) and whole_wait_s is not None and whole_wait_s <= MAX_KEY_WAIT_S
+
+    def _can_hold(self, plan: KeyPlan) -> bool:
+        """Return whether the links can ever hold what a plan needs at once."""
+        return max(plan.needed_bits.values(), default=0) <= self._capacity_bits()
+
+    def _say_plan(self, plan: KeyPlan, whole_wait_s: float | None) -> None:
         if plan.class_ == "its" and plan.needed_bits:
-            needed = max(plan.needed_bits.values())
-            stock = min(plan.stock_bits.get(site, 0) for site in plan.needed_bits)
-            self.reporter.say("demo.plan", class_=plan.class_, needed=needed, stock=stock, wait_s=plan.wait_s)
+            known = {
+                "class_": plan.class_,
+                "needed": max(plan.needed_bits.values()),
+                "stock": min(plan.stock_bits.get(site, 0) for site in plan.needed_bits),
+            }
+            if self._can_hold(plan):
+                self.reporter.say("demo.plan", **known, wait_s=whole_wait_s)
+            else:
+                self.reporter.say("demo.plan_never", **known, capacity=self._capacity_bits())
         elif plan.needed_bits:
             self.reporter.say("demo.plan_short", class_=plan.class_, needed=max(plan.needed_bits.values()))
 
     async def _ensure_keys(self, vault: Vault, sites: Collection[str]) -> None:
         """Wait for key bits if these sites lack some and that is a matter of seconds.
 
-        A get takes about as many as a put, at the sites that it asks.
+        A get takes about as many as a put, at the sites that it asks. A site that was killed has burned its stock.
 
         Raises:
             Unavailable: the wait is too long, unknown, or endless because the links hold less at most.
         """
-        if self.class_ != "its":
-            return
-        plan = await self._its_plan(vault)
+        plan = await self._plan(vault)
         if not _dry(plan, sites):
             return
-        needed, capacity = max(plan.needed_bits.values()), self._capacity_bits()
-        wait_s = None if needed > capacity else plan.wait_s
+        wait_s = plan.wait_s if self._can_hold(plan) else None
         if wait_s is None or wait_s > MAX_KEY_WAIT_S:
-            raise self._too_little_key(plan, sites, wait_s, capacity)
+            raise self._too_little_key(plan, sites, wait_s)
         self.reporter.say("demo.waiting", seconds=wait_s)
         deadline_s = time.monotonic() + 2 * wait_s + KEY_PATIENCE_S
-        while _dry(await self._its_plan(vault), sites):
+        while _dry(await self._plan(vault), sites):
             if time.monotonic() > deadline_s:
                 raise Unavailable("the key links are slower than they said", code="testbed.too_little_key")
             await asyncio.sleep(KEY_POLL_S)
 
-    async def _its_plan(self, vault: Vault) -> KeyPlan:
-        return await vault.plan(self.file.stat().st_size, scheme=self.scenario.scheme, class_="its")
+    async def _plan(self, vault: Vault) -> KeyPlan:
+        return await vault.plan(self.file.stat().st_size, scheme=self.scenario.scheme, class_=self.class_)
 
     def _capacity_bits(self) -> int:
         """Return the most that every link of the home site can hold."""
         return min((link.max_stock_bits for link in self.scenario.links_of(self.owner.site)), default=0)
 
-    def _too_little_key(
-        self, plan: KeyPlan, sites: Collection[str], wait_s: float | None, capacity: int
-    ) -> Unavailable:
-        needed = max(plan.needed_bits.values())
+    def _too_little_key(self, plan: KeyPlan, sites: Collection[str], wait_s: float | None) -> Unavailable:
+        needed, size_bytes = max(plan.needed_bits.values()), self.file.stat().st_size
         stock = ", ".join(f"{plan.stock_bits[site]} for {site}" for site in _dry(plan, sites))
         return Unavailable(
-            f"class its needs {needed} key bits per link for {self.file.stat().st_size} bytes; there are {stock}"
-            + (f", and links hold {capacity} at most" if needed > capacity else ""),
+            f"class {plan.class_} needs {needed} key bits per link for {size_bytes} bytes; there are {stock}"
+            + ("" if self._can_hold(plan) else f", and links hold {self._capacity_bits()} at most"),
             code="testbed.too_little_key",
-            hint="use --class auto or --class qkd, or a smaller file",
+            hint="use --class auto or --class qkd, or a smaller file" if plan.class_ == "its" else None,
             retry_after_s=wait_s,
         )
 

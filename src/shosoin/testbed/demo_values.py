@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-__all__ = ["DEFAULT_SCENARIO", "DemoOptions", "DemoResult", "Reporter", "SiteOutcome"]
+__all__ = ["DEFAULT_SCENARIO", "SMALL_FILE_BYTES_MAX", "DemoOptions", "DemoResult", "Reporter", "SiteOutcome"]
 
 DEFAULT_SCENARIO = "five-sites"
+SMALL_FILE_BYTES_MAX = 64 << 10
+"""What the key stock of any sensible scenario pays for; for a larger file the policy names a fallback."""
 
 
 class Reporter(Protocol):
@@ -28,7 +30,11 @@ class DemoOptions:
     """What to store; a small file of the package when ``None``."""
     scenario: str = DEFAULT_SCENARIO
     class_: str | None = None
-    """Transfer class ``its``, ``qkd`` or ``auto``; the scenario's when ``None``."""
+    """Transfer class ``its``, ``qkd`` or ``auto``.
+
+    When ``None`` the scenario's; but ``auto`` where that is ``its`` and the given file is above
+    ``SMALL_FILE_BYTES_MAX``.
+    """
     lose: int | None = None
     """How many sites to kill; n - k when ``None``."""
     directory: Path | None = None

@@ -1,7 +1,7 @@
 """What this machine gives, and what each finding means for the assurance label.
 
 Every check looks rather than believes: the TLS handshake is done, ``fsync`` is called and timed, the generators of
-``cryptography`` are run. What cannot be seen from here is reported as unknown.
+``cryptography`` are run. What cannot be seen from here is reported as unknown, with the reason.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import mldsa, mlkem
 from shosoin.adapters.certificates import Authority, Role
 from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.tls import client_context, server_context
+from shosoin.base.messages import retold, text
 
 __all__ = ["Finding", "examine"]
 
@@ -64,6 +65,7 @@ def examine(directory: Path) -> list[Finding]:
         kernels,
         randomness,
         handshake,
+        key_exchange,
         openssl,
         post_quantum,
         lambda: disk(directory),
@@ -89,7 +91,11 @@ def randomness() -> Finding:
     entropy.random_bytes(32)
     means = "randomness_physical" if entropy.physical else "randomness_computed"
     return Finding(
-        "randomness", entropy.source, means, entropy.physical, {"source": entropy.source, "physical": entropy.physical}
+        "randomness",
+        retold(entropy.source, "label.said."),
+        means,
+        entropy.physical,
+        {"source": entropy.source, "physical": entropy.physical},
     )
 
 
@@ -97,10 +103,21 @@ def handshake() -> Finding:
     """Do a mutual TLS handshake between two ends in memory, with certificates made for it."""
     client = _shake_hands()
     cipher = client.cipher()
-    group = _group_of(client)
-    details = {"version": client.version(), "cipher": cipher and cipher[0], "group": group}
-    found = f"{details['version']}, {details['cipher']}, {group or 'key-exchange group not visible to this Python'}"
+    details = {"version": client.version(), "cipher": cipher and cipher[0], "group": _group_of(client)}
+    found = f"{details['version']}, {details['cipher']}"
     return Finding("tls", found, "tls_means", details["version"] == "TLSv1.3", details)
+
+
+def key_exchange() -> Finding:
+    """Say which group such a handshake agreed on, hybrid post-quantum or not, where this Python can tell."""
+    return _group_finding(_group_of(_shake_hands()))
+
+
+def _group_finding(group: str | None) -> Finding:
+    if group is None:
+        return Finding("group", text("doctor.found_group_unknown"), "group_unknown", False, {"group": None})
+    hybrid = "MLKEM" in group.upper().replace("-", "")
+    return Finding("group", group, "group_hybrid" if hybrid else "group_classical", hybrid, {"group": group})
 
 
 def openssl() -> Finding:
@@ -136,14 +153,13 @@ def disk(directory: Path) -> Finding:
 def clock() -> Finding:
     """Ask the kernel whether somebody keeps the clock right."""
     synchronised = _clock_synchronised()
-    words = {True: "synchronised", False: "not synchronised", None: "unknown"}[synchronised]
     means = {True: "clock_synchronised", False: "clock_free", None: "clock_unknown"}[synchronised]
-    return Finding("clock", words, means, synchronised is True, {"synchronised": synchronised})
+    return Finding("clock", text(f"doctor.found_{means}"), means, synchronised is True, {"synchronised": synchronised})
 
 
 def links() -> Finding:
     """Say what is simulated."""
-    return Finding("links", "simulated in every testbed", "links_means", False, {"testbed_links": "simulated"})
+    return Finding("links", text("doctor.found_links"), "links_means", False, {"testbed_links": "simulated"})
 
 
 def python() -> Finding:
