@@ -26,7 +26,7 @@ from urllib.parse import quote, urlsplit
 
 import aiohttp
 
-from shosoin.adapters.tls import Identity, certificate_alert, client_context, describe, require_peer
+from shosoin.adapters.tls import Identity, certificate_alert, client_context, describe, reason_of, require_peer
 from shosoin.base import Denied, KeyMaterial, PeerFault, Rejected, SaeId, ShosoinError, Unavailable
 from shosoin.base.ports import UNDECLARED, DeliveredKey, KeySourceFacts, KeyStatus
 
@@ -153,8 +153,8 @@ class KmeClient:
             case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError() | ssl.SSLError():
                 return PeerFault(f"TLS with the KME at {self._base} failed: {err}", code="kme_client.tls")
             case aiohttp.ClientConnectorError():
-                reason = err.os_error.strerror or "no connection"
-                return Unavailable(f"the KME at {self._base} is unreachable: {reason}", code="kme_client.unreachable")
+                message = f"the KME at {self._base} is unreachable: {reason_of(err.os_error)}"
+                return Unavailable(message, code="kme_client.unreachable")
             case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError():  # asyncio's TLS server drops the alert
                 message = f"the KME at {self._base} closed the connection; perhaps it refuses our certificate"
                 return Unavailable(message, code="kme_client.unreachable")

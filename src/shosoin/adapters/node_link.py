@@ -25,7 +25,7 @@ from typing import Any, Self
 import aiohttp
 
 from shosoin.adapters.http_parts import PartsPayload
-from shosoin.adapters.tls import Identity, certificate_alert, client_context, require_peer
+from shosoin.adapters.tls import Identity, certificate_alert, client_context, reason_of, require_peer
 from shosoin.base import Alarm, Denied, PeerFault, Rejected, SaeId, ShosoinError, SiteId, Unavailable
 from shosoin.vault.ports import Buffer, NodeSlow
 
@@ -231,7 +231,7 @@ class HttpsNodeLink:
             case aiohttp.ClientResponseError() | aiohttp.InvalidURL():
                 return MalformedAnswer(f"{self._site} did not answer in HTTP: {_clean(str(err))}")
             case aiohttp.ClientConnectorError():
-                return NodeUnreachable(f"{self._site} is unreachable: {err.os_error.strerror or 'no connection'}")
+                return NodeUnreachable(f"{self._site} is unreachable: {reason_of(err.os_error)}")
             case aiohttp.ClientPayloadError() | aiohttp.ClientConnectionError() | OSError():
                 # asyncio's TLS server drops the alert that would say why
                 return NodeUnreachable(f"{self._site} closed the connection; perhaps it refuses our certificate")

@@ -7,6 +7,7 @@ KMEs. TLS protects the conversation today; class ``its`` never rests on it.
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ __all__ = [
     "client_context",
     "describe",
     "peer_identity",
+    "reason_of",
     "require_peer",
     "server_context",
 ]
@@ -125,3 +127,8 @@ def certificate_alert(err: BaseException | None) -> str:
             return _UNPRINTABLE.sub(" ", reason)[:80]
         err = getattr(err, "os_error", None) or err.__cause__
     return ""
+
+
+def reason_of(err: OSError) -> str:
+    """Return why a connection failed, in the system's words and without the address that asyncio adds."""
+    return os.strerror(err.errno) if isinstance(err.errno, int) and err.errno > 0 else "no connection"

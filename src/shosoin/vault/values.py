@@ -71,6 +71,8 @@ class Body:
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Body:
         """Read the public form."""
+        if not isinstance(raw["good"], list):
+            raise MalformedValue("sites that are no list")
         return cls(
             VersionId(raw["version"]),
             BodyLayout.from_json(raw["layout"]),
