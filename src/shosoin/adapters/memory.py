@@ -13,14 +13,14 @@ __all__ = ["reuse_large_blocks"]
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 """Names of parameters in glibc's ``malloc.h``."""
-_KEPT_BYTES_MAX = 64 << 20
+_KEPT_BYTES_MAX = 128 << 20
 _BLOCK_BYTES_MAX = 32 << 20
 """glibc accepts no more on 64 bits."""
 _ARENAS = 2
 
 
 def reuse_large_blocks() -> bool:
-    """Keep freed blocks of up to 32 MiB for the next use, 64 MiB of them at most; return whether that could be done.
+    """Keep freed blocks of up to 32 MiB for the next use, 128 MiB of them at most; return whether that could be done.
 
     Call it once, early, in programs of ours; a library must not decide this for others.
     """

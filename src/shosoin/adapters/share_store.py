@@ -192,7 +192,7 @@ class ShareStore:
         """Forget a staging area, and finished bytes that no record claimed; no error if there is none."""
         self._uploads.discard(key)
 
-    async def read(self, row: ShareRow, offset: int, length: int) -> bytes:
+    async def read(self, row: ShareRow, offset: int, length: int) -> Buffer:
         """Return bytes of a share.
 
         Raises:
@@ -204,9 +204,9 @@ class ShareStore:
             raise found
         return found
 
-    async def read_each(self, wanted: Sequence[tuple[ShareRow, int, int]]) -> list[bytes | ShosoinError]:
+    async def read_each(self, wanted: Sequence[tuple[ShareRow, int, int]]) -> list[Buffer | ShosoinError]:
         """Read several ranges (row, offset, length); small ones one after the other in one thread."""
-        found: list[bytes | ShosoinError | None] = [None] * len(wanted)
+        found: list[Buffer | ShosoinError | None] = [None] * len(wanted)
         small = [index for index, (_, _, length) in enumerate(wanted) if length <= _SMALL_READ_BYTES]
         large = [index for index, (_, _, length) in enumerate(wanted) if length > _SMALL_READ_BYTES]
 
@@ -223,7 +223,7 @@ class ShareStore:
         await asyncio.gather(*works)
         return [outcome for outcome in found if outcome is not None]
 
-    def _read_now(self, row: ShareRow, offset: int, length: int) -> bytes | ShosoinError:
+    def _read_now(self, row: ShareRow, offset: int, length: int) -> Buffer | ShosoinError:
         """Read in this thread."""
         try:
             content_id, in_file = _place_of(row, offset, length)

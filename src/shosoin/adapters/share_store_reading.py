@@ -13,7 +13,7 @@ from shosoin.adapters.share_store_files import Disk, StoreDirectory
 from shosoin.adapters.share_store_records import Finished, connect
 from shosoin.adapters.share_store_sums import CHUNK_BYTES
 from shosoin.base import ObjectId, OwnerId, VersionId
-from shosoin.vault.ports import ShareDamaged, ShareKey
+from shosoin.vault.ports import Buffer, ShareDamaged, ShareKey
 
 __all__ = ["Reader", "ScrubTarget", "file_sum"]
 
@@ -60,7 +60,7 @@ class Reader:
             connection.close()
         self._connections.clear()
 
-    def read(self, content_id: int, in_file: bool, finished: Finished | None, offset: int, length: int) -> bytes:
+    def read(self, content_id: int, in_file: bool, finished: Finished | None, offset: int, length: int) -> Buffer:
         """Return a range of a share.
 
         Raises:
@@ -95,7 +95,7 @@ class Reader:
             raise ShareDamaged("the share does not match its checksum")
         return bytes(data)
 
-    def _read_file(self, content_id: int, sums: bytes, first_sum: int, offset: int, length: int) -> bytes:
+    def _read_file(self, content_id: int, sums: bytes, first_sum: int, offset: int, length: int) -> Buffer:
         first = offset // CHUNK_BYTES
         start, end = first * CHUNK_BYTES, -(-(offset + length) // CHUNK_BYTES) * CHUNK_BYTES
         try:
@@ -109,7 +109,7 @@ class Reader:
         if len(content) < offset + length - start:
             raise ShareDamaged("the file of the share is too short")
         self._compare(content, array("I", sums)[first_sum:], first)
-        return content[offset - start : offset - start + length]
+        return memoryview(content)[offset - start : offset - start + length]
 
     @staticmethod
     def _compare(content: bytes, sums: array[int], first: int) -> None:

@@ -16,7 +16,7 @@ Bulk functions let other threads run.
 b'sixteen byte key'
 """
 
-from shosoin.kernels.buffers import Buffer
+from shosoin.kernels.buffers import Buffer, new_buffer
 from shosoin.kernels.elements import (
     ELEMENT_BYTES,
     POINTS,
@@ -51,6 +51,7 @@ __all__ = [
     "element_pow",
     "lagrange_weights",
     "linear_map_into",
+    "new_buffer",
     "point_of",
     "polynomial_mac",
     "split_generated_into",

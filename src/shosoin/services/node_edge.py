@@ -28,6 +28,7 @@ from shosoin.adapters.http_parts import PartsPayload
 from shosoin.adapters.tls import Identity, peer_identity
 from shosoin.base import Alarm, Denied, OwnerId, PeerFault, Rejected, ShosoinError, Unavailable
 from shosoin.base.ports import Event, EventSink
+from shosoin.kernels import new_buffer
 from shosoin.services.guarded_connections import GuardedConnection
 from shosoin.services.memory_budget import MemoryBudget
 from shosoin.services.node_config import NodeLimitSection
@@ -182,7 +183,7 @@ class _Body:
 
     async def _read(self) -> memoryview:
         """Copy the body, as it comes, to where it stays."""
-        content, at = memoryview(bytearray(self._size_bytes)), 0
+        content, at = new_buffer(self._size_bytes), 0
         while part := await self._request.content.readany():
             content[at : at + len(part)] = part
             at += len(part)

@@ -235,7 +235,7 @@ class MemorySiteStore:
             raise ShareDamaged("the share does not match its checksum, or is gone")
         return bytes(content[offset : offset + length])
 
-    async def read_each(self, wanted: Sequence[tuple[ShareRow, int, int]]) -> list[bytes | ShosoinError]:
+    async def read_each(self, wanted: Sequence[tuple[ShareRow, int, int]]) -> list[Buffer | ShosoinError]:
         """Read several ranges."""
         return [await _outcome(self.read(*one)) for one in wanted]
 

@@ -14,7 +14,7 @@ from itertools import combinations
 
 from shosoin.base import Alarm, ShosoinError, SiteId, Unavailable
 from shosoin.base.ports import Event, EventSink, Runtime, Task
-from shosoin.kernels import combine_into, lagrange_weights
+from shosoin.kernels import combine_into, lagrange_weights, new_buffer
 from shosoin.vault.channel import Answer, Channel
 from shosoin.vault.concurrency import failure
 from shosoin.vault.ports import ShareKey
@@ -150,13 +150,13 @@ class Fetcher:
         operations = [
             {
                 "op": "read",
-                "object": item.key.object_id,
-                "version": item.body.version,
-                "epoch": item.body.epoch,
-                "offset": item.offset,
-                "size": item.size,
+                "object": run[0].key.object_id,
+                "version": run[0].body.version,
+                "epoch": run[0].body.epoch,
+                "offset": run[0].offset,
+                "size": sum(item.size for item in run),
             }
-            for item in wanted
+            for run in _runs(wanted)
         ]
         total = sum(item.size for item in wanted)
         channel = self._channels[site]
@@ -178,14 +178,14 @@ class Fetcher:
     def _take(self, site: SiteId, wanted: Sequence[Range], answer: Answer, answers: _Answers) -> None:
         shares: list[memoryview | None] = []
         position = 0
-        for item, result in zip(wanted, answer.results, strict=False):
-            size = result.get("size")
-            fits = size == item.size and position + item.size <= len(answer.payload)
-            shares.append(answer.payload[position : position + item.size] if fits else None)
-            if fits:
-                position += item.size
-            else:
-                self._complain(site, item, result, answers)
+        for run, result in zip(_runs(wanted), answer.results, strict=False):
+            size = sum(item.size for item in run)
+            fits = result.get("size") == size and position + size <= len(answer.payload)
+            if not fits:
+                self._complain(site, run[0], result, answers)
+            for item in run:
+                shares.append(answer.payload[position : position + item.size] if fits else None)
+                position += item.size if fits else 0
         if len(shares) == len(wanted) and any(share is not None for share in shares):
             answers.shares[site] = shares
         else:
@@ -212,10 +212,10 @@ class Fetcher:
         return clear
 
     async def _interpolate(self, shares: Mapping[SiteId, memoryview], size: int, at: int = 0) -> memoryview:
-        out = bytearray(size)
+        out = new_buffer(size)
         weights = lagrange_weights([self._point[site] for site in shares], at)
         await self._runtime.in_thread(combine_into, weights, list(shares.values()), out)
-        return memoryview(out)
+        return out
 
     async def _recover(self, index: int, item: Range, answers: _Answers) -> memoryview:
         """Find the subset that passes; name the sites whose answer is not on its polynomial."""
@@ -281,3 +281,15 @@ class Fetcher:
             hint="the object is not lost while its sites are only away; start them and try again",
             retry_after_s=retry_after_s or None,
         )
+
+
+def _runs(wanted: Sequence[Range]) -> list[list[Range]]:
+    """Group ranges that follow one another in one share, which are read as one."""
+    runs: list[list[Range]] = []
+    for item in wanted:
+        last = runs[-1][-1] if runs else None
+        if last is not None and (last.key, last.offset + last.size) == (item.key, item.offset):
+            runs[-1].append(item)
+        else:
+            runs.append([item])
+    return runs

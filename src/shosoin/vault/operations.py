@@ -70,7 +70,7 @@ class _Call:
     data: memoryview
     result: dict[str, Any]
     class_: str
-    out: bytes = b""
+    out: Buffer = b""
 
     def apart(self) -> _Call:
         """Return a copy that holds nothing of the payload."""
@@ -299,7 +299,9 @@ class SiteOperations:
                 ready.append((call, row))
         for (call, row), outcome in zip(ready, await self._store.read_each(ranges), strict=True):
             with _told(call):
-                call.out = _raised(outcome)
+                if isinstance(outcome, ShosoinError):
+                    raise outcome
+                call.out = outcome
                 call.result = {"size": len(call.out), "x": row.x_index}
 
     async def _digest(self, owner: OwnerRecord, call: _Call) -> dict[str, Any]:

@@ -176,14 +176,14 @@ class SiteStore(Protocol):
         """
         ...
 
-    async def read(self, row: ShareRow, offset: int, length: int) -> bytes:
+    async def read(self, row: ShareRow, offset: int, length: int) -> Buffer:
         """Return bytes of a share.
 
         Raises ``ShareDamaged`` when the local checksum of a touched part fails or the bytes are gone.
         """
         ...
 
-    async def read_each(self, wanted: Sequence[tuple[ShareRow, int, int]]) -> list[bytes | ShosoinError]:
+    async def read_each(self, wanted: Sequence[tuple[ShareRow, int, int]]) -> list[Buffer | ShosoinError]:
         """Read several ranges (row, offset, length); each is the bytes or the error that ``read`` would raise."""
         ...
 

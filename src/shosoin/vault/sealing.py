@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.poly1305 import Poly1305
 
 from shosoin.base import Alarm
-from shosoin.kernels import xor_into
+from shosoin.kernels import new_buffer, xor_into
 from shosoin.vault.ports import Buffer
 
 __all__ = ["AeadSeal", "LocalSeal", "OneTimeSeal", "Seal", "SealBroken"]
@@ -88,12 +88,12 @@ class OneTimeSeal:
         payload, tag = sealed[:-TAG_BYTES], bytes(sealed[-TAG_BYTES:])
         if not hmac.compare_digest(self._tag(header, payload), tag):
             raise SealBroken("a message failed its authentication")
-        return memoryview(self._xor(payload))
+        return self._xor(payload)
 
-    def _xor(self, data: Buffer) -> bytearray:
+    def _xor(self, data: Buffer) -> memoryview:
         if len(data) > len(self.pad):  # what a peer sends may be longer than was agreed
             raise SealBroken("a message failed its authentication")
-        out = bytearray(len(data))
+        out = new_buffer(len(data))
         xor_into(data, memoryview(self.pad)[: len(data)], out)
         return out
 

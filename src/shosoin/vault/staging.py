@@ -19,7 +19,7 @@ from typing import Any
 
 from shosoin.base import Entropy, PeerFault, ShosoinError, SiteId, Unavailable
 from shosoin.base.ports import Runtime, Task
-from shosoin.kernels import lagrange_weights, linear_map_into, split_generated_into
+from shosoin.kernels import lagrange_weights, linear_map_into, new_buffer, split_generated_into
 from shosoin.vault.catalog import Proposal
 from shosoin.vault.channel import TIMEOUT_S, Channel
 from shosoin.vault.concurrency import settle
@@ -171,7 +171,7 @@ class Stager:
         await settle(self._runtime, (self._channels[site].exchange(ops, timeout_s=3.0) for site in self.alive))
 
     async def _share_with_seed(self, where: dict[str, Any], secret: Buffer) -> None:
-        shares = {site: bytearray(len(secret)) for site in self._placement}
+        shares = {site: new_buffer(len(secret)) for site in self._placement}
         seed = self._entropy.random_bytes(32)
         await self._runtime.in_thread(
             split_generated_into, secret, seed, list(self._point.values()), self._scheme.k, list(shares.values())
@@ -184,7 +184,7 @@ class Stager:
         known: list[Buffer] = [secret, *(pad.content for pad in pads.values())]
         points = [0, *(self._point[site] for site in pads)]
         others = [site for site in self._placement if site not in pads]
-        shares = [bytearray(len(secret)) for _ in others]
+        shares = [new_buffer(len(secret)) for _ in others]
         rows = [lagrange_weights(points, self._point[site]) for site in others]
         await self._runtime.in_thread(linear_map_into, rows, known, shares)
         # Without a spare site nothing could tell that a KME delivers other bits at its far end; then the bits chosen as
