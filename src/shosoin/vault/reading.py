@@ -19,7 +19,7 @@ SMALL_BYTES = 2 << 20
 """Objects whose data and manifest fit are read in one exchange per site."""
 _TOGETHER = 4
 """Segments fetched in one exchange per site."""
-_AHEAD = 1
+_AHEAD = 2
 """Exchanges under way beside the one whose segments are being used."""
 
 
