@@ -61,3 +61,17 @@ def test_jitter_replays_from_its_seed():
 def test_nonsense_is_refused(wrong):
     with pytest.raises(Rejected):
         SimulatedLink(**{"attenuation_db": 1.0, "length_km": 1.0, **wrong})
+
+
+def test_a_full_stock_is_not_looked_at_all_the_time() -> None:
+    link = SimulatedLink(attenuation_db=13.5, length_km=45.0)
+    elapsed_s = 100.0
+    while link.due(elapsed_s, room_bytes=1 << 30) is not None:
+        pass
+    assert link.wait_s(elapsed_s) <= 1.0
+    for _ in range(5):
+        elapsed_s += 0.001
+        assert link.due(elapsed_s, room_bytes=0) is None
+        assert link.wait_s(elapsed_s) >= 0.1
+    elapsed_s += 100.0
+    assert link.due(elapsed_s, room_bytes=1 << 30) is not None

@@ -18,6 +18,7 @@ from shosoin.link.port import LinkFacts
 __all__ = ["BlockDue", "SimulatedLink"]
 
 _BLOCK_SECONDS = 0.5
+_FULL_S = 0.25
 _BLOCK_BYTES_MIN = 4096
 _BLOCK_BYTES_MAX = 1 << 20
 _GRANULE_BYTES = 32
@@ -57,6 +58,7 @@ class SimulatedLink:
         self._scheduled_bytes = 0
         self._number = 0
         self._jitter = 1.0
+        self._full = False
         paced = int(rate / 8 * _BLOCK_SECONDS)
         self.block_bytes = min(_BLOCK_BYTES_MAX, max(_BLOCK_BYTES_MIN, paced)) // _GRANULE_BYTES * _GRANULE_BYTES
 
@@ -69,7 +71,8 @@ class SimulatedLink:
         size = min(_BLOCK_BYTES_MAX, self._round_up(self._stock_bytes)) if initial else self.block_bytes
         size = min(size, room_bytes // _GRANULE_BYTES * _GRANULE_BYTES)
         earned = self._stock_bytes + self.facts.secret_key_rate_bps / 8 * elapsed_s
-        if size < _BLOCK_BYTES_MIN:
+        self._full = size < _BLOCK_BYTES_MIN
+        if self._full:
             self._scheduled_bytes = max(self._scheduled_bytes, int(earned) - self.block_bytes)
             return None
         if not initial and self._scheduled_bytes + size * self._jitter > earned:
@@ -81,7 +84,9 @@ class SimulatedLink:
         return BlockDue(self._number - 1, size)
 
     def wait_s(self, elapsed_s: float) -> float:
-        """Return seconds until another block may be due (at most one second)."""
+        """Return seconds until another block may be due (at most one second); a full stock is looked at now and then."""
+        if self._full:
+            return _FULL_S
         rate = self.facts.secret_key_rate_bps / 8
         earned = self._stock_bytes + rate * elapsed_s
         missing = self._scheduled_bytes + self.block_bytes - earned
