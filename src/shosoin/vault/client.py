@@ -321,7 +321,8 @@ class Vault:
             outcome, erased = (await remove_objects(self._context, entry.class_, [reading.value]))[0]
             if outcome.error is not None:
                 raise outcome.error
-        await self._names.commit(entry.class_, [replace(entry, deleted=True, size_bytes=0)])
+        deleted = replace(entry, deleted=True, size_bytes=0)
+        await self._names.commit(entry.class_, [deleted], {name: entry.object_id})
         pending = [site for site in self._context.members if site not in erased]
         return RemoveReceipt(name, entry.object_id, erased, pending)
 

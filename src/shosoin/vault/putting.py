@@ -250,7 +250,8 @@ class Putter:
         if not items:
             return 0
         try:
-            return await self.names.commit(self.class_, [self._entry(item) for item in items])
+            expected = {item.name: item.replaced.object_id if item.replaced else None for item in items}
+            return await self.names.commit(self.class_, [self._entry(item) for item in items], expected)
         except Conflict:
             await self._withdraw([item for item in items if item.fresh])
             raise
