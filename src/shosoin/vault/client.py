@@ -13,11 +13,13 @@ from typing import Protocol
 from shosoin.base import AssuranceLabel, ObjectId, Rejected, SiteId, Unavailable
 from shosoin.base.ports import KeyStatus
 from shosoin.kernels import ELEMENT_BYTES
-from shosoin.vault.assurance import check_exposure, label_of, relays_of
+from shosoin.vault.assurance import label_of
 from shosoin.vault.audit import audit_values
 from shosoin.vault.catalog import UNPROVEN, Reading
-from shosoin.vault.concurrency import gather_few, settle, succeeded
-from shosoin.vault.context import CLASSES, VaultContext, VaultSite
+from shosoin.vault.concurrency import gather_few
+from shosoin.vault.context import CLASSES, VaultContext
+from shosoin.vault.deal_check import sites_needed
+from shosoin.vault.exposure import checked_statuses, link_statuses
 from shosoin.vault.fetching import Fetcher, NotRecoverable
 from shosoin.vault.index import Entry
 from shosoin.vault.layout import PAGE_ENTRIES, SEGMENT_BYTES, mask_elements
@@ -88,40 +90,21 @@ class Vault:
         if class_ == "pqc":
             return KeyPlan(class_, {}, {}, 0.0)
         need = self._key_need_bits(size_bytes, scheme) if class_ == "its" else 8 * QKD_KEY_BYTES
-        remote, statuses = await self._statuses(context.placement(scheme), scheme if class_ == "its" else None)
-        statuses = {site.name: statuses[site.name] for site in remote if site.name in statuses}
+        placement = context.placement(scheme)
+        if class_ == "its":
+            statuses = await checked_statuses(context, placement, scheme)
+        else:
+            statuses = await link_statuses(context)
+        remote = [site for site in placement if site != context.home]
+        statuses = {site: statuses[site] for site in remote if site in statuses}
         waits: list[float | None] = [0.0 if len(statuses) == len(remote) else None]
         waits += [_wait_s(status, need) for status in statuses.values()]
         return KeyPlan(
             class_,
-            {site.name: need for site in remote},
-            {site.name: statuses[site.name].stored_bits if site.name in statuses else 0 for site in remote},
+            dict.fromkeys(remote, need),
+            {site: statuses[site].stored_bits if site in statuses else 0 for site in remote},
             None if None in waits else max(wait for wait in waits if wait is not None),
         )
-
-    async def _statuses(
-        self, placement: tuple[SiteId, ...], scheme: Scheme | None
-    ) -> tuple[list[VaultSite], dict[SiteId, KeyStatus]]:
-        """Return the remote sites of a placement, and what the home KME says of the keys shared with each.
-
-        With a scheme, keys of these links may carry shares under one-time pads: then no allowed coalition of sites and
-        relays may learn k of them.
-
-        Raises:
-            Exposed: it would. No key was drawn.
-        """
-        context = self._context
-        asked = [site for site in context.sites if site.name != context.home]
-        tasks = await settle(context.runtime, (context.keys.status(site.node) for site in asked))
-        if asked and not any(map(succeeded, tasks)):
-            tasks[0].result()  # the home KME itself does not answer: say why
-        statuses = {site.name: task.result() for site, task in zip(asked, tasks, strict=True) if succeeded(task)}
-        if scheme is not None:
-            holders: dict[SiteId, tuple[SiteId, ...]] = {context.home: (context.home,)}
-            holders |= {site: (site, *relays_of(status)) for site, status in statuses.items()}
-            check_exposure({site: holders[site] for site in placement if site in holders}, scheme, context.home)
-            check_exposure(holders, context.register_scheme, context.home)  # names are shared over all sites
-        return [site for site in asked if site.name in placement], statuses
 
     @staticmethod
     def _key_need_bits(size_bytes: int, scheme: Scheme) -> int:
@@ -312,6 +295,7 @@ class Vault:
         if name not in entries:
             raise NotFound(f"there is no object named {name!r}")
         entry = entries[name]
+        await self._check_names(entry.class_)
         channels = self._context.channels(entry.class_)
         reading = await self._context.catalog.read(channels, ObjectId(entry.object_id))
         if reading.value is None or reading.value.tombstone:
@@ -331,14 +315,23 @@ class Vault:
 
         Safe beside writers that are only slow (see ``vault.unnamed``).
         """
+        await self._check_names("its")
         removed = await remove_unnamed(self._context, self._names, older_than_s)
         return [str(value.register_id) for value in removed]
+
+    async def _check_names(self, class_: str) -> None:
+        """Refuse before names of a class move under keys that pass through too few hands."""
+        context = self._context
+        if class_ == "its":
+            await checked_statuses(context, context.members, context.register_scheme)
 
     async def verify(self, name: str, *, progress: Callable[[int], None] | None = None) -> VerifyReport:
         """Read and check every share of an object at every site."""
         name = checked_name(name)
         _, value = await self._object(name)
         reader = self._reader(value)
+        if value.class_ == "its":
+            await checked_statuses(self._context, value.placement, value.scheme)
         states = await reader.verify(value.placement, progress)
         return VerifyReport(name, states, [*self._names.alarms, *reader.fetcher.publish()])
 
@@ -390,7 +383,7 @@ class Vault:
         )
         plan = replace(plan, needed_bits={site: need + max(more_bits, 0) for site, need in plan.needed_bits.items()})
         dry = [site for site, need in plan.needed_bits.items() if plan.stock_bits.get(site, 0) < need]
-        if scheme.n - len(dry) < scheme.durable_min:
+        if scheme.n - len(dry) < sites_needed("its", scheme):
             need = max(plan.needed_bits.values())
             raise Unavailable(
                 f"class its needs {need} key bits per link; {', '.join(dry)} have "
@@ -408,12 +401,14 @@ class Vault:
             Exposed: an allowed coalition of sites and relays would learn k shares.
         """
         need_bits = 8 * (size_bytes + _READ_OVERHEAD_BYTES + size_bytes // SEGMENT_BYTES * _MAC_BYTES_PER_SEGMENT)
-        remote, statuses = await self._statuses(value.placement, value.scheme)
+        statuses = await checked_statuses(self._context, value.placement, value.scheme)
         waits_s: dict[SiteId, float | None] = {}
-        for site in remote:
-            wait_s = _wait_s(statuses[site.name], need_bits) if site.name in statuses else None
+        for site in value.placement:
+            if site == self._context.home:
+                continue
+            wait_s = _wait_s(statuses[site], need_bits) if site in statuses else None
             if wait_s != 0:
-                waits_s[site.name] = wait_s
+                waits_s[site] = wait_s
         missing = value.scheme.k - (len(value.placement) - len(waits_s))
         if missing > 0:
             known_s = sorted(wait_s for wait_s in waits_s.values() if wait_s is not None)

@@ -15,7 +15,8 @@ from shosoin.vault.catalog import PROVEN, UNPROVEN, Conflict, Proposal, Reading
 from shosoin.vault.concurrency import gather, settle, succeeded
 from shosoin.vault.context import CLASSES, KEYLESS_CLASS, VaultContext
 from shosoin.vault.deal_check import checked_sites, sites_needed
-from shosoin.vault.index import Entry, IndexState, Part, condemned_name, index_register, load_index
+from shosoin.vault.exposure import checked_statuses
+from shosoin.vault.index import Entry, IndexState, Part, condemned_name, index_register, load_index, missing_bodies
 from shosoin.vault.layout import BodyLayout
 from shosoin.vault.ports import ShareKey
 from shosoin.vault.staging import Stager, withdraw_unoffered
@@ -81,6 +82,11 @@ class Names:
         state = IndexState(class_, register_id, reading.value, [], reading.freshness)
         if reading.value is None:
             return state
+        if class_ == "its" and missing_bodies(reading.value, context.memo):
+            try:
+                await checked_statuses(context, context.members, context.register_scheme)
+            except ShosoinError as error:
+                return IndexState(class_, register_id, None, [], UNPROVEN, error)
         fetcher = context.fetcher(class_, reading.value.placement, reading.value.scheme)
         loaded = await load_index(state, context.owner, fetcher, context.memo, reading.certificate)
         self.alarms += fetcher.publish()
