@@ -24,7 +24,7 @@ from shosoin.vault.fetching import Fetcher, NotRecoverable
 from shosoin.vault.index import Entry
 from shosoin.vault.layout import PAGE_ENTRIES, SEGMENT_BYTES, mask_elements
 from shosoin.vault.manifest import page_size, root_size
-from shosoin.vault.names import Names
+from shosoin.vault.names import Names, index_sites_needed
 from shosoin.vault.naming import BadName, checked_name, padme_bytes
 from shosoin.vault.ports import Buffer
 from shosoin.vault.putting import BytesSource, Putter, erase_everywhere, remove_objects
@@ -89,12 +89,16 @@ class Vault:
         scheme = scheme or context.default_scheme
         if class_ == "pqc":
             return KeyPlan(class_, {}, {}, 0.0)
-        need = self._key_need_bits(size_bytes, scheme) if class_ == "its" else 8 * QKD_KEY_BYTES
-        placement = context.placement(scheme)
         if class_ == "its":
-            statuses = await checked_statuses(context, placement, scheme)
+            statuses = await checked_statuses(context, context.placement(scheme), scheme)
         else:
             statuses = await link_statuses(context)
+        return self._plan_of(statuses, size_bytes, scheme, class_)
+
+    def _plan_of(self, statuses: Mapping[SiteId, KeyStatus], size_bytes: int, scheme: Scheme, class_: str) -> KeyPlan:
+        context = self._context
+        need = self._key_need_bits(size_bytes, scheme) if class_ == "its" else 8 * QKD_KEY_BYTES
+        placement = context.placement(scheme)
         remote = [site for site in placement if site != context.home]
         statuses = {site: statuses[site] for site in remote if site in statuses}
         waits: list[float | None] = [0.0 if len(statuses) == len(remote) else None]
@@ -251,6 +255,7 @@ class Vault:
         channels = self._context.channels(class_)
         readings = await self._context.catalog.read_many(channels, [ObjectId(e.object_id) for e in entries])
         found: dict[str, bytes] = {}
+        readers: list[ObjectReader] = []
         groups: dict[tuple[Scheme, tuple[SiteId, ...]], list[tuple[Entry, ObjectReader]]] = {}
         for entry, reading in zip(entries, readings, strict=True):
             value = self._live(entry.name, reading)
@@ -268,7 +273,10 @@ class Vault:
                 for (_, reader), clear in zip(small, clears, strict=True):
                     reader.take_whole(clear)
             for entry, reader in group:
+                readers.append(reader)
                 found[entry.name] = b"".join([bytes(piece) async for piece in reader.read(0, None)])
+        for reader in readers:
+            reader.fetcher.publish()
         return found
 
     async def ls(self, prefix: str = "") -> list[Listing]:
@@ -295,7 +303,8 @@ class Vault:
         if name not in entries:
             raise NotFound(f"there is no object named {name!r}")
         entry = entries[name]
-        await self._check_names(entry.class_)
+        if entry.class_ == "its":
+            await checked_statuses(self._context, self._context.members, self._context.register_scheme)
         channels = self._context.channels(entry.class_)
         reading = await self._context.catalog.read(channels, ObjectId(entry.object_id))
         if reading.value is None or reading.value.tombstone:
@@ -315,15 +324,8 @@ class Vault:
 
         Safe beside writers that are only slow (see ``vault.unnamed``).
         """
-        await self._check_names("its")
         removed = await remove_unnamed(self._context, self._names, older_than_s)
         return [str(value.register_id) for value in removed]
-
-    async def _check_names(self, class_: str) -> None:
-        """Refuse before names of a class move under keys that pass through too few hands."""
-        context = self._context
-        if class_ == "its":
-            await checked_statuses(context, context.members, context.register_scheme)
 
     async def verify(self, name: str, *, progress: Callable[[int], None] | None = None) -> VerifyReport:
         """Read and check every share of an object at every site."""
@@ -359,13 +361,17 @@ class Vault:
                 some = chosen[at : at + _AUDITED_TOGETHER]
                 channels = self._context.channels(class_)
                 readings = await self._context.catalog.read_many(channels, [ObjectId(e.object_id) for e in some])
-                values = [self._live(entry.name, reading) for entry, reading in zip(some, readings, strict=True)]
-                for entry, states in zip(some, await audit_values(self._context, values), strict=True):
-                    found[entry.name] = states
+                live = {
+                    entry.name: self._live(entry.name, reading)
+                    for entry, reading in zip(some, readings, strict=True)
+                    if names is not None or _is_live(reading)  # a removal stopped between register and index
+                }
+                states = await audit_values(self._context, list(live.values()))
+                found |= dict(zip(live, states, strict=True))
                 done += len(some)
                 if progress is not None:
                     progress(done)
-        return {name: found[name] for name in wanted}
+        return {name: found[name] for name in wanted if name in found}
 
     def _scheme(self, scheme: Scheme | tuple[int, int] | None) -> Scheme:
         chosen = scheme if isinstance(scheme, Scheme) else Scheme(*scheme) if scheme else self._context.default_scheme
@@ -377,7 +383,10 @@ class Vault:
 
         The plan of the sum, and what each further object takes beside its bytes.
         """
-        plan = await self.plan(sum(sizes_bytes), scheme=scheme)
+        context = self._context
+        statuses = await checked_statuses(context, context.placement(scheme), scheme)
+        self._check_name_stock(statuses)
+        plan = self._plan_of(statuses, sum(sizes_bytes), scheme, "its")
         more_bits = sum(self._key_need_bits(size, scheme) for size in sizes_bytes) - self._key_need_bits(
             sum(sizes_bytes), scheme
         )
@@ -391,6 +400,24 @@ class Vault:
                 code="vault.too_little_key",
                 hint="wait for the links, or put with --class qkd (which rests on computation); no key was used",
                 retry_after_s=plan.wait_s,
+            )
+
+    def _check_name_stock(self, statuses: Mapping[SiteId, KeyStatus]) -> None:
+        """Refuse when too many links lack the key for the name, which all sites keep: content without it is lost."""
+        context, need = self._context, 8 * _OVERHEAD_BYTES
+        waits_s = {
+            site: _wait_s(statuses[site], need) if site in statuses else None
+            for site in context.members
+            if site != context.home
+        }
+        dry = [site for site, wait_s in waits_s.items() if wait_s != 0.0]
+        if len(context.members) - len(dry) < index_sites_needed("its", context.register_scheme):
+            known_s = [wait_s for wait_s in waits_s.values() if wait_s is not None]
+            raise Unavailable(
+                f"a name in class its needs {need} key bits per link; {', '.join(dry)} have less",
+                code="vault.too_little_key",
+                hint="wait for the links, or put with --class qkd (which rests on computation); no key was used",
+                retry_after_s=max(known_s) if len(known_s) == len(waits_s) else None,
             )
 
     async def _without_stock(self, value: RegisterValue, size_bytes: int) -> frozenset[SiteId]:
@@ -439,7 +466,7 @@ class Vault:
 
     @staticmethod
     def _live(name: str, reading: Reading) -> RegisterValue:
-        if reading.value is None or reading.value.tombstone:
+        if reading.value is None or not _is_live(reading):
             raise NotFound(f"the object named {name!r} was removed")
         return reading.value
 
@@ -457,6 +484,10 @@ class Vault:
             freshness=reading.freshness,
         )
         return replace(label, durable_at=min(label.durable_at, self._names.durable_at(name)))
+
+
+def _is_live(reading: Reading) -> bool:
+    return reading.value is not None and not reading.value.tombstone
 
 
 def _wait_s(status: KeyStatus, need_bits: int) -> float | None:

@@ -19,11 +19,12 @@ from shosoin.vault.exposure import checked_statuses
 from shosoin.vault.index import Entry, IndexState, Part, condemned_name, index_register, load_index, missing_bodies
 from shosoin.vault.layout import BodyLayout
 from shosoin.vault.ports import ShareKey
+from shosoin.vault.scheme import Scheme
 from shosoin.vault.staging import Stager, withdraw_unoffered
 from shosoin.vault.values import Body, RegisterValue, ValueDraft, sign_values
 from shosoin.vault.writing import new_key, write_record
 
-__all__ = ["Names"]
+__all__ = ["Names", "index_sites_needed"]
 
 _ATTEMPTS = 5
 _ASK_TIMEOUT_S = 2.0
@@ -69,28 +70,41 @@ class Names:
         return self.states[entry.class_].durable_at(entry)
 
     async def _load_class(self, class_: str) -> IndexState:
-        context = self.context
-        register_id = index_register(context.owner, class_)
+        """Read an index; if it changed while its parts were fetched, what is missing of them is nobody's fault."""
+        register_id = index_register(self.context.owner, class_)
         try:
             reading = await self._read(class_, register_id)
+            for _ in range(_ATTEMPTS):
+                state, alarms = await self._load_parts(class_, register_id, reading)
+                if state.unreadable is None and not alarms:
+                    return state
+                before, reading = reading, await self._read(class_, register_id)
+                if _version(before) == _version(reading):
+                    break
         except Unavailable as error:
             return IndexState(class_, register_id, None, [], UNPROVEN, error)
+        for alarm in alarms:
+            self.context.sink.emit(alarm)
+        self.alarms += alarms
+        return state
+
+    async def _load_parts(self, class_: str, register_id: ObjectId, reading: Reading) -> tuple[IndexState, list[Event]]:
+        context = self.context
         known = self.states.get(class_)
         same = known and known.value and reading.value and known.value.version == reading.value.version
         if known and same and known.unreadable is None:
-            return known
+            return known, []
         state = IndexState(class_, register_id, reading.value, [], reading.freshness)
         if reading.value is None:
-            return state
+            return state, []
         if class_ == "its" and missing_bodies(reading.value, context.memo):
             try:
                 await checked_statuses(context, context.members, context.register_scheme)
             except ShosoinError as error:
-                return IndexState(class_, register_id, None, [], UNPROVEN, error)
+                return IndexState(class_, register_id, None, [], UNPROVEN, error), []
         fetcher = context.fetcher(class_, reading.value.placement, reading.value.scheme)
         loaded = await load_index(state, context.owner, fetcher, context.memo, reading.certificate)
-        self.alarms += fetcher.publish()
-        return loaded
+        return loaded, fetcher.alarms
 
     async def _read(self, class_: str, register_id: ObjectId) -> Reading:
         """Read an index register. Without keys it still can be told, under class pqc, that there is no such index."""
@@ -158,6 +172,8 @@ class Names:
             named, condemned = self.object_ids(), self._condemned(class_)
             free = [object_id for object_id in object_ids if object_id not in named]
             fresh = [object_id for object_id in free if object_id not in condemned]
+            if fresh and class_ == "its":
+                await checked_statuses(self.context, self.context.members, self.context.register_scheme)
             if not fresh or await self._try_commit(self.states[class_], [self._verdict(class_, o) for o in fresh]):
                 return set(free)
             await self._reload()
@@ -269,7 +285,7 @@ class Names:
             home=context.home,
             entropy=context.entropy,
             runtime=context.runtime,
-            sites_min=max(sites_needed(class_, scheme), scheme.write_quorum),
+            sites_min=index_sites_needed(class_, scheme),
         )
 
     async def _reachable(self, state: IndexState) -> int:
@@ -350,6 +366,15 @@ class Names:
         ops = [{"op": "erase", "object": state.register_id}]
         channels = self.context.channels(class_).values()
         await settle(self.context.runtime, (channel.exchange(ops, timeout_s=5.0) for channel in channels))
+
+
+def _version(reading: Reading) -> str | None:
+    return reading.value.version if reading.value else None
+
+
+def index_sites_needed(class_: str, scheme: Scheme) -> int:
+    """Return how many sites must take a part of an index."""
+    return max(sites_needed(class_, scheme), scheme.write_quorum)
 
 
 def _object_of(known: Mapping[str, Entry], name: str) -> str | None:

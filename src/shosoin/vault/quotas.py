@@ -16,6 +16,8 @@ _AREAS_PER_OWNER_MAX = 4096
 _ABORTED_MAX = 1 << 14
 _STALE_S = 900.0
 _SWEEP_S = 10.0
+_SWEEP_FULL_S = 1.0
+"""Looking through thousands of areas for every refused write would stop the node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,8 @@ class StagingQuotas:
     async def _drop_stale(self, owner: OwnerRecord) -> None:
         """Forget the staging areas that an owner left behind, of a client that died in the middle of a put."""
         now_s = self._clock.now_s()
-        if self._count[owner.owner] < _AREAS_PER_OWNER_MAX and now_s < self._swept_s.get(owner.owner, 0.0) + _SWEEP_S:
+        pause_s = _SWEEP_S if self._count[owner.owner] < _AREAS_PER_OWNER_MAX else _SWEEP_FULL_S
+        if now_s < self._swept_s.get(owner.owner, -pause_s) + pause_s:
             return
         self._swept_s[owner.owner] = now_s
         oldest_s = now_s - _STALE_S
