@@ -107,6 +107,25 @@ async def test_nothing_of_class_its_is_read_or_written_under_keys_that_too_few_h
     assert not moved
 
 
+async def test_who_saw_the_keys_of_the_put_counts_when_the_same_shares_are_read() -> None:
+    """One relay sees one link while the object is put and another while it is read: two of its shares, not one."""
+    world = make_world()
+    keys = world.context.keys = TellingKeys(world.keys, {SITES[3]: ["relay-1"]})
+    await store(world, "name", b"content", "its")
+    assert (await fetch(world.vault, "name"))[0] == b"content"
+    keys.relays = {f"node-{SITES[1]}": ["relay-1"]}
+    with pytest.raises(Exposed):
+        await fetch(world.vault, "name")
+    with pytest.raises(Exposed):
+        await world.vault.get_many(["name"])
+    other = world.another_vault()
+    other.context.keys = keys
+    with pytest.raises(Exposed):
+        await other.vault.ls()  # the name was shared over the same links
+    keys.relays = {}
+    assert (await fetch(world.vault, "name"))[0] == b"content"
+
+
 async def test_verify_checks_who_sees_the_keys_although_the_index_is_known() -> None:
     world = make_world()
     await store(world, "name", b"content", "its")

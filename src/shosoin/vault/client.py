@@ -333,7 +333,7 @@ class Vault:
         _, value = await self._object(name)
         reader = self._reader(value)
         if value.class_ == "its":
-            await checked_statuses(self._context, value.placement, value.scheme)
+            await checked_statuses(self._context, value.placement, value.scheme, value)
         states = await reader.verify(value.placement, progress)
         return VerifyReport(name, states, [*self._names.alarms, *reader.fetcher.publish()])
 
@@ -428,7 +428,7 @@ class Vault:
             Exposed: an allowed coalition of sites and relays would learn k shares.
         """
         need_bits = 8 * (size_bytes + _READ_OVERHEAD_BYTES + size_bytes // SEGMENT_BYTES * _MAC_BYTES_PER_SEGMENT)
-        statuses = await checked_statuses(self._context, value.placement, value.scheme)
+        statuses = await checked_statuses(self._context, value.placement, value.scheme, value)
         waits_s: dict[SiteId, float | None] = {}
         for site in value.placement:
             if site == self._context.home:

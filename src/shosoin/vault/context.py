@@ -53,6 +53,8 @@ class VaultContext:
     """Decoded index parts, kept at the owner's side."""
     closed_links: set[SaeId] = field(default_factory=set)
     """Nodes to which class ``its`` must not send now, because nobody says who sees the keys (see ``exposure``)."""
+    relays: dict[SiteId, tuple[SiteId, ...]] = field(default_factory=dict)
+    """Relays that see the keys shared with each site, as last asked."""
     _channels: dict[str, dict[SiteId, Channel]] = field(default_factory=dict)
     _links: dict[SiteId, PatientLink] = field(default_factory=dict)
 

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 
 from shosoin.base import SiteId
 from shosoin.base.ports import KeyStatus
-from shosoin.vault.assurance import check_exposure, relays_of
+from shosoin.vault.assurance import check_exposure, relays_of, relays_then
 from shosoin.vault.concurrency import settle, succeeded
 from shosoin.vault.context import VaultContext
 from shosoin.vault.scheme import Scheme
+from shosoin.vault.values import RegisterValue
 
 __all__ = ["checked_statuses", "link_statuses"]
 
@@ -33,11 +34,12 @@ async def link_statuses(context: VaultContext) -> dict[SiteId, KeyStatus]:
 
 
 async def checked_statuses(
-    context: VaultContext, placement: Sequence[SiteId], scheme: Scheme
+    context: VaultContext, placement: Sequence[SiteId], scheme: Scheme, value: RegisterValue | None = None
 ) -> dict[SiteId, KeyStatus]:
     """Return ``link_statuses``; no allowed coalition of sites and relays may learn k shares of that placement.
 
-    Names are shared over all sites, and checked likewise. Links without a status are closed until they have one.
+    Who saw the keys under which the shares of ``value`` were sent out counts too, for they are the same shares. Names
+    are shared over all sites, and checked likewise. Links without a status are closed until they have one.
 
     Raises:
         Exposed: a coalition would. No key was drawn.
@@ -45,8 +47,12 @@ async def checked_statuses(
     statuses = await link_statuses(context)
     holders: dict[SiteId, tuple[SiteId, ...]] = {context.home: (context.home,)}
     holders |= {site: (site, *relays_of(status)) for site, status in statuses.items()}
-    check_exposure({site: holders[site] for site in placement if site in holders}, scheme, context.home)
+    then = relays_then(value) if value is not None else {}
+    placed = {site: (*holders.get(site, (site,)), *then.get(site, ())) for site in placement}
+    check_exposure(placed, scheme, context.home)
     check_exposure(holders, context.register_scheme, context.home)
+    context.relays.clear()
+    context.relays |= {site: seen[1:] for site, seen in holders.items()}
     context.closed_links.clear()
     context.closed_links |= {site.node for site in context.sites if site.name not in holders}
     return statuses

@@ -99,7 +99,7 @@ class Names:
             return state, []
         if class_ == "its" and missing_bodies(reading.value, context.memo):
             try:
-                await checked_statuses(context, context.members, context.register_scheme)
+                await checked_statuses(context, context.members, context.register_scheme, reading.value)
             except ShosoinError as error:
                 return IndexState(class_, register_id, None, [], UNPROVEN, error), []
         fetcher = context.fetcher(class_, reading.value.placement, reading.value.scheme)
@@ -331,6 +331,7 @@ class Names:
             entropy=context.entropy,
             domains=context.domains,
             deal_checked=class_ == "its",
+            relays=context.relays,
         )
 
     def _value(

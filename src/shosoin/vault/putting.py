@@ -216,6 +216,7 @@ class Putter:
             entropy=context.entropy,
             domains=context.domains,
             deal_checked=self.class_ == "its",
+            relays=context.relays,
         )
         return ValueDraft(
             kind="object",
