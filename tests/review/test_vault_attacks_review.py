@@ -11,6 +11,7 @@ import pytest
 from shosoin.base import SaeId, SiteId, Unavailable
 from shosoin.base.ports import KeyStatus
 from shosoin.vault.assurance import Exposed
+from shosoin.vault.catalog import Conflict
 from shosoin.vault.channel import open_channel
 from shosoin.vault.index import index_register
 from shosoin.vault.ports import ShareState
@@ -19,6 +20,7 @@ from tests.vault.support import (
     OWNER,
     SITES,
     DirectLink,
+    SeededEntropy,
     WrappedKeys,
     fetch,
     make_world,
@@ -397,3 +399,55 @@ async def test_a_node_does_not_build_an_answer_that_is_longer_than_any_may_be() 
     results, _ = await node._operations.run(node._owners[OWNER], "local", ops, memoryview(b""), 0)
     assert sum(len(str(result)) for result in results) <= 8 << 20
     assert results[-1]["error"]["code"] == "vault.answer_too_long"
+
+
+# ------------------------------------------------------------------------------------------- two writers at once
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_two_writers_of_one_name_in_two_classes_do_not_remove_both_contents(seed: int) -> None:
+    """One replaces the object by one of another class, the other gives it a new version; both are acknowledged."""
+    world = make_world(entropy=SeededEntropy(seed))
+    await store(world, "name", b"old", "qkd")
+    other = world.another_vault()
+    at_index, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(link: DirectLink, header: dict[str, Any]) -> None:
+        if touches(header, index_register(OWNER, "pqc"), "prepare"):
+            at_index.set()
+            await go_on.wait()
+
+    other.on_all(before=wait)
+    putting = asyncio.create_task(store(other, "name", b"other class", "pqc"))
+    await reached(at_index, putting)
+    await store(world, "name", b"new version", "qkd")
+    go_on.set()
+    await putting
+    assert (await fetch(world.another_vault().vault, "name"))[0] in (b"other class", b"new version")
+
+
+async def test_a_batch_that_meets_a_conflict_does_not_remove_what_it_named_already() -> None:
+    """Our index value was chosen and finished by somebody else, who then took one of the names for another object."""
+    world = make_world()
+    await store(world, "b", b"old", "qkd")
+    await store(world, "first", b"first", "pqc")
+    index = index_register(OWNER, "pqc")
+    other = world.another_vault()
+    cut = [True]
+
+    async def hold(link: DirectLink, header: dict[str, Any]) -> None:
+        if cut[0] and touches(header, index, "commit"):
+            if link.site == FIVE[0]:
+                await store(other, "third", b"third", "pqc")
+                await other.vault.rm("a")
+                await store(other, "a", b"theirs", "pqc")
+                cut[0] = False
+            raise Unavailable("lost on the way")
+
+    world.on_all(before=hold)
+    with pytest.raises(Conflict):
+        await world.vault.put_many({"a": b"ours", "b": b"new"}, class_="pqc")
+    assert not cut[0]
+    reader = world.another_vault().vault
+    assert (await fetch(reader, "a"))[0] == b"theirs"
+    assert (await fetch(reader, "b"))[0] in (b"old", b"new")
