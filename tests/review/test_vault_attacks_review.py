@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from shosoin.base import SaeId, SiteId, Unavailable
+from shosoin.base import Denied, ObjectId, SaeId, SiteId, Unavailable, VersionId
 from shosoin.base.ports import KeyStatus
 from shosoin.vault.assurance import Exposed
 from shosoin.vault.catalog import Conflict
 from shosoin.vault.channel import open_channel
 from shosoin.vault.index import index_register
-from shosoin.vault.ports import ShareState
+from shosoin.vault.ports import ShareKey, ShareState
 from shosoin.vault.putting import remove_objects
+from shosoin.vault.staging import _Item
 from tests.vault.support import (
     OWNER,
     SITES,
@@ -451,3 +452,54 @@ async def test_a_batch_that_meets_a_conflict_does_not_remove_what_it_named_alrea
     reader = world.another_vault().vault
     assert (await fetch(reader, "a"))[0] == b"theirs"
     assert (await fetch(reader, "b"))[0] in (b"old", b"new")
+
+
+async def test_an_audit_of_many_objects_is_not_held_in_a_sites_memory_at_once() -> None:
+    world = make_world()
+    await world.vault.put_many({f"name-{number}": pattern(100, number) for number in range(40)}, class_="pqc")
+    site = world.stores[SITES[1]]
+    real, running, most = site.read, [0], [0]
+
+    async def read(*arguments: Any) -> bytes:
+        running[0] += 1
+        most[0] = max(most[0], running[0])
+        await asyncio.sleep(0)
+        try:
+            return await real(*arguments)
+        finally:
+            running[0] -= 1
+
+    site.read = read  # type: ignore[method-assign]
+    found = await world.vault.audit()
+    assert {state for states in found.values() for state in states.values()} == {"ok"}
+    assert most[0] <= 8
+
+
+async def test_two_writes_that_begin_one_staging_area_are_counted_as_one() -> None:
+    """The second comes while the first waits for what an older client left to be thrown away."""
+    world = make_world(2, "2-of-2")
+    node = world.links[SITES[0]].node
+    quotas, owner = node._operations._quotas, node._owners[OWNER]
+    key = ShareKey(OWNER, ObjectId("1" * 32), VersionId("2" * 32), 0)
+    old = ShareKey(OWNER, ObjectId("3" * 32), VersionId("2" * 32), 0)
+    await quotas.admit(owner, old, "pqc", 10)
+    quotas._areas[old].touched_s -= 10_000.0
+    quotas._swept_s.clear()
+    real = quotas._store.discard
+
+    async def slow(key: ShareKey) -> None:
+        await asyncio.sleep(0)
+        await real(key)
+
+    quotas._store.discard = slow  # type: ignore[method-assign]
+    outcomes = await asyncio.gather(
+        quotas.admit(owner, key, "its", 100), quotas.admit(owner, key, "pqc", 200), return_exceptions=True
+    )
+    assert sum(isinstance(outcome, Denied) for outcome in outcomes) == 1
+    await quotas.drop(key)
+    assert quotas._count[OWNER] == 0
+    assert quotas._staged[OWNER] == 0
+
+
+async def test_shares_are_not_printed() -> None:
+    assert "secret" not in repr(_Item({"op": "write"}, b"secret"))

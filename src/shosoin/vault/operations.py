@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ from shosoin.base.errors import Alarm, Denied, PeerFault
 from shosoin.base.ports import Clock, KeySource, Runtime
 from shosoin.kernels import ELEMENT_BYTES, Digest
 from shosoin.vault import acceptor
-from shosoin.vault.concurrency import gather
+from shosoin.vault.concurrency import gather, gather_few
 from shosoin.vault.envelope import HEADER_BYTES_MAX, MalformedEnvelope
 from shosoin.vault.layout import ANSWERS_PER_EPOCH, BODY_BYTES_MAX
 from shosoin.vault.pads import fetch_pad
@@ -43,6 +43,8 @@ _SMALL_BYTES = 64 << 10
 """Writes and seals of so few bytes do no file I/O before the commit, so running them side by side gains nothing."""
 _READ_BYTES_MAX = 8 << 20
 _DIGEST_CHUNK_BYTES = 4 << 20
+_DIGESTS_TOGETHER = 4
+"""Each holds a chunk in memory."""
 
 
 def kind_of(error: ShosoinError) -> str:
@@ -92,7 +94,7 @@ class _Call:
     result: dict[str, Any]
     class_: str
     room: _Room
-    out: bytes = b""
+    out: bytes = field(default=b"", repr=False)
 
     def apart(self) -> _Call:
         """Return a copy that holds nothing of the payload."""
@@ -164,6 +166,9 @@ class SiteOperations:
                 await self._transact(owner, same, self._steps[kind])
             elif kind in self._batches:
                 await self._batches[kind](owner, same)
+            elif kind == "digest":
+                works = [self._one(owner, call) for call in same]
+                await gather_few(self._runtime, works, at_once=_DIGESTS_TOGETHER)
             else:
                 await gather(self._runtime, [self._one(owner, call) for call in same])
 

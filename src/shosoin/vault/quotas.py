@@ -65,13 +65,14 @@ class StagingQuotas:
             Unavailable: too many unfinished shares.
             Denied: the area was begun under another class.
         """
-        area = self._areas.get(key)
+        if key not in self._areas:
+            await self._drop_stale(owner)
+        area = self._areas.get(key)  # looked up after the wait: another write may have begun it meanwhile
         if area is not None and class_ not in {"local", area.class_}:
             raise Denied(f"this share is staged under class {area.class_}", code="vault.wrong_class")
         if key in self._aborted:
             raise Rejected("this version was aborted", code="vault.aborted")
         if area is None:
-            await self._drop_stale(owner)
             if self._count[owner.owner] >= _AREAS_PER_OWNER_MAX:
                 raise Unavailable(
                     f"{owner.owner} has {_AREAS_PER_OWNER_MAX} unfinished shares at {self._site}",
