@@ -503,3 +503,27 @@ async def test_two_writes_that_begin_one_staging_area_are_counted_as_one() -> No
 
 async def test_shares_are_not_printed() -> None:
     assert "secret" not in repr(_Item({"op": "write"}, b"secret"))
+
+
+@pytest.mark.parametrize("work", ["get_many", "verify"])
+async def test_a_new_version_while_an_object_is_read_is_no_fault_of_a_site(work: str) -> None:
+    world = make_world()
+    await store(world, "name", b"old", "pqc")
+    reader = world.another_vault()
+    done = [False]
+
+    async def replace_it(link: DirectLink, header: dict[str, Any]) -> None:
+        ops = header.get("ops", ())
+        if not done[0] and any(op["op"] == "read" and op["object"] != index_register(OWNER, "pqc") for op in ops):
+            done[0] = True
+            await store(world, "name", b"new", "pqc")
+
+    reader.on_all(before=replace_it)
+    if work == "get_many":
+        assert await reader.vault.get_many(["name"]) == {"name": b"new"}
+    else:
+        with pytest.raises(Unavailable) as caught:
+            await reader.vault.verify("name")
+        assert caught.value.code == "vault.replaced_meanwhile"
+    assert done[0]
+    assert not world.sink.events

@@ -252,14 +252,43 @@ class Vault:
         return {name: found[normal] for name, normal in asked.items()}
 
     async def _get_batch(self, class_: str, entries: list[Entry]) -> dict[str, bytes]:
-        channels = self._context.channels(class_)
-        readings = await self._context.catalog.read_many(channels, [ObjectId(e.object_id) for e in entries])
+        for _ in range(_READ_ATTEMPTS):
+            channels = self._context.channels(class_)
+            readings = await self._context.catalog.read_many(channels, [ObjectId(e.object_id) for e in entries])
+            pairs = [
+                (entry, self._reader(self._live(entry.name, reading)))
+                for entry, reading in zip(entries, readings, strict=True)
+            ]
+            readers = [reader for _, reader in pairs]
+            try:
+                found = await self._read_pairs(class_, pairs)
+            except (Unavailable, NotRecoverable):
+                if not await self._publish(readers, ended=False):
+                    raise
+                continue
+            await self._publish(readers, ended=True)
+            return found
+        raise ReplacedMeanwhile("the objects are replaced faster than they can be read")
+
+    async def _publish(self, readers: Sequence[ObjectReader], *, ended: bool) -> bool:
+        """Report what reads found; shares are missed at nobody if one of the objects was replaced meanwhile.
+
+        Returns whether one was, which a read that ``ended`` well asks only if shares were missing.
+        """
+        alarms = [alarm for reader in readers for alarm in reader.fetcher.alarms]
+        replaced = False
+        if not ended or any(alarm.fields["kind"] == "share_missing" for alarm in alarms):
+            for reader in readers:
+                replaced = replaced or await self._replaced(reader.value)
+        for reader in readers:
+            reader.fetcher.publish(replaced=replaced)
+        return replaced
+
+    async def _read_pairs(self, class_: str, pairs: Sequence[tuple[Entry, ObjectReader]]) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
-        readers: list[ObjectReader] = []
         groups: dict[tuple[Scheme, tuple[SiteId, ...]], list[tuple[Entry, ObjectReader]]] = {}
-        for entry, reading in zip(entries, readings, strict=True):
-            value = self._live(entry.name, reading)
-            reader = self._reader(value)
+        for entry, reader in pairs:
+            value = reader.value
             groups.setdefault((value.scheme, value.placement), []).append((entry, reader))
         for group in groups.values():
             if class_ == "its":
@@ -273,10 +302,7 @@ class Vault:
                 for (_, reader), clear in zip(small, clears, strict=True):
                     reader.take_whole(clear)
             for entry, reader in group:
-                readers.append(reader)
                 found[entry.name] = b"".join([bytes(piece) async for piece in reader.read(0, None)])
-        for reader in readers:
-            reader.fetcher.publish()
         return found
 
     async def ls(self, prefix: str = "") -> list[Listing]:
@@ -334,8 +360,15 @@ class Vault:
         reader = self._reader(value)
         if value.class_ == "its":
             await checked_statuses(self._context, value.placement, value.scheme, value)
-        states = await reader.verify(value.placement, progress)
-        return VerifyReport(name, states, [*self._names.alarms, *reader.fetcher.publish()])
+        try:
+            states = await reader.verify(value.placement, progress)
+        except (Unavailable, NotRecoverable):
+            if not await self._publish([reader], ended=False):
+                raise
+            raise ReplacedMeanwhile(f"{name!r} got a new version while it was verified") from None
+        if await self._publish([reader], ended=True):
+            raise ReplacedMeanwhile(f"{name!r} got a new version while it was verified")
+        return VerifyReport(name, states, [*self._names.alarms, *reader.fetcher.alarms])
 
     async def audit(
         self, names: Sequence[str] | None = None, *, progress: Callable[[int], None] | None = None
