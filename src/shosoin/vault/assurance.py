@@ -18,7 +18,7 @@ from shosoin.vault.channel import Channel
 from shosoin.vault.scheme import Scheme
 from shosoin.vault.values import RegisterValue
 
-__all__ = ["SiteDomains", "check_exposure", "collusion", "label_of", "record_facts", "relays_of"]
+__all__ = ["SiteDomains", "check_exposure", "collusion", "label_of", "record_facts", "relays_of", "relays_then"]
 
 _MECHANISM_LOCAL = "local"
 RELAYS_EXTENSION = "shosoin_relays"
@@ -85,6 +85,12 @@ def relays_of(status: KeyStatus) -> tuple[SiteId, ...]:
     return tuple(SiteId(name) for name in named)
 
 
+def relays_then(value: RegisterValue) -> dict[SiteId, tuple[SiteId, ...]]:
+    """Return the relays that saw the keys under which a value's shares travelled to their sites."""
+    transfers = value.facts.get("transfers", {})
+    return {SiteId(site): tuple(map(SiteId, fact.get("relays", ()))) for site, fact in transfers.items()}
+
+
 KeyFacts = Mapping[SiteId, "Counter[KeySourceFacts]"]
 """Per site the origins of the keys drawn, with how many keys of each."""
 
@@ -113,12 +119,17 @@ def record_facts(
     entropy: Entropy,
     domains: Mapping[SiteId, SiteDomains],
     deal_checked: bool,
+    relays: Mapping[SiteId, Sequence[SiteId]],
 ) -> dict[str, Any]:
-    """Return the facts of a put, as they go into the register value."""
+    """Return the facts of a put, as they go into the register value.
+
+    ``relays`` are those that saw the keys of a site; they count whenever the shares move again (``relays_then``).
+    """
     transfers = {
         site: {
             "how": "key-stream bits as the share" if site in key_shares else channels[site].mechanism,
             "keys": _fact_json(_drawn_since(channels[site].facts, before.get(site, Counter()))),
+            **({"relays": list(relays[site])} if class_ == "its" and relays.get(site) else {}),
         }
         for site in good
     }

@@ -13,16 +13,18 @@ from typing import Protocol
 from shosoin.base import AssuranceLabel, ObjectId, Rejected, SiteId, Unavailable
 from shosoin.base.ports import KeyStatus
 from shosoin.kernels import ELEMENT_BYTES
-from shosoin.vault.assurance import check_exposure, label_of, relays_of
+from shosoin.vault.assurance import label_of
 from shosoin.vault.audit import audit_values
 from shosoin.vault.catalog import UNPROVEN, Reading
-from shosoin.vault.concurrency import gather_few, settle, succeeded
-from shosoin.vault.context import CLASSES, VaultContext, VaultSite
+from shosoin.vault.concurrency import gather_few
+from shosoin.vault.context import CLASSES, VaultContext
+from shosoin.vault.deal_check import sites_needed
+from shosoin.vault.exposure import checked_statuses, link_statuses
 from shosoin.vault.fetching import Fetcher, NotRecoverable
 from shosoin.vault.index import Entry
 from shosoin.vault.layout import PAGE_ENTRIES, SEGMENT_BYTES, mask_elements
 from shosoin.vault.manifest import page_size, root_size
-from shosoin.vault.names import Names
+from shosoin.vault.names import Names, index_sites_needed
 from shosoin.vault.naming import BadName, checked_name, padme_bytes
 from shosoin.vault.ports import Buffer
 from shosoin.vault.putting import BytesSource, Putter, erase_everywhere, remove_objects
@@ -87,41 +89,26 @@ class Vault:
         scheme = scheme or context.default_scheme
         if class_ == "pqc":
             return KeyPlan(class_, {}, {}, 0.0)
+        if class_ == "its":
+            statuses = await checked_statuses(context, context.placement(scheme), scheme)
+        else:
+            statuses = await link_statuses(context)
+        return self._plan_of(statuses, size_bytes, scheme, class_)
+
+    def _plan_of(self, statuses: Mapping[SiteId, KeyStatus], size_bytes: int, scheme: Scheme, class_: str) -> KeyPlan:
+        context = self._context
         need = self._key_need_bits(size_bytes, scheme) if class_ == "its" else 8 * QKD_KEY_BYTES
-        remote, statuses = await self._statuses(context.placement(scheme), scheme if class_ == "its" else None)
-        statuses = {site.name: statuses[site.name] for site in remote if site.name in statuses}
+        placement = context.placement(scheme)
+        remote = [site for site in placement if site != context.home]
+        statuses = {site: statuses[site] for site in remote if site in statuses}
         waits: list[float | None] = [0.0 if len(statuses) == len(remote) else None]
         waits += [_wait_s(status, need) for status in statuses.values()]
         return KeyPlan(
             class_,
-            {site.name: need for site in remote},
-            {site.name: statuses[site.name].stored_bits if site.name in statuses else 0 for site in remote},
+            dict.fromkeys(remote, need),
+            {site: statuses[site].stored_bits if site in statuses else 0 for site in remote},
             None if None in waits else max(wait for wait in waits if wait is not None),
         )
-
-    async def _statuses(
-        self, placement: tuple[SiteId, ...], scheme: Scheme | None
-    ) -> tuple[list[VaultSite], dict[SiteId, KeyStatus]]:
-        """Return the remote sites of a placement, and what the home KME says of the keys shared with each.
-
-        With a scheme, keys of these links may carry shares under one-time pads: then no allowed coalition of sites and
-        relays may learn k of them.
-
-        Raises:
-            Exposed: it would. No key was drawn.
-        """
-        context = self._context
-        asked = [site for site in context.sites if site.name != context.home]
-        tasks = await settle(context.runtime, (context.keys.status(site.node) for site in asked))
-        if asked and not any(map(succeeded, tasks)):
-            tasks[0].result()  # the home KME itself does not answer: say why
-        statuses = {site.name: task.result() for site, task in zip(asked, tasks, strict=True) if succeeded(task)}
-        if scheme is not None:
-            holders: dict[SiteId, tuple[SiteId, ...]] = {context.home: (context.home,)}
-            holders |= {site: (site, *relays_of(status)) for site, status in statuses.items()}
-            check_exposure({site: holders[site] for site in placement if site in holders}, scheme, context.home)
-            check_exposure(holders, context.register_scheme, context.home)  # names are shared over all sites
-        return [site for site in asked if site.name in placement], statuses
 
     @staticmethod
     def _key_need_bits(size_bytes: int, scheme: Scheme) -> int:
@@ -265,13 +252,43 @@ class Vault:
         return {name: found[normal] for name, normal in asked.items()}
 
     async def _get_batch(self, class_: str, entries: list[Entry]) -> dict[str, bytes]:
-        channels = self._context.channels(class_)
-        readings = await self._context.catalog.read_many(channels, [ObjectId(e.object_id) for e in entries])
+        for _ in range(_READ_ATTEMPTS):
+            channels = self._context.channels(class_)
+            readings = await self._context.catalog.read_many(channels, [ObjectId(e.object_id) for e in entries])
+            pairs = [
+                (entry, self._reader(self._live(entry.name, reading)))
+                for entry, reading in zip(entries, readings, strict=True)
+            ]
+            readers = [reader for _, reader in pairs]
+            try:
+                found = await self._read_pairs(class_, pairs)
+            except (Unavailable, NotRecoverable):
+                if not await self._publish(readers, ended=False):
+                    raise
+                continue
+            await self._publish(readers, ended=True)
+            return found
+        raise ReplacedMeanwhile("the objects are replaced faster than they can be read")
+
+    async def _publish(self, readers: Sequence[ObjectReader], *, ended: bool) -> bool:
+        """Report what reads found; shares are missed at nobody if one of the objects was replaced meanwhile.
+
+        Returns whether one was, which a read that ``ended`` well asks only if shares were missing.
+        """
+        alarms = [alarm for reader in readers for alarm in reader.fetcher.alarms]
+        replaced = False
+        if not ended or any(alarm.fields["kind"] == "share_missing" for alarm in alarms):
+            for reader in readers:
+                replaced = replaced or await self._replaced(reader.value)
+        for reader in readers:
+            reader.fetcher.publish(replaced=replaced)
+        return replaced
+
+    async def _read_pairs(self, class_: str, pairs: Sequence[tuple[Entry, ObjectReader]]) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
         groups: dict[tuple[Scheme, tuple[SiteId, ...]], list[tuple[Entry, ObjectReader]]] = {}
-        for entry, reading in zip(entries, readings, strict=True):
-            value = self._live(entry.name, reading)
-            reader = self._reader(value)
+        for entry, reader in pairs:
+            value = reader.value
             groups.setdefault((value.scheme, value.placement), []).append((entry, reader))
         for group in groups.values():
             if class_ == "its":
@@ -312,6 +329,8 @@ class Vault:
         if name not in entries:
             raise NotFound(f"there is no object named {name!r}")
         entry = entries[name]
+        if entry.class_ == "its":
+            await checked_statuses(self._context, self._context.members, self._context.register_scheme)
         channels = self._context.channels(entry.class_)
         reading = await self._context.catalog.read(channels, ObjectId(entry.object_id))
         if reading.value is None or reading.value.tombstone:
@@ -321,7 +340,8 @@ class Vault:
             outcome, erased = (await remove_objects(self._context, entry.class_, [reading.value]))[0]
             if outcome.error is not None:
                 raise outcome.error
-        await self._names.commit(entry.class_, [replace(entry, deleted=True, size_bytes=0)])
+        deleted = replace(entry, deleted=True, size_bytes=0)
+        await self._names.commit(entry.class_, [deleted], {name: entry.object_id})
         pending = [site for site in self._context.members if site not in erased]
         return RemoveReceipt(name, entry.object_id, erased, pending)
 
@@ -338,8 +358,17 @@ class Vault:
         name = checked_name(name)
         _, value = await self._object(name)
         reader = self._reader(value)
-        states = await reader.verify(value.placement, progress)
-        return VerifyReport(name, states, [*self._names.alarms, *reader.fetcher.publish()])
+        if value.class_ == "its":
+            await checked_statuses(self._context, value.placement, value.scheme, value)
+        try:
+            states = await reader.verify(value.placement, progress)
+        except (Unavailable, NotRecoverable):
+            if not await self._publish([reader], ended=False):
+                raise
+            raise ReplacedMeanwhile(f"{name!r} got a new version while it was verified") from None
+        if await self._publish([reader], ended=True):
+            raise ReplacedMeanwhile(f"{name!r} got a new version while it was verified")
+        return VerifyReport(name, states, [*self._names.alarms, *reader.fetcher.alarms])
 
     async def audit(
         self, names: Sequence[str] | None = None, *, progress: Callable[[int], None] | None = None
@@ -365,13 +394,17 @@ class Vault:
                 some = chosen[at : at + _AUDITED_TOGETHER]
                 channels = self._context.channels(class_)
                 readings = await self._context.catalog.read_many(channels, [ObjectId(e.object_id) for e in some])
-                values = [self._live(entry.name, reading) for entry, reading in zip(some, readings, strict=True)]
-                for entry, states in zip(some, await audit_values(self._context, values), strict=True):
-                    found[entry.name] = states
+                live = {
+                    entry.name: self._live(entry.name, reading)
+                    for entry, reading in zip(some, readings, strict=True)
+                    if names is not None or _is_live(reading)  # a removal stopped between register and index
+                }
+                states = await audit_values(self._context, list(live.values()))
+                found |= dict(zip(live, states, strict=True))
                 done += len(some)
                 if progress is not None:
                     progress(done)
-        return {name: found[name] for name in wanted}
+        return {name: found[name] for name in wanted if name in found}
 
     def _scheme(self, scheme: Scheme | tuple[int, int] | None) -> Scheme:
         chosen = scheme if isinstance(scheme, Scheme) else Scheme(*scheme) if scheme else self._context.default_scheme
@@ -383,13 +416,16 @@ class Vault:
 
         The plan of the sum, and what each further object takes beside its bytes.
         """
-        plan = await self.plan(sum(sizes_bytes), scheme=scheme)
+        context = self._context
+        statuses = await checked_statuses(context, context.placement(scheme), scheme)
+        self._check_name_stock(statuses)
+        plan = self._plan_of(statuses, sum(sizes_bytes), scheme, "its")
         more_bits = sum(self._key_need_bits(size, scheme) for size in sizes_bytes) - self._key_need_bits(
             sum(sizes_bytes), scheme
         )
         plan = replace(plan, needed_bits={site: need + max(more_bits, 0) for site, need in plan.needed_bits.items()})
         dry = [site for site, need in plan.needed_bits.items() if plan.stock_bits.get(site, 0) < need]
-        if scheme.n - len(dry) < scheme.durable_min:
+        if scheme.n - len(dry) < sites_needed("its", scheme):
             need = max(plan.needed_bits.values())
             raise Unavailable(
                 f"class its needs {need} key bits per link; {', '.join(dry)} have "
@@ -397,6 +433,24 @@ class Vault:
                 code="vault.too_little_key",
                 hint="wait for the links, or put with --class qkd (which rests on computation); no key was used",
                 retry_after_s=plan.wait_s,
+            )
+
+    def _check_name_stock(self, statuses: Mapping[SiteId, KeyStatus]) -> None:
+        """Refuse when too many links lack the key for the name, which all sites keep: content without it is lost."""
+        context, need = self._context, 8 * _OVERHEAD_BYTES
+        waits_s = {
+            site: _wait_s(statuses[site], need) if site in statuses else None
+            for site in context.members
+            if site != context.home
+        }
+        dry = [site for site, wait_s in waits_s.items() if wait_s != 0.0]
+        if len(context.members) - len(dry) < index_sites_needed("its", context.register_scheme):
+            known_s = [wait_s for wait_s in waits_s.values() if wait_s is not None]
+            raise Unavailable(
+                f"a name in class its needs {need} key bits per link; {', '.join(dry)} have less",
+                code="vault.too_little_key",
+                hint="wait for the links, or put with --class qkd (which rests on computation); no key was used",
+                retry_after_s=max(known_s) if len(known_s) == len(waits_s) else None,
             )
 
     async def _without_stock(self, value: RegisterValue, size_bytes: int) -> frozenset[SiteId]:
@@ -407,12 +461,14 @@ class Vault:
             Exposed: an allowed coalition of sites and relays would learn k shares.
         """
         need_bits = 8 * (size_bytes + _READ_OVERHEAD_BYTES + size_bytes // SEGMENT_BYTES * _MAC_BYTES_PER_SEGMENT)
-        remote, statuses = await self._statuses(value.placement, value.scheme)
+        statuses = await checked_statuses(self._context, value.placement, value.scheme, value)
         waits_s: dict[SiteId, float | None] = {}
-        for site in remote:
-            wait_s = _wait_s(statuses[site.name], need_bits) if site.name in statuses else None
+        for site in value.placement:
+            if site == self._context.home:
+                continue
+            wait_s = _wait_s(statuses[site], need_bits) if site in statuses else None
             if wait_s != 0:
-                waits_s[site.name] = wait_s
+                waits_s[site] = wait_s
         missing = value.scheme.k - (len(value.placement) - len(waits_s))
         if missing > 0:
             known_s = sorted(wait_s for wait_s in waits_s.values() if wait_s is not None)
@@ -443,7 +499,7 @@ class Vault:
 
     @staticmethod
     def _live(name: str, reading: Reading) -> RegisterValue:
-        if reading.value is None or reading.value.tombstone:
+        if reading.value is None or not _is_live(reading):
             raise NotFound(f"the object named {name!r} was removed")
         return reading.value
 
@@ -461,6 +517,10 @@ class Vault:
             freshness=reading.freshness,
         )
         return replace(label, durable_at=min(label.durable_at, self._names.durable_at(name)))
+
+
+def _is_live(reading: Reading) -> bool:
+    return reading.value is not None and not reading.value.tombstone
 
 
 def _wait_s(status: KeyStatus, need_bits: int) -> float | None:

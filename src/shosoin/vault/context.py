@@ -12,6 +12,7 @@ from shosoin.vault.assurance import SiteDomains
 from shosoin.vault.catalog import Catalog
 from shosoin.vault.channel import Channel, open_channel
 from shosoin.vault.fetching import Fetcher
+from shosoin.vault.pads import OpenLinks
 from shosoin.vault.patience import PatientLink
 from shosoin.vault.ports import NodeLink
 from shosoin.vault.scheme import BadScheme, Scheme
@@ -50,6 +51,10 @@ class VaultContext:
     signer: OwnerSigner
     memo: MutableMapping[str, bytes]
     """Decoded index parts, kept at the owner's side."""
+    closed_links: set[SaeId] = field(default_factory=set)
+    """Nodes to which class ``its`` must not send now, because nobody says who sees the keys (see ``exposure``)."""
+    relays: dict[SiteId, tuple[SiteId, ...]] = field(default_factory=dict)
+    """Relays that see the keys shared with each site, as last asked."""
     _channels: dict[str, dict[SiteId, Channel]] = field(default_factory=dict)
     _links: dict[SiteId, PatientLink] = field(default_factory=dict)
 
@@ -86,9 +91,10 @@ class VaultContext:
                 f"class {class_[:20]!r} does not exist, expected one of {', '.join(CLASSES)}", code="vault.bad_class"
             )
         if class_ not in self._channels:
+            keys = OpenLinks(self.keys, self.closed_links) if class_ == "its" else self.keys
             self._channels[class_] = {
                 site.name: open_channel(
-                    class_, self._patient(site), owner=self.owner, node=site.node, home=self.home, keys=self.keys
+                    class_, self._patient(site), owner=self.owner, node=site.node, home=self.home, keys=keys
                 )
                 for site in self.sites
             }

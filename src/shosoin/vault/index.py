@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from operator import attrgetter
 
@@ -34,6 +34,7 @@ __all__ = [
     "encode_part",
     "index_register",
     "load_index",
+    "missing_bodies",
 ]
 
 PART_ENTRIES_MAX = 1024
@@ -76,6 +77,12 @@ class Part:
 
     body: Body
     entries: list[Entry] | None
+    holders: tuple[SiteId, ...]
+    """Sites that hold and pin a share. Others of ``body.good`` only staged theirs, and may collect it as an orphan."""
+
+    def counted(self) -> Body:
+        """Return the body as later values count on it."""
+        return replace(self.body, good=self.holders)
 
 
 @dataclass(slots=True)
@@ -108,11 +115,11 @@ class IndexState:
 
     def lacking(self, members: Iterable[SiteId]) -> set[SiteId]:
         """Return the sites that miss a share of some part."""
-        return {site for site in members for part in self.parts if site not in part.body.good}
+        return {site for site in members for part in self.parts if site not in part.holders}
 
     def durable_at(self, entry: Entry) -> int:
         """Return at how many sites an entry is durable."""
-        return max((len(part.body.good) for part in self.parts if entry in (part.entries or ())), default=0)
+        return max((len(part.holders) for part in self.parts if entry in (part.entries or ())), default=0)
 
     def folded(self, fresh: Sequence[Entry], reachable: int) -> tuple[list[Part], list[list[Entry]]]:
         """Return the parts to keep, and the entries of the new parts (at most 1,024 each).
@@ -125,7 +132,7 @@ class IndexState:
         merged = {entry.name: entry for entry in fresh}
         everything, small = self._is_mostly_stale(), True
         for part in reversed(self.parts):
-            holders, entries = len(part.body.good), part.entries
+            holders, entries = len(part.holders), part.entries
             small = small and entries is not None and len(entries) <= min(len(merged), PART_ENTRIES_MAX - 1)
             if entries is None or holders > reachable or not (everything or small or holders < reachable):
                 kept.insert(0, part)
@@ -191,13 +198,25 @@ def _decode_entry(raw: bytes) -> Entry:
         raise IndexInvalid("an entry of the index cannot be read") from None
 
 
+def missing_bodies(value: RegisterValue, memo: Mapping[str, bytes]) -> list[Body]:
+    """Return the parts that have to be fetched."""
+    return [body for body in value.bodies if memo_key(body.version) not in memo]
+
+
 async def load_index(
-    state: IndexState, owner: OwnerId, fetcher: Fetcher, memo: MutableMapping[str, bytes]
+    state: IndexState,
+    owner: OwnerId,
+    fetcher: Fetcher,
+    memo: MutableMapping[str, bytes],
+    certificate: Sequence[SiteId],
 ) -> IndexState:
-    """Fetch the parts that are not in ``memo`` and fill them in; what cannot be read is left out and said so."""
+    """Fetch the parts that are not in ``memo`` and fill them in; what cannot be read is left out and said so.
+
+    ``certificate`` names the sites that accepted the value, and so pinned the parts that it adds.
+    """
     if state.value is None:
         return state
-    todo = _batches([body for body in state.value.bodies if memo_key(body.version) not in memo])
+    todo = _batches(missing_bodies(state.value, memo))
     while todo:
         batch = todo.pop(0)
         try:
@@ -213,8 +232,12 @@ async def load_index(
             if record is None:
                 raise IndexInvalid("a part of the index fails its code word")
             memo[memo_key(body.version)] = record
-    records = [(body, memo.get(memo_key(body.version))) for body in state.value.bodies]
-    state.parts = [Part(body, None if record is None else decode_part(record)) for body, record in records]
+    pinned = set(certificate)
+    for body in state.value.bodies:
+        record = memo.get(memo_key(body.version))
+        added = body in state.value.added_bodies
+        holders = tuple(site for site in body.good if not added or site in pinned)
+        state.parts.append(Part(body, None if record is None else decode_part(record), holders))
     return state
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from shosoin.base import ObjectId, ShosoinError, Unavailable, VersionId
 from shosoin.base.ports import Event
@@ -14,14 +15,16 @@ from shosoin.vault.catalog import PROVEN, UNPROVEN, Conflict, Proposal, Reading
 from shosoin.vault.concurrency import gather, settle, succeeded
 from shosoin.vault.context import CLASSES, KEYLESS_CLASS, VaultContext
 from shosoin.vault.deal_check import checked_sites, sites_needed
-from shosoin.vault.index import Entry, IndexState, Part, condemned_name, index_register, load_index
+from shosoin.vault.exposure import checked_statuses
+from shosoin.vault.index import Entry, IndexState, Part, condemned_name, index_register, load_index, missing_bodies
 from shosoin.vault.layout import BodyLayout
 from shosoin.vault.ports import ShareKey
+from shosoin.vault.scheme import Scheme
 from shosoin.vault.staging import Stager, withdraw_unoffered
 from shosoin.vault.values import Body, RegisterValue, ValueDraft, sign_values
 from shosoin.vault.writing import new_key, write_record
 
-__all__ = ["Names"]
+__all__ = ["Names", "index_sites_needed"]
 
 _ATTEMPTS = 5
 _ASK_TIMEOUT_S = 2.0
@@ -59,28 +62,49 @@ class Names:
         return names_index.newest(self.states)
 
     def durable_at(self, name: str) -> int:
-        """Return at how many sites a name, as last loaded, is durable."""
-        entry = self.entries()[name]
+        """Return at how many sites what the index says of a name, as last loaded, is durable."""
+        found = [entry for state in self.states.values() if (entry := state.entries().get(name))]
+        if not found:
+            return 0
+        entry = max(found, key=lambda entry: (entry.sequence, entry.object_id))
         return self.states[entry.class_].durable_at(entry)
 
     async def _load_class(self, class_: str) -> IndexState:
-        context = self.context
-        register_id = index_register(context.owner, class_)
+        """Read an index; if it changed while its parts were fetched, what is missing of them is nobody's fault."""
+        register_id = index_register(self.context.owner, class_)
         try:
             reading = await self._read(class_, register_id)
+            for _ in range(_ATTEMPTS):
+                state, alarms = await self._load_parts(class_, register_id, reading)
+                if state.unreadable is None and not alarms:
+                    return state
+                before, reading = reading, await self._read(class_, register_id)
+                if _version(before) == _version(reading):
+                    break
         except Unavailable as error:
             return IndexState(class_, register_id, None, [], UNPROVEN, error)
+        for alarm in alarms:
+            self.context.sink.emit(alarm)
+        self.alarms += alarms
+        return state
+
+    async def _load_parts(self, class_: str, register_id: ObjectId, reading: Reading) -> tuple[IndexState, list[Event]]:
+        context = self.context
         known = self.states.get(class_)
         same = known and known.value and reading.value and known.value.version == reading.value.version
         if known and same and known.unreadable is None:
-            return known
+            return known, []
         state = IndexState(class_, register_id, reading.value, [], reading.freshness)
         if reading.value is None:
-            return state
+            return state, []
+        if class_ == "its" and missing_bodies(reading.value, context.memo):
+            try:
+                await checked_statuses(context, context.members, context.register_scheme, reading.value)
+            except ShosoinError as error:
+                return IndexState(class_, register_id, None, [], UNPROVEN, error), []
         fetcher = context.fetcher(class_, reading.value.placement, reading.value.scheme)
-        loaded = await load_index(state, context.owner, fetcher, context.memo)
-        self.alarms += fetcher.publish()
-        return loaded
+        loaded = await load_index(state, context.owner, fetcher, context.memo, reading.certificate)
+        return loaded, fetcher.alarms
 
     async def _read(self, class_: str, register_id: ObjectId) -> Reading:
         """Read an index register. Without keys it still can be told, under class pqc, that there is no such index."""
@@ -95,24 +119,25 @@ class Names:
                 raise
             return reading
 
-    async def commit(self, class_: str, fresh: list[Entry]) -> int:
-        """Add entries to the index of a class, unless a name went to another object since the last load.
+    async def commit(self, class_: str, fresh: list[Entry], expected: Mapping[str, str | None]) -> int:
+        """Add entries to the index of a class, unless a name went to another object than ``expected``.
 
         Sequence numbers are assigned here. An entry that the index has already, or has overtaken with a later version
         of the same object, is left out. Returns the number of sites that hold what was added durably.
 
         Raises:
             Conflict: another writer gave one of the names to another object meanwhile.
-            Unavailable: too few sites take part.
+            Unavailable: too few sites take part, or part of the index cannot be read.
         """
-        expected = {entry.name: self._object_of(entry.name) for entry in fresh}
         for _ in range(_ATTEMPTS):
-            left = [entry for entry in fresh if not self._has(entry)]
-            taken = [entry.name for entry in left if self._object_of(entry.name) != expected[entry.name]]
+            await self._make_whole()
+            known = self.entries()
+            left = [entry for entry in fresh if not _says(known, entry)]
+            taken = [entry.name for entry in left if _object_of(known, entry.name) != expected[entry.name]]
             if taken:
                 raise Conflict(f"the name {taken[0]!r} was changed by somebody else meanwhile")
             if not left:
-                return len(self.context.members)
+                return min((self.durable_at(entry.name) for entry in fresh), default=0)
             condemned = self._condemned(class_)
             if any(not entry.deleted and entry.object_id in condemned for entry in left):
                 raise Conflict("the object was removed before it got its name, because it had none for long")
@@ -122,6 +147,14 @@ class Names:
                 return durable_at
             await self._reload()
         raise Conflict("the index changes faster than it can be written; try again")
+
+    async def _make_whole(self) -> None:
+        """Read the indexes again if part of them could not be read: nothing may be numbered or named without it.
+
+        Another operation on this vault may have read them last.
+        """
+        if self.unreadable is not None:
+            await self._reload()
 
     async def _reload(self) -> None:
         """Read the indexes again without forgetting this operation's alarms."""
@@ -135,9 +168,12 @@ class Names:
         Raises: as ``commit``.
         """
         for _ in range(_ATTEMPTS):
+            await self._make_whole()
             named, condemned = self.object_ids(), self._condemned(class_)
             free = [object_id for object_id in object_ids if object_id not in named]
             fresh = [object_id for object_id in free if object_id not in condemned]
+            if fresh and class_ == "its":
+                await checked_statuses(self.context, self.context.members, self.context.register_scheme)
             if not fresh or await self._try_commit(self.states[class_], [self._verdict(class_, o) for o in fresh]):
                 return set(free)
             await self._reload()
@@ -170,17 +206,6 @@ class Names:
     def _next_sequence(self) -> int:
         return max(state.highest_sequence() for state in self.states.values()) + 1
 
-    def _object_of(self, name: str) -> str | None:
-        entry = self.entries().get(name)
-        return entry.object_id if entry else None
-
-    def _has(self, entry: Entry) -> bool:
-        """Whether the index says already what ``entry`` says, or something later about the same object."""
-        known = self.entries().get(entry.name)
-        if known is None:
-            return entry.deleted
-        return not entry.deleted and known.object_id == entry.object_id and known.counter >= entry.counter
-
     async def _try_commit(self, state: IndexState, fresh: list[Entry]) -> int:
         """Write the new parts and propose them; 0 means that another commit came first."""
         context, class_ = self.context, state.class_
@@ -188,26 +213,26 @@ class Names:
         reachable = await self._reachable(state)
         while True:
             kept, parts = state.folded(fresh, reachable)
+            dropped = [part for part in state.parts if part not in kept]
             stager = self._stager(class_)
             keys = [new_key(context.owner, state.register_id, context.entropy) for _ in parts]
             try:
                 layouts = [await self._write(stager, key, part) for key, part in zip(keys, parts, strict=True)]
                 await stager.drain()
+                held = len(stager.alive)
+                if all(len(part.holders) <= held for part in dropped):
+                    added = [await self._body(stager, *each, class_) for each in zip(keys, layouts, strict=True)]
+                    held = min(len(body.good) for body in added)
+                    if all(len(part.holders) <= held for part in dropped):
+                        break
             except BaseException:
                 await stager.abort(keys)
                 raise
-            dropped = (part for part in state.parts if part not in kept)
-            if all(len(part.body.good) <= len(stager.alive) for part in dropped):
-                break
             await stager.abort(keys)  # fewer sites than thought: what more of them hold must stay as it is
-            reachable = len(stager.alive)
-        try:
-            added = [await self._body(stager, key, layout, class_) for key, layout in zip(keys, layouts, strict=True)]
-        except BaseException:
-            await stager.abort(keys)
-            raise
-        bodies = [*(part.body for part in kept), *added]
-        value = self._value(state, bodies, len(added), stager, before)
+            reachable = held
+        bodies = [*(part.counted() for part in kept), *added]
+        facts = self._facts(class_, stager, before)
+        value = self._value(state.register_id, class_, state.value, bodies, len(added), facts)
         proposal = Proposal(state.register_id, value, fresh=False)
         try:
             outcome = (await context.catalog.propose(context.channels(class_), [proposal]))[0]
@@ -217,11 +242,38 @@ class Names:
             return 0
         if outcome.error is not None:
             raise outcome.error
-        new_parts = [Part(body, entries) for body, entries in zip(added, parts, strict=True)]
+        pinned = outcome.accepted_by
+        new_parts = [
+            Part(body, entries, tuple(site for site in body.good if site in pinned))
+            for body, entries in zip(added, parts, strict=True)
+        ]
         self.states[class_] = IndexState(class_, state.register_id, value, [*kept, *new_parts], PROVEN)
-        if len(kept) < len(state.parts):
+        short = [part for part in dropped if len(part.holders) > len(outcome.durable_at)]
+        if short:
+            await self._take_back(state, kept, short, new_parts)
+        elif dropped:
             await self._erase_old(class_, state)
         return len(outcome.durable_at)
+
+    async def _take_back(self, before: IndexState, kept: list[Part], short: list[Part], fresh: list[Part]) -> None:
+        """Count again on folded parts that more sites hold than pinned the new ones: a site left in between.
+
+        Their shares are still there, because nobody was told to erase them. The next commit that finds the site back
+        folds them for good.
+        """
+        class_, now = before.class_, self.states[before.class_]
+        if now.value is None:
+            raise TypeError("an index that was written has a value")
+        parts = [*(part for part in before.parts if part in kept or part in short), *fresh]
+        bodies = [part.counted() for part in parts]
+        value = self._value(before.register_id, class_, now.value, bodies, 0, dict(now.value.facts))
+        proposal = Proposal(before.register_id, value, fresh=False)
+        outcome = (await self.context.catalog.propose(self.context.channels(class_), [proposal]))[0]
+        if outcome.error is None:
+            self.states[class_] = IndexState(class_, before.register_id, value, parts, PROVEN)
+        else:
+            fields = {"class": class_, "sites": str(min(len(part.holders) for part in fresh))}
+            self.context.sink.emit(Event("vault.names_less_durable", "warning", fields))
 
     def _stager(self, class_: str) -> Stager:
         context, scheme = self.context, self.context.register_scheme
@@ -233,7 +285,7 @@ class Names:
             home=context.home,
             entropy=context.entropy,
             runtime=context.runtime,
-            sites_min=max(sites_needed(class_, scheme), scheme.write_quorum),
+            sites_min=index_sites_needed(class_, scheme),
         )
 
     async def _reachable(self, state: IndexState) -> int:
@@ -267,29 +319,39 @@ class Names:
         self.alarms += alarms
         return Body(key.version, layout, good)
 
-    def _value(
-        self, state: IndexState, bodies: list[Body], added: int, stager: Stager, before: KeyFacts
-    ) -> RegisterValue:
-        context, scheme = self.context, self.context.register_scheme
-        facts = record_facts(
-            class_=state.class_,
+    def _facts(self, class_: str, stager: Stager, before: KeyFacts) -> dict[str, Any]:
+        context = self.context
+        return record_facts(
+            class_=class_,
             home=context.home,
             good=stager.alive,
-            channels=context.channels(state.class_),
+            channels=context.channels(class_),
             before=before,
             key_shares=stager.key_shares,
             entropy=context.entropy,
             domains=context.domains,
-            deal_checked=state.class_ == "its",
+            deal_checked=class_ == "its",
+            relays=context.relays,
         )
+
+    def _value(
+        self,
+        register_id: ObjectId,
+        class_: str,
+        parent: RegisterValue | None,
+        bodies: list[Body],
+        added: int,
+        facts: dict[str, Any],
+    ) -> RegisterValue:
+        context, scheme = self.context, self.context.register_scheme
         draft = ValueDraft(
             kind="index",
-            register_id=state.register_id,
+            register_id=register_id,
             owner=context.owner,
             version=VersionId.from_bytes(context.entropy.random_bytes(16)),
-            parent=state.value,
+            parent=parent,
             scheme=scheme,
-            class_=state.class_,
+            class_=class_,
             placement=context.members,
             members=context.members,
             quorum=scheme.write_quorum,
@@ -305,3 +367,25 @@ class Names:
         ops = [{"op": "erase", "object": state.register_id}]
         channels = self.context.channels(class_).values()
         await settle(self.context.runtime, (channel.exchange(ops, timeout_s=5.0) for channel in channels))
+
+
+def _version(reading: Reading) -> str | None:
+    return reading.value.version if reading.value else None
+
+
+def index_sites_needed(class_: str, scheme: Scheme) -> int:
+    """Return how many sites must take a part of an index."""
+    return max(sites_needed(class_, scheme), scheme.write_quorum)
+
+
+def _object_of(known: Mapping[str, Entry], name: str) -> str | None:
+    entry = known.get(name)
+    return entry.object_id if entry else None
+
+
+def _says(known: Mapping[str, Entry], entry: Entry) -> bool:
+    """Whether the index says already what ``entry`` says, or something later about the same object."""
+    found = known.get(entry.name)
+    if found is None:
+        return entry.deleted
+    return not entry.deleted and found.object_id == entry.object_id and found.counter >= entry.counter

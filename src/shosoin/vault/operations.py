@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -16,8 +16,8 @@ from shosoin.base.errors import Alarm, Denied, PeerFault
 from shosoin.base.ports import Clock, KeySource, Runtime
 from shosoin.kernels import ELEMENT_BYTES, Digest
 from shosoin.vault import acceptor
-from shosoin.vault.concurrency import gather
-from shosoin.vault.envelope import MalformedEnvelope
+from shosoin.vault.concurrency import gather, gather_few
+from shosoin.vault.envelope import HEADER_BYTES_MAX, MalformedEnvelope
 from shosoin.vault.layout import ANSWERS_PER_EPOCH, BODY_BYTES_MAX
 from shosoin.vault.pads import fetch_pad
 from shosoin.vault.ports import Buffer, ShareKey, ShareRow, ShareState, SiteStore, SiteTransaction
@@ -37,10 +37,14 @@ KINDS: dict[str, type[ShosoinError]] = {
 _Step = Callable[[SiteTransaction], dict[str, Any]]
 T = TypeVar("T")
 _OPERATIONS_MAX = 4096
+_RESULT_BYTES, _LISTED_BYTES = 128, 128
+"""What a result takes beside its texts, and an entry of an inventory."""
 _SMALL_BYTES = 64 << 10
 """Writes and seals of so few bytes do no file I/O before the commit, so running them side by side gains nothing."""
 _READ_BYTES_MAX = 8 << 20
 _DIGEST_CHUNK_BYTES = 4 << 20
+_DIGESTS_TOGETHER = 4
+"""Each holds a chunk in memory."""
 
 
 def kind_of(error: ShosoinError) -> str:
@@ -63,6 +67,25 @@ def _number(op: dict[str, Any], name: str, high: int, low: int = 0) -> int:
 
 
 @dataclass(slots=True)
+class _Room:
+    """What the results of one envelope may still take: a short request must not make the node build a long answer."""
+
+    left_bytes: int = HEADER_BYTES_MAX
+
+    def take(self, result: dict[str, Any]) -> None:
+        """Count a result.
+
+        Raises:
+            Rejected: it does not fit.
+        """
+        size = _RESULT_BYTES + sum(len(value) for value in result.values() if isinstance(value, str))
+        size += _LISTED_BYTES * len(result.get("shares", ()))
+        if size > self.left_bytes:
+            raise Rejected("the answer would be longer than any may be", code="vault.answer_too_long")
+        self.left_bytes -= size
+
+
+@dataclass(slots=True)
 class _Call:
     """One operation with its slice of the payload, and what came of it."""
 
@@ -70,7 +93,8 @@ class _Call:
     data: memoryview
     result: dict[str, Any]
     class_: str
-    out: Buffer = b""
+    room: _Room
+    out: Buffer = field(default=b"", repr=False)
 
     def apart(self) -> _Call:
         """Return a copy that holds nothing of the payload."""
@@ -142,6 +166,9 @@ class SiteOperations:
                 await self._transact(owner, same, self._steps[kind])
             elif kind in self._batches:
                 await self._batches[kind](owner, same)
+            elif kind == "digest":
+                works = [self._one(owner, call) for call in same]
+                await gather_few(self._runtime, works, at_once=_DIGESTS_TOGETHER)
             else:
                 await gather(self._runtime, [self._one(owner, call) for call in same])
 
@@ -153,7 +180,7 @@ class SiteOperations:
         steps: list[_Step] = []
         for call in calls:
             with _told(call):
-                steps.append(make(owner, call))
+                steps.append(partial(_within, call.room, make(owner, call)))
                 ready.append(call)
         for call, outcome in zip(ready, await self._store.transact_each(steps), strict=True):
             with _told(call):
@@ -447,6 +474,13 @@ def _raised(outcome: T | ShosoinError) -> T:
     return outcome
 
 
+def _within(room: _Room, step: _Step, tx: SiteTransaction) -> dict[str, Any]:
+    """Run a step; it is undone if its result is too long."""
+    result = step(tx)
+    room.take(result)
+    return result
+
+
 def _seal_terms(op: dict[str, Any]) -> tuple[int, int, int, int]:
     """Return size, x, k and the number of mask elements that a seal names."""
     size = _number(op, "size", BODY_BYTES_MAX, ELEMENT_BYTES)
@@ -493,12 +527,12 @@ def _split(class_: str, operations: Any, payload: memoryview) -> list[_Call]:
     """Give each operation its slice of the payload (``write`` takes ``size`` bytes, others none)."""
     if not isinstance(operations, list) or not 0 < len(operations) <= _OPERATIONS_MAX:
         raise MalformedEnvelope(f"expected 1 to {_OPERATIONS_MAX} operations")
-    calls, position = [], 0
+    calls, position, room = [], 0, _Room()
     for op in operations:
         if not isinstance(op, dict):
             raise MalformedEnvelope("an operation that is not an object")
         size = _number(op, "size", len(payload) - position) if op.get("op") == "write" else 0
-        calls.append(_Call(op, payload[position : position + size], {}, class_))
+        calls.append(_Call(op, payload[position : position + size], {}, class_, room))
         position += size
     if position != len(payload):
         raise MalformedEnvelope("the payload is longer than its operations")

@@ -7,13 +7,13 @@ vendor may hand out 32 bytes at most per key: then a pad is many keys. The limit
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from shosoin.base import PeerFault, SaeId
+from shosoin.base import PeerFault, SaeId, Unavailable
 from shosoin.base.ports import DeliveredKey, KeySource, KeySourceFacts, KeyStatus
 
-__all__ = ["Pad", "PadSource", "fetch_pad"]
+__all__ = ["OpenLinks", "Pad", "PadSource", "fetch_pad"]
 
 _KEYS_PER_PAD_MAX = 1 << 17
 
@@ -27,6 +27,30 @@ class Pad:
 
     def __repr__(self) -> str:
         return f"Pad({len(self.content)} bytes, redacted)"
+
+
+class OpenLinks:
+    """A key source that draws no key for links that are closed."""
+
+    def __init__(self, keys: KeySource, closed: Collection[SaeId]) -> None:
+        self._keys = keys
+        self._closed = closed
+
+    async def status(self, slave: SaeId) -> KeyStatus:
+        """Ask the KME."""
+        return await self._keys.status(slave)
+
+    async def enc_keys(self, slave: SaeId, *, number: int, size_bits: int) -> list[DeliveredKey]:
+        """Draw keys, unless the link is closed."""
+        if slave in self._closed:
+            raise Unavailable(
+                f"the home KME does not say who sees the keys shared with {slave}", code="vault.relays_unknown"
+            )
+        return await self._keys.enc_keys(slave, number=number, size_bits=size_bits)
+
+    async def dec_keys(self, master: SaeId, key_ids: Sequence[str]) -> list[DeliveredKey]:
+        """Fetch keys by their IDs."""
+        return await self._keys.dec_keys(master, key_ids)
 
 
 class PadSource:

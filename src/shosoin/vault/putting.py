@@ -216,6 +216,7 @@ class Putter:
             entropy=context.entropy,
             domains=context.domains,
             deal_checked=self.class_ == "its",
+            relays=context.relays,
         )
         return ValueDraft(
             kind="object",
@@ -250,7 +251,8 @@ class Putter:
         if not items:
             return 0
         try:
-            return await self.names.commit(self.class_, [self._entry(item) for item in items])
+            expected = {item.name: item.replaced.object_id if item.replaced else None for item in items}
+            return await self.names.commit(self.class_, [self._entry(item) for item in items], expected)
         except Conflict:
             await self._withdraw([item for item in items if item.fresh])
             raise
@@ -282,7 +284,13 @@ class Putter:
         )
 
     async def _withdraw(self, items: list[_Item]) -> None:
-        await remove_objects(self.context, self.class_, [item.value for item in items if item.value is not None])
+        """Remove new objects, but only those that the index then never names: a try of ours may have got there."""
+        values = [item.value for item in items if item.value is not None]
+        try:
+            condemned = await self.names.condemn(self.class_, [value.register_id for value in values])
+        except ShosoinError:
+            return  # they stay without a name until ``rm_unnamed``; the conflict is what the caller has to know
+        await remove_objects(self.context, self.class_, [value for value in values if value.register_id in condemned])
 
     async def _erase_replaced(self, items: list[_Item]) -> None:
         """Erase old versions of the same object, and objects of another class that lost their name."""
@@ -295,8 +303,9 @@ class Putter:
                 await self._remove_other(item.replaced)
 
     async def _remove_other(self, entry: Entry) -> None:
+        """Remove what a name stood for; a version that came meanwhile is another writer's, and stays."""
         reading = await self.context.catalog.read(self.context.channels(entry.class_), _object_id(entry))
-        if reading.value is not None and not reading.value.tombstone:
+        if reading.value is not None and reading.value.version == entry.version:
             await remove_objects(self.context, entry.class_, [reading.value])
 
     def _receipt(

@@ -16,6 +16,8 @@ _AREAS_PER_OWNER_MAX = 4096
 _ABORTED_MAX = 1 << 14
 _STALE_S = 900.0
 _SWEEP_S = 10.0
+_SWEEP_FULL_S = 1.0
+"""Looking through thousands of areas for every refused write would stop the node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +65,14 @@ class StagingQuotas:
             Unavailable: too many unfinished shares.
             Denied: the area was begun under another class.
         """
-        area = self._areas.get(key)
+        if key not in self._areas:
+            await self._drop_stale(owner)
+        area = self._areas.get(key)  # looked up after the wait: another write may have begun it meanwhile
         if area is not None and class_ not in {"local", area.class_}:
             raise Denied(f"this share is staged under class {area.class_}", code="vault.wrong_class")
         if key in self._aborted:
             raise Rejected("this version was aborted", code="vault.aborted")
         if area is None:
-            await self._drop_stale(owner)
             if self._count[owner.owner] >= _AREAS_PER_OWNER_MAX:
                 raise Unavailable(
                     f"{owner.owner} has {_AREAS_PER_OWNER_MAX} unfinished shares at {self._site}",
@@ -99,7 +102,8 @@ class StagingQuotas:
     async def _drop_stale(self, owner: OwnerRecord) -> None:
         """Forget the staging areas that an owner left behind, of a client that died in the middle of a put."""
         now_s = self._clock.now_s()
-        if self._count[owner.owner] < _AREAS_PER_OWNER_MAX and now_s < self._swept_s.get(owner.owner, 0.0) + _SWEEP_S:
+        pause_s = _SWEEP_S if self._count[owner.owner] < _AREAS_PER_OWNER_MAX else _SWEEP_FULL_S
+        if now_s < self._swept_s.get(owner.owner, -pause_s) + pause_s:
             return
         self._swept_s[owner.owner] = now_s
         oldest_s = now_s - _STALE_S

@@ -48,7 +48,7 @@ class _Item:
     """One operation for one site, with the share bytes kept until the site has answered."""
 
     op: dict[str, Any]
-    share: Buffer = b""
+    share: Buffer = field(default=b"", repr=False)
     as_key: bool = False
 
     def resent(self) -> _Item:

@@ -23,6 +23,8 @@ __all__ = ["remove_unnamed"]
 
 _PAGE = 1000
 _TOGETHER = 128
+_LISTED_MAX = 1 << 22
+"""IDs taken from one site: a site that lies could list for ever."""
 
 
 async def remove_unnamed(context: VaultContext, names: Names, older_than_s: float) -> list[RegisterValue]:
@@ -71,14 +73,23 @@ async def _stored(context: VaultContext) -> set[str]:
 async def _stored_at(context: VaultContext, site: SiteId) -> Sequence[str]:
     channel = context.channels(KEYLESS_CLASS)[site]
     found: list[str] = []
-    while True:
+    while len(found) < _LISTED_MAX:
         try:
             answer = await channel.exchange([{"op": "inventory", "after": found[-1] if found else "", "limit": _PAGE}])
         except ShosoinError:
             return found
         shares = answer.results[0].get("shares") if answer.results else None
-        page = [str(share[0]) for share in shares if isinstance(share, list) and share] if shares else []
-        page = [object_id for object_id in page if not found or object_id > found[-1]]
+        page = {object_id for share in shares if (object_id := _listed(share))} if isinstance(shares, list) else set()
+        page = {object_id for object_id in page if not found or object_id > found[-1]}
         if not page:
             return found
         found += sorted(page)
+    return found
+
+
+def _listed(share: object) -> str | None:
+    """Return the object ID of an entry of an inventory, unless it is junk: one site must not spoil it for all."""
+    try:
+        return ObjectId(share[0]) if isinstance(share, list) and share and isinstance(share[0], str) else None
+    except ShosoinError:
+        return None
