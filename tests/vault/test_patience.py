@@ -90,3 +90,37 @@ async def test_a_straggler_that_was_cut_short_counts_as_late() -> None:
         await task
     await ask(link)
     assert inner.given == [15.0, 2.0]
+
+
+async def test_a_slow_site_that_answers_is_never_given_less_than_it_takes() -> None:
+    clock = Clock()
+    inner = Link(clock)
+    link = PatientLink(inner, clock)
+    inner.takes_s = 3.0
+    await ask(link)
+    inner.takes_s = 40.0
+    with pytest.raises(NodeSlow):
+        await ask(link)
+    inner.takes_s = 3.0
+    for _ in range(10):
+        await ask(link)
+
+
+async def test_a_site_that_was_late_before_it_ever_answered_gets_a_whole_deadline_again_in_time() -> None:
+    clock = Clock()
+    inner = Link(clock)
+    link = PatientLink(inner, clock)
+    inner.takes_s = 40.0
+    with pytest.raises(NodeSlow):
+        await ask(link)
+    inner.takes_s = 3.0
+    answered = 0
+    for _ in range(50):
+        clock.now += 5.0
+        try:
+            await ask(link)
+        except NodeSlow:
+            continue
+        answered += 1
+    assert answered >= 35
+    assert clock.now < 500

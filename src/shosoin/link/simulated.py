@@ -84,7 +84,7 @@ class SimulatedLink:
         return BlockDue(self._number - 1, size)
 
     def wait_s(self, elapsed_s: float) -> float:
-        """Return seconds until another block may be due (at most one second); a full stock is looked at now and then."""
+        """Return seconds until another block may be due (at most one); a full stock is looked at now and then."""
         if self._full:
             return _FULL_S
         rate = self.facts.secret_key_rate_bps / 8

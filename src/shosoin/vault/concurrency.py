@@ -34,12 +34,20 @@ async def gather_few(runtime: Runtime, coroutines: Sequence[Coroutine[Any, Any, 
     """Like ``gather`` with at most ``at_once`` running; after a failure no more are started."""
     left = iter(coroutines)
     results: list[list[T]] = []
+    failed = False
 
     async def work() -> None:
+        nonlocal failed
         for coroutine in left:
             place: list[T] = []
             results.append(place)
-            place.append(await coroutine)
+            try:
+                place.append(await coroutine)
+            except BaseException:
+                failed = True
+                raise
+            if failed:
+                return
 
     try:
         await gather(runtime, [work() for _ in range(min(at_once, len(coroutines)))])

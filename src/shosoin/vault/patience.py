@@ -2,7 +2,8 @@
 
 A process that is stopped, or a machine behind a dead wire, costs a whole deadline at every exchange, and a put has a
 dozen of them. After a site let one deadline pass, each further one is short, half of the one before, until the site
-answers again. It can still take part whenever it is fast enough.
+answers again. An honest site on a slow wire must not be starved by that: it always gets twice what its last good
+exchange took, and everybody gets a whole deadline again once a minute.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ __all__ = ["PatientLink"]
 
 _FIRST_S = 2.0
 _LEAST_S = 0.25
+_FORGIVEN_S = 60.0
 
 
 class PatientLink:
@@ -27,6 +29,10 @@ class PatientLink:
         self._clock = clock
         self._patience_s: float | None = None
         """How long the site gets; ``None`` as long as it answers."""
+        self._usual_s = 0.0
+        """What its last good exchange took."""
+        self._late_s = 0.0
+        """When it last let a whole deadline pass."""
 
     @property
     def site(self) -> SiteId:
@@ -35,27 +41,32 @@ class PatientLink:
 
     async def exchange(self, path: str, body: Sequence[Buffer], *, response_bytes_max: int, timeout_s: float) -> bytes:
         """Exchange as the link does, within the patience left."""
-        patience_s = self._patience_s
         started_s = self._clock.now_s()
+        if self._patience_s is not None and started_s >= self._late_s + _FORGIVEN_S:
+            self._patience_s = None
         try:
             answer = await self._link.exchange(
                 path,
                 body,
                 response_bytes_max=response_bytes_max,
-                timeout_s=timeout_s if patience_s is None else min(timeout_s, patience_s),
+                timeout_s=timeout_s if self._patience_s is None else min(timeout_s, self._patience_s),
             )
         except NodeSlow:
-            self._late(patience_s)
+            self._late()
             raise
         except ShosoinError:
             self._patience_s = None
             raise
         except BaseException:  # cancelled, perhaps because the others were there long ago
-            if self._clock.now_s() - started_s > _FIRST_S:
-                self._late(patience_s)
+            if self._clock.now_s() - started_s > max(_FIRST_S, 2 * self._usual_s):
+                self._late()
             raise
-        self._patience_s = None
+        self._patience_s, self._usual_s = None, self._clock.now_s() - started_s
         return answer
 
-    def _late(self, patience_s: float | None) -> None:
-        self._patience_s = _FIRST_S if patience_s is None else max(patience_s / 2, _LEAST_S)
+    def _late(self) -> None:
+        if self._patience_s is None:
+            self._patience_s, self._late_s = _FIRST_S, self._clock.now_s()
+        else:
+            self._patience_s = max(self._patience_s / 2, _LEAST_S)
+        self._patience_s = max(self._patience_s, 2 * self._usual_s)
