@@ -1,0 +1,244 @@
+"""REVIEW: attacks on the share store and the key manager that were tried; each must stay without effect."""
+
+import asyncio
+import contextlib
+import dataclasses
+import errno
+import os
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from shosoin.adapters.share_store_errors import DiskFull, RecordsLost, StorageFailed
+from shosoin.adapters.share_store_writer import GroupWriter
+from shosoin.base import Unavailable
+from shosoin.keys.messages import Announce, Lease, decode_message, encode_message
+from tests.adapters.store_support import content, key, open_store, put, row, stage
+from tests.adapters.test_share_store_restored import BIG, WatchedDisk, drained, failing, share_files
+from tests.keys.world import World
+from tests.review.test_kme_attacks_review import drawn, produce
+
+FAR = 1 << 62
+
+
+async def with_older_records(root: Path, store, old: bytes):
+    """Stop a store and start it with older records; return what it says."""
+    await store.close()
+    for path in root.glob("records.sqlite*"):
+        path.unlink()
+    (root / "records.sqlite").write_bytes(old)
+    try:
+        again = open_store(root)
+    except RecordsLost as err:
+        return err
+    await drained(again)
+    await again.close()
+    return None
+
+
+# Where a file lies is evidence only if everything that was acknowledged lies under shares.
+
+
+async def test_h01_a_share_that_could_not_be_filed_is_filed_before_anybody_counts_on_it(tmp_path):
+    """Filing fails once for want of space; the owner repeats the seal, is told that it is there, and commits."""
+    root, disk = tmp_path / "store", WatchedDisk()
+    store = open_store(root, disk=disk)
+    await store.compact_log()
+    old = (root / "records.sqlite").read_bytes()
+    disk.before = failing("rename", "/shares/", errno.ENOSPC)
+    with pytest.raises(DiskFull):
+        await put(store, key(), content(BIG))
+    recorded = await store.transact(lambda tx: tx.share(key()))
+    with pytest.raises(DiskFull):  # still no room: nobody may count on it
+        await store.transact(lambda tx: tx.put_share(recorded))
+    disk.before = lambda _, __: None
+    await store.transact(lambda tx: tx.put_share(recorded))  # pinned, then committed: acknowledged
+    before = share_files(root)
+    assert isinstance(await with_older_records(root, store, old), RecordsLost)
+    assert share_files(root) == before
+
+
+async def test_h02_a_share_is_filed_even_if_its_staging_area_is_given_up_during_the_commit(tmp_path):
+    root = tmp_path / "store"
+    store = open_store(root)
+    await store.compact_log()
+    old = (root / "records.sqlite").read_bytes()
+    made = row(key(), BIG, await stage(store, key(), content(BIG)))
+    claimed, go_on = threading.Event(), threading.Event()
+
+    def slowly(tx):
+        tx.put_share(made)
+        claimed.set()
+        assert go_on.wait(30)
+
+    putting = asyncio.create_task(store.transact(slowly))
+    assert await asyncio.to_thread(claimed.wait, 30)
+    await store.discard(key())
+    go_on.set()
+    await putting
+    assert await store.read(made, 0, BIG) == content(BIG)
+    before = share_files(root)
+    assert isinstance(await with_older_records(root, store, old), RecordsLost)
+    assert share_files(root) == before
+
+
+async def test_h02b_a_start_without_room_to_file_is_told_to_whoever_counts_on_the_share(tmp_path):
+    root, disk = tmp_path / "store", WatchedDisk()
+    disk.before = failing("rename", "/shares/", errno.ENOSPC)
+    store = open_store(root, disk=disk)
+    with pytest.raises(DiskFull):
+        await put(store, key(), content(BIG))
+    await store.close()
+    store = open_store(root, disk=disk)
+    recorded = await store.transact(lambda tx: tx.share(key()))
+    with pytest.raises(DiskFull):
+        await store.transact(lambda tx: tx.put_share(recorded))
+    disk.before = lambda _, __: None
+    await store.transact(lambda tx: tx.put_share(recorded))
+    assert list((root / "staging").iterdir()) == []
+    await store.close()
+
+
+async def test_h03_upkeep_files_what_could_not_be_filed(tmp_path):
+    root, disk = tmp_path / "store", WatchedDisk()
+    store = open_store(root, disk=disk)
+    disk.before = failing("rename", "/shares/", errno.ENOSPC)
+    with pytest.raises(DiskFull):
+        await put(store, key(), content(BIG))
+    await store.collect_orphans()  # no room yet
+    while store._uploads._filing:
+        await asyncio.sleep(0.01)
+    disk.before = lambda _, __: None
+    await store.collect_orphans()
+    async with asyncio.timeout(30):
+        while list((root / "staging").iterdir()):
+            await asyncio.sleep(0.01)
+    assert len(list(root.glob("shares/*/*"))) == 1
+    await store.close()
+
+
+# Names that are none of ours.
+
+
+@pytest.mark.parametrize("name", ["shares/00/copy..bak", "staging/a..b", "shares/notes.txt"])
+async def test_h04_a_foreign_name_stops_neither_the_start_nor_the_eraser(tmp_path, name):
+    root = tmp_path / "store"
+    store = open_store(root)
+    await put(store, key(), content(BIG))
+    await store.close()
+    (root / name).write_bytes(b"left by an editor")
+    store = open_store(root)
+    await store.transact(lambda tx: tx.delete_share(key()))
+    await drained(store)
+    assert [path for path in root.glob("shares/*/*") if path.stat().st_size == BIG] == []
+    assert store._eraser._thread.is_alive()
+    await store.close()
+
+
+# Errors of the disk at odd moments.
+
+
+async def test_h05_a_small_share_whose_growth_failed_can_be_finished_and_its_memory_comes_back(tmp_path):
+    disk = WatchedDisk()
+    store = open_store(tmp_path / "store", disk=disk, memory_bytes_per_owner=100_000)
+    await store.write(key(), 0, content(40_000))
+    disk.before = failing("create", "/staging/", errno.EIO)
+    with pytest.raises(StorageFailed):
+        await store.write(key(), 40_000, content(60_000))
+    disk.before = lambda _, __: None
+    locator = await store.finish(key(), 40_000)
+    made = row(key(), 40_000, locator)
+    await store.transact(lambda tx: tx.put_share(made))
+    assert await store.read(made, 0, 40_000) == content(40_000)
+    assert store._uploads._staging._memory[key().owner] == 0
+    await store.close()
+
+
+async def test_h06_a_staging_area_dropped_after_the_stop_closes_no_file_twice(tmp_path):
+    store = open_store(tmp_path / "store")
+    await store.write(key(), 0, content(BIG))
+    descriptor = store._uploads._staging.get(key()).descriptor
+    await store.close()
+    with (tmp_path / "other").open("wb") as other:
+        os.dup2(other.fileno(), descriptor)  # somebody else's file gets the number
+        await store.discard(key())
+        os.close(descriptor)  # raises if it is closed already
+
+
+async def test_h07_a_step_that_comes_while_the_writer_stops_is_answered(tmp_path):
+    store = open_store(tmp_path / "store")
+    writer: GroupWriter = store._writer
+    honest = writer._queue.put
+
+    def late(job):
+        """The step has looked whether the writer is closed, and is queued after its end."""
+        if job is not None:
+            stopping.start()
+            stopping.join(1.0)
+        honest(job)
+
+    stopping = threading.Thread(target=writer.close)
+    others = {name: getattr(writer._queue, name) for name in ("get", "get_nowait", "qsize")}
+    writer._queue = SimpleNamespace(put=late, **others)
+    async with asyncio.timeout(10):
+        with contextlib.suppress(Unavailable):
+            assert await writer.run(lambda _: 7) == 7
+    stopping.join(10)
+    await store.close()
+
+
+# What whoever breaks TLS, without the pair secret, can say: it may burn bits, but the stream must come back.
+
+
+@pytest.fixture
+def world():
+    world = World()
+    world.heal()
+    return world
+
+
+def tampered(world, change):
+    """Deliver every message of A as ``change`` makes it, then heal."""
+    honest = world.send
+
+    def tampering(sender, raw):
+        message = decode_message(raw)
+        honest(sender, encode_message(change(message) if sender.name == "a" else message))
+
+    world.send = tampering
+    produce(world)
+    for _ in range(3):
+        world.draw(world.ends["a"].pair, 1, 32)
+        world.settle()
+    world.send = honest
+    world.disconnect()
+    world.settle()
+    world.heal()
+
+
+def test_h08_a_forged_lease_does_not_move_the_stream_out_of_reach(world):
+    produce(world)
+
+    def further(message):
+        return dataclasses.replace(message, upto=FAR) if isinstance(message, Lease) else message
+
+    tampered(world, further)
+    assert world.ends["b"].pair.incoming._lease < 1 << 32
+    assert world.ends["a"].pair.outgoing._next_start < 1 << 32
+    assert not [event for event in world.events if event.name == "keys.restored_copy"]
+    produce(world)
+    assert world.fetch(world.ends["b"].pair, drawn(world))
+
+
+@pytest.mark.parametrize("field", ["index", "start"])
+def test_h09_a_forged_announcement_does_not_move_the_stream_out_of_reach(world, field):
+    def further(message):
+        return dataclasses.replace(message, **{field: FAR}) if isinstance(message, Announce) else message
+
+    tampered(world, further)
+    assert world.ends["a"].pair.outgoing._next_index < 1 << 32
+    assert world.ends["a"].pair.outgoing._next_start < 1 << 32
+    produce(world)
+    assert world.fetch(world.ends["b"].pair, drawn(world))
