@@ -254,12 +254,17 @@ class SiteOperations:
 
     async def _abort_all(self, owner: OwnerRecord, calls: Sequence[_Call]) -> None:
         """Forget shares that nothing counts on; the record of one that is being sealed would come afterwards: wait."""
-        await self._seals.forget([key for _, key in self._keyed(owner, calls)])
+        keyed = self._keyed(owner, calls)
+        await self._seals.forget([key for _, key in keyed])
         await self._transact(owner, calls, self._abort_step)
         for call in calls:
             if "error" not in call.result:
                 with _told(call):
                     await self._quotas.forget(_share_key(owner, call.op), call.class_)
+        # A seal that began in between was admitted before the share was given up; no other can begin now.
+        late = [(call, key) for call, key in keyed if "error" not in call.result and self._seals.runs(key)]
+        await self._seals.forget([key for _, key in late])
+        await self._transact(owner, [call for call, _ in late], self._abort_step)
 
     async def _rows(self, owner: OwnerRecord, calls: Sequence[_Call]) -> list[tuple[_Call, ShareRow | None]]:
         """Look records of shares up; calls that cannot be read get their error and are left out."""
