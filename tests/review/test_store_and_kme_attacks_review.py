@@ -18,7 +18,12 @@ from shosoin.keys.messages import Announce, Lease, decode_message, encode_messag
 from tests.adapters.store_support import content, key, open_store, put, row, stage
 from tests.adapters.test_share_store_restored import BIG, WatchedDisk, drained, failing, share_files
 from tests.keys.world import World
-from tests.review.test_kme_attacks_review import drawn, produce
+from tests.review.test_kme_attacks_review import asked, drawn, opened, produce, request
+from tests.services.test_node import directory, edge_of, head, pause_reading
+from tests.services.test_node_seals import SEAL, site_in
+from tests.support.kme import KmePair
+
+__all__ = ["directory"]  # the fixture
 
 FAR = 1 << 62
 
@@ -242,3 +247,111 @@ def test_h09_a_forged_announcement_does_not_move_the_stream_out_of_reach(world, 
     assert world.ends["a"].pair.outgoing._next_start < 1 << 32
     produce(world)
     assert world.fetch(world.ends["b"].pair, drawn(world))
+
+
+# Seals and answers of a node.
+
+
+async def test_h10_a_seal_that_begins_while_its_share_is_given_up_leaves_nothing(tmp_path):
+    async with site_in(tmp_path / "store") as site:
+        await site.stage()
+        honest, sealing = site.store.transact_each, []
+
+        async def overtaken(steps):
+            """The seal comes after the abort has looked whether one runs, and before nothing can begin any more."""
+            site.store.transact_each = honest
+            outcomes = await honest(steps)
+            sealing.append(asyncio.create_task(site.ask(SEAL)))
+            await site.disk.is_reached()
+            return outcomes
+
+        site.store.transact_each = overtaken
+        with site.disk.stuck():
+            giving_up = asyncio.create_task(site.ask({**SEAL, "op": "abort"}))
+            await site.disk.is_reached()
+        assert await giving_up == [{}]
+        await sealing[0]
+        (listed,) = await site.ask({"op": "inventory", "limit": 10})
+        assert listed["shares"] == []
+        await site.is_empty()
+
+
+async def test_h11_answers_of_a_node_that_nobody_reads_do_not_pile_up(directory):
+    long = [bytes(64 << 20)]  # more than the kernel takes
+
+    async def answer(caller, _):
+        return long if caller == "owner-1" else [b"short"]
+
+    async with edge_of(directory, requests=4, requests_per_owner=2) as served:
+        served.site.exchange = answer
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(2):
+                _, writer = await stack.enter_async_context(served.connected())
+                pause_reading(writer)
+                writer.write(head("/v1/exchange", 3) + b"abc")
+            async with asyncio.timeout(20):
+                while served.edge.running < 2 or served.edge.bodies.held_bytes:
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            with pytest.raises(Unavailable):
+                await served.ask(b"abc")
+            assert await served.ask(b"abc", name="stranger")
+        async with asyncio.timeout(20):
+            while served.edge.running:
+                await asyncio.sleep(0.01)
+        long = [b"short"]
+        assert await served.ask(b"abc") == b"short"
+
+
+# What a client may send to a KME.
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"key_IDs": [{"key_ID": "\\ud800"}]}',
+        b'{"key_IDs": [{"key_ID": "\xef\xbc\x91\xef\xbc\x92345678-1234-8234-8234-123456789012"}]}',
+        b'{"key_IDs": [{"key_ID": "{12345678123482348234123456789012}"}]}',
+        b'{"key_IDs": [{"key_ID": ""}]}',
+        b'{"key_IDs": [{"key_ID": "\\u0000"}]}',
+        b'{"number": 1e400}',
+        b'{"number": ' + b"9" * 5000 + b"}",
+        b'{"size": -0, "number": true}',
+        b"[" * 60_000,
+    ],
+)
+@pytest.mark.parametrize("call", ["enc_keys", "dec_keys"])
+async def test_h12_odd_bodies_are_400_with_an_error_body(shared_pair, body, call):
+    sae = "sae-b1" if call == "enc_keys" or b"number" in body else "sae-a2"
+    for peer in (sae, "sae-b1"):
+        status, answer = await asked(shared_pair, "sae-a1", f"{peer}/{call}", body)
+        if call == "enc_keys" and b"key_IDs" in body:
+            assert status in {200, 503}  # a body of unknown members asks for one key
+            continue
+        assert status == 400, answer
+        assert set(answer) == {"message", "details"}
+
+
+@pytest.fixture
+async def shared_pair(tmp_path):
+    pair = KmePair(tmp_path)
+    async with pair.running("kme-a", "kme-b"):
+        yield pair
+
+
+async def test_h13_room_comes_back_from_clients_that_leave_while_their_answer_is_made(tmp_path):
+    """The connection is cut between the reservation and the answer, over and over."""
+    limits = {"max_answers_bytes": 8 << 20, "max_request_bytes": 2 << 20, "local_bytes": 1 << 30}
+    pair = KmePair(tmp_path, limits=limits)
+    wanted = b'{"number": 1, "size": 16000000}'
+    async with pair.running("kme-a"):
+        for _ in range(20):
+            async with opened(pair, "sae-a1") as (_, writer):
+                writer.write(request("sae-a1/enc_keys", wanted))
+                await writer.drain()
+        async with asyncio.timeout(20):
+            while True:
+                status, _ = await asked(pair, "sae-a1", "sae-a1/enc_keys", wanted)
+                if status == 200:
+                    break
+                await asyncio.sleep(0.01)

@@ -160,7 +160,7 @@ class Records:
     claimed_files: list[int] = field(default_factory=list)
     """Contents in files that this step claimed."""
     unfiled: Collection[int] = ()
-    """Contents in files that were claimed earlier and are not where they stay: whoever counts on them waits for that."""
+    """Contents in files that were claimed earlier and are not filed away: whoever counts on them waits for that."""
     claimed: Callable[[Finished], None] = lambda _: None
     make_sure_of_room: Callable[[int], None] = lambda _: None
     """Raises ``DiskFull`` if so many more bytes would take the space that is reserved for records."""
