@@ -14,7 +14,7 @@ import pytest
 from shosoin.adapters.share_store_errors import DiskFull, RecordsLost, StorageFailed
 from shosoin.adapters.share_store_writer import GroupWriter
 from shosoin.base import Unavailable
-from shosoin.keys.messages import Announce, Lease, decode_message, encode_message
+from shosoin.keys.messages import Announce, Hello, Lease, decode_message, encode_message
 from tests.adapters.store_support import content, key, open_store, put, row, stage
 from tests.adapters.test_share_store_restored import BIG, WatchedDisk, drained, failing, share_files
 from tests.keys.world import World
@@ -249,6 +249,41 @@ def test_h09_a_forged_announcement_does_not_move_the_stream_out_of_reach(world, 
     assert world.fetch(world.ends["b"].pair, drawn(world))
 
 
+@pytest.mark.parametrize("speaker", ["a", "b"])
+def test_h14_an_old_hello_said_again_burns_bits_at_most(world, speaker):
+    said = []
+    honest = world.send
+
+    def listening(sender, raw):
+        if sender.name == speaker and isinstance(decode_message(raw), Hello):
+            said.append(raw)
+        honest(sender, raw)
+
+    def repeating(sender, raw):
+        honest(sender, said[0] if sender.name == speaker and isinstance(decode_message(raw), Hello) else raw)
+
+    world.disconnect()
+    world.settle()
+    world.send = listening
+    world.heal()
+    produce(world)
+    key_ids = drawn(world)
+    for _ in range(3):
+        world.disconnect()
+        world.settle()
+        world.send = repeating
+        world.connect()
+        world.settle()
+        world.fetch(world.ends["b"].pair, key_ids)  # World.fetch asserts that no key is fetched twice
+        world.draw(world.ends["a"].pair, 1, 32)
+    world.send = honest
+    world.disconnect()
+    world.settle()
+    world.heal()
+    produce(world)
+    assert world.fetch(world.ends["b"].pair, drawn(world))
+
+
 # Seals and answers of a node.
 
 
@@ -274,6 +309,19 @@ async def test_h10_a_seal_that_begins_while_its_share_is_given_up_leaves_nothing
         (listed,) = await site.ask({"op": "inventory", "limit": 10})
         assert listed["shares"] == []
         await site.is_empty()
+
+
+async def test_h15_a_seal_of_what_is_not_staged_takes_nothing_of_the_quota(tmp_path):
+    """After a restart, which drops what was staged, owners repeat their seals and then put again."""
+    async with site_in(tmp_path / "store") as site:
+        for number in range(3):
+            (told,) = await site.ask({**SEAL, "object": f"{number:032x}", "size": 9_000_000})
+            assert told["error"]["code"] == "vault.stage_incomplete"
+        await site.stage()
+        (sealed,) = await site.ask(SEAL)
+        assert "contribution" in sealed
+        assert not site.node._operations._quotas._areas
+        assert not site.node._operations._quotas._staged.total()
 
 
 async def test_h11_answers_of_a_node_that_nobody_reads_do_not_pile_up(directory):

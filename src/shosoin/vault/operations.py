@@ -233,7 +233,7 @@ class SiteOperations:
         with _told(call):
             key, op = _share_key(owner, call.op), call.op
             size, x_index, threshold, masks = _seal_terms(op)
-            await self._quotas.admit(owner, key, call.class_, size)
+            self._quotas.area(key, call.class_)  # may refuse; the bytes were admitted when they came
             locator = await self._store.finish(key, size)
             now_s = self._clock.wall_s()
             done = ShareRow(key, size, ShareState.STAGED, now_s, x_index, threshold, masks, locator, call.class_)
