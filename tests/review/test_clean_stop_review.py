@@ -52,8 +52,9 @@ def test_c02_a_lease_that_crosses_the_farewell(world):
     b = world.ends["b"]
     session = b.pair._session
     upto = b.pair.incoming._lease + 1
+    proof = world.ends["a"].pair.outgoing.proof_of(f"lease {upto}")
     stop(world)
-    b.later(lambda pair: pair.receive(Lease(session, upto), world.now_s))
+    b.later(lambda pair: pair.receive(Lease(session, upto, proof), world.now_s))
     while b.advance():
         pass
     b.crash()

@@ -82,6 +82,7 @@ class ShareStore:
             workers=self._workers,
             erase_soon=self._eraser.wake,
         )
+        self._uploads.unfiled.update(self.recovered.unfiled)
         self._scrub_place: Place | None = None
         self._eraser.start()  # last: its steps need all of the above
 
@@ -156,14 +157,15 @@ class ShareStore:
         return Records(
             self._connection,
             self._finished,
+            unfiled=self._uploads.unfiled,
             claimed=self._claim,
             make_sure_of_room=self._uploads.make_sure_of_room_for_row,
             file_path=self._file_path,
             erase_soon=self._eraser.wake,
         )
 
-    def _claim(self, content_id: int) -> None:
-        self._uploads.claim(content_id)
+    def _claim(self, finished: Finished) -> None:
+        self._uploads.claim(finished)
 
     def _file_path(self, content_id: int) -> str:
         return self._directory.relative(self._directory.share_path(content_id))

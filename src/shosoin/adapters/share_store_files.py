@@ -34,7 +34,7 @@ _FILE_MODE = 0o600
 _DIRECTORY_MODE = 0o700
 _WIPE_BYTES = 1 << 20
 _NAME = re.compile(r"[0-9a-f]{16}")
-_ERASABLE = re.compile(r"staging/[^/]+|shares/[0-9a-f]{2}/[^/]+")
+_ERASABLE = re.compile(r"(?:staging|shares/[0-9a-f]{2})/(?!\.{1,2}\Z)[^/]+")
 
 
 class Disk:
@@ -190,7 +190,7 @@ class StoreDirectory:
 
         A share can be deleted while it is still being filed away; looking at its first place first misses it nowhere.
         """
-        if not _ERASABLE.fullmatch(relative) or ".." in relative:
+        if not _ERASABLE.fullmatch(relative):
             raise ValueError(f"not a file of the store: {relative!r}")
         path = self.root / relative
         if path.parent != self.staging:
@@ -217,7 +217,7 @@ class StoreDirectory:
 
     def share_files(self) -> Iterator[tuple[str, int | None, int]]:
         """Yield (relative path, id or ``None`` for a foreign name, size in bytes) of all files under ``shares``."""
-        for directory in sorted(self.shares.iterdir()):
+        for directory in sorted(path for path in self.shares.iterdir() if path.is_dir()):
             with os.scandir(directory) as entries:
                 for entry in entries:
                     known = _NAME.fullmatch(entry.name) and entry.name.endswith(directory.name)

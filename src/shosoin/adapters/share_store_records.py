@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -159,7 +159,9 @@ class Records:
     """Runs on the caller's loop when everything is durable."""
     claimed_files: list[int] = field(default_factory=list)
     """Contents in files that this step claimed."""
-    claimed: Callable[[int], None] = lambda _: None
+    unfiled: Collection[int] = ()
+    """Contents in files that were claimed earlier and are not filed away: whoever counts on them waits for that."""
+    claimed: Callable[[Finished], None] = lambda _: None
     make_sure_of_room: Callable[[int], None] = lambda _: None
     """Raises ``DiskFull`` if so many more bytes would take the space that is reserved for records."""
     file_path: Callable[[int], str] = lambda _: ""
@@ -218,6 +220,8 @@ class Records:
             self._claim(row, content_id)
         elif old.size_bytes != row.size_bytes:
             raise StageIncomplete(f"a share of {old.size_bytes} bytes recorded with {row.size_bytes}")
+        elif content_id in self.unfiled:
+            self.claimed_files.append(content_id)
         if old is not None and old.locator != row.locator:
             self._drop_content(old.locator)
         self.connection.execute(
@@ -249,7 +253,7 @@ class Records:
         )
         if found.data is None:
             self.claimed_files.append(content_id)
-        self.after_commit.append(lambda: self.claimed(content_id))
+        self.after_commit.append(lambda: self.claimed(found))
 
     def _drop_content(self, locator: str) -> None:
         content_id, in_file = content_of(locator)

@@ -10,7 +10,6 @@ before anything is changed, so that the right ones can still be brought back.
 
 from __future__ import annotations
 
-import contextlib
 import secrets
 import sqlite3
 from dataclasses import dataclass, field
@@ -33,6 +32,8 @@ class Recovery:
     """Files under ``shares`` with names that the store never gives."""
     damaged: tuple[ShareKey, ...]
     """Shares whose file is gone or has the wrong length."""
+    unfiled: tuple[int, ...] = ()
+    """Recorded files for which there is no room where they belong; they are read where they are."""
 
 
 @dataclass(slots=True)
@@ -129,15 +130,18 @@ def recover(connection: sqlite3.Connection, directory: StoreDirectory, found: Fi
     """File away what was recorded, list garbage for erasure, mark what is damaged."""
     for content_id in found.twice:
         directory.disk.unlink(directory.staged_path(content_id))  # not overwritten: both names mean the same bytes
+    unfiled = []
     for content_id in found.to_file:
-        with contextlib.suppress(OSError):  # it can be read where it is, and the next start tries again
+        try:
             directory.file_away(content_id)
+        except OSError:  # it can be read where it is
+            unfiled.append(content_id)
     connection.execute("BEGIN IMMEDIATE")
     connection.executemany("INSERT OR IGNORE INTO garbage VALUES (?)", [(path,) for path in found.left + found.foreign])
     connection.executemany("UPDATE contents SET damaged = 1 WHERE id = ?", [(missing,) for missing in found.missing])
     connection.execute("COMMIT")
     damaged = tuple(_owner_of(connection, missing) for missing in found.missing)
-    return Recovery(len(found.left), len(found.foreign), damaged)
+    return Recovery(len(found.left), len(found.foreign), damaged, tuple(unfiled))
 
 
 def _owner_of(connection: sqlite3.Connection, content_id: int) -> ShareKey:

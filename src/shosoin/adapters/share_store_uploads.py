@@ -70,6 +70,8 @@ class Uploads:
         self._erase_soon = erase_soon
         self._filing: dict[int, Filing] = {}
         """Recorded files that are on their way to ``shares``, by content number."""
+        self.unfiled: set[int] = set()
+        """These, and those for which there was no room."""
 
     async def write(self, key: ShareKey, offset: int, data: Buffer) -> None:
         """Put bytes into a staging area."""
@@ -152,7 +154,7 @@ class Uploads:
             raise StageIncomplete("nothing is staged for this share")
         area.require(size_bytes)
         self._staging.remove(area)
-        if area.spilled:
+        if area.descriptor >= 0:  # otherwise all of it is in memory, even if it was about to outgrow that
             return (await self._workers.run(lambda: self._settle(area, size_bytes), self._settled)).locator
         sums = array("I", [zlib.crc32(area.memory)]).tobytes()
         return self._keep(Finished(area.content_id, key, size_bytes, sums, bytes(area.memory), self._clock.now_s()))
@@ -190,14 +192,22 @@ class Uploads:
         if not done.cancelled() and done.exception() is None:
             self._keep(done.result())
 
-    def claim(self, content_id: int) -> None:
-        """Let go of bytes that a durable record names now; a file begins to move, whoever waits for that."""
-        finished = self._finished.pop(content_id, None)
-        self._forget(finished)
-        if finished is not None and finished.data is None:
-            filing = asyncio.get_running_loop().create_task(self._file_away(content_id))
-            self._filing[content_id] = filing
+    def claim(self, finished: Finished) -> None:
+        """Let go of bytes that a durable record names now; a file begins to move, whoever waits for that.
+
+        They may have been discarded while the commit ran; the record is there all the same.
+        """
+        self._forget(self._finished.pop(finished.content_id, None))
+        if finished.data is None:
+            self.unfiled.add(finished.content_id)
+            self._begin_filing(finished.content_id)
+
+    def _begin_filing(self, content_id: int) -> Filing:
+        filing = self._filing.get(content_id)
+        if filing is None:
+            filing = self._filing[content_id] = asyncio.get_running_loop().create_task(self._file_away(content_id))
             filing.add_done_callback(lambda done: self._filed(content_id, done))
+        return filing
 
     async def _file_away(self, content_id: int) -> None:
         await self._workers.run(lambda: self._move(content_id))
@@ -210,12 +220,13 @@ class Uploads:
 
     def _filed(self, content_id: int, done: Filing) -> None:
         self._filing.pop(content_id, None)
-        if not done.cancelled():
-            done.exception()  # told to those who wait; if nobody does, the next start files it away
+        # A failure is told to those who wait; whoever counts on the share later, upkeep and the next start try again.
+        if not done.cancelled() and done.exception() is None:
+            self.unfiled.discard(content_id)
 
     def filing(self, content_ids: Iterable[int]) -> list[Filing]:
-        """Return what began when these were claimed."""
-        return [self._filing[content_id] for content_id in content_ids if content_id in self._filing]
+        """Return what began when these were claimed, or begins again because it failed."""
+        return [self._begin_filing(content_id) for content_id in content_ids if content_id in self.unfiled]
 
     def _forget(self, finished: Finished | None) -> None:
         if finished is not None and finished.data is not None:
@@ -230,7 +241,12 @@ class Uploads:
             self._abandon(finished)
 
     def expire(self) -> int:
-        """Drop what nobody touched for longer than the limits allow; returns how many shares that were."""
+        """Drop what nobody touched for longer than the limits allow; returns how many shares that were.
+
+        What could not be filed away for want of room is tried again.
+        """
+        if not self._writer.failed:
+            self.filing(list(self.unfiled))
         moment_s = self._clock.now_s() - self._limits.staging_age_s
         areas = self._staging.older_than(moment_s)
         unclaimed = [found for found in self._finished.values() if found.finished_s < moment_s]
@@ -245,6 +261,7 @@ class Uploads:
         for area in self._staging.all():
             if area.descriptor >= 0:
                 os.close(area.descriptor)
+                area.descriptor = -1
 
     def _drop(self, area: Area) -> None:
         if not area.dropped:

@@ -108,6 +108,8 @@ class GroupWriter:
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._failed: str | None = None
         self._closed = False
+        self._closing = threading.Lock()
+        """Nothing may be queued behind the end of the queue: nobody would answer it."""
         self.commits = 0
         self.steps = 0
         self._thread = threading.Thread(target=self._run, name="shosoin-records", daemon=True)
@@ -147,12 +149,13 @@ class GroupWriter:
         return future
 
     def _put(self, *jobs: _Job) -> None:
-        if self._closed:
-            raise Unavailable("the share store is closed", code="vault.store_closed")
-        if self._queue.qsize() + len(jobs) > QUEUE_MAX:
-            raise StoreBusy(f"{QUEUE_MAX} steps wait for the records", retry_after_s=1.0)
-        for job in jobs:
-            self._queue.put(job)
+        with self._closing:
+            if self._closed:
+                raise Unavailable("the share store is closed", code="vault.store_closed")
+            if self._queue.qsize() + len(jobs) > QUEUE_MAX:
+                raise StoreBusy(f"{QUEUE_MAX} steps wait for the records", retry_after_s=1.0)
+            for job in jobs:
+                self._queue.put(job)
 
     def refuse_writes(self, reason: str) -> None:
         """Write nothing more until the store is opened again."""
@@ -160,10 +163,12 @@ class GroupWriter:
 
     def close(self) -> None:
         """Run what is queued, then end the thread."""
-        if not self._closed:
+        with self._closing:
+            if self._closed:
+                return
             self._closed = True
             self._queue.put(None)
-            self._thread.join()
+        self._thread.join()
 
     def _run(self) -> None:
         going = True

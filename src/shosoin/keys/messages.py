@@ -1,9 +1,9 @@
 """Messages between the two KMEs of a pair, as values and as JSON.
 
 They travel over mutual TLS, but one-time use does not rest on that: what an end must believe before it hands out or
-serves a bit (``Hello``, ``Welcome``, ``Leased``) carries a proof keyed from the pair secret, and blocks are compared
-under one-time MACs. Forging anything else can only burn bits. ``docs/specs/key-streams.md`` is the specification; this
-module is its wire format.
+serves a bit (``Hello``, ``Welcome``, ``Leased``), and what moves a stream for good (``Announce``, ``Lease``), carries a
+proof keyed from the pair secret, and blocks are compared under one-time MACs. Forging anything else can only burn bits.
+``docs/specs/key-streams.md`` is the specification; this module is its wire format.
 """
 
 from __future__ import annotations
@@ -137,6 +137,14 @@ class Announce:
     start: int
     granules: int
     entries: tuple[int, ...]
+    proof: str = ""
+    """Keyed hash that only the sender of this session can make: the receiver never goes back to a lower address."""
+
+    @property
+    def statement(self) -> str:
+        """What the proof is about."""
+        entries = " ".join(map(str, self.entries))
+        return f"announce {self.number} {self.index} {self.start} {self.granules} {entries}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +225,8 @@ class Lease:
     type: ClassVar[str] = "lease"
     session: str
     upto: int
+    proof: str = ""
+    """Keyed hash that only the sender of this session can make: the receiver never goes back to a lower lease."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -261,8 +261,8 @@ class PairEnd:
             yield from self._forged()
         self._open, self._fresh = True, False
         self.outgoing.session = self.incoming.session = self._session
-        self.outgoing.expected_proof = partial(self._proof, self.peer)
-        self.incoming.proof_of = partial(self._proof, self.own)
+        self.outgoing.expected_proof = self.incoming.expected_proof = partial(self._proof, self.peer)
+        self.outgoing.proof_of = self.incoming.proof_of = partial(self._proof, self.own)
         self._exhaustion_told = False
         yield Emit(Event("keys.stream_open", "info", {"peer": self.peer, "generation": self._generation}))
         yield from self.outgoing.resume(self._outgoing_plan)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from shosoin.base.ports import Event
 from shosoin.keys.blocks import MAC_CONFIRMED, MAC_READY, MAC_STORED, Block, dump_record, load_record, mac_header
 from shosoin.keys.cache import BlockCache
-from shosoin.keys.errors import KeyNotFound
+from shosoin.keys.errors import KeyNotFound, PairProtocolError
 from shosoin.keys.intervals import IntervalSet
 from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress
 from shosoin.keys.messages import (
@@ -59,6 +59,8 @@ class ReceivingEnd:
         self.session = ""
         self.proof_of: Callable[[str], str] = _no_proof
         """Makes the proof that a statement of this session is ours."""
+        self.expected_proof: Callable[[str], str] = _no_session
+        """Makes the proof that a statement of this session is the sender's."""
         self._cache = cache
         self._pool = pool
         self._expiry_s = expiry_s
@@ -173,6 +175,7 @@ class ReceivingEnd:
 
     def on_announce(self, message: Announce, now_s: float) -> Steps:
         """Learn where in the stream a block lies that the sender has stored; store it too once its bits are here."""
+        self._check_proof(message.proof, message.statement)
         if message.index < self._next_index:
             return
         if message.number in self._bits:
@@ -238,6 +241,7 @@ class ReceivingEnd:
 
     def on_lease(self, message: Lease) -> Steps:
         """Record durably that everything below the bound may have been handed out."""
+        self._check_proof(message.proof, f"lease {message.upto}")
         if message.upto > self._lease:
             self._lease = message.upto
             yield Commit(Batch(records=self.records()))
@@ -263,6 +267,10 @@ class ReceivingEnd:
     def _send_confirmed(self, block: Block) -> Steps:
         tag = yield Mac(block.entry(2), (mac_header(MAC_CONFIRMED, block),))
         yield Send(Confirmed(self.session, block.index, tag.hex()))
+
+    def _check_proof(self, proof: str, statement: str) -> None:
+        if not hmac.compare_digest(proof.encode(), self.expected_proof(statement).encode()):
+            raise PairProtocolError("somebody else spoke for the sender")
 
     def _refusal(self, message: Announce) -> Send:
         unused = tuple(number for number in message.entries if self._pool.has((number,)))
@@ -373,3 +381,7 @@ class ReceivingEnd:
 
 def _no_proof(_: str) -> str:
     return ""
+
+
+def _no_session(_: str) -> str:
+    raise PairProtocolError("nothing can be proved before a handshake")

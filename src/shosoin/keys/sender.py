@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from shosoin.base.ports import Event
 from shosoin.keys.blocks import MAC_CONFIRMED, MAC_READY, MAC_STORED, Block, dump_record, load_record, mac_header
@@ -62,6 +63,8 @@ class SendingEnd:
         self.session = ""
         self.expected_proof: Callable[[str], str] = _no_session
         """Makes the proof that a statement of this session is the receiver's."""
+        self.proof_of: Callable[[str], str] = _no_session
+        """Makes the proof that a statement of this session is ours."""
         self._cache = cache
         self._pool = pool
         self._lease_step = max(1, lease_bytes // GRANULE_BYTES)
@@ -134,7 +137,7 @@ class SendingEnd:
                 yield Send(Compare(self.session, index))
         self._reported = 0
         if self._lease > self._leased:
-            yield Send(Lease(self.session, self._lease))
+            yield self._ask_lease(self._lease)
 
     # Blocks
 
@@ -169,7 +172,8 @@ class SendingEnd:
         records = {**self.records(), block.record_name: block.dump()}
         yield Commit(Batch(records=records, blocks={block.name: bytes(bits[RESERVE_BYTES:])}))
         entries = tuple(sorted(block.entries))
-        yield Send(Announce(self.session, number, block.index, block.start, granules, entries))
+        message = Announce(self.session, number, block.index, block.start, granules, entries)
+        yield Send(replace(message, proof=self.proof_of(message.statement)))
 
     def on_have(self, message: Have) -> Steps:
         """Ask for the receiver's tag, after writing down that the entry for it is spent."""
@@ -250,7 +254,10 @@ class SendingEnd:
         if upto > self._lease:
             self._lease = upto
             yield Commit(Batch(records=self.records()))
-        yield Send(Lease(self.session, upto))
+        yield self._ask_lease(upto)
+
+    def _ask_lease(self, upto: int) -> Send:
+        return Send(Lease(self.session, upto, self.proof_of(f"lease {upto}")))
 
     def on_leased(self, message: Leased) -> Steps:
         """Hand out up to a bound that the peer has recorded durably."""
@@ -343,7 +350,7 @@ class SendingEnd:
 
 
 def _no_session(_: str) -> str:
-    raise PairProtocolError("nothing can be acknowledged before a handshake")
+    raise PairProtocolError("nothing can be proved before a handshake")
 
 
 def _equal(tag: bytes, claimed: str) -> bool:

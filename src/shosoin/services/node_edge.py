@@ -18,7 +18,7 @@ import json
 import ssl
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -85,8 +85,20 @@ class NodeEdge:
         connection = GuardedConnection.of(request.transport)
         if connection is not None:
             connection.pause_begins()
+        with ExitStack() as held:
+            try:
+                response = await self._response(request, held)
+            finally:
+                if connection is not None:
+                    connection.pause_ends()
+            # Here and not in the server: until the client has taken the answer, which is in memory, the request counts.
+            await response.prepare(request)
+            await response.write_eof()
+        return response
+
+    async def _response(self, request: web.BaseRequest, held: ExitStack) -> web.StreamResponse:
         try:
-            return await self._answer(request)
+            return await self._answer(request, held)
         except ShosoinError as err:
             return _error(err)
         except (ConnectionError, asyncio.IncompleteReadError):
@@ -94,21 +106,18 @@ class NodeEdge:
         except Exception as err:  # noqa: BLE001  # the last line of defence of this process
             self._defect(err, request.path)
             return _json(500, {"message": "internal error", "code": "node.internal", "kind": "internal"}, close=True)
-        finally:
-            if connection is not None:
-                connection.pause_ends()
 
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _answer(self, request: web.BaseRequest, held: ExitStack) -> web.StreamResponse:
         caller = _caller(request)
         match request.method, request.path:
             case "POST", "/v1/exchange":
-                with self._slot(caller):
-                    async with _Body(self, caller, request, self._limits.body_bytes) as body:
-                        return web.Response(body=PartsPayload(await self._logic.exchange(caller, body)))
+                held.enter_context(self._slot(caller))
+                async with _Body(self, caller, request, self._limits.body_bytes) as body:
+                    return web.Response(body=PartsPayload(await self._logic.exchange(caller, body)))
             case "POST", "/v1/session":
-                with self._slot(caller):
-                    async with _Body(self, caller, request, SESSION_BYTES_MAX) as body:
-                        answer = await self._logic.session(caller, bytes(body))
+                held.enter_context(self._slot(caller))
+                async with _Body(self, caller, request, SESSION_BYTES_MAX) as body:
+                    answer = await self._logic.session(caller, bytes(body))
                 return web.Response(body=answer, content_type="application/json")
             case "GET", "/v1/info":
                 return _json(200, self._logic.info())

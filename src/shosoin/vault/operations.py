@@ -260,7 +260,7 @@ class SiteOperations:
         with _told(call):
             key, op = _share_key(owner, call.op), call.op
             size, x_index, threshold, masks = _seal_terms(op)
-            await self._quotas.admit(owner, key, call.class_, size)
+            self._quotas.area(key, call.class_)  # may refuse; the bytes were admitted when they came
             locator = await self._store.finish(key, size)
             now_s = self._clock.wall_s()
             done = ShareRow(key, size, ShareState.STAGED, now_s, x_index, threshold, masks, locator, call.class_)
@@ -281,12 +281,17 @@ class SiteOperations:
 
     async def _abort_all(self, owner: OwnerRecord, calls: Sequence[_Call]) -> None:
         """Forget shares that nothing counts on; the record of one that is being sealed would come afterwards: wait."""
-        await self._seals.forget([key for _, key in self._keyed(owner, calls)])
+        keyed = self._keyed(owner, calls)
+        await self._seals.forget([key for _, key in keyed])
         await self._transact(owner, calls, self._abort_step)
         for call in calls:
             if "error" not in call.result:
                 with _told(call):
                     await self._quotas.forget(_share_key(owner, call.op), call.class_)
+        # A seal that began in between was admitted before the share was given up; no other can begin now.
+        late = [(call, key) for call, key in keyed if "error" not in call.result and self._seals.runs(key)]
+        await self._seals.forget([key for _, key in late])
+        await self._transact(owner, [call for call, _ in late], self._abort_step)
 
     async def _rows(self, owner: OwnerRecord, calls: Sequence[_Call]) -> list[tuple[_Call, ShareRow | None]]:
         """Look records of shares up; calls that cannot be read get their error and are left out."""

@@ -67,11 +67,7 @@ class StagingQuotas:
         """
         if key not in self._areas:
             await self._drop_stale(owner)
-        area = self._areas.get(key)  # looked up after the wait: another write may have begun it meanwhile
-        if area is not None and class_ not in {"local", area.class_}:
-            raise Denied(f"this share is staged under class {area.class_}", code="vault.wrong_class")
-        if key in self._aborted:
-            raise Rejected("this version was aborted", code="vault.aborted")
+        area = self.area(key, class_)  # looked up after the wait: another write may have begun it meanwhile
         if area is None:
             if self._count[owner.owner] >= _AREAS_PER_OWNER_MAX:
                 raise Unavailable(
@@ -92,6 +88,20 @@ class StagingQuotas:
         if self._areas.get(key) is area and reach_bytes > area.size_bytes:  # it may have ended while we looked
             self._staged[owner.owner] += reach_bytes - area.size_bytes
             area.size_bytes = reach_bytes
+
+    def area(self, key: ShareKey, class_: str) -> _Area | None:
+        """Return the staging area of a share, if there is one.
+
+        Raises:
+            Rejected: code ``vault.aborted``, the share was given up.
+            Denied: the area was begun under another class.
+        """
+        area = self._areas.get(key)
+        if area is not None and class_ not in {"local", area.class_}:
+            raise Denied(f"this share is staged under class {area.class_}", code="vault.wrong_class")
+        if key in self._aborted:
+            raise Rejected("this version was aborted", code="vault.aborted")
+        return area
 
     def _leave(self, key: ShareKey) -> None:
         area = self._areas.pop(key, None)

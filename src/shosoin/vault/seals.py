@@ -99,6 +99,10 @@ class Seals(Generic[C]):
         running = [self._running[key].task for key in keys if key in self._running]
         await self._runtime.wait([task for task in running if task is not None], timeout_s=None, first=False)
 
+    def runs(self, key: ShareKey) -> bool:
+        """Whether a seal of a share is in progress."""
+        return key in self._running
+
     async def forget(self, keys: Sequence[ShareKey]) -> None:
         """Wait until no seal of these shares runs, and forget what was contributed."""
         while any(key in self._running for key in keys):
