@@ -1,7 +1,8 @@
 """Memory that requests may hold at once, so that no caller takes what all share.
 
 A bound on each body times the number of connections is still more than a machine has. Here all requests together have
-a budget, and one caller at most half of it; what does not fit is refused with 503 before it is read or made.
+a budget, and one caller at most half of what the others leave of it, so that something is left however many help each
+other; what does not fit is refused with 503 before it is read or made.
 
 >>> budget = MemoryBudget(100, code="example.busy")
 >>> with budget.claim() as claim:
@@ -26,7 +27,7 @@ _BUSY_RETRY_S = 1.0
 
 
 class MemoryBudget:
-    """Bytes that may be held: ``total_bytes`` by all, half of them by one caller."""
+    """Bytes that may be held: ``total_bytes`` by all, by one caller half of what the others do not hold."""
 
     def __init__(self, total_bytes: int, *, code: str) -> None:
         self._total_bytes = total_bytes
@@ -49,7 +50,8 @@ class MemoryBudget:
             Unavailable: it is not there now.
         """
         own_bytes = self._held_bytes[caller] + size_bytes
-        if own_bytes > self._total_bytes // 2 or self.held_bytes + size_bytes > self._total_bytes:
+        others_bytes = self.held_bytes - self._held_bytes[caller]
+        if own_bytes > (self._total_bytes - others_bytes) // 2:
             raise Unavailable("too many request bytes at once", code=self._code, retry_after_s=_BUSY_RETRY_S)
         self._held_bytes[caller] = own_bytes
 
