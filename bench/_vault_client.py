@@ -61,11 +61,6 @@ async def _vault_get(vault: Vault, job: Job) -> None:
     target.commit()
 
 
-async def _vault_rm(vault: Vault, job: Job) -> None:
-    for name in job["names"]:
-        await vault.rm(name)
-
-
 class _Memory:
     """Where the bytes of a small object go."""
 
@@ -181,7 +176,6 @@ async def _tahoe_get_each(job: Job) -> None:
 _VAULT_WORK = {
     "vault-put": _vault_put,
     "vault-get": _vault_get,
-    "vault-rm": _vault_rm,
     "vault-put-many": _vault_put_many,
     "vault-get-many": _vault_get_many,
     "vault-put-each": _vault_put_each,
