@@ -12,17 +12,17 @@ served as ``unproven``. Crash faults are covered here; signed answers against ly
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from shosoin.base import Denied, Entropy, ObjectId, PeerFault, Rejected, ShosoinError, SiteId, Unavailable
-from shosoin.base.ports import Runtime, Task
+from shosoin.base import Entropy, ObjectId, PeerFault, Rejected, ShosoinError, SiteId
+from shosoin.base.ports import Runtime
 from shosoin.vault import envelope
 from shosoin.vault.acceptor import Ballot
-from shosoin.vault.channel import TIMEOUT_S, Answer, Channel
-from shosoin.vault.concurrency import collect, failure, gather_few, succeeded
+from shosoin.vault.catalog_answers import AnswerReader, Asked, SiteAnswers, Stored, asked_of, later, newer, round_of
+from shosoin.vault.channel import TIMEOUT_S, Channel
+from shosoin.vault.concurrency import collect, gather_few, succeeded
 from shosoin.vault.scheme import Scheme
 from shosoin.vault.signing import SignatureForged
 from shosoin.vault.values import RegisterValue
@@ -37,7 +37,6 @@ _READ_TOGETHER = 64
 _BATCHES = 2
 """Exchanges that run side by side, so that owner and sites work at the same time."""
 _WRITE_BACK_TIMEOUT_S = 3.0
-_ROUND_MAX = 1 << 40
 _READ_GRACE_S = 0.3
 _WRITE_GRACE_S = 3.0
 
@@ -47,41 +46,6 @@ class Conflict(Rejected):
 
     code = "vault.conflict"
     hint = "the other writer's version stands, whole; look at it and put again if yours should replace it"
-
-
-class TooFewSites(Unavailable):
-    """Fewer sites answer than the operation needs."""
-
-    code = "vault.too_few_sites"
-    hint = "start the missing sites and try again; nothing was changed"
-
-
-class AccessRefused(Denied):
-    """The sites answer, and refuse this owner."""
-
-    code = "vault.access_refused"
-    hint = "check the owner's certificate and its name in the configuration; the sites know their owners by it"
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What came of asking sites: results in the order of the operations, or why there are none."""
-
-    answers: dict[SiteId, list[dict[str, Any]]]
-    errors: dict[SiteId, ShosoinError]
-
-    def too_few(self, message: str, scheme: Scheme) -> ShosoinError:
-        """Return the error for the caller: sites that refuse us need another remedy than sites that are away.
-
-        As many refusals as could be lies (f_r) do not count.
-        """
-        reasons = "; ".join(dict.fromkeys(error.message for error in self.errors.values()))
-        denials = [error for error in self.errors.values() if isinstance(error, Denied)]
-        text = f"{message} ({reasons})" if reasons else message
-        if len(denials) > scheme.register_liars and 2 * len(denials) > len(self.errors):
-            return AccessRefused(text)
-        waits_s = [error.retry_after_s or 0.0 for error in self.errors.values() if isinstance(error, Unavailable)]
-        return TooFewSites(text, retry_after_s=max(waits_s, default=0.0) or None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +77,7 @@ class Outcome:
     proposal: Proposal
     accepted_by: list[SiteId] = field(default_factory=list)
     held_by: list[SiteId] = field(default_factory=list)
-    unreached: _Asked = field(default_factory=lambda: _Asked({}, {}))
+    unreached: Asked = field(default_factory=lambda: Asked({}, {}))
     """The last exchange, for the reasons of the sites that did not take part."""
     error: ShosoinError | None = None
 
@@ -125,15 +89,6 @@ class Outcome:
     def durable_at(self) -> list[SiteId]:
         """Sites that hold and pin the share that the value adds."""
         return self.proposal.value.durable_sites(self.accepted_by)
-
-
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """A value as a site reported it."""
-
-    ballot: Ballot
-    value: RegisterValue
-    certificate: tuple[SiteId, ...] = ()
 
 
 @dataclass(slots=True)
@@ -158,7 +113,7 @@ class Catalog:
     ) -> None:
         self._scheme = scheme
         self._members = tuple(members)
-        self._public_key = public_key
+        self._answers = AnswerReader(public_key)
         self._entropy = entropy
         self._runtime = runtime
         self._proposer = proposer
@@ -183,7 +138,7 @@ class Catalog:
     async def _read_batch(self, channels: Mapping[SiteId, Channel], register_ids: Sequence[ObjectId]) -> list[Reading]:
         operations = [{"op": "register", "register": register_id} for register_id in register_ids]
         asked = await self._ask_readers(channels, operations)
-        found = self._held(register_ids, asked)
+        found = self._answers.held(register_ids, asked)
         rest = [site for site in self._members if site not in asked.answers and site not in asked.errors]
         if rest and any(stored.behind() or len(stored.held) < self._readers for stored in found):
             more = await self._ask(
@@ -192,8 +147,8 @@ class Catalog:
                 enough=self._readers - len(asked.answers),
                 grace_s=_READ_GRACE_S,
             )
-            asked = _Asked(asked.answers | more.answers, asked.errors | more.errors)
-            found = self._held(register_ids, asked)
+            asked = Asked(asked.answers | more.answers, asked.errors | more.errors)
+            found = self._answers.held(register_ids, asked)
         sound = min(len(stored.held) for stored in found)
         if sound < self._scheme.k:
             raise asked.too_few(
@@ -203,7 +158,7 @@ class Catalog:
         await self._write_back(channels, register_ids, found)
         return [self._reading(stored) for stored in found]
 
-    async def _ask_readers(self, channels: Mapping[SiteId, Channel], operations: list[dict[str, Any]]) -> _Asked:
+    async def _ask_readers(self, channels: Mapping[SiteId, Channel], operations: list[dict[str, Any]]) -> Asked:
         """Ask as many sites as a read needs; all others too when one of them fails or is slow."""
         asked, others = self._members[: self._readers], self._members[self._readers :]
         running = [self._runtime.start(channels[site].exchange(operations)) for site in asked]
@@ -220,31 +175,10 @@ class Catalog:
         finally:
             for task in running:
                 task.cancel()
-        return _asked(dict.fromkeys((*asked, *more), operations), tasks)
-
-    def _held(self, register_ids: Sequence[ObjectId], asked: _Asked) -> list[_SiteAnswers]:
-        """Return what the sites hold of each register."""
-        known: dict[str, RegisterValue] = {}
-        return [
-            self._committed_at(register_id, {site: results[index] for site, results in asked.answers.items()}, known)
-            for index, register_id in enumerate(register_ids)
-        ]
-
-    def _committed_at(
-        self, register_id: ObjectId, answers: Mapping[SiteId, dict[str, Any]], known: dict[str, RegisterValue]
-    ) -> _SiteAnswers:
-        """Sort the sites by what they hold; a site whose answer is unsound does not count."""
-        found = _SiteAnswers({}, None)
-        for site, answer in answers.items():
-            try:
-                found.held[site] = self._committed(register_id, answer, known)
-            except (SignatureForged, PeerFault):
-                continue
-            found.best = _later(found.best, found.held[site])
-        return found
+        return asked_of(dict.fromkeys((*asked, *more), operations), tasks)
 
     async def _write_back(
-        self, channels: Mapping[SiteId, Channel], register_ids: Sequence[ObjectId], found: Sequence[_SiteAnswers]
+        self, channels: Mapping[SiteId, Channel], register_ids: Sequence[ObjectId], found: Sequence[SiteAnswers]
     ) -> None:
         """Give the newest committed value to the sites that answered without it.
 
@@ -252,7 +186,7 @@ class Catalog:
         succeeds only if it was chosen.
         """
         operations: dict[SiteId, list[dict[str, Any]]] = {}
-        doubtful: list[tuple[ObjectId, _SiteAnswers]] = []
+        doubtful: list[tuple[ObjectId, SiteAnswers]] = []
         for register_id, stored in zip(register_ids, found, strict=True):
             behind = stored.behind()
             if stored.best is not None and behind and len(stored.held) - len(behind) <= self._scheme.register_liars:
@@ -275,7 +209,7 @@ class Catalog:
                     stored.held[site] = stored.best
 
     async def _finish_doubtful(
-        self, channels: Mapping[SiteId, Channel], doubtful: Sequence[tuple[ObjectId, _SiteAnswers]]
+        self, channels: Mapping[SiteId, Channel], doubtful: Sequence[tuple[ObjectId, SiteAnswers]]
     ) -> None:
         """Carry values that few sites know to their end; what turns out to be stale or unchosen changes nothing."""
         proposals = [
@@ -285,11 +219,11 @@ class Catalog:
         ]
         for (_, stored), outcome in zip(doubtful, await self.propose(channels, proposals), strict=True):
             if outcome.error is None and stored.best is not None:
-                finished = _Stored(stored.best.ballot, stored.best.value, tuple(outcome.accepted_by))
+                finished = Stored(stored.best.ballot, stored.best.value, tuple(outcome.accepted_by))
                 stored.best = finished
                 stored.held.update(dict.fromkeys(outcome.held_by, finished))
 
-    def _reading(self, found: _SiteAnswers) -> Reading:
+    def _reading(self, found: SiteAnswers) -> Reading:
         """Return the newest value; proven if a read quorum answered and every later one must meet a holder."""
         holders = len(found.held) - len(found.behind())
         meets = holders >= self._scheme.n - self._scheme.read_quorum + 1
@@ -298,39 +232,6 @@ class Catalog:
         if found.best is None:
             return Reading(None, freshness)
         return Reading(found.best.value, freshness, found.best.certificate)
-
-    def _committed(
-        self, register_id: ObjectId, answer: dict[str, Any], known: dict[str, RegisterValue]
-    ) -> _Stored | None:
-        stored = self._stored(register_id, answer, "committed", known)
-        if stored is None:
-            return None
-        try:
-            sites = tuple(SiteId(site) for site in json.loads(str(answer.get("certificate"))))
-        except (ValueError, TypeError, Rejected):
-            raise PeerFault("a certificate that cannot be read", code="vault.bad_certificate") from None
-        if len(set(sites)) < stored.value.quorum or not set(sites) <= set(stored.value.members):
-            raise PeerFault("a certificate without a quorum", code="vault.bad_certificate")
-        return _Stored(stored.ballot, stored.value, sites)
-
-    def _stored(
-        self, register_id: ObjectId, answer: dict[str, Any], name: str, known: dict[str, RegisterValue]
-    ) -> _Stored | None:
-        """Read the ``accepted`` or ``committed`` value of an answer; ``known`` are values that were verified."""
-        if "error" in answer:
-            raise PeerFault("a site did not answer about this register", code="vault.no_answer")
-        text = answer.get(name)
-        if text is None:
-            return None
-        ballot = _ballot(answer.get(f"{name}_ballot"))
-        value = known.get(str(text))
-        if value is None:
-            value = RegisterValue.parse(str(text))
-            value.verify(self._public_key)
-            known[value.text] = value
-        if value.register_id != register_id:
-            raise SignatureForged("a site answered with another register's value")
-        return _Stored(ballot, value)
 
     async def propose(self, channels: Mapping[SiteId, Channel], proposals: Sequence[Proposal]) -> list[Outcome]:
         """Try to make each proposal the next value of its register.
@@ -383,7 +284,7 @@ class Catalog:
         if not preparing:
             return skip
         round_number = 2 + attempt_number
-        asked = _Asked({}, {})
+        asked = Asked({}, {})
         for _ in range(_ATTEMPTS):
             for attempt in preparing:
                 attempt.ballot = (round_number, self._proposer)
@@ -411,25 +312,25 @@ class Catalog:
         """Return the highest round that refused us; the f_r highest claims are passed over, they may be lies."""
         claims = []
         for results in answers.values():
-            rounds = [_round(result.get("promised")) for result in results if result.get("granted") is False]
+            rounds = [round_of(result.get("promised")) for result in results if result.get("granted") is False]
             if rounds:
                 claims.append(max(rounds))
         claims.sort(reverse=True)
         return claims[self._scheme.register_liars] if len(claims) > self._scheme.register_liars else 0
 
-    def _adopt(self, attempt: _Attempt, index: int, asked: _Asked) -> None:
+    def _adopt(self, attempt: _Attempt, index: int, asked: Asked) -> None:
         """Decide which value phase two must carry: one that may have been chosen already, else ours."""
         answers = {site: results[index] for site, results in asked.answers.items()}
         register_id, wanted = attempt.proposal.register_id, attempt.proposal.value
-        accepted: dict[SiteId, _Stored | None] = {}
-        committed: _Stored | None = None
+        accepted: dict[SiteId, Stored | None] = {}
+        committed: Stored | None = None
         known: dict[str, RegisterValue] = {wanted.text: wanted}
         for site, answer in answers.items():
             if answer.get("granted") is not True:
                 continue
             try:
-                accepted[site] = self._stored(register_id, answer, "accepted", known)
-                committed = _later(committed, self._committed(register_id, answer, known))
+                accepted[site] = self._answers.stored(register_id, answer, "accepted", known)
+                committed = later(committed, self._answers.committed(register_id, answer, known))
             except (SignatureForged, PeerFault):
                 accepted.pop(site, None)  # an unsound answer is no promise
         if len(accepted) < self._scheme.write_quorum:
@@ -447,15 +348,15 @@ class Catalog:
         elif (current.version if current else None) != wanted.parent:
             attempt.outcome.error = Conflict("the object was changed by somebody else meanwhile")
 
-    def _maybe_chosen(self, accepted: Mapping[SiteId, _Stored | None], committed: _Stored | None) -> _Stored | None:
+    def _maybe_chosen(self, accepted: Mapping[SiteId, Stored | None], committed: Stored | None) -> Stored | None:
         """Return the value of the highest accepted ballot if a quorum may have accepted it.
 
         A value that too few sites can have accepted, the silent ones included, was not chosen and never will be:
         a quorum has just promised to accept nothing older. It is left behind.
         """
-        best: _Stored | None = None
+        best: Stored | None = None
         for stored in accepted.values():
-            best = _newer(best, stored)
+            best = newer(best, stored)
         if best is None or (committed is not None and best.value.counter <= committed.value.counter):
             return None
         supporters = sum(
@@ -520,7 +421,7 @@ class Catalog:
         enough: int,
         grace_s: float,
         timeout_s: float = TIMEOUT_S,
-    ) -> _Asked:
+    ) -> Asked:
         """Send sites their operations.
 
         Once ``enough`` have answered the rest get ``grace_s`` more, so that one frozen site cannot stall everybody.
@@ -531,28 +432,12 @@ class Catalog:
             enough=enough,
             grace_s=grace_s,
         )
-        return _asked(operations, tasks)
-
-
-@dataclass(slots=True)
-class _SiteAnswers:
-    """What the sites that answered soundly hold of one register, and the newest of it."""
-
-    held: dict[SiteId, _Stored | None]
-    best: _Stored | None
-
-    def behind(self) -> list[SiteId]:
-        """Sites that do not hold the newest value."""
-        return [
-            site
-            for site, stored in self.held.items()
-            if self.best is not None and (stored is None or stored.value.version != self.best.value.version)
-        ]
+        return asked_of(operations, tasks)
 
 
 def _commit_to(site: SiteId, attempt: _Attempt) -> dict[str, Any]:
     """Tell a site that a value was chosen: the whole value unless the site has just accepted it."""
-    stored = _Stored(attempt.ballot, attempt.value, tuple(attempt.outcome.accepted_by))
+    stored = Stored(attempt.ballot, attempt.value, tuple(attempt.outcome.accepted_by))
     operation = _commit_operation(attempt.proposal.register_id, stored)
     if site in stored.certificate:
         del operation["value"]
@@ -560,7 +445,7 @@ def _commit_to(site: SiteId, attempt: _Attempt) -> dict[str, Any]:
     return operation
 
 
-def _commit_operation(register_id: ObjectId, stored: _Stored) -> dict[str, Any]:
+def _commit_operation(register_id: ObjectId, stored: Stored) -> dict[str, Any]:
     return {
         "op": "commit",
         "register": register_id,
@@ -568,42 +453,3 @@ def _commit_operation(register_id: ObjectId, stored: _Stored) -> dict[str, Any]:
         "value": stored.value.text,
         "certificate": list(stored.certificate),
     }
-
-
-def _asked(operations: Mapping[SiteId, list[dict[str, Any]]], tasks: Sequence[Task[Answer]]) -> _Asked:
-    """Sort what came of exchanges; an answer that does not fit its operations is none."""
-    asked = _Asked({}, {})
-    for (site, sent), task in zip(operations.items(), tasks, strict=True):
-        error = failure(task)
-        if error is None and len(task.result().results) == len(sent):
-            asked.answers[site] = task.result().results
-        elif isinstance(error, ShosoinError):
-            asked.errors[site] = error
-        elif isinstance(error, Exception) and not isinstance(error, TimeoutError):
-            raise error  # a defect of ours, not a site's
-        else:
-            asked.errors[site] = Unavailable(f"{site} did not answer in time")
-    return asked
-
-
-def _later(best: _Stored | None, found: _Stored | None) -> _Stored | None:
-    """Return the later of two committed values: by version counter, which the owner signed, then by ballot."""
-    if found is None or best is None:
-        return found or best
-    return max(best, found, key=lambda stored: (stored.value.counter, stored.ballot))
-
-
-def _newer(best: _Stored | None, found: _Stored | None) -> _Stored | None:
-    return found if found and (best is None or found.ballot > best.ballot) else best
-
-
-def _round(promised: Any) -> int:
-    """Return the round of a promise that a site reports, 0 if it is junk."""
-    known = isinstance(promised, list) and promised and type(promised[0]) is int
-    return promised[0] if known and 0 <= promised[0] < _ROUND_MAX else 0
-
-
-def _ballot(raw: Any) -> Ballot:
-    if isinstance(raw, list) and len(raw) == 2 and type(raw[0]) is int and isinstance(raw[1], str):
-        return raw[0], raw[1]
-    raise PeerFault("a ballot that cannot be read", code="vault.bad_ballot")
