@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import ctypes
 
-__all__ = ["reuse_large_blocks"]
+import numpy as np
+
+__all__ = ["PAGE_BYTES", "is_page_aligned", "reuse_large_blocks"]
+
+PAGE_BYTES = 4096
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 """Names of parameters in glibc's ``malloc.h``."""
@@ -31,3 +35,8 @@ def reuse_large_blocks() -> bool:
     settings = ((_M_MMAP_THRESHOLD, _BLOCK_BYTES_MAX), (_M_TRIM_THRESHOLD, _KEPT_BYTES_MAX), (_M_ARENA_MAX, _ARENAS))
     taken = [mallopt(name, value) for name, value in settings]
     return all(taken)
+
+
+def is_page_aligned(view: memoryview) -> bool:
+    """Whether a buffer begins where a page of memory does."""
+    return not len(view) or np.frombuffer(view, np.uint8).ctypes.data % PAGE_BYTES == 0
