@@ -186,16 +186,16 @@ class HttpsNodeLink:
             raise self._too_long(bytes_max)
         parts: list[bytes] = []
         size = 0
-        while True:
-            async with asyncio.timeout(STALL_TIMEOUT_S):
-                part = await response.content.readany()
-            if not part:
-                return parts[0] if len(parts) == 1 else b"".join(parts)
-            parts.append(part)
-            size += len(part)
-            if size > bytes_max:
-                response.close()
-                raise self._too_long(bytes_max)
+        now_s = asyncio.get_running_loop().time
+        async with asyncio.timeout(STALL_TIMEOUT_S) as silence:
+            while part := await response.content.readany():
+                silence.reschedule(now_s() + STALL_TIMEOUT_S)
+                parts.append(part)
+                size += len(part)
+                if size > bytes_max:
+                    response.close()
+                    raise self._too_long(bytes_max)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _too_long(self, bytes_max: int) -> MalformedAnswer:
         return MalformedAnswer(f"{self._site} answered more than {bytes_max} bytes")
