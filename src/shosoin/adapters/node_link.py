@@ -118,9 +118,9 @@ class _Connector(aiohttp.TCPConnector):
 
     def _release(self, key: Any, protocol: Any, *, should_close: bool = False) -> None:
         transport = protocol.transport
+        if transport is not None and (should_close or protocol.should_close):
+            transport.abort()  # before anybody closes it: Python 3.11.2 cannot abort afterwards
         super()._release(key, protocol, should_close=should_close)
-        if transport is not None and transport.is_closing():
-            transport.abort()
 
 
 def _checking(expected: Identity) -> type[ssl.SSLObject]:
