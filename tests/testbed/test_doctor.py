@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -59,7 +60,7 @@ def test_a_disk_that_does_not_flush_is_noticed(tmp_path, monkeypatch, fsync_s, m
     """Nothing flushes in a billionth of a second; the clock is ours, because the machine may be busy."""
     now_s = [0.0]
     monkeypatch.setattr(doctor, "_file_system", lambda directory: "ext4")
-    monkeypatch.setattr(doctor.time, "perf_counter", lambda: now_s[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: now_s[0])
 
     def flush(descriptor: int) -> None:
         now_s[0] += fsync_s
