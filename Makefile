@@ -52,6 +52,13 @@ bench: setup ## all of bench/, or ONLY=name: JSON lines on stdout, a table on st
 sanitize: setup ## the kernel tests on a build with address and undefined-behaviour sanitizers
 	scripts/sanitize.sh tests/kernels
 
+.PHONY: aarch64
+aarch64: ## the portable kernels built for aarch64, their self-test under QEMU (g++-aarch64-linux-gnu, qemu-user)
+	@mkdir -p build
+	aarch64-linux-gnu-g++ -std=c++20 -O2 -Wall -Wextra -static -Inative \
+		native/dispatch.cpp native/portable.cpp native/selftest.cpp -o build/selftest-aarch64
+	qemu-aarch64 build/selftest-aarch64
+
 .PHONY: lock
 lock: ## new versions into requirements/, with hashes
 	scripts/lock.sh
