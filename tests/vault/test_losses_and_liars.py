@@ -239,3 +239,25 @@ async def test_verify_tells_when_too_much_is_wrong() -> None:
         lie(world, receipt.object_id, name, layout.root_offset)
     with pytest.raises(ShosoinError):
         await world.vault.verify("object")
+
+
+@pytest.mark.parametrize("class_", CLASSES)
+async def test_a_site_that_answers_with_another_objects_share_is_named(class_: str) -> None:
+    """The bytes are genuine, of the right length and well sealed; they belong to something else."""
+    world = make_world()
+    await store(world, "object", pattern(900, 1), class_)
+    await store(world, "other", pattern(900, 2), class_)
+    site = SITES[1]  # asked at once, after the home site
+    keys = {
+        name: world.share_key((await world.vault.stat(name)).listing.object_id, site) for name in ("object", "other")
+    }
+    rows = {row.key: row for row in world.stores[site].shares()}
+    other = await world.stores[site].read(rows[keys["other"]], 0, rows[keys["other"]].size_bytes)
+    assert rows[keys["object"]].size_bytes == len(other)
+    world.stores[site].falsify(keys["object"], 0, other)
+    content, receipt = await fetch(world.vault, "object")
+    assert content == pattern(900, 1)
+    assert [(alarm.fields["site"], alarm.fields["kind"]) for alarm in receipt.alarms] == [(site, "share_wrong")]
+    states = (await world.vault.verify("object")).per_site
+    assert [name for name, state in states.items() if state == "wrong"] == [site]
+    assert (await fetch(world.vault, "other"))[0] == pattern(900, 2)
