@@ -25,11 +25,13 @@ from shosoin.vault.assurance import SiteDomains
 from shosoin.vault.envelope import cut, parse_json
 from shosoin.vault.ports import Buffer, ShareKey
 from shosoin.vault.putting import BytesSource
-from shosoin.vault.signing import OwnerSigner
+from shosoin.vault.signing import OwnerSigner, SiteSigner
 
 OWNER = OwnerId("owner-1")
 SITES = ("koganei", "otemachi", "hakusan", "hongo", "musashino", "kawasaki", "tsukuba", "yokosuka")
 SIGNER = OwnerSigner(bytes(range(32)))
+SITE_SIGNERS = {SiteId(name): SiteSigner(name.encode().ljust(32)) for name in SITES}
+SITE_KEYS = {name: signer.public_key for name, signer in SITE_SIGNERS.items()}
 _TURNS_PER_S = 400
 
 Hook = Callable[["DirectLink", dict[str, Any]], Awaitable[None] | None]
@@ -298,10 +300,12 @@ def make_world(
             clock=clock,
             sink=sink,
             runtime=runtime,
+            signer=SITE_SIGNERS[SiteId(name)],
+            site_keys=SITE_KEYS,
         )
         links[name], stores[name] = DirectLink(SiteId(name), node), store
         declared = (domains or {}).get(name, SiteDomains(f"operator-{name}"))
-        sites.append(VaultSite(SiteId(name), sae, links[name], declared))
+        sites.append(VaultSite(SiteId(name), sae, links[name], declared, SITE_KEYS[SiteId(name)]))
     keys = WrappedKeys(network.kme(SaeId(OWNER)), facts)
     context = VaultContext(
         owner=OWNER,

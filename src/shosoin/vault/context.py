@@ -10,7 +10,9 @@ from shosoin.base import Entropy, OwnerId, Rejected, SaeId, SiteId
 from shosoin.base.ports import Clock, EventSink, KeySource, KeySourceFacts, Runtime
 from shosoin.vault.assurance import SiteDomains
 from shosoin.vault.catalog import Catalog
+from shosoin.vault.catalog_answers import AnswerReader
 from shosoin.vault.channel import Channel, open_channel
+from shosoin.vault.electorate import Electorate
 from shosoin.vault.fetching import Fetcher
 from shosoin.vault.pads import OpenLinks
 from shosoin.vault.patience import PatientLink
@@ -33,6 +35,8 @@ class VaultSite:
     node: SaeId
     link: NodeLink
     domains: SiteDomains
+    public_key: bytes
+    """ML-DSA-65 key of the site's statements about registers."""
 
 
 @dataclass(slots=True)
@@ -69,6 +73,12 @@ class VaultContext:
         return Scheme(min(self.default_scheme.k, len(self.sites)), len(self.sites))
 
     @property
+    def electorate(self) -> Electorate:
+        """Who decides about new register values: all sites of the configuration."""
+        scheme = self.register_scheme
+        return Electorate(self.members, scheme.write_quorum, scheme.register_liars)
+
+    @property
     def domains(self) -> dict[SiteId, SiteDomains]:
         """Declared trust domains of every site."""
         return {site.name: site.domains for site in self.sites}
@@ -76,9 +86,16 @@ class VaultContext:
     @property
     def catalog(self) -> Catalog:
         """The owner's registers, under a proposer name that no other run uses; the home site is asked first."""
-        proposer = self.entropy.random_bytes(8).hex()
-        members = sorted(self.members, key=lambda site: site != self.home)
-        return Catalog(self.register_scheme, members, self.signer.public_key, self.entropy, self.runtime, proposer)
+        return Catalog(
+            self.register_scheme,
+            sorted(self.members, key=lambda site: site != self.home),
+            self.electorate,
+            AnswerReader(self.owner, self.signer.public_key, {site.name: site.public_key for site in self.sites}),
+            entropy=self.entropy,
+            runtime=self.runtime,
+            sink=self.sink,
+            proposer=self.entropy.random_bytes(8).hex(),
+        )
 
     def channels(self, class_: str) -> Mapping[SiteId, Channel]:
         """Return the channels of a class to all sites.
