@@ -13,6 +13,7 @@ from typing import Any
 
 from shosoin.base import Entropy, ObjectId, Rejected, ShosoinError, SiteId
 from shosoin.base.ports import Runtime
+from shosoin.vault import envelope
 from shosoin.vault.acceptor import Certified
 from shosoin.vault.attestations import Certificate, SignatureSet
 from shosoin.vault.ballots import FIRST_ROUND, Ballot, round_of
@@ -20,7 +21,6 @@ from shosoin.vault.catalog_answers import AnswerReader, Asked, Promised, ask
 from shosoin.vault.channel import Channel
 from shosoin.vault.concurrency import gather_few
 from shosoin.vault.electorate import Electorate, decided_by
-from shosoin.vault.envelope import HEADER_BYTES_MAX
 from shosoin.vault.scheme import Scheme
 from shosoin.vault.values import RegisterValue
 
@@ -135,7 +135,7 @@ class Proposer:
             if full or size_bytes > left_bytes:
                 batches.append([])
                 # an answer to a prepare carries a value of each register too, and signatures
-                left_bytes = HEADER_BYTES_MAX // 8
+                left_bytes = envelope.HEADER_BYTES_MAX // 8
             batches[-1].append(proposal)
             left_bytes -= size_bytes
         works = [self.propose_batch(channels, batch, {}) for batch in batches]
