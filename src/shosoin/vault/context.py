@@ -37,6 +37,8 @@ class VaultSite:
     domains: SiteDomains
     public_key: bytes
     """ML-DSA-65 key of the site's statements about registers."""
+    retired: bool = False
+    """Whether it is being replaced: what it holds is still read, nothing new goes there."""
 
 
 @dataclass(slots=True)
@@ -64,13 +66,18 @@ class VaultContext:
 
     @property
     def members(self) -> tuple[SiteId, ...]:
-        """All sites: they keep the registers."""
-        return tuple(site.name for site in self.sites)
+        """All sites that are not retired: they keep the registers."""
+        return tuple(site.name for site in self.sites if not site.retired)
+
+    @property
+    def everyone(self) -> tuple[SiteId, ...]:
+        """All sites, the home site first."""
+        return tuple(sorted((site.name for site in self.sites), key=lambda site: site != self.home))
 
     @property
     def register_scheme(self) -> Scheme:
         """The scheme whose quorums the registers use: the default k over all sites."""
-        return Scheme(min(self.default_scheme.k, len(self.sites)), len(self.sites))
+        return Scheme(min(self.default_scheme.k, len(self.members)), len(self.members))
 
     @property
     def electorate(self) -> Electorate:
@@ -88,7 +95,7 @@ class VaultContext:
         """The owner's registers, under a proposer name that no other run uses; the home site is asked first."""
         return Catalog(
             self.register_scheme,
-            sorted(self.members, key=lambda site: site != self.home),
+            self.everyone,
             self.electorate,
             AnswerReader(self.owner, self.signer.public_key, {site.name: site.public_key for site in self.sites}),
             entropy=self.entropy,
@@ -129,8 +136,8 @@ class VaultContext:
         Raises:
             BadScheme: there are fewer than n sites.
         """
-        if scheme.n > len(self.sites):
-            raise BadScheme(f"{scheme} needs {scheme.n} sites, there are {len(self.sites)}")
+        if scheme.n > len(self.members):
+            raise BadScheme(f"{scheme} needs {scheme.n} sites, there are {len(self.members)}")
         others = [site for site in self.members if site != self.home]
         chosen = {self.home, *others[: scheme.n - 1]}
         return tuple(site for site in self.members if site in chosen)
