@@ -11,6 +11,7 @@ import contextlib
 import copy
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -173,7 +174,7 @@ async def test_a_commit_that_comes_after_a_newer_promise_does_not_count(monkeypa
 
     def commit(tx: Any, site: Any, owner: Any, register_id: Any, certified: Any) -> Any:
         row = tx.register(owner, register_id) or RegisterRow()
-        tx.put_register(owner, register_id, acceptor.replace(row, promised=min(row.promised, certified.ballot)))
+        tx.put_register(owner, register_id, replace(row, promised=min(row.promised, certified.ballot)))
         return real(tx, site, owner, register_id, certified)
 
     monkeypatch.setattr(acceptor, "commit", commit)
