@@ -144,7 +144,7 @@ def _check_justified(row: RegisterRow, ballot: Ballot, value: RegisterValue, giv
             raise _not_justified("promises are needed unless a new register is created")
         return
     top = _top(row, given)
-    electorates = [*value.electorates, *(top.electorates if top is not None else ())]
+    electorates = [*value.electorates, *((top.electorate,) if top is not None else ())]
     if not decided_by(electorates, [one.site for one in given.promises]):
         raise _not_justified(f"{len(given.promises)} promises that hold are no quorum")
     if top is None:

@@ -59,6 +59,7 @@ class Catalog:
         runtime: Runtime,
         sink: EventSink,
         proposer: str,
+        settled: set[str],
     ) -> None:
         self._scheme = scheme
         self._members = tuple(members)
@@ -66,7 +67,10 @@ class Catalog:
         self._answers = answers
         self._runtime = runtime
         self._sink = sink
-        self._proposer = Proposer(scheme, members, electorate, answers, entropy=entropy, runtime=runtime, name=proposer)
+        self._settled = settled
+        self._proposer = Proposer(
+            scheme, members, electorate, answers, entropy=entropy, runtime=runtime, name=proposer, settled=settled
+        )
 
     async def propose(self, channels: Mapping[SiteId, Channel], proposals: Sequence[Proposal]) -> list[Outcome]:
         """Try to make each proposal the next value of its register (see ``Proposer.propose``)."""
@@ -155,7 +159,7 @@ class Catalog:
         electorate = best.value.electorate if best is not None else self._electorate
         if not electorate.can_read(found.held):
             return False
-        if best is None or best.value.version == vouched:
+        if best is None or best.value.version == vouched or best.value.digest in self._settled:
             return True
         return decided_by(best.value.electorates, found.holders())
 

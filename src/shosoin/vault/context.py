@@ -63,6 +63,8 @@ class VaultContext:
     """Relays that see the keys shared with each site, as last asked."""
     _channels: dict[str, dict[SiteId, Channel]] = field(default_factory=dict)
     _links: dict[SiteId, PatientLink] = field(default_factory=dict)
+    _settled: set[str] = field(default_factory=set)
+    """Digests of values that handed registers over to other members, and are known to be done."""
 
     @property
     def members(self) -> tuple[SiteId, ...]:
@@ -102,6 +104,7 @@ class VaultContext:
             runtime=self.runtime,
             sink=self.sink,
             proposer=self.entropy.random_bytes(8).hex(),
+            settled=self._settled,
         )
 
     def channels(self, class_: str) -> Mapping[SiteId, Channel]:

@@ -112,6 +112,7 @@ class Proposer:
         entropy: Entropy,
         runtime: Runtime,
         name: str,
+        settled: set[str],
     ) -> None:
         self._scheme = scheme
         self._members = tuple(members)
@@ -120,6 +121,8 @@ class Proposer:
         self._entropy = entropy
         self._runtime = runtime
         self._name = name
+        self._settled = settled
+        """Digests of values that handed a register over to other members, and that quorums of both are known to hold."""
 
     async def propose(self, channels: Mapping[SiteId, Channel], proposals: Sequence[Proposal]) -> list[Outcome]:
         """Try to make each proposal the next value of its register.
@@ -196,7 +199,11 @@ class Proposer:
             attempt.outcome.unreached = asked
             attempt.promised = self._answers.promises(attempt.register_id, attempt.ballot, index, asked)
             self._judge(attempt, asked)
-        return skip + [each for each in preparing if each.outcome.error is None and not each.outcome.done]
+        ready = [each for each in preparing if each.outcome.error is None and not self._needs_top_settled(each)]
+        for attempt in preparing:
+            if attempt.outcome.error is None and attempt not in ready:
+                await self._settle_top(channels, attempt)
+        return skip + ready
 
     def _granted(self, answers: Mapping[SiteId, list[_Operations]], index: int) -> bool:
         return sum(results[index].get("granted") is True for results in answers.values()) >= self._scheme.write_quorum
@@ -214,7 +221,7 @@ class Proposer:
     def _judge(self, attempt: Attempt, asked: Asked) -> None:
         """Decide whether the value may follow what the promises tell."""
         wanted, top, outcome = attempt.value, attempt.top, attempt.outcome
-        deciding = (*wanted.electorates, *(top.value.electorates if top is not None else (self._electorate,)))
+        deciding = (*wanted.electorates, top.value.electorate if top is not None else self._electorate)
         if not decided_by(deciding, attempt.promised):
             outcome.error = asked.too_few(
                 f"{len(attempt.promised)} of {self._scheme.n} sites take part, "
@@ -224,11 +231,36 @@ class Proposer:
         elif top is None:
             if wanted.parent is not None or wanted.revision:
                 outcome.error = Conflict("the object was changed by somebody else meanwhile")
-        elif wanted.version in top.value.ancestors:
-            outcome.done = True  # it came to be, and was replaced before we heard of it
-            outcome.held_by = [site for site, one in attempt.promised.items() if one.top is not None]
-        elif wanted.text != top.value.text and not wanted.follows(top.value):
+        elif wanted.text != top.value.text and not _was_replaced(wanted, top) and not wanted.follows(top.value):
             outcome.error = Conflict("the object was changed by somebody else meanwhile")
+
+    def _needs_top_settled(self, attempt: Attempt) -> bool:
+        """Whether a quorum must hold the newest certified value before anything is built, or said, on it.
+
+        That is so if it comes after ours, for then ours is done if it is; and if it hands the register over to other
+        members, for the new ones may decide alone only once the old ones know.
+        """
+        top, wanted = attempt.top, attempt.value
+        if top is None or wanted.text == top.value.text:
+            return False
+        if _was_replaced(wanted, top):
+            return True
+        holders = [
+            site for site, one in attempt.promised.items() if one.top is not None and one.top.ballot == top.ballot
+        ]
+        handed_over = decided_by(top.value.electorates, holders) or top.value.digest in self._settled
+        return top.value.former is not None and not handed_over
+
+    async def _settle_top(self, channels: Mapping[SiteId, Channel], attempt: Attempt) -> None:
+        """Have a quorum hold the newest certified value; the next attempt sees what came of it."""
+        top, outcome = attempt.top, attempt.outcome
+        if top is None:
+            return
+        (settled,) = await self.propose_batch(channels, [Proposal(attempt.register_id, top.value, fresh=False)], {})
+        outcome.unreached = settled.unreached
+        if settled.done and _was_replaced(attempt.value, top):
+            outcome.done = True  # it came to be, and was replaced before we heard of it
+            outcome.held_by = settled.held_by
 
     async def _accept(self, channels: Mapping[SiteId, Channel], attempts: list[Attempt]) -> list[Attempt]:
         """Phase two. Returns the attempts whose values are certified now."""
@@ -304,6 +336,12 @@ class Proposer:
             outcome.unreached = asked
             outcome.held_by = [site for site, results in asked.answers.items() if results[index].get("granted") is True]
             outcome.done = decided_by(attempt.value.electorates, outcome.held_by)
+            if outcome.done and attempt.value.former is not None:
+                self._settled.add(attempt.value.digest)
+
+
+def _was_replaced(wanted: RegisterValue, top: Certified) -> bool:
+    return wanted.version in top.value.ancestors
 
 
 def with_sets(operations: Sequence[_Operations], sets: Mapping[str, SignatureSet]) -> list[_Operations]:

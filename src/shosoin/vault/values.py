@@ -296,8 +296,13 @@ class RegisterValue:
         return self.bodies[len(self.bodies) - self.added :]
 
     def durable_sites(self, pinned: Iterable[SiteId]) -> list[SiteId]:
-        """Return the sites of ``pinned`` that hold everything this value adds."""
-        return [site for site in pinned if all(site in body.good for body in self.added_bodies)]
+        """Return the sites of ``pinned`` that hold everything this value adds, or of all sites what it counts on.
+
+        What was added earlier was pinned earlier: a value that adds nothing names as good only sites that pinned.
+        """
+        if self.added:
+            return [site for site in pinned if all(site in body.good for body in self.added_bodies)]
+        return [site for site in self.placement if all(site in body.good for body in self.bodies)]
 
     def share_keys(self, owner: OwnerId, site: SiteId) -> list[ShareKey]:
         """Return the shares that this value counts on at a site."""
