@@ -122,7 +122,7 @@ class Proposer:
         self._runtime = runtime
         self._name = name
         self._settled = settled
-        """Digests of values that handed a register over to other members, and that quorums of both are known to hold."""
+        """Digests of values that handed a register over to other members, and that quorums of both hold."""
 
     async def propose(self, channels: Mapping[SiteId, Channel], proposals: Sequence[Proposal]) -> list[Outcome]:
         """Try to make each proposal the next value of its register.
