@@ -1,22 +1,22 @@
 """Every coalition that promise 1 allows, and what each of them learns.
 
 A member is a site that is *held* (its share, its keys, whatever it receives and draws) or one that is *tapped*: relays
-know every key of every link at which it stands. For promise 1 both count, and there are at most k-1 members. A relay that
-knows the keys of a link between two sites is counted at one of its ends, which is the choice that helps the adversary.
-The home site may be held too: that is who seizes it after the owner's keys there were erased; a link between the owner
-and its own site does not exist.
+know every key of every link at which it stands. For promise 1 both count, and there are at most k-1 members. A relay
+that knows the keys of a link between two sites is counted at one of its ends, the choice that helps the adversary. The
+home site may be held too: that is who seizes it after the owner's keys there were erased; a link between the owner and
+its own site does not exist.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 
 from shosoin.testing.symbolic.linear import leaked
 from shosoin.testing.symbolic.transcript import OWNER, Place, Transcript, at_link, at_site
 
-__all__ = ["Coalition", "Finding", "check", "coalitions", "check_schedules", "refreshes"]
+__all__ = ["Coalition", "Finding", "check", "check_schedules", "coalitions", "refreshes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,10 @@ class Coalition:
 
     def __str__(self) -> str:
         held, tapped = (",".join(str(site + 1) for site in sorted(sites)) for sites in (self.held, self.tapped))
-        return " and ".join(
-            words for words, some in ((f"sites {held}", held), (f"links of {tapped}", tapped)) if some
-        ) or "nobody but the wire"
+        return (
+            " and ".join(words for words, some in ((f"sites {held}", held), (f"links of {tapped}", tapped)) if some)
+            or "nobody but the wire"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +97,7 @@ def refreshes(epochs: int) -> list[str]:
     return [f"{epoch}>{epoch + 1}" for epoch in range(epochs - 1)]
 
 
-def check_schedules(
-    transcript: Transcript, n: int, schedules: Sequence[Sequence[Coalition]]
-) -> list[Finding]:
+def check_schedules(transcript: Transcript, n: int, schedules: Sequence[Sequence[Coalition]]) -> list[Finding]:
     """Return the schedules (one coalition for each epoch) that learn anything.
 
     A member in two epochs that follow each other owns its site during the refresh as well; others do not.
@@ -108,7 +107,7 @@ def check_schedules(
         places: list[Place] = []
         for epoch, coalition in enumerate(schedule):
             places += coalition.places(n, str(epoch))
-        for epoch, (before, after) in enumerate(zip(schedule, schedule[1:], strict=False)):
+        for epoch, (before, after) in enumerate(pairwise(schedule)):
             places += _through(before, after).places(n, f"{epoch}>{epoch + 1}")
         elements = known.leaked(places)
         if elements:

@@ -1,7 +1,8 @@
 """Mistakes that the checker must find, each beside the same run without it, in which it must find nothing.
 
-Several were in earlier drafts of the protocols and are real attacks. A mistake that breaks soundness and not secrecy (the
-dealer chooses the challenge of the deal check) is no leak and stands in the tests of soundness instead.
+Several were in earlier drafts of the protocols and are real attacks. A mistake that breaks soundness and not secrecy
+(the dealer chooses the challenge of the deal check) is no leak; the tests show what it breaks. The first line of each
+says what goes wrong.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
+from shosoin.kernels import reference
 from shosoin.testing.symbolic.coalitions import Coalition, Finding, check, check_schedules, coalitions
 from shosoin.testing.symbolic.forms import array
 from shosoin.testing.symbolic.protocols import (
@@ -50,7 +52,7 @@ def _case(run: Transcript, scheme: Scheme) -> Case:
 
 
 def _audited(masks: int, challenges: dict[int, list[int]], scheme: Scheme = _THREE_OF_FIVE) -> Case:
-    """A put, and an audit whose auditor is the adversary's."""
+    """Return a put, and an audit whose auditor is the adversary's."""
     run = Transcript()
     shared = put_by_keys(run, scheme, "object", body_of(run, "object", masks, 2))
     audit(run, shared, challenges, overheard=True)
@@ -74,7 +76,7 @@ def too_few_masks(wrong: bool) -> Case:
 
 
 def one_answer_too_many(wrong: bool) -> Case:
-    """A site answers T + 1 challenges."""
+    """Let a site answer T + 1 challenges."""
     challenges = _challenges(2)
     if wrong:
         challenges[4].append(7)
@@ -82,7 +84,7 @@ def one_answer_too_many(wrong: bool) -> Case:
 
 
 def audit_without_masks(wrong: bool) -> Case:
-    """The digest of the data alone."""
+    """Digest the data alone."""
     return _audited(1 - wrong, {site: [1000] for site in range(5)})
 
 
@@ -110,7 +112,7 @@ def key_as_share_and_pad(wrong: bool) -> Case:
 
 
 def pad_of_a_get_used_twice(wrong: bool) -> Case:
-    """A share and later a digest come back under the same pad."""
+    """Send a share and later a multiple of it under the same pad."""
     run = Transcript()
     shared = share_by_keys(run, _THREE_OF_FIVE, "object", body_of(run, "object", 0, 1))
     pad = run.key((OWNER, 4), "pad", 1)
@@ -122,23 +124,17 @@ def pad_of_a_get_used_twice(wrong: bool) -> Case:
 
 def coefficients_used_twice(wrong: bool) -> Case:
     """Two objects are split with the same coefficients."""
-    run = Transcript()
+    run, points = Transcript(), _THREE_OF_FIVE.points()
     for index, name in enumerate(("one", "two")):
         secret = run.secrets(name, 2)
         coefficients = [run.fresh(("coefficient", 0 if wrong else index, j), 2) for j in range(2)]
-        for site, share in enumerate(_split(run, secret, coefficients)):
+        for site, share in enumerate(reference.split(run.symbols, secret, coefficients, points)):
             run.reveal(at_site(site, "0"), share)
     return _case(run, _THREE_OF_FIVE)
 
 
-def _split(run: Transcript, secret, coefficients):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    from shosoin.kernels import reference
-
-    return reference.split(run.symbols, secret, coefficients, _THREE_OF_FIVE.points())
-
-
 def hash_of_share_in_clear(wrong: bool) -> Case:
-    """A checksum of a share is public: with k-1 other shares it tests guesses."""
+    """Publish a checksum of a share: with k-1 other shares it tests guesses."""
     run = Transcript()
     shared = put_by_coefficients(run, _THREE_OF_FIVE, "object", body_of(run, "object", 0, 2))
     if wrong:
@@ -147,7 +143,7 @@ def hash_of_share_in_clear(wrong: bool) -> Case:
 
 
 def mac_of_plaintext_in_clear(wrong: bool) -> Case:
-    """A tag of the plaintext under a key of the link is public: the site at its end knows that key."""
+    """Publish a tag of the plaintext under a key of the link: the site at its end knows that key."""
     run = Transcript()
     secret = run.secrets("object", 2)
     mask = run.key((OWNER, 1), "mac", 1)
@@ -174,8 +170,8 @@ def relays_not_counted(wrong: bool) -> Case:
     return Case(run, 5, allowed)
 
 
-def _object_for_repair(run: Transcript) -> Shared:
-    shared = put_by_coefficients(run, _THREE_OF_FIVE, "object", body_of(run, "object", 0, 2))
+def _object_for_repair(run: Transcript, scheme: Scheme = _THREE_OF_FIVE) -> Shared:
+    shared = put_by_coefficients(run, scheme, "object", body_of(run, "object", 0, 2))
     at_rest(run, shared, 0)
     return shared
 
@@ -213,19 +209,22 @@ def repair_orders_differ(wrong: bool) -> Case:
 
 
 def repair_attempt_reuses_pads(wrong: bool) -> Case:
-    """A second attempt with another helper uses the pairwise pads of the first."""
-    run = Transcript()
-    shared = _object_for_repair(run)
-    for index, helpers in enumerate(((0, 1, 2), (0, 1, 3))):
+    """Use the pairwise pads of a first attempt in a second one with another helper.
+
+    Who holds the target and both helpers that changed sees what another sent differ by a multiple of its share alone.
+    """
+    run, scheme = Transcript(), Scheme(4, 7)
+    shared = _object_for_repair(run, scheme)
+    for index, helpers in enumerate(((0, 1, 2, 3), (0, 1, 2, 5))):
         attempt = 0 if wrong else index
-        for site, message in repair_messages(run, shared, dict.fromkeys(helpers, 4), attempt).items():
-            run.send((site, 4), ("repair", index, site), message)
-    return _case(run, _THREE_OF_FIVE)
+        for site, message in repair_messages(run, shared, dict.fromkeys(helpers, 6), attempt).items():
+            run.send((site, 6), ("repair", index, site), message)
+    return _case(run, scheme)
 
 
 def _refreshed(
     scheme: Scheme, *, blinding: int, common: bool = True, fresh_masks: bool = True, answers: int = 0
-) -> tuple[Transcript, Shared, Shared, list[tuple[Coalition, Coalition]]]:
+) -> tuple[Transcript, Shared, list[tuple[Coalition, ...]]]:
     """Two epochs, with audits in both; the pairs of coalitions that promise 1 allows."""
     run, n = Transcript(), scheme.n
     masks = (n - scheme.k + 1) * answers
@@ -234,18 +233,24 @@ def _refreshed(
     challenges = {site: 500 if common else 500 + site for site in range(n)}
     audit(run, before, _challenges(answers, sites=n), overheard=True)
     after = refresh(
-        run, before, 0, masks=masks, blinding=blinding, dealers=range(scheme.k), challenges=challenges,
+        run,
+        before,
+        0,
+        masks=masks,
+        blinding=blinding,
+        dealers=range(scheme.k),
+        challenges=challenges,
         fresh_masks=fresh_masks,
     )
     again = {site: [r + 50 for r in asked] for site, asked in _challenges(answers, sites=n).items()}
     audit(run, after, again, overheard=True, period="1")
     largest = list(coalitions(n, scheme.k - 1, exactly=True))
-    return run, before, after, list(product(largest, repeat=2))
+    return run, before, list(product(largest, repeat=2))
 
 
 def refresh_check_without_blinding(wrong: bool) -> Case:
-    """The answers by which a deal is checked are public, and nothing hides what they say."""
-    run, _, _, schedules = _refreshed(_TWO_OF_THREE, blinding=1 - wrong)
+    """Publish the answers by which a deal is checked, with nothing to hide what they say."""
+    run, _, schedules = _refreshed(_TWO_OF_THREE, blinding=1 - wrong)
     return Case(run, 3, schedules=schedules)
 
 
@@ -254,19 +259,19 @@ def refresh_check_with_unequal_coins(wrong: bool) -> Case:
 
     Zero-sharings have one coefficient less than sharings, so n-k+2 are needed then.
     """
-    run, _, _, schedules = _refreshed(_TWO_OF_THREE, blinding=3 - wrong, common=False)
+    run, _, schedules = _refreshed(_TWO_OF_THREE, blinding=3 - wrong, common=False)
     return Case(run, 3, schedules=schedules)
 
 
 def refresh_keeps_old_masks(wrong: bool) -> Case:
     """Masks are carried over a refresh, and T more answers are given under them."""
-    run, _, _, schedules = _refreshed(_TWO_OF_THREE, blinding=1, fresh_masks=not wrong, answers=1)
+    run, _, schedules = _refreshed(_TWO_OF_THREE, blinding=1, fresh_masks=not wrong, answers=1)
     return Case(run, 3, schedules=schedules)
 
 
 def old_share_kept(wrong: bool) -> Case:
-    """A site keeps its share of an older epoch, and is seized later."""
-    run, before, _, schedules = _refreshed(_TWO_OF_THREE, blinding=1)
+    """Let a site keep its share of an older epoch, and be seized later."""
+    run, before, schedules = _refreshed(_TWO_OF_THREE, blinding=1)
     if wrong:
         run.reveal(at_site(2, "1"), before.shares[2])
     return Case(run, 3, schedules=schedules)
@@ -274,7 +279,7 @@ def old_share_kept(wrong: bool) -> Case:
 
 def stock_kept_over_a_heal(wrong: bool) -> Case:
     """Key stock that was there when a site was seized serves the refresh after it was healed."""
-    run, _, _, schedules = _refreshed(_TWO_OF_THREE, blinding=1)
+    run, _, schedules = _refreshed(_TWO_OF_THREE, blinding=1)
     if wrong:
         for first, second in ((0, 1), (0, 2), (1, 2)):
             run.reveal(at_link((first, second), "0"), array(run.rows[at_link((first, second), "0>1")]))

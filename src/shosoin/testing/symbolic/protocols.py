@@ -2,14 +2,14 @@
 
 Arithmetic is that of the reference kernels: ``lagrange_weights`` and ``linear_map`` share by keys, ``split`` shares by
 coefficients, ``evaluate`` makes digests and tags. A body is U mask elements and then the elements of the secret: data,
-MAC entries, tags, page hashes, names, code words. All of the latter are unknowns of their own, although in truth some are
-functions of others: a view whose distribution is the same for *every* value of a body is so for every such body.
+MAC entries, tags, page hashes, names, code words. All of the latter are unknowns of their own, although in truth some
+are functions of others: a view whose distribution is the same for *every* value of a body is so for every such body.
 
 Challenges r are public constants. A liar may choose them as it goes along; a view that says nothing for each fixed
 sequence of challenges says nothing for a sequence chosen by what was seen before.
 
-``put_by_keys``, ``put_by_coefficients``, ``deal_check``, ``get`` and ``audit`` model code, and a test holds them against
-recorded runs of it. ``repair`` models the protocol of the design; so does ``refresh`` (in its own module).
+``put_by_keys``, ``deal_check``, ``get`` and ``audit`` model code, and a test holds them against recorded runs of it;
+``put_by_coefficients`` is code up to its wire. ``repair`` models the protocol of the design, and so does ``refresh``.
 """
 
 from __future__ import annotations
@@ -119,7 +119,12 @@ def deal_check(run: Transcript, shared: Shared, r: int) -> None:
 
 
 def audit(
-    run: Transcript, shared: Shared, challenges: Mapping[int, Sequence[int]], *, overheard: bool = False, period: str = "0"
+    run: Transcript,
+    shared: Shared,
+    challenges: Mapping[int, Sequence[int]],
+    *,
+    overheard: bool = False,
+    period: str = "0",
 ) -> None:
     """Have sites answer challenges, under the pads of class ``its``.
 

@@ -1,9 +1,9 @@
 """Refresh of an object's shares, as the design has it: a model of the design, not of code.
 
-Every dealer deals zero-sharings for the secret part, fresh masks for the mask part, and blinding sharings of either kind.
-Sites answer a challenge on what each dealer dealt, masked by the blinding, and the answers are public. The new share is
-the old one and everything dealt; the masks are new ones. Transfers are under pads of the links between sites, drawn from
-stock of the refresh itself; what a site held before or after does not tell it these keys.
+Every dealer deals zero-sharings for the secret part, fresh masks for the mask part, and blinding sharings of either
+kind. Sites answer a challenge on what each dealer dealt, masked by the blinding, and the answers are public. The new
+share is the old one and everything dealt; the masks are new ones. Transfers are under pads of the links between sites,
+drawn from stock of the refresh itself; what a site held before or after does not tell it these keys.
 """
 
 from __future__ import annotations
@@ -47,9 +47,19 @@ def refresh(
     """
     shares = dict(shared.shares)
     if fresh_masks:
-        shares = {site: joined([run.symbols.zeros_like(share[:masks]), share[masks:]]) for site, share in shares.items()}
+        shares = {
+            site: joined([run.symbols.zeros_like(share[:masks]), share[masks:]]) for site, share in shares.items()
+        }
     for dealer in dealers:
-        for site, dealt in _deal(run, shared, (shared.name, epoch, dealer), masks, blinding, challenges, fresh_masks):
+        for site, dealt in _deal(
+            run,
+            shared,
+            (shared.name, epoch, dealer),
+            masks=masks,
+            blinding=blinding,
+            challenges=challenges,
+            fresh_masks=fresh_masks,
+        ):
             shares[site] = run.symbols.add(shares[site], dealt)
     after = replace(shared, shares=shares)
     at_rest(run, after, epoch + 1)
@@ -60,37 +70,40 @@ def _deal(
     run: Transcript,
     shared: Shared,
     title: tuple[Hashable, int, int],
+    *,
     masks: int,
     blinding: int,
     challenges: Mapping[int, int],
-    fresh_masks: bool,  # noqa: FBT001
+    fresh_masks: bool,
 ) -> list[tuple[int, Values]]:
     """Return what one dealer adds to the share of each site."""
     _, epoch, dealer = title
-    period = f"{epoch}>{epoch + 1}"
-    zeros = run.symbols.zeros_like(shared.body[masks:])
-    top = run.fresh(("new mask", title), masks) if fresh_masks else run.symbols.zeros_like(shared.body[:masks])
-    blinds = run.fresh(("mask blinding", title), blinding if fresh_masks else 0), run.fresh(("none", title), 0)
-    no_blinds = run.symbols.zeros_like(run.fresh(("zero blinding", title), blinding))
-    for values in (top, blinds[0]):
-        run.reveal(at_site(dealer, period), values)
-    dealt_masks = _split(run, shared, ("masks", title), joined([blinds[0], top]), period)
-    dealt_zeros = _split(run, shared, ("zeros", title), joined([no_blinds, zeros]), period)
+    period, symbols = f"{epoch}>{epoch + 1}", run.symbols
+    zeros = symbols.zeros_like(shared.body[masks:])
+    if fresh_masks:
+        top = run.fresh(("new mask and blinding", title), blinding + masks)
+        run.reveal(at_site(dealer, period), top)
+    else:
+        top = symbols.zeros_like(run.fresh(("no mask", title), blinding + masks))
+    below = joined([symbols.zeros_like(run.fresh(("no blinding", title), blinding)), zeros])
+    dealt = [_split(run, shared, (kind, title), part, period) for kind, part in (("masks", top), ("zeros", below))]
     added = []
     for site in shared.shares:
-        parts = dealt_masks[site], dealt_zeros[site]
+        parts = [shares[site] for shares in dealt]
         if site != dealer:
             run.send((dealer, site), ("deal", title, site), joined(parts), period)
         run.reveal(at_site(site, period), joined(parts))
         for part in parts:
             run.reveal(WIRE, digest(run, part, challenges[site]))
-        added.append((site, joined([parts[0][len(blinds[0]) :], parts[1][blinding:]])))
+        added.append((site, joined([part[blinding:] for part in parts])))
     return added
 
 
-def _split(run: Transcript, shared: Shared, title: Hashable, values: Values, period: str) -> list[Values]:
+def _split(
+    run: Transcript, shared: Shared, title: tuple[str, tuple[Hashable, int, int]], values: Values, period: str
+) -> list[Values]:
     """Share values with coefficients of the dealer's; ``title`` ends with the dealer."""
-    dealer = title[1][2]  # type: ignore[index]
+    dealer = title[1][2]
     coefficients = [run.fresh((title, j), len(values)) for j in range(shared.scheme.k - 1)]
     for coefficient in coefficients:
         run.reveal(at_site(dealer, period), coefficient)

@@ -1,13 +1,14 @@
 """A recorded run of the real vault, read as linear forms: what its owner and sites really sent, byte by byte.
 
-Every 16 bytes of every key get an unknown, known by key_ID and place, so that key used twice is one unknown in two
-places. Shares are rebuilt as the code should have made them: those of sites that took key bits are these bits, the others
-follow with ``lagrange_weights`` and ``linear_map`` of the reference kernels; reads and digests follow from the shares.
+Every 16 bytes of key are an unknown, known by their content, so that key used twice is one unknown in two places.
+Shares are rebuilt as the code should have made them: those of sites that took key bits are these bits, the others follow
+with ``lagrange_weights`` and ``linear_map`` of the reference kernels; reads and digests follow from the shares.
 
 Then the forms are held against the bytes: with the recorded keys for the unknowns, each form must give exactly the
-ciphertext that was sent, and each tag must be right. A payload of an operation that is not known here, a key of another
-length, a byte that a form does not explain: all are ``Unexplained``. So a trace that was read is a proof of what the wire
-carried, and a change of the code that the model does not follow fails.
+ciphertext that was sent, and each tag must be right. A payload of an operation that is not known here, a field that an
+operation on shares should not have, a key of another length, a byte that a form does not explain: all are
+``Unexplained``. So a trace that was read says for certain what the wire carried, and a change of the code that the model
+does not follow fails. What stands in headers is public and takes no part in the ranks.
 """
 
 from __future__ import annotations
@@ -36,6 +37,17 @@ _Span = tuple[Hashable, int, int]
 _MAC_ELEMENTS = MAC_KEY_BYTES // ELEMENT_BYTES
 
 
+_NAMES = {"op", "object", "version", "epoch"}
+_FIELDS: dict[str, tuple[set[str], set[str]]] = {
+    "write": (_NAMES | {"offset", "size"}, set()),
+    "take": (_NAMES | {"offset", "size", "keys"}, set()),
+    "seal": (_NAMES | {"size", "x", "k", "masks"}, {"contribution"}),
+    "read": (_NAMES | {"offset", "size"}, {"size", "x"}),
+    "digest": (_NAMES | {"r"}, {"size"}),
+}
+"""What a request and a result may say in clear of a share: nothing that depends on its content."""
+
+
 class Unexplained(ValueError):
     """The run did something that its reading as linear forms does not explain."""
 
@@ -62,6 +74,11 @@ class _Deal:
     taken: dict[int, dict[int, list[str]]] = field(default_factory=dict)
     clear: dict[int, dict[int, bytes]] = field(default_factory=dict)
     shares: dict[int, Values] = field(default_factory=dict)
+
+    def got(self, offset: int, site: int, clear: bytes) -> None:
+        """Note what a site was sent; one that falls out before its seal stands where its place among the sites says."""
+        self.clear.setdefault(offset, {})[site] = clear
+        self.sites.setdefault(site, site + 1)
 
 
 @dataclass(slots=True)
@@ -95,14 +112,12 @@ class Trace:
         """Exchanges of class ``its`` that carried no payload: registers."""
         self._keys = keys
         self._home = home
-        self._blocks: dict[tuple[str, int], Form] = {}
+        self._blocks: dict[bytes, Form] = {}
         self._deals: dict[_Body, _Deal] = {}
         self._numbers: dict[int, int] = {}
-        headers = [parse_json(cut(message.request).header) for message in messages]
-        ours = [
-            (message, header) for message, header in zip(messages, headers, strict=True)
-            if header["class"] in {"its", "local"}
-        ]
+        read = [(message, parse_json(cut(message.request).header)) for message in messages]
+        bodies = {_body(op) for _, header in read if header["class"] == "its" for op in header["ops"] if "epoch" in op}
+        ours = [(message, header) for message, header in read if _concerns(header, bodies)]
         self._name_takes(ours)
         parts = [self._opened(message, header) for message, header in ours]
         for each in parts:
@@ -130,22 +145,21 @@ class Trace:
                     self._drawn(message.site, op["keys"], [(("take", deal.name, message.site), *span)])
 
     def _drawn(self, site: int, key_ids: Sequence[str], names: Sequence[_Span]) -> list[Form]:
-        """Return the unknowns of the first elements of some keys, as many as there are names; new ones get the names."""
+        """Return the unknowns of the first elements of some keys, as many as are named; new ones get the names."""
         titles = [(name, start + at) for name, start, count in names for at in range(count)]
-        blocks = [(key_id, at) for key_id in key_ids for at in range(len(self._keys[key_id]) // ELEMENT_BYTES)]
-        if len(blocks) < len(titles):
-            raise Unexplained(f"keys of {len(blocks)} elements, expected {len(titles)}")
-        forms = [self._block(*both) for both in zip(blocks, titles, strict=False)]
+        content = b"".join(self._keys[key_id] for key_id in key_ids)
+        if len(content) < ELEMENT_BYTES * len(titles):
+            raise Unexplained(f"keys of {len(content)} bytes, expected {ELEMENT_BYTES * len(titles)}")
+        blocks = [content[at * ELEMENT_BYTES : (at + 1) * ELEMENT_BYTES] for at in range(len(titles))]
+        forms = [self._block(block, title) for block, title in zip(blocks, titles, strict=True)]
         self.run.reveal(at_link((OWNER, site), "0"), forms)
         return forms
 
-    def _block(self, block: tuple[str, int], title: tuple[Hashable, int]) -> Form:
-        """Return the unknown of 16 bytes of key, which is one and the same wherever they are used."""
+    def _block(self, block: bytes, title: tuple[Hashable, int]) -> Form:
+        """Return the unknown of 16 bytes of key: equal bytes are one unknown, whatever key_ID they came under."""
         if block not in self._blocks:
-            key_id, at = block
             self._blocks[block] = self.run.symbols.unknown(title)
-            content = self._keys[key_id][at * ELEMENT_BYTES : (at + 1) * ELEMENT_BYTES]
-            self.assignment[title] = int.from_bytes(content, "little")
+            self.assignment[title] = int.from_bytes(block, "little")
         return self._blocks[block]
 
     def _opened(self, message: Message, header: dict[str, Any]) -> _Parts:
@@ -154,6 +168,7 @@ class Trace:
             raise Unexplained("class local is for the home site alone")
         asked, told = cut(message.request), cut(message.answer) if message.answer else None
         results = parse_json(told.header)["results"] if told else []
+        _check_fields(header["ops"], results)
         if header["class"] == "local":
             return _Parts(message, header, bytes(asked.sealed), results, bytes(told.sealed) if told else b"", None)
         request, answer = header["auth"]["request"], header["auth"]["answer"]
@@ -192,11 +207,10 @@ class Trace:
             if op["op"] == "write":
                 clear = parts.payload[position : position + op["size"]]
                 position += op["size"]
-                deal = self._deals[_body(op)]
-                deal.clear.setdefault(op["offset"], {})[parts.message.site] = clear
+                self._deals[_body(op)].got(op["offset"], parts.message.site, clear)
             elif op["op"] == "take":
                 content = b"".join(self._keys[key_id] for key_id in op["keys"])[: op["size"]]
-                self._deals[_body(op)].clear.setdefault(op["offset"], {})[parts.message.site] = content
+                self._deals[_body(op)].got(op["offset"], parts.message.site, content)
             elif op["op"] == "seal":
                 deal = self._deals[_body(op)]
                 deal.k, deal.masks, deal.sites[parts.message.site] = op["k"], op["masks"], op["x"]
@@ -228,7 +242,9 @@ class Trace:
         start = offset // ELEMENT_BYTES
         for site, key_ids in deal.taken.get(offset, {}).items():
             known[site] = array(self._drawn(site, key_ids, [(("take", deal.name, site), start, len(secret))]))
-        free = [site for site in sorted(deal.sites) if site != self._home and site not in known]
+        # Key bits that no message names (n = k; a site lost before its take went out) make another share as uniform.
+        sent = sorted(deal.clear[offset])
+        free = [site for site in sent if site != self._home and site not in known]
         for site in free[: deal.k - 1 - len(known)]:
             titles = [(("take", deal.name, site), start + at) for at in range(len(secret))]
             known[site] = array([self.run.symbols.unknown(title) for title in titles])
@@ -280,6 +296,20 @@ class Trace:
             elif result.get("size") and op["op"] == "digest":
                 share = self._deals[_body(op)].shares[parts.message.site]
                 yield forms_of(digest(self.run, share, int.from_bytes(bytes.fromhex(op["r"]), "little")))
+
+
+def _check_fields(ops: Sequence[dict[str, Any]], results: Sequence[dict[str, Any]]) -> None:
+    for place, op in enumerate(ops):
+        asked, told = _FIELDS.get(op["op"], (set(op), None))
+        result = set(results[place]) if place < len(results) else set()
+        if not set(op) <= asked or (told is not None and not result <= told and result != {"error"}):
+            raise Unexplained(f"{op['op']} says more in clear than it should: {sorted((set(op) - asked) | result)}")
+
+
+def _concerns(header: Mapping[str, Any], bodies: set[_Body]) -> bool:
+    """Whether a message is of class ``its``, or local and about a body of that class."""
+    local = header["class"] == "local" and any("epoch" in op and _body(op) in bodies for op in header["ops"])
+    return header["class"] == "its" or local
 
 
 def _body(op: Mapping[str, Any]) -> _Body:

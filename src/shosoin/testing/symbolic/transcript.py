@@ -1,16 +1,16 @@
 """Who sees what in a run: forms by place, and the exchanges that carried them.
 
-A place is somewhere an adversary can stand: the wire, which A1 records whole; a site in a period of time; the key stream
-of a link in that period, which a relay of it or either end knows. Periods are epochs and the refreshes between them.
+A place is somewhere an adversary can stand: the wire, which A1 records whole; a site in a period of time; the key
+stream of a link in that period, which a relay of it or either end knows. Periods are epochs and the refreshes between.
 
 The exchange is the one of ``vault.channel.OneTimeChannel`` and ``vault.sealing.OneTimeSeal``: fresh one-time keys laid
 out as request MAC, answer MAC, request pad, answer pad; the pad over the payload, a one-time MAC over what is sent.
 
-**One-time MACs.** The tag of an exchange is a function of what is sent and of a key used for nothing else. The adversary
-is *given* that key, whole: what it sees with the key contains what it sees without, and tags then add nothing, whatever
-function they are (Poly1305 is linear over no field of ours). A tag of something that is *not* on the wire is another
-matter; ``tag`` computes s + P_r(message) for a public r, which is exact for each r: r is independent of the secrets, so a
-view tells something if and only if it does for some r.
+**One-time MACs.** The tag of an exchange is a function of what is sent and of a key used for nothing else. The
+adversary is *given* that key, whole: what it sees with the key contains what it sees without, and tags then add
+nothing, whatever function they are (Poly1305 is linear over no field of ours). A tag of something that is *not* on the
+wire is another matter; ``tag`` computes s + P_r(message) for a public r, which is exact for each r: r is independent of the
+secrets, so a view that includes r tells something exactly if it does for some r.
 """
 
 from __future__ import annotations
