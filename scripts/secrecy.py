@@ -1,8 +1,8 @@
 """Check the secrecy of every protocol against every coalition, on symbols, and print what was checked.
 
 One row for each protocol and scheme: how many runs (variants of challenges, losses, targets), how many coalitions or
-schedules of coalitions over all runs, how many of them learn anything (it must be 0), and how many sets of k sites learn
-everything (it must be all of them). Then the planted mistakes, each of which must be found.
+schedules of coalitions over all runs, how many of them learn anything (it must be 0), and how many sets of k sites
+learn everything (it must be all of them). Then the planted mistakes, each of which must be found.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ summands are left out: whoever knows a form plus a public constant knows the for
 >>> from shosoin.kernels.reference import split
 >>> field = Symbols(GF2_128_FAST)
 >>> secret, coefficient = field.unknowns("secret", 1), field.unknowns("coefficient", 1)
->>> [share[0].terms for share in split(field, secret, [coefficient], (1, 2))]
-[{0: 1, 1: 1}, {0: 1, 1: 2}]
+>>> [sorted(share[0].terms.items()) for share in split(field, secret, [coefficient], (1, 2))]
+[[(0, 1), (1, 1)], [(0, 1), (1, 2)]]
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """A recorded run of the real vault, read as linear forms: what its owner and sites really sent, byte by byte.
 
 Every 16 bytes of key are an unknown, known by their content, so that key used twice is one unknown in two places.
-Shares are rebuilt as the code should have made them: those of sites that took key bits are these bits, the others follow
-with ``lagrange_weights`` and ``linear_map`` of the reference kernels; reads and digests follow from the shares.
+Shares are rebuilt as the code should have made them: those of sites that took key bits are these bits, the others
+follow with ``lagrange_weights`` and ``linear_map`` of the reference kernels; reads and digests follow from the shares.
 
 Then the forms are held against the bytes: with the recorded keys for the unknowns, each form must give exactly the
 ciphertext that was sent, and each tag must be right. A payload of an operation that is not known here, a field that an
 operation on shares should not have, a key of another length, a byte that a form does not explain: all are
-``Unexplained``. So a trace that was read says for certain what the wire carried, and a change of the code that the model
-does not follow fails. What stands in headers is public and takes no part in the ranks.
+``Unexplained``. So a trace that was read says for certain what the wire carried, and a change of the code that the
+model does not follow fails. What stands in headers is public and takes no part in the ranks.
 """
 
 from __future__ import annotations

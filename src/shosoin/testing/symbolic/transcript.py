@@ -9,8 +9,8 @@ out as request MAC, answer MAC, request pad, answer pad; the pad over the payloa
 **One-time MACs.** The tag of an exchange is a function of what is sent and of a key used for nothing else. The
 adversary is *given* that key, whole: what it sees with the key contains what it sees without, and tags then add
 nothing, whatever function they are (Poly1305 is linear over no field of ours). A tag of something that is *not* on the
-wire is another matter; ``tag`` computes s + P_r(message) for a public r, which is exact for each r: r is independent of the
-secrets, so a view that includes r tells something exactly if it does for some r.
+wire is another matter; ``tag`` computes s + P_r(message) for a public r, which is exact for each r: r is independent of
+the secrets, so a view that includes r tells something exactly if it does for some r.
 """
 
 from __future__ import annotations
