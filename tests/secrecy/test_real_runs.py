@@ -15,6 +15,7 @@ import pytest
 
 from shosoin.base import SimulationRng
 from shosoin.kernels import lagrange_weights
+from shosoin.testing import memory_store
 from shosoin.testing.symbolic import (
     Trace,
     Transcript,
@@ -214,6 +215,24 @@ async def test_key_bits_used_twice_are_found_under_whatever_key_id(monkeypatch):
     trace = recording.trace()
     assert {str(finding.coalition[0]) for finding in learned(trace, Scheme(2, 3))} >= {"nobody but the wire"}
     assert exchanges_of(modelled(Scheme(2, 3), [1, 2, 3])) != exchanges_of(trace.run)
+
+
+@pytest.mark.parametrize("obeyed", [True, False])
+async def test_the_limit_of_audit_answers_is_what_keeps_an_auditor_out(obeyed, monkeypatch):
+    """All answers given to the adversary: 16 tell nothing; 36, from sites that forget what they answered, do."""
+    recording = recorded_world(3, "2-of-3")
+    if not obeyed:
+        monkeypatch.setattr(memory_store._Step, "challenges", lambda transaction, key: [])
+    await store(recording.world, "object", pattern(100))
+    for _ in range(35):
+        await recording.world.vault.audit(["object"])
+    trace = recording.trace()
+    answers = [form for one in trace.run.exchanges if len(one.answer) == 1 for form in one.answer]
+    trace.run.reveal(WIRE, answers)
+    assert len(answers) == 2 * (
+        (16 if obeyed else 36) + 1
+    )  # of the object, its deal check among them, and of the index
+    assert bool(learned(trace, Scheme(2, 3))) is not obeyed
 
 
 async def test_a_share_of_another_polynomial_is_not_explained(monkeypatch):

@@ -269,6 +269,20 @@ def refresh_keeps_old_masks(wrong: bool) -> Case:
     return Case(run, 3, schedules=schedules)
 
 
+def too_many_extracted(wrong: bool) -> Case:
+    """Take more elements out of one zero-sharing of every dealer than honest dealers add randomness for.
+
+    n'-k+2 are still safe, one more than the design takes: who knows what k-1 sites dealt was there in both epochs.
+    """
+    run, n = Transcript(), 3
+    elements = 4 if wrong else 3
+    shared = put_by_coefficients(run, _TWO_OF_THREE, "object", body_of(run, "object", 0, elements))
+    at_rest(run, shared, 0)
+    coins = dict.fromkeys(range(n), 500)
+    refresh(run, shared, 0, masks=0, blinding=1, dealers=range(n), challenges=coins, extracted=elements)
+    return Case(run, n, schedules=list(product(coalitions(n, 1, exactly=True), repeat=2)))
+
+
 def old_share_kept(wrong: bool) -> Case:
     """Let a site keep its share of an older epoch, and be seized later."""
     run, before, schedules = _refreshed(_TWO_OF_THREE, blinding=1)
@@ -308,6 +322,7 @@ PLANTED: dict[str, Callable[[bool], Case]] = {
         refresh_check_without_blinding,
         refresh_check_with_unequal_coins,
         refresh_keeps_old_masks,
+        too_many_extracted,
         old_share_kept,
         stock_kept_over_a_heal,
     )

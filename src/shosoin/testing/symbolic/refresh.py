@@ -36,6 +36,7 @@ def refresh(
     dealers: Sequence[int],
     challenges: Mapping[int, int],
     fresh_masks: bool = True,
+    extracted: int = 1,
 ) -> Shared:
     """Lead from an epoch to the next; return what is shared then.
 
@@ -44,6 +45,8 @@ def refresh(
         blinding: further sharings that hide what the check of a deal says; n-k+1.
         challenges: the challenge that each site answers on every deal; equal if the coin is common.
         fresh_masks: False deals zero-sharings for the masks too, which is a mistake.
+        extracted: how many elements of the secret one zero-sharing of every dealer serves, each with other factors of a
+            Vandermonde matrix; 1 sums them, n'-k+1 for n' dealers is the design's cheaper way.
     """
     shares = dict(shared.shares)
     if fresh_masks:
@@ -59,6 +62,7 @@ def refresh(
             blinding=blinding,
             challenges=challenges,
             fresh_masks=fresh_masks,
+            extracted=extracted,
         ):
             shares[site] = run.symbols.add(shares[site], dealt)
     after = replace(shared, shares=shares)
@@ -75,11 +79,13 @@ def _deal(
     blinding: int,
     challenges: Mapping[int, int],
     fresh_masks: bool,
+    extracted: int,
 ) -> list[tuple[int, Values]]:
     """Return what one dealer adds to the share of each site."""
     _, epoch, dealer = title
     period, symbols = f"{epoch}>{epoch + 1}", run.symbols
-    zeros = symbols.zeros_like(shared.body[masks:])
+    zeros = symbols.zeros_like(shared.body[masks::extracted])
+    factors = [reference.power(symbols, shared.scheme.points()[dealer], row) for row in range(extracted)]
     if fresh_masks:
         top = run.fresh(("new mask and blinding", title), blinding + masks)
         run.reveal(at_site(dealer, period), top)
@@ -95,7 +101,10 @@ def _deal(
         run.reveal(at_site(site, period), joined(parts))
         for part in parts:
             run.reveal(WIRE, digest(run, part, challenges[site]))
-        added.append((site, joined([part[blinding:] for part in parts])))
+        spread = [
+            symbols.scale(factor, parts[1][at : at + 1]) for at in range(blinding, len(parts[1])) for factor in factors
+        ]
+        added.append((site, joined([parts[0][blinding:], *spread])[: len(shared.body)]))
     return added
 
 
