@@ -219,19 +219,23 @@ async def test_key_bits_used_twice_are_found_under_whatever_key_id(monkeypatch):
 
 @pytest.mark.parametrize("obeyed", [True, False])
 async def test_the_limit_of_audit_answers_is_what_keeps_an_auditor_out(obeyed, monkeypatch):
-    """All answers given to the adversary: 16 tell nothing; 36, from sites that forget what they answered, do."""
+    """All answers given to the adversary: T of them tell nothing; more, from sites that forget what they answered, do.
+
+    T is 2 here instead of 16, in the masks of a put and at the sites, and there are 4 masks.
+    """
+    for module in ("layout", "operations"):
+        monkeypatch.setattr(f"shosoin.vault.{module}.ANSWERS_PER_EPOCH", 2)
     recording = recorded_world(3, "2-of-3")
     if not obeyed:
-        monkeypatch.setattr(memory_store._Step, "challenges", lambda transaction, key: [])
+        monkeypatch.setattr(memory_store._Step, "challenges", lambda step, key: [])
     await store(recording.world, "object", pattern(100))
-    for _ in range(35):
+    for _ in range(5):
         await recording.world.vault.audit(["object"])
     trace = recording.trace()
     answers = [form for one in trace.run.exchanges if len(one.answer) == 1 for form in one.answer]
     trace.run.reveal(WIRE, answers)
-    assert len(answers) == 2 * (
-        (16 if obeyed else 36) + 1
-    )  # of the object, its deal check among them, and of the index
+    assert [deal.masks for deal in trace.deals] == [4, 4]
+    assert len(answers) == 2 * ((2 if obeyed else 6) + 1)  # of the object, its deal check among them, and of the index
     assert bool(learned(trace, Scheme(2, 3))) is not obeyed
 
 
