@@ -212,13 +212,16 @@ class Records:
         if before == name:
             return
         change = "UPDATE signature_sets SET refs = refs + ? WHERE name = ?"
-        self.connection.execute(change, (1, name))
-        self.connection.execute(change, (-1, before))
-        self.connection.execute("DELETE FROM signature_sets WHERE name = ? AND refs = 0", (before,))
+        if name is not None:
+            self.connection.execute(change, (1, name))
+        if before is not None:
+            self.connection.execute(change, (-1, before))
+            self.connection.execute("DELETE FROM signature_sets WHERE name = ? AND refs = 0", (before,))
 
     def put_signatures(self, name: str, text: str) -> None:
         """Keep signatures that registers will refer to."""
-        self.connection.execute("INSERT OR IGNORE INTO signature_sets VALUES (?, 0, ?)", (name, text))
+        if self.connection.execute("SELECT 1 FROM signature_sets WHERE name = ?", (name,)).fetchone() is None:
+            self.connection.execute("INSERT INTO signature_sets VALUES (?, 0, ?)", (name, text))
 
     def signatures(self, name: str) -> str | None:
         """Return signatures that a register refers to."""
