@@ -28,6 +28,7 @@ import aiohttp
 
 from shosoin.adapters.tls import Identity, certificate_alert, client_context, describe, reason_of, require_peer
 from shosoin.base import Denied, KeyMaterial, PeerFault, Rejected, SaeId, ShosoinError, Unavailable
+from shosoin.base.foreign_text import printable_text
 from shosoin.base.ports import UNDECLARED, DeliveredKey, KeySourceFacts, KeyStatus
 
 __all__ = ["KmeClient"]
@@ -210,7 +211,7 @@ def _error(status: int, raw: bytes | bytearray) -> Rejected | Denied | Unavailab
     message, retry_after_s = f"HTTP {status}", None
     try:
         loaded = _object(json.loads(raw))
-        message = str(loaded.get("message", message))[:200]
+        message = printable_text(loaded.get("message")) or message
         for item in loaded.get("details") or []:
             if isinstance(item, dict) and (seconds := _number(item.get("retry_after_s"), 1e9)) is not None:
                 retry_after_s = seconds

@@ -56,12 +56,13 @@ def parse_json(raw: Buffer) -> dict[str, Any]:
         raise MalformedEnvelope(f"JSON constant {constant} is not allowed")
 
     try:
-        value = json.loads(bytes(raw), parse_constant=refuse)
+        text = bytes(raw).decode()  # json.loads would guess at UTF-16 and let half surrogate pairs through
+        value = json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError):
         raise MalformedEnvelope("not valid JSON") from None
     if not isinstance(value, dict) or _depth(value) > _DEPTH_MAX:
         raise MalformedEnvelope("expected a JSON object of moderate depth")
-    if b"\\u" in bytes(raw) and not _is_unicode(value):
+    if "\\u" in text and not _is_unicode(value):
         raise MalformedEnvelope("text that is not valid Unicode")
     return value
 

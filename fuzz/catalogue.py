@@ -1,0 +1,12 @@
+"""All harnesses by name."""
+
+from __future__ import annotations
+
+from fuzz import vault_ends, vault_formats
+from fuzz.harness import Harness
+
+__all__ = ["HARNESSES"]
+
+HARNESSES: dict[str, Harness] = {
+    harness.name: harness for module in (vault_formats, vault_ends) for harness in module.HARNESSES
+}
