@@ -114,7 +114,11 @@ def _junk(old: Any, rng: random.Random) -> Any:
         if isinstance(old, str):
             return _bytes(old.encode("utf-8", "surrogatepass"), rng).decode("utf-8", "replace")
         if isinstance(old, list):
-            return rng.sample(old, len(old)) if rng.random() < 0.5 else {str(index): each for index, each in enumerate(old)}
+            return (
+                rng.sample(old, len(old))
+                if rng.random() < 0.5
+                else {str(index): each for index, each in enumerate(old)}
+            )
     if rng.random() < 0.05:
         return _nest(rng.choice((6, 12, 40, 700)))
     return copy.deepcopy(rng.choice(INTERESTING))

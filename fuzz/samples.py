@@ -21,6 +21,7 @@ __all__ = [
     "SIGNER",
     "SITES",
     "VERSION",
+    "SeededEntropy",
     "example_entries",
     "example_manifest",
     "example_pages",

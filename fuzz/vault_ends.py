@@ -68,7 +68,12 @@ def reset(stored: Stored) -> support.World:
         store._tables = _copied(tables)  # noqa: SLF001
         node = world.links[site].node
         fresh = type(node._operations)(  # noqa: SLF001
-            node._site, store, node._keys, node._entropy, world.context.clock, world.context.runtime  # noqa: SLF001
+            node._site,
+            store,
+            node._keys,
+            node._entropy,
+            world.context.clock,
+            world.context.runtime,  # noqa: SLF001
         )
         node._operations = fresh  # noqa: SLF001
     for link in world.links.values():
@@ -269,9 +274,18 @@ def _lies() -> list[bytes]:
     kinds = ("register", "prepare", "accept", "commit", "read", "write", "take", "seal", "digest", "erase", "all")
     lies: list[dict[str, Any]] = [{"do": do, "about": about, "seed": 1} for do in ACTIONS for about in kinds[:6]]
     lies += [{"do": "get", "about": "read", "flip": 0}, {"do": "verify", "about": "read", "flip": 700, "keep": 9}]
-    lies += [{"do": "put", "about": about, "say": {"error": {"kind": "alarm", "code": "x.y", "message": "m"}}} for about in kinds]
-    lies += [{"do": "put", "about": "seal", "say": {"contribution": "0" * 32}}, {"do": "get", "about": "all", "count": 0}]
-    lies += [{"do": do, "about": "all", "liars": 4, "say": {"error": {"kind": "denied", "code": "x", "message": "no"}}} for do in ACTIONS]
+    lies += [
+        {"do": "put", "about": about, "say": {"error": {"kind": "alarm", "code": "x.y", "message": "m"}}}
+        for about in kinds
+    ]
+    lies += [
+        {"do": "put", "about": "seal", "say": {"contribution": "0" * 32}},
+        {"do": "get", "about": "all", "count": 0},
+    ]
+    lies += [
+        {"do": do, "about": "all", "liars": 4, "say": {"error": {"kind": "denied", "code": "x", "message": "no"}}}
+        for do in ACTIONS
+    ]
     lies += [{"do": do, "about": "all", "liars": 2, "seed": 3, "flip": 1} for do in ACTIONS]
     return [canonical_json(lie) for lie in lies]
 

@@ -34,6 +34,8 @@ from shosoin.base.ports import UNDECLARED, DeliveredKey, KeySourceFacts, KeyStat
 __all__ = ["KmeClient"]
 
 _KEY_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_KIND = re.compile(r"[\x20-\x7e]{1,64}")
+"""It goes into labels, which people read."""
 _ANSWER_BYTES_SPARE = 1 << 16
 
 
@@ -228,9 +230,17 @@ def _error(status: int, raw: bytes | bytearray) -> Rejected | Denied | Unavailab
 
 def _parsed(raw: bytes | bytearray) -> Mapping[str, Any]:
     try:
-        return _object(json.loads(raw))
-    except (ValueError, RecursionError) as err:
-        raise PeerFault("the KME's answer is not JSON") from err
+        text = raw.decode()  # json.loads would guess at UTF-16 and let half surrogate pairs through
+        answer = _object(json.loads(text, parse_constant=_no_constant))
+        if "\\u" in text:
+            json.dumps(answer, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        raise PeerFault("the KME's answer is not JSON") from None  # the cause would quote keys
+    return answer
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _object(value: Any) -> Mapping[str, Any]:
@@ -266,10 +276,11 @@ def _key(item: Any, facts: KeySourceFacts) -> DeliveredKey:
 
 def _facts(extension: Any) -> KeySourceFacts:
     source = extension.get("shosoin_source") if isinstance(extension, dict) else None
-    if not isinstance(source, dict) or not isinstance(source.get("kind"), str):
+    kind = source.get("kind") if isinstance(source, dict) else None
+    if not isinstance(source, dict) or not isinstance(kind, str) or not _KIND.fullmatch(kind):
         return UNDECLARED
     epsilon = _number(source.get("epsilon"), 1.0)
-    return KeySourceFacts(source["kind"], source.get("simulated") is not False, epsilon)
+    return KeySourceFacts(kind, source.get("simulated") is not False, epsilon)
 
 
 def _number(value: Any, high: float) -> float | None:

@@ -1,9 +1,9 @@
-"""Text that others sent, made fit for a log line or a terminal.
+r"""Text that others sent, made fit for a log line or a terminal.
 
 A message of a peer may hold anything: escape sequences that a terminal obeys, marks that turn the reading direction,
 line ends that forge a second log line, megabytes. What is left here is printable ASCII in one line.
 
->>> printable_text("refused\\x1b[2J: no\\nroom")
+>>> printable_text("refused\x1b[2J: no\nroom")
 'refused [2J: no room'
 """
 

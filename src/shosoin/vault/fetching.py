@@ -193,7 +193,9 @@ class Fetcher:
 
     def _complain(self, site: SiteId, item: Range, result: Mapping[str, object], answers: _Answers) -> None:
         raw = result.get("error")
-        code, message = told_error(raw) if isinstance(raw, dict) else ("vault.wrong_size", "an answer of the wrong size")
+        code, message = (
+            told_error(raw) if isinstance(raw, dict) else ("vault.wrong_size", "an answer of the wrong size")
+        )
         answers.errors[site] = Unavailable(f"{site}: {message}", code=code)
         if site in item.body.good and (code in _DAMAGED or not isinstance(raw, dict)):
             self._accuse(site, item, "share_damaged" if code == "vault.share_damaged" else "share_missing")
