@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 import re
 import ssl
 import weakref
@@ -231,12 +232,19 @@ def _error(status: int, raw: bytes | bytearray) -> Rejected | Denied | Unavailab
 def _parsed(raw: bytes | bytearray) -> Mapping[str, Any]:
     try:
         text = raw.decode()  # json.loads would guess at UTF-16 and let half surrogate pairs through
-        answer = _object(json.loads(text, parse_constant=_no_constant))
+        answer = _object(json.loads(text, parse_constant=_no_constant, parse_float=_finite))
         if "\\u" in text:
             json.dumps(answer, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise PeerFault("the KME's answer is not JSON") from None  # the cause would quote keys
     return answer
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError("a number that is not finite")
+    return number
 
 
 def _no_constant(name: str) -> None:
