@@ -160,13 +160,9 @@ async def _put(vault: Any) -> None:
     await vault.put(support.BytesSource(b"other"), "name", class_="its")
 
 
-async def _audit(vault: Any) -> None:
-    async for _ in vault.audit():
-        pass
-
-
 ACTIONS: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "get": _get,
+    "audit": lambda vault: vault.audit(),
     "put": _put,
     "ls": lambda vault: vault.ls(),
     "stat": lambda vault: vault.stat("name"),
