@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from shosoin.base import ObjectId, OwnerId, SiteId, VersionId
-from shosoin.vault.index import Entry
+from shosoin.vault.index import Entry, condemned_name
 from shosoin.vault.layout import BodyLayout
 from shosoin.vault.manifest import Manifest, SegmentEntry, encode_pages, encode_roots
 from shosoin.vault.scheme import Scheme
@@ -98,8 +98,10 @@ def example_pages() -> list[bytes]:
 
 
 def example_entries(count: int) -> Sequence[Entry]:
-    """Entries of an index, one of them deleted."""
-    return [
+    """Entries of an index, the third removed, the fourth condemned without ever having had a name or a version."""
+    entries = [
         Entry(f"name-{index}", OBJECT, index + 1, "its", 5, "", 2, 3, VERSION, 1, 1.5, index == 2)
         for index in range(count)
     ]
+    condemned = Entry(condemned_name(OBJECT), OBJECT, 4, "its", 0, "", 2, 3, "", 0, 1.5, deleted=True)
+    return [*entries[:3], condemned] if count > 3 else entries

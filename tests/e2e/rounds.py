@@ -45,7 +45,7 @@ NAMES = 4
 ROUNDS_PER_ERA = 10
 """Then the clients turn to new names: histories stay short, and old names must keep what they hold."""
 FAULTS_MAX = 3
-QUIET_S = 60.0
+QUIET_S = 30.0
 STUCK_S = 120.0
 """An operation that takes longer once no more faults happen will never end."""
 
@@ -159,6 +159,7 @@ class _Run:
                 owner, _, name = full.partition(":")
                 why = await _until_read(readers[owner], name)
                 if why:
+                    self.tell(f"{full} cannot be read: {why}")
                     unreadable.append(f"{full}: {why}")
                 for deed in ("verify", "audit"):
                     await readers[owner].step(deed, name)

@@ -40,8 +40,8 @@ class Journal:
     """Everything that anybody did, and everything that was alarmed."""
 
     operations: list[Operation] = field(default_factory=list)
-    objects: dict[str, set[str]] = field(default_factory=dict)
-    """Object IDs that a name had, by owner and name."""
+    objects: dict[str, list[str]] = field(default_factory=dict)
+    """Object IDs that a name had, by owner and name, the newest last."""
     alarms: list[tuple[str, Event]] = field(default_factory=list)
     """With the owner whose client raised it."""
     reported: list[tuple[str, str, str]] = field(default_factory=list)
@@ -128,7 +128,7 @@ class Client:
             self._unknown(full, Kind.WRITE, tag_of(content), called)
             raise
         self.journal.note(full, Kind.WRITE, tag_of(content), called, client=self.label)
-        self.journal.objects.setdefault(full, set()).add(receipt.object_id)
+        self.journal.objects.setdefault(full, []).append(receipt.object_id)
 
     def _unknown(self, full: str, kind: Kind, value: str | None, called: float) -> None:
         self.journal.note(full, kind, value, called, returned=float("inf"), fate=Fate.UNKNOWN, client=self.label)

@@ -212,7 +212,8 @@ def _check_types(entry: Entry) -> None:
         raise TypeError("a value of the wrong type")
     Scheme(entry.k, entry.n)
     ObjectId(entry.object_id)
-    VersionId(entry.version)
+    if entry.version or not entry.deleted:  # what is condemned never had a version
+        VersionId(entry.version)
     entry.content_type.encode()
     entry.class_.encode()
 
