@@ -24,7 +24,8 @@ BUILD = Path(__file__).parents[1] / "build" / "fuzz"
 TIMEOUT_S = 30
 """Longest time for one input; the ends of the vault's protocol take some milliseconds."""
 MEMORY_MIB = 2048
-START_S = 120
+START_S = 300
+"""For imports and seeds on a busy machine, and for the last input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,13 @@ def fuzz_one(harness: Harness, seconds: int) -> Outcome:
     command += [f"-{name}={value}" for name, value in options.items()]
     command += [str(place / "corpus"), str(CORPUS / harness.name)]
     with (place / "log").open("wb") as log:
-        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, timeout=seconds + START_S, check=False)
-    return _outcome(harness.name, place, done.returncode)
+        try:
+            code = subprocess.run(
+                command, stdout=log, stderr=subprocess.STDOUT, timeout=seconds + START_S, check=False
+            ).returncode
+        except subprocess.TimeoutExpired:
+            code = -1
+    return _outcome(harness.name, place, code)
 
 
 def _outcome(name: str, place: Path, code: int) -> Outcome:

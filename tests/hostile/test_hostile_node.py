@@ -67,7 +67,7 @@ def test_a_site_that_lies_changes_no_byte_and_no_exit_code_into_a_defect(
         assert stored.code == 0, (behaviour, stored.err)  # four honest sites suffice
         verified = bed.shosoin("verify", "old/qkd", "--json")
         assert is_clean(verified.err), verified.err
-        assert verified.code in {0, 6}, (behaviour, verified.err)
+        assert verified.code in {0, 4, 6}, (behaviour, verified.err)  # 4: not checked at the liar
         bad = {site for site, state in verified.json["per_site"].items() if state in {"damaged", "wrong"}}
         assert bad <= {SITE}
         if behaviour == "wrong shares":
@@ -92,9 +92,9 @@ def test_listing_auditing_and_removing_beside_a_liar(bed: Bed, tmp_path: Path, b
         listed = bed.shosoin("ls", "--json")
         assert listed.code == 0, listed.err
         assert {"old/its", "old/qkd", "going"} <= {entry["name"] for entry in listed.json["objects"]}
-        audited = bed.shosoin("audit", "old/qkd", "--json")
-        assert audited.code in {0, 6}, audited.err
-        assert is_clean(audited.err + bed.shosoin("audit").err)
+        audited = bed.shosoin("audit", "--all", "--json")
+        assert audited.code in {0, 4, 6}, audited.err
+        assert is_clean(audited.err)
         removed = bed.shosoin("rm", "going")
         assert removed.code == 0, removed.err
         assert bed.shosoin("get", "going", tmp_path / "none").code == 2
