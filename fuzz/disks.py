@@ -15,6 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from tests.adapters import store_support
+
 from fuzz.harness import Finding, Harness, check_told
 from fuzz.outside_formats import scratch
 from shosoin.adapters.share_store import ShareStore
@@ -23,7 +25,6 @@ from shosoin.base import ObjectId, ShosoinError
 from shosoin.keys.store import Batch
 from shosoin.vault.envelope import canonical_json, parse_json
 from shosoin.vault.ports import RegisterRow, ShareRow
-from tests.adapters import store_support
 
 __all__ = ["HARNESSES"]
 
@@ -68,9 +69,8 @@ def _change(root: Path, database: str, told: dict[str, Any]) -> None:
         files = sorted(path for path in root.rglob("*") if path.is_file() and path.name != "lock")
         path = files[told["file"] % len(files)]
         content = bytearray(path.read_bytes())
-        at = told.get("at") if isinstance(told.get("at"), int) else 0
-        new = str(told.get("value", "")).encode()
-        at = min(abs(at), len(content))
+        new, where = str(told.get("value", "")).encode(), told.get("at")
+        at = min(abs(where), len(content)) if isinstance(where, int) else 0
         content[at : at + len(new)] = new
         path.write_bytes(
             content[: told["keep"]] if isinstance(told.get("keep"), int) and told["keep"] >= 0 else content
@@ -81,7 +81,7 @@ def _change(root: Path, database: str, told: dict[str, Any]) -> None:
         known = [name for (name,) in records.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         if table not in known:
             return
-        columns = [row[1] for row in records.execute(f"PRAGMA table_info({table})")]  # noqa: S608  # a known table
+        columns = [row[1] for row in records.execute(f"PRAGMA table_info({table})")]  # a known table
         column = columns[told["column"] % len(columns)] if isinstance(told.get("column"), int) else columns[-1]
         value = told.get("value")
         with contextlib.suppress(sqlite3.Error, OverflowError):  # what SQLite itself does not take is not on any disk

@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from tests.keys.world import World
+
 from fuzz.harness import Finding, Harness
 from shosoin.adapters.kme_client import KmeClient, _error, _parsed
 from shosoin.base import SaeId
@@ -18,7 +20,6 @@ from shosoin.services.etsi014 import _route
 from shosoin.services.peer_channel import Channel, ChannelKind
 from shosoin.services.wire014 import parse_key_ids, parse_key_request
 from shosoin.vault.envelope import canonical_json
-from tests.keys.world import World
 
 __all__ = ["HARNESSES"]
 

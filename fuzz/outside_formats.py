@@ -112,7 +112,7 @@ def _toml_seeds(*patterns: str) -> Callable[[], list[bytes]]:
 
 
 def _as_json(raw: bytes) -> bytes:
-    import tomllib  # noqa: PLC0415  # seeds only
+    import tomllib  # seeds only
 
     return json.dumps(tomllib.loads(raw.decode())).encode()
 
@@ -161,10 +161,10 @@ def node_error(raw: bytes) -> None:
     if not raw:
         return
     link = HttpsNodeLink.__new__(HttpsNodeLink)
-    link._site = SiteId("koganei")  # noqa: SLF001
+    link._site = SiteId("koganei")
     status = (400, 401, 404, 500, 502, 503, 302, 700)[raw[0] % 8]
     response: Any = _Response(status, {"Retry-After": raw[1:9].decode("latin-1")})
-    error = link._failure(response, raw[1:])  # noqa: SLF001
+    error = link._failure(response, raw[1:])
     if not isinstance(error, ShosoinError):
         raise Finding("no error at all")
     retry_after_s = getattr(error, "retry_after_s", None)

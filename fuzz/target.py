@@ -24,12 +24,12 @@ def main() -> None:
     """Fuzz until libFuzzer ends the process."""
     _import_from_source()
     with atheris.instrument_imports(include=["shosoin"]):
-        from fuzz.catalogue import HARNESSES  # noqa: PLC0415  # what is imported here is instrumented
-        from fuzz.mutation import mutated  # noqa: PLC0415
+        from fuzz.catalogue import HARNESSES  # what is imported here is instrumented
+        from fuzz.mutation import mutated
     harness = HARNESSES[sys.argv.pop(1)]
 
     def mutate(raw: bytes, size_max: int, seed: int) -> bytes:
-        rng = random.Random(seed)  # noqa: S311  # replays
+        rng = random.Random(seed)  # replays
         if rng.random() < 0.5:
             return bytes(atheris.Mutate(raw, size_max))
         return mutated(bytes(raw), rng, size_max)

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from tests.vault import support
+
 from fuzz.harness import Finding, Harness
 from fuzz.mutation import changed_tree
 from fuzz.samples import SeededEntropy
-from shosoin.base import ShosoinError
 from shosoin.vault.envelope import canonical_json, cut, join, parse_json
+from shosoin.vault.putting import BytesSource
 from shosoin.vault.session import SessionOffer
-from tests.vault import support
 
 __all__ = ["HARNESSES"]
 
@@ -45,7 +46,7 @@ class Stored:
 async def _prepare(sites: int, scheme: str, class_: str) -> Stored:
     world = support.make_world(sites, scheme, entropy=SeededEntropy(), quota_bytes=QUOTA_BYTES)
     receipt = await support.store(world, "name", CONTENT, class_)
-    tables = {site: _copied(world.stores[site]._tables) for site in world.stores}  # noqa: SLF001
+    tables = {site: _copied(world.stores[site]._tables) for site in world.stores}
     return Stored(world, tables, receipt.object_id, receipt.version)
 
 
@@ -65,17 +66,17 @@ def reset(stored: Stored) -> support.World:
     for site, tables in stored.tables.items():
         store = world.stores[site]
         store.crash()
-        store._tables = _copied(tables)  # noqa: SLF001
+        store._tables = _copied(tables)
         node = world.links[site].node
-        fresh = type(node._operations)(  # noqa: SLF001
+        fresh = type(node._operations)(
             node._site,
             store,
             node._keys,
             node._entropy,
             world.context.clock,
-            world.context.runtime,  # noqa: SLF001
+            world.context.runtime,
         )
-        node._operations = fresh  # noqa: SLF001
+        node._operations = fresh
     for link in world.links.values():
         link.seen.clear()
         link.answered.clear()
@@ -91,7 +92,14 @@ def envelope_of(raw: bytes) -> bytes:
     """Return the envelope that an input of ``node_operations`` describes."""
     told = parse_json(raw)
     payload = bytes.fromhex(told["payload"]) if isinstance(told.get("payload"), str) else b""
-    header = {"v": 1, "class": "local", "from": support.OWNER, "to": NODE, "ops": told.get("ops"), "auth": {}}
+    header: dict[str, Any] = {
+        "v": 1,
+        "class": "local",
+        "from": support.OWNER,
+        "to": NODE,
+        "ops": told.get("ops"),
+        "auth": {},
+    }
     return b"".join(join(canonical_json(header), [payload], b""))
 
 
@@ -116,7 +124,7 @@ def node_operations(raw: bytes) -> None:
 def _check_others_untouched(world: support.World) -> None:
     stored = prepared(3, "2-of-3", "pqc")
     for site in world.stores:
-        if site != HOME and world.stores[site]._tables.shares != stored.tables[site].shares:  # noqa: SLF001
+        if site != HOME and world.stores[site]._tables.shares != stored.tables[site].shares:
             raise Finding(f"{site} was changed by what {HOME} got")
 
 
@@ -157,7 +165,7 @@ async def _get(vault: Any) -> None:
 
 
 async def _put(vault: Any) -> None:
-    await vault.put(support.BytesSource(b"other"), "name", class_="its")
+    await vault.put(BytesSource(b"other"), "name", class_="its")
 
 
 ACTIONS: dict[str, Callable[[Any], Awaitable[Any]]] = {
@@ -185,7 +193,7 @@ def lying_site(raw: bytes) -> None:
     world = reset(prepared(5, "3-of-5", "its"))
     liars = told.get("liars", 1)
     for site in support.SITES[1 : 1 + liars] if type(liars) is int and 0 < liars < 5 else [OTHER]:
-        _make_lie(world.links[site].node._operations, told)  # noqa: SLF001
+        _make_lie(world.links[site].node._operations, told)
     asyncio.run(_whole(action(world.vault)))
 
 
@@ -293,22 +301,30 @@ def _operations() -> list[bytes]:
     stored = prepared(3, "2-of-3", "pqc")
     share = {"object": stored.object_id, "version": stored.version, "epoch": 0}
     fresh = {"object": "12" * 16, "version": "34" * 16, "epoch": 0}
-    value = stored.tables[HOME].registers
-    (row,) = [row for (_, register), row in value.items() if register == stored.object_id]
+    register = {"register": stored.object_id}
+    (row,) = [row for (_, name), row in stored.tables[HOME].registers.items() if name == stored.object_id]
+    value, ballot = {"value": row.committed_value}, {"ballot": [2, "me"]}
+    sites = list(support.SITES[:3])
     lists: list[tuple[list[dict[str, Any]], bytes]] = [
-        ([{"op": "write", **fresh, "offset": 0, "size": 32}, {"op": "seal", **fresh, "size": 32, "x": 1, "k": 2, "masks": 1}], bytes(32)),
+        (
+            [
+                {"op": "write", **fresh, "offset": 0, "size": 32},
+                {"op": "seal", **fresh, "size": 32, "x": 1, "k": 2, "masks": 1},
+            ],
+            bytes(32),
+        ),
         ([{"op": "abort", **fresh}, {"op": "abort", **share}], b""),
         ([{"op": "digest", **share, "r": "5" * 32}], b""),
         ([{"op": "read", **share, "offset": 0, "size": 64}], b""),
-        ([{"op": "register", "register": stored.object_id}], b""),
-        ([{"op": "prepare", "register": stored.object_id, "ballot": [2, "me"]}], b""),
-        ([{"op": "accept", "register": stored.object_id, "ballot": [2, "me"], "value": row.committed_value}], b""),
-        ([{"op": "commit", "register": stored.object_id, "ballot": [2, "me"], "value": row.committed_value, "certificate": list(support.SITES[:3])}], b""),
-        ([{"op": "commit", "register": stored.object_id, "ballot": [1, "me"], "version": stored.version, "certificate": []}], b""),
+        ([{"op": "register", **register}], b""),
+        ([{"op": "prepare", **register, **ballot}], b""),
+        ([{"op": "accept", **register, **ballot, **value}], b""),
+        ([{"op": "commit", **register, **ballot, **value, "certificate": sites}], b""),
+        ([{"op": "commit", **register, "ballot": [1, "me"], "version": stored.version, "certificate": []}], b""),
         ([{"op": "erase", "object": stored.object_id}], b""),
         ([{"op": "inventory", "after": "", "limit": 10}], b""),
         ([{"op": "take", **fresh, "offset": 0, "size": 16, "keys": ["x"]}], b""),
-    ]  # fmt: skip
+    ]
     return [canonical_json({"ops": ops, "payload": payload.hex()}) for ops, payload in lists]
 
 
@@ -332,7 +348,7 @@ def _session_answers() -> list[bytes]:
     return [asyncio.run(world.links[HOME].node.session(support.OWNER, offer.body))]
 
 
-SECRETS = (CONTENT[:24], support.SIGNER._private.private_bytes_raw()[:16])  # noqa: SLF001
+SECRETS = (CONTENT[:24], support.SIGNER._private.private_bytes_raw()[:16])
 
 HARNESSES = (
     Harness("node_operations", node_operations, _operations, SECRETS, size_max=16384),

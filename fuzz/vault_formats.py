@@ -307,7 +307,7 @@ HARNESSES = (
     Harness("manifest_root", root, example_roots, size_max=16384),
     Harness(
         "manifest_root_signed", signed_root, lambda: [canonical_json(example_manifest(size)._json()) for size in (0, 2)]
-    ),  # noqa: SLF001
+    ),
     Harness("manifest_root_unsigned", unsigned_root, lambda: [each[:-32] for each in example_roots()], size_max=16384),
     Harness("manifest_page", page, example_pages, size_max=16384),
     Harness("manifest_page_coded", coded_page, lambda: [each[:-32] for each in example_pages()]),

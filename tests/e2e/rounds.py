@@ -236,13 +236,16 @@ def _printable(summary: Summary) -> dict[str, Any]:
     return {**{name: getattr(summary, name) for name in summary.__dataclass_fields__}, "ok": summary.ok}
 
 
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
 def main(arguments: list[str]) -> int:
     """Run and print the summary; exit 1 if something did not hold."""
     rounds, seed = int(arguments[0]), int(arguments[1]) if len(arguments) > 1 else time.time_ns() % (1 << 30)
     with tempfile.TemporaryDirectory(prefix="shosoin-rounds-") as directory:
-        say = sys.stderr.write
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the testbed ends with us
-        summary = asyncio.run(run(rounds, seed, Path(directory) / "bed", lambda line: say(f"{line}\n") and None))
+        summary = asyncio.run(run(rounds, seed, Path(directory) / "bed", _say))
     sys.stdout.write(json.dumps(_printable(summary), indent=1) + "\n")
     return 0 if summary.ok else 1
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 
 import pytest
+from fuzz.catalogue import HARNESSES
+from fuzz.harness import Finding, Harness, check_told
+from fuzz.mutation import mutated
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fuzz import corpus
-from fuzz.catalogue import HARNESSES
-from fuzz.harness import Finding, Harness, check_told
-from fuzz.mutation import mutated
 from shosoin.base import Rejected, ShosoinError
 
 MUTATIONS = 150

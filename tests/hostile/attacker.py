@@ -1,7 +1,7 @@
 """A client that attacks a node, as a process: ``attacker.py OWNER_CONFIG SITE VICTIM OBJECT VERSION``.
 
-It holds the certificate of a real owner (or none) and knows another owner's object. Each attack says on standard output,
-as a line of JSON, what came of it: a list of outcomes, where ``closed`` means that the node ended the connection.
+It holds the certificate of a real owner (or none) and knows another owner's object. It says on standard output, in
+JSON, what came of each attack: a list of outcomes, where ``closed`` means that the node ended the connection.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ class Attacker:
     async def raw(self, attack: str, body: bytes, path: str = "/v1/exchange") -> None:
         """Send an envelope and note how it was refused."""
         try:
-            await self.link._link.exchange(path, [body], response_bytes_max=64 * MIB, timeout_s=60)  # noqa: SLF001
+            await self.link._link.exchange(path, [body], response_bytes_max=64 * MIB, timeout_s=60)
         except ShosoinError as error:
             self.say(attack, error.code)
         else:
@@ -251,8 +251,8 @@ class Attacker:
         except ShosoinError as error:
             self.say(attack, error.code)
             return {}
-        error = answer.results[0].get("error")
-        self.say(attack, error["code"] if error else "done")
+        told = answer.results[0].get("error")
+        self.say(attack, told["code"] if told else "done")
         return answer.results[0]
 
     async def others_objects(self) -> None:

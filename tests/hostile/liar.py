@@ -54,7 +54,8 @@ FIXED: dict[str, bytes] = {
     "deep error": _whole(DEEP, "503 Busy", "Retry-After: 1e400"),
     "redirect": _head("302 Found", "Location: https://127.0.0.1:1/", "Content-Length: 0"),
     "compression bomb": _whole(gzip.compress(bytes(64 << 20)), "200 OK", "Content-Encoding: gzip"),
-    "two lengths": _head("200 OK", "Content-Length: 5", "Content-Length: 50", "Transfer-Encoding: chunked") + b"0\r\n\r\n",
+    "two lengths": _head("200 OK", "Content-Length: 5", "Content-Length: 50", "Transfer-Encoding: chunked")
+    + b"0\r\n\r\n",
     "two answers": _whole(_envelope(b'{"results":[]}')) * 2,
     "not http": b"\x16\x03\x01\x02\x00hello\r\n\r\n",
     "endless head": _head("200 OK", *(f"X-{number}: {'y' * 4000}" for number in range(2000))),
@@ -125,7 +126,7 @@ async def _serve_raw(config: NodeConfig, behaviour: str) -> None:
 
     context = server_context(config.api.certificate, config.api.key, config.api.client_ca)
     server = await asyncio.start_server(answer, config.api.host, config.api.port, ssl=context)
-    node_service._write_ready(config, config.api.port)  # noqa: SLF001
+    node_service._write_ready(config, config.api.port)
     async with server:
         await server.serve_forever()
 
@@ -193,13 +194,11 @@ class _Stale:
         """Return what a site says that was rolled back."""
         changed = []
         for op, result in zip(operations, results, strict=True):
-            register = str(op.get("register"))
-            if op.get("op") in {"register", "prepare"} and "error" not in result:
-                result = {
-                    **self._first.setdefault(register, result),
-                    **{key: result[key] for key in ("granted",) if key in result},
-                }
-            changed.append(result)
+            if op.get("op") not in {"register", "prepare"} or "error" in result:
+                changed.append(result)
+                continue
+            granted = {"granted": result["granted"]} if "granted" in result else {}
+            changed.append({**self._first.setdefault(str(op.get("register")), result), **granted})
         return changed
 
 
@@ -223,7 +222,7 @@ def _serve_inner(config: Path, behaviour: str) -> None:
             return stale.change(ops, results), out
         return INNER[behaviour](results, out)
 
-    SiteOperations.run = run  # type: ignore[method-assign]
+    SiteOperations.run = run  # type: ignore[method-assign, assignment]
     node_service.run(config)
 
 

@@ -50,7 +50,7 @@ class Bed:
             capture_output=True,
             env={**environment, "LANG": "C.UTF-8"},
             timeout=TIME_LIMIT_S,
-            preexec_fn=_limit_memory,  # noqa: PLW1509  # no thread of ours holds a lock
+            preexec_fn=_limit_memory,  # no thread of ours holds a lock
             check=False,
         )
         return Answer(done.returncode, done.stdout.decode(), done.stderr.decode())

@@ -111,9 +111,7 @@ class Served:
             return await self.link(session).exchange(path, [body], response_bytes_max=16 << 20, timeout_s=60)
 
     @asynccontextmanager
-    async def connected(
-        self, name: str = "owner"
-    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    async def connected(self, name: str = "owner") -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
         context = client_context(
             self.directory / f"{name}.crt", self.directory / f"{name}.key", self.directory / "node-ca.crt"
         )

@@ -85,8 +85,9 @@ def scrub_place(step: Records) -> Place:
     """Return where the last process stopped."""
     row = step.connection.execute("SELECT value FROM meta WHERE name = 'scrub'").fetchone()
     written = row[0] if row else None
-    sound = isinstance(written, str) and written.isdecimal() and len(written) <= _DIGITS_MAX
-    return Place(int(written) if sound else 0)  # begins anew: it is only a place
+    if not isinstance(written, str) or not written.isdecimal() or len(written) > _DIGITS_MAX:
+        return Place()  # begins anew: it is only a place
+    return Place(int(written))
 
 
 def write_down(step: Records, found: Scrubbed) -> None:
