@@ -158,15 +158,16 @@ class Attacker:
     async def idle(self) -> None:
         """More connections than a node takes, doing nothing."""
         async with contextlib.AsyncExitStack() as stack:
+            held = []
             for _ in range(IDLE):
                 try:
                     async with asyncio.timeout(20):
-                        reader, writer = await stack.enter_async_context(self.connected())
+                        held.append(await stack.enter_async_context(self.connected()))
                 except (OSError, TimeoutError):
                     self.say("idle", "refused")
-                    continue
-                self.say("idle", "closed" if reader.at_eof() or writer.is_closing() else "open")
             await asyncio.sleep(HOLD_S)
+            for reader, writer in held:  # a node ends a connection that is too much after the handshake
+                self.say("idle", "closed" if reader.at_eof() or writer.is_closing() else "open")
 
     async def bare(self) -> None:
         """Connections without TLS, and with TLS but no certificate."""
