@@ -20,7 +20,6 @@ from tests.hostile.support import Bed, is_clean
 pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(600)]
 
 SITE = "otemachi"
-KINDS = {0, 2, 3, 4, 5, 6}
 
 
 @pytest.fixture(scope="module")
@@ -50,34 +49,35 @@ def originals(bed: Bed) -> dict[str, bytes]:
 def test_a_site_that_lies_changes_no_byte_and_no_exit_code_into_a_defect(
     bed: Bed, originals: dict[str, bytes], tmp_path: Path, behaviour: str
 ) -> None:
+    copy, new, name = tmp_path / "copy", tmp_path / "new", f"new/{behaviour}"
+    new.write_bytes(os.urandom(3000))
     bed.replace(behaviour)
     try:
-        for class_, content in originals.items():
-            copy = tmp_path / f"copy-{class_}"
+        for class_ in ("its", "qkd") if behaviour in liar.ALL_INNER else ("its",):
             got = bed.shosoin("get", f"old/{class_}", copy)
             assert is_clean(got.err), got.err
             assert got.code == 0, (behaviour, got.err)
-            assert copy.read_bytes() == content
-        new = tmp_path / "new"
-        new.write_bytes(os.urandom(3000))
-        name = f"new/{behaviour}"
+            assert copy.read_bytes() == originals[class_]
         stored = bed.shosoin("put", new, name, "--class", "its")
         assert is_clean(stored.err), stored.err
-        assert stored.code in KINDS, stored.err
         assert stored.code == 0, (behaviour, stored.err)  # four honest sites suffice
-        verified = bed.shosoin("verify", "old/qkd", "--json")
-        assert is_clean(verified.err), verified.err
-        assert verified.code in {0, 4, 6}, (behaviour, verified.err)  # 4: not checked at the liar
-        bad = {site for site, state in verified.json["per_site"].items() if state in {"damaged", "wrong"}}
-        assert bad <= {SITE}
-        if behaviour == "wrong shares":
-            assert bad == {SITE}
-            assert verified.code == 6
+        if behaviour in liar.ALL_INNER:
+            _check_verified(bed, behaviour)
     finally:
         bed.restore()
-    copy = tmp_path / "again"
     assert bed.shosoin("get", name, copy).code == 0
     assert copy.read_bytes() == new.read_bytes()
+
+
+def _check_verified(bed: Bed, behaviour: str) -> None:
+    """Check that nobody but the liar is accused, and the liar of what it does to shares."""
+    verified = bed.shosoin("verify", "old/qkd", "--json")
+    assert is_clean(verified.err), verified.err
+    assert verified.code in {0, 4, 6}, (behaviour, verified.err)  # 4: it could not be checked at the liar
+    bad = {site for site, state in verified.json["per_site"].items() if state in {"damaged", "wrong"}}
+    assert bad <= {SITE}
+    if behaviour == "wrong shares":
+        assert (bad, verified.code) == ({SITE}, 6)
 
 
 @pytest.mark.parametrize(
