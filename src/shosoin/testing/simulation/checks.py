@@ -19,9 +19,7 @@ __all__ = ["check_label", "check_put", "tag_of"]
 def tag_of(world: World, client: str, name: str, content: bytes, start: int, length: int | None) -> str | None:
     """Return which put the bytes came from; bytes that nobody put are a violation."""
     stop = None if length is None else start + length
-    found = {
-        tag for whole, tag in world.contents.items() if whole[start:stop] == content and whole.split()[1] == name.encode()
-    }
+    found = {tag for whole, (tag, of) in world.contents.items() if of == name and whole[start:stop] == content}
     if not found:
         world.trace.violate(f"{client} got {len(content)} bytes for {name} that nobody put there")
     return found.pop() if len(found) == 1 else None

@@ -1,8 +1,9 @@
-"""Clients of the owner: they work off their plan through the real vault, crash, start again, and record what they saw."""
+"""Clients of the owner: they work through the real vault, crash, start again, and record what they saw."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from shosoin.base import Rejected, ShosoinError, SimulationRng
 from shosoin.testing.linearizability import Kind, Pending
@@ -14,7 +15,7 @@ from shosoin.vault import Vault
 from shosoin.vault.ports import Buffer
 from shosoin.vault.putting import BytesSource
 
-__all__ = ["Client", "content_of"]
+__all__ = ["Caller", "Client", "content_of", "perform"]
 
 _BOUNDED = {"vault.conflict"}
 """Failures after which the effect came already or never comes."""
@@ -82,49 +83,61 @@ class Client:
             await self.process.runtime.sleep(left[0].wait_s)
             operation = left.pop(0)  # tried once, whatever comes of it
             self._busy.add(lane)
-            await perform(self._world, self.name, self.process, vault, operation)
+            await perform(Caller(self._world, self.name, self.process, vault), operation)
             self._busy.discard(lane)
 
 
-async def perform(world: World, name: str, process: Process, vault: Vault, operation: Operation) -> ShosoinError | None:
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who does something with which vault."""
+
+    world: World
+    name: str
+    process: Process
+    vault: Vault
+
+
+async def perform(caller: Caller, operation: Operation) -> ShosoinError | None:
     """Do one operation, record it, check what came of it; return how it failed."""
-    trace, deed = world.trace, operation.deed
+    trace, deed, name = caller.world.trace, operation.deed, caller.name
     what = f"{deed} {' '.join(operation.names)}" + (f" in class {operation.class_}" if "put" in deed else "")
-    trace.tell(name, f"begins {what} ({operation.tag})", count=deed)
+    trace.tell(name, f"begins {what} ({operation.tag})", count=deed.value)
     try:
-        said = await _DEEDS[deed](world, name, vault, operation)
+        said = await _DEEDS[deed](caller, operation)
     except ShosoinError as error:
+        caller.process.check()
         trace.tell(name, f"fails to {what} ({operation.tag}): {error.code}: {error.message}", count=f"{deed} failed")
         return error
     except (Killed, Cancelled):
         raise
     except Exception as error:  # noqa: BLE001  # a defect: what the vault must never raise
+        caller.process.check()  # unless it is only what a killed process leaves behind
         trace.violate(f"{name}'s {what} raised {type(error).__name__}: {error}")
         return Rejected("a defect")
-    process.check()
+    caller.process.check()
     trace.tell(name, f"ends {what} ({operation.tag}): {said}")
     return None
 
 
-async def _put(world: World, client: str, vault: Vault, op: Operation) -> str:
+async def _put(caller: Caller, op: Operation) -> str:
     contents = {each: content_of(op.tag, each, op.size_bytes) for each in op.names}
     pending: list[Pending] = []
     for each, content in contents.items():
-        world.contents[content] = op.tag
-        pending.append(world.history.begin(Kind.WRITE, each, op.tag, client=client))
+        caller.world.contents[content] = op.tag, each
+        pending.append(caller.world.history.begin(Kind.WRITE, each, op.tag, client=caller.name))
     try:
         if op.deed is Deed.PUT:
             (only,) = op.names
-            receipts = [await vault.put(BytesSource(contents[only]), only, class_=op.class_)]
+            receipts = [await caller.vault.put(BytesSource(contents[only]), only, class_=op.class_)]
         else:
-            receipts = await vault.put_many(contents, class_=op.class_)
+            receipts = await caller.vault.put_many(contents, class_=op.class_)
     except ShosoinError as error:
         _settle(pending, error)
         raise
-    for each in pending:
-        each.ok()
+    for one in pending:
+        one.ok()
     for receipt in receipts:
-        checks.check_put(world, client, receipt)
+        checks.check_put(caller.world, caller.name, receipt)
     return ", ".join(f"{receipt.name} durable at {receipt.durable_at}" for receipt in receipts)
 
 
@@ -136,49 +149,49 @@ def _settle(pending: list[Pending], error: ShosoinError) -> None:
             each.over()
 
 
-async def _get(world: World, client: str, vault: Vault, op: Operation) -> str:
+async def _get(caller: Caller, op: Operation) -> str:
     (name,) = op.names
-    pending, sink = world.history.begin(Kind.READ, name, client=client), _Sink()
+    pending, sink = caller.world.history.begin(Kind.READ, name, client=caller.name), _Sink()
     start, length = (op.size_bytes // 3, max(op.size_bytes // 2, 8)) if op.deed is Deed.GET_RANGE else (0, None)
     try:
-        receipt = await vault.get(name, sink, start=start, length=length)
+        receipt = await caller.vault.get(name, sink, start=start, length=length)
     except ShosoinError as error:
         if error.code == "vault.not_found":
             pending.found_nothing()
         raise
-    tag = checks.tag_of(world, client, name, bytes(sink.content), start, length)
+    tag = checks.tag_of(caller.world, caller.name, name, bytes(sink.content), start, length)
     if tag is not None:
         pending.ok(tag, proven=receipt.freshness == "proven")
-    checks.check_label(world, client, name, receipt.label)
+    checks.check_label(caller.world, caller.name, name, receipt.label)
     return f"{len(sink.content)} bytes of {tag}, {receipt.freshness}"
 
 
-async def _get_many(world: World, client: str, vault: Vault, op: Operation) -> str:
-    pending = {each: world.history.begin(Kind.READ, each, client=client) for each in op.names}
-    found = await vault.get_many(list(op.names))
-    tags = {each: checks.tag_of(world, client, each, content, 0, None) for each, content in found.items()}
+async def _get_many(caller: Caller, op: Operation) -> str:
+    pending = {each: caller.world.history.begin(Kind.READ, each, client=caller.name) for each in op.names}
+    found = await caller.vault.get_many(list(op.names))
+    tags = {each: checks.tag_of(caller.world, caller.name, each, content, 0, None) for each, content in found.items()}
     for each, tag in tags.items():
         if tag is not None:
             pending[each].ok(tag)
     return ", ".join(f"{each} is {tag}" for each, tag in tags.items())
 
 
-async def _ls(world: World, client: str, vault: Vault, op: Operation) -> str:
-    return "names " + " ".join(listing.name for listing in await vault.ls())
+async def _ls(caller: Caller, _: Operation) -> str:
+    return "names " + " ".join(listing.name for listing in await caller.vault.ls())
 
 
-async def _stat(world: World, client: str, vault: Vault, op: Operation) -> str:
+async def _stat(caller: Caller, op: Operation) -> str:
     (name,) = op.names
-    stat = await vault.stat(name)
-    checks.check_label(world, client, name, stat.label)
+    stat = await caller.vault.stat(name)
+    checks.check_label(caller.world, caller.name, name, stat.label)
     return f"durable at {stat.label.durable_at}"
 
 
-async def _rm(world: World, client: str, vault: Vault, op: Operation) -> str:
+async def _rm(caller: Caller, op: Operation) -> str:
     (name,) = op.names
-    pending = world.history.begin(Kind.REMOVE, name, client=client)
+    pending = caller.world.history.begin(Kind.REMOVE, name, client=caller.name)
     try:
-        receipt = await vault.rm(name)
+        receipt = await caller.vault.rm(name)
     except ShosoinError as error:
         if error.code == "vault.not_found":
             pending.found_nothing()
@@ -189,27 +202,27 @@ async def _rm(world: World, client: str, vault: Vault, op: Operation) -> str:
     return f"erased at {len(receipt.erased_at)}"
 
 
-async def _audit(world: World, client: str, vault: Vault, op: Operation) -> str:
-    found = await vault.audit()
+async def _audit(caller: Caller, _: Operation) -> str:
+    found = await caller.vault.audit()
     states = [state for sites in found.values() for state in sites.values()]
     return f"{len(found)} objects, " + ", ".join(f"{states.count(s)} {s}" for s in sorted(set(states)))
 
 
-async def _verify(world: World, client: str, vault: Vault, op: Operation) -> str:
-    report = await vault.verify(op.names[0])
+async def _verify(caller: Caller, op: Operation) -> str:
+    report = await caller.vault.verify(op.names[0])
     bad = {site: state for site, state in report.per_site.items() if state in {"damaged", "wrong"}}
     for site, state in bad.items():
-        if site not in world.plan.liars:
-            world.trace.violate(f"{client}: verify says that the share at honest {site} is {state}")
+        if site not in caller.world.plan.liars:
+            caller.world.trace.violate(f"{caller.name}: verify says that the share at honest {site} is {state}")
     return ", ".join(f"{site} {state}" for site, state in report.per_site.items())
 
 
-async def _rm_unnamed(world: World, client: str, vault: Vault, op: Operation) -> str:
-    removed = await vault.rm_unnamed(older_than_s=(0.0, 5.0, 100.0)[op.size_bytes % 3])
+async def _rm_unnamed(caller: Caller, op: Operation) -> str:
+    removed = await caller.vault.rm_unnamed(older_than_s=(0.0, 5.0, 100.0)[op.size_bytes % 3])
     return f"removed {len(removed)}"
 
 
-_DEEDS: dict[Deed, Callable[[World, str, Vault, Operation], Awaitable[str]]] = {
+_DEEDS: dict[Deed, Callable[[Caller, Operation], Awaitable[str]]] = {
     Deed.PUT: _put,
     Deed.PUT_MANY: _put,
     Deed.GET: _get,

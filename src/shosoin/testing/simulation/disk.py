@@ -1,7 +1,7 @@
 """A share node's disk under simulated time: it is slow, it dies at any call, it fills up, it can be set back.
 
-Steps of a transaction show at once and become durable in the order of the log, when the disk has had its time; only
-then do they return. A crash keeps a random prefix of what was not durable yet. Staged bytes, and finished bytes that no
+Steps of a transaction show at once and become durable in the order of the log, when the disk has had its time; they
+return only then. A crash keeps a random prefix of what was not durable yet. Staged bytes, and finished bytes that no
 record names, are gone after it, as ``SiteStore`` says.
 
 A *crash point* is the number of a call and a phase: ``before`` it did anything, ``during`` (its effects show and are not

@@ -47,6 +47,10 @@ class _Exchange:
 
     number: int
     client: str
+    path: str
+    raw: bytes
+    home: bool
+    """Whether it stays inside the owner's home site."""
     task: SimTask[Any]
     outcome: list[bytes | ShosoinError] = field(default_factory=list)
 
@@ -72,8 +76,8 @@ class Network:
         self._uses: dict[str, bytes] = {}
         """What each key was used for."""
 
-    def _delay_s(self, host: Host, site_home: bool) -> float:
-        base_s = self._latency_s / 10 if site_home else self._latency_s
+    def _delay_s(self, host: Host, exchange: _Exchange) -> float:
+        base_s = self._latency_s / 10 if exchange.home else self._latency_s
         return base_s * self._rng.uniform(0.3, 2.0) + self._rng.uniform(0.0, 1.0) * host.slow_s
 
     def _lost(self) -> bool:
@@ -84,7 +88,7 @@ class Network:
         self._count += 1
         return self._count
 
-    def send(self, host: Host, exchange: _Exchange, path: str, raw: bytes, *, home: bool) -> None:
+    def send(self, host: Host, exchange: _Exchange) -> None:
         """Carry a request to a site, perhaps twice, perhaps never."""
         copies = 2 if self._rng.uniform(0.0, 1.0) < self.double else 1
         if copies == 2:
@@ -93,7 +97,7 @@ class Network:
             if host.deaf or self._lost():
                 self._lose(host, exchange, "request")
                 continue
-            self.kernel.after(self._delay_s(host, home), lambda: self._arrive(host, exchange, path, raw, home))
+            self.kernel.after(self._delay_s(host, exchange), lambda: self._arrive(host, exchange))
 
     def _lose(self, host: Host, exchange: _Exchange, what: str) -> None:
         """Lose a message; half of the time somebody notices at once."""
@@ -103,20 +107,21 @@ class Network:
             error = Unavailable(f"{host.site} closed the connection", code="vault.node_unreachable")
             self.kernel.after(self._latency_s, lambda: exchange.end(error))
 
-    def _arrive(self, host: Host, exchange: _Exchange, path: str, raw: bytes, home: bool) -> None:
+    def _arrive(self, host: Host, exchange: _Exchange) -> None:
         process, node = host.process, host.node
         if process is None or node is None or not process.alive:
             if not host.mute:
                 error = Unavailable(f"{host.site} is unreachable", code="vault.node_unreachable")
-                self.kernel.after(self._delay_s(host, home), lambda: exchange.end(error))
+                self.kernel.after(self._delay_s(host, exchange), lambda: exchange.end(error))
             return
         host.open[exchange.number] = exchange
-        process.start(self._serve(host, node, exchange, path, raw, home), origin=exchange.client)
+        process.start(self._serve(process, host, node, exchange), origin=exchange.client)
 
-    async def _serve(self, host: Host, node: SiteNode, exchange: _Exchange, path: str, raw: bytes, home: bool) -> None:
+    async def _serve(self, process: Process, host: Host, node: SiteNode, exchange: _Exchange) -> None:
         outcome: bytes | ShosoinError
+        raw = exchange.raw
         try:
-            if path == "/v1/session":
+            if exchange.path == "/v1/session":
                 outcome = await node.session(self.owner, raw)
             else:
                 outcome = b"".join(await node.exchange(self.owner, raw))
@@ -125,6 +130,7 @@ class Network:
         except ShosoinError as error:
             outcome = _over_the_wire(error)
         except Exception as error:  # noqa: BLE001  # a defect: what a node must never do
+            process.check()  # unless it is only what a killed process leaves behind
             self.trace.violate(f"the node at {host.site} failed with {type(error).__name__}: {error}")
             outcome = PeerFault(f"{host.site} failed", code="vault.defect")
         host.open.pop(exchange.number, None)
@@ -133,7 +139,7 @@ class Network:
             return
         said = f"answers #{exchange.number}" if isinstance(outcome, bytes) else f"refuses #{exchange.number}: {outcome}"
         self.trace.tell(host.site, said)
-        self.kernel.after(self._delay_s(host, home), lambda: exchange.end(outcome))
+        self.kernel.after(self._delay_s(host, exchange), lambda: exchange.end(outcome))
 
     def drop_connections(self, host: Host, *, silent: bool) -> None:
         """Break what a dead node was working on."""
@@ -181,9 +187,9 @@ class SimulatedLink:
         self._process.check()
         raw = b"".join(body)
         network, client = self._network, self._process.name
-        exchange = _Exchange(network.next_number(), client, network.kernel.running())
+        exchange = _Exchange(network.next_number(), client, path, raw, self._home, network.kernel.running())
         network.trace.tell(client, f"sends #{exchange.number} to {self.site}: {self._noted(path, raw)}")
-        network.send(network.hosts[self.site], exchange, path, raw, home=self._home)
+        network.send(network.hosts[self.site], exchange)
         await self._process.runtime.wait_until(lambda: bool(exchange.outcome), timeout_s=timeout_s)
         if not exchange.outcome:
             network.trace.tell(client, f"gives up on #{exchange.number} after {timeout_s:.3g} s", count="timeouts")

@@ -13,7 +13,7 @@ from shosoin.base import SimulationRng
 from shosoin.testing.simulation.disk import PHASES
 from shosoin.vault import Scheme
 
-__all__ = ["ClientPlan", "Deed", "Fault", "FaultKind", "Lie", "Liars", "Operation", "Plan", "make_plan"]
+__all__ = ["ClientPlan", "Deed", "Fault", "FaultKind", "Liars", "Lie", "Operation", "Plan", "make_plan"]
 
 SITES = ("koganei", "otemachi", "hakusan", "hongo", "musashino", "kawasaki", "tsukuba")
 CLIENTS = ("anna", "bert", "chie", "dai")
@@ -193,7 +193,7 @@ def _client(rng: SimulationRng, name: str) -> ClientPlan:
 
 
 def _operation(rng: SimulationRng, client: str, index: int, lanes: int) -> Operation:
-    deed = rng.choice(_DEEDS)
+    deed = Deed.PUT if index == 0 and rng.integer(0, 2) else rng.choice(_DEEDS)
     names = [rng.choice("abc")]
     if deed in {Deed.PUT_MANY, Deed.GET_MANY}:
         names = sorted({rng.choice("abc") for _ in range(rng.integer(1, 4))})

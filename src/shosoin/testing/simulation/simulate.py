@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from shosoin.testing.linearizability import find_violations
-from shosoin.testing.simulation.clients import Client, perform
+from shosoin.testing.simulation.clients import Caller, Client, perform
 from shosoin.testing.simulation.faults import arm, heal
 from shosoin.testing.simulation.plan import Deed, FaultKind, Operation, Plan
 from shosoin.testing.simulation.world import World, build_vault
@@ -42,9 +42,7 @@ def simulate(plan: Plan) -> Outcome:
     finally:
         _end(world, clients)
     trace = world.trace
-    return Outcome(
-        plan, tuple(trace.violations), tuple(trace.lines), trace.digest(), trace.counts, world.kernel.now_s
-    )
+    return Outcome(plan, tuple(trace.violations), tuple(trace.lines), trace.digest(), trace.counts, world.kernel.now_s)
 
 
 def _work(world: World, clients: dict[str, Client]) -> None:
@@ -68,18 +66,17 @@ def _work(world: World, clients: dict[str, Client]) -> None:
 def _reckon(world: World) -> None:
     """Read everything back with a client that remembers nothing, and judge the history."""
     process = world.kernel.process("auditor")
-    vault, _ = build_vault(world, process)
+    caller = Caller(world, process.name, process, build_vault(world, process)[0])
     names = sorted({name for client in world.plan.clients for op in client.operations for name in op.names})
     deeds = [Operation(Deed.GET, (name,), 1, 0.0, 0, "its", "check") for name in names]
     deeds += [Operation(Deed.LS, (), 1, 0.0, 0, "its", "check"), Operation(Deed.AUDIT, (), 1, 0.0, 0, "its", "check")]
-    deeds += [Operation(Deed.VERIFY, (name,), 1, 0.0, 0, "its", "check") for name in names]
-    for class_ in ("its", "pqc"):
-        deeds.append(Operation(Deed.PUT, (f"new in {class_}",), 1, 0.0, 100, class_, f"check {class_}"))
-        deeds.append(Operation(Deed.GET, (f"new in {class_}",), 1, 0.0, 0, class_, "check"))
+    deeds += [Operation(Deed.VERIFY, (name,), 1, 0.0, 0, "its", "check") for name in names[:1]]
+    class_ = ("its", "qkd", "pqc")[world.plan.seed % 3]
+    deeds += [Operation(deed, ("new",), 1, 0.0, 100, class_, "check") for deed in (Deed.PUT, Deed.GET)]
 
     async def check() -> None:
         for deed in deeds:
-            error = await perform(world, "auditor", process, vault, deed)
+            error = await perform(caller, deed)
             if error is not None and error.code != "vault.not_found":
                 world.trace.violate(f"after all faults ended, {deed.deed} {deed.names} fails: {error.code}: {error}")
 

@@ -65,8 +65,8 @@ class World:
         """Whether all faults are over."""
         self._ticks = 0
         self._started: dict[str, int] = {}
-        self.contents: dict[bytes, str] = {}
-        """What was ever handed to a put, with its tag."""
+        self.contents: dict[bytes, tuple[str, str]] = {}
+        """What was ever handed to a put, with its tag and its name."""
         for number, name in enumerate(plan.sites):
             self._add_site(name, number)
 
