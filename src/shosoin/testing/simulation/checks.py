@@ -28,8 +28,9 @@ def tag_of(world: World, client: str, name: str, content: bytes, start: int, len
 def check_put(world: World, client: str, receipt: PutReceipt) -> None:
     """Check an acknowledgement: so many sites hold the share and will not drop it."""
     who = f"{client}'s put of {receipt.name}"
-    if receipt.durable_at < world.scheme.durable_min:
-        world.trace.violate(f"{who} was acknowledged at {receipt.durable_at} sites, below {world.scheme.durable_min}")
+    k, n = world.scheme.k, world.scheme.n
+    if receipt.durable_at < k + (n - k) // 2:
+        world.trace.violate(f"{who} was acknowledged at {receipt.durable_at} sites, fewer than k + f")
     if receipt.durable_at > len(set(receipt.acknowledged)):
         world.trace.violate(f"{who} claims {receipt.durable_at} sites and names {len(receipt.acknowledged)}")
     for site in receipt.acknowledged:

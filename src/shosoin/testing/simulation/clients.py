@@ -50,6 +50,9 @@ class Client:
             for lane in sorted({each.lane for each in plan.operations})
         }
         self._busy: set[int] = set()
+        self._sent = 0
+        self.dies_at: dict[int, float] = {}
+        """Numbers of messages before which it dies, and how long it is away then."""
         self.boot()
 
     @property
@@ -64,9 +67,16 @@ class Client:
         offset_s = self.process.wall_offset_s
         self.process = self._world.kernel.process(self.name)
         self.process.wall_offset_s = offset_s
-        vault, _ = build_vault(self._world, self.process)
+        vault, links = build_vault(self._world, self.process)
+        for link in links:
+            link.before = self._before_message
         for lane in self._left:
             self.process.start(self._work(vault, lane), origin=self.name)
+
+    def _before_message(self) -> None:
+        self._sent += 1
+        if self._sent in self.dies_at:
+            self.crash(down_s=self.dies_at.pop(self._sent))
 
     def crash(self, *, down_s: float) -> None:
         """Die, and start again after a while."""

@@ -4,8 +4,8 @@ Steps of a transaction show at once and become durable in the order of the log, 
 return only then. A crash keeps a random prefix of what was not durable yet. Staged bytes, and finished bytes that no
 record names, are gone after it, as ``SiteStore`` says.
 
-A *crash point* is the number of a call and a phase: ``before`` it did anything, ``during`` (its effects show and are not
-durable), or ``after`` (durable, and nobody was told).
+A *crash point* is the number of a call and a phase: ``before`` it did anything, ``during`` (its effects show and are
+not durable), or ``after`` (durable, and nobody was told).
 """
 
 from __future__ import annotations

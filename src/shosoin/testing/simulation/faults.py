@@ -12,8 +12,6 @@ from shosoin.testing.simulation.world import OWNER, World
 
 __all__ = ["arm", "heal"]
 
-_CUTS = {FaultKind.CUT_TO: ("deaf", "hears nothing"), FaultKind.CUT_FROM: ("mute", "is not heard")}
-
 
 def arm(world: World, clients: dict[str, Client]) -> None:
     """Schedule every fault and every roll-back of the plan."""
@@ -21,6 +19,8 @@ def arm(world: World, clients: dict[str, Client]) -> None:
         if fault.kind is FaultKind.DISK_CRASH:
             world.disks[fault.target].crash_points[fault.number] = fault.phase
             world.reboot_after_s[fault.target] = fault.for_s
+        elif fault.kind is FaultKind.CLIENT_CRASH:
+            clients[fault.target].dies_at[fault.number] = fault.for_s
         else:
             world.kernel.at(fault.at_s, partial(_begin, world, clients, fault))
     for lie in world.plan.lies:
@@ -40,34 +40,45 @@ def _set_back(world: World, site: str) -> None:
 def _begin(world: World, clients: dict[str, Client], fault: Fault) -> None:
     if world.calm:
         return
-    target, end = fault.target, partial(world.kernel.after, fault.for_s)
+    targets, end = fault.target.split(), partial(world.kernel.after, fault.for_s)
     match fault.kind:
         case FaultKind.NODE_CRASH:
-            world.crash(target, silent=fault.silent, down_s=fault.for_s)
-        case FaultKind.CLIENT_CRASH:
-            clients[target].crash(down_s=fault.for_s)
+            for site in targets:
+                world.crash(site, silent=fault.silent, down_s=fault.for_s)
         case FaultKind.NODE_FREEZE | FaultKind.CLIENT_FREEZE:
-            process = clients[target].process if target in clients else world.host(target).process
-            if process is not None and process.alive:
-                world.trace.tell(target, f"freezes for {fault.for_s:.3g} s", count="freezes")
-                process.freeze()
-                end(process.thaw)
-        case FaultKind.CUT_TO | FaultKind.CUT_FROM:
-            name, text = _CUTS[fault.kind]
-            _change(world, world.host(target), name, 1, f"{target} {text} for {fault.for_s:.3g} s")
-            end(partial(_change, world, world.host(target), name, -1, f"{target} is connected again"))
+            for target in targets:
+                process = clients[target].process if target in clients else world.host(target).process
+                if process is not None and process.alive:
+                    world.trace.tell(target, f"freezes for {fault.for_s:.3g} s", count="freezes")
+                    process.freeze()
+                    end(process.thaw)
+        case FaultKind.CUT_TO | FaultKind.CUT_FROM | FaultKind.CUT_PAIR:
+            _cut(world, fault, 1)
+            end(partial(_cut, world, fault, -1))
         case FaultKind.CLOCK_STEP:
-            process = world.host(target).process
+            process = world.host(fault.target).process
             if process is not None:
-                world.trace.tell(target, f"has its clock stepped by {fault.rate:.3g} s", count="clock steps")
+                world.trace.tell(fault.target, f"has its clock stepped by {fault.rate:.3g} s", count="clock steps")
                 process.wall_offset_s += fault.rate * (1 if fault.silent else -1)
         case _:
             _degrade(world, fault, end)
 
 
-def _change(world: World, host: object, name: str, by: int, text: str) -> None:
-    setattr(host, name, max(getattr(host, name) + by, 0))
-    world.trace.tell("network", text, count="partitions" if by > 0 else "")
+def _cut(world: World, fault: Fault, by: int) -> None:
+    """Begin a cut (by 1) or end it (by -1)."""
+    if by < 0 and world.calm:
+        return
+    client = fault.other if fault.kind is FaultKind.CUT_PAIR else "*"
+    for site in fault.target.split():
+        host = world.host(site)
+        if fault.kind is not FaultKind.CUT_FROM:
+            host.deaf[client] += by
+        if fault.kind is not FaultKind.CUT_TO:
+            host.mute[client] += by
+    who = "anybody" if client == "*" else client
+    what = {FaultKind.CUT_TO: f"no longer hear {who}", FaultKind.CUT_FROM: f"are no longer heard by {who}"}
+    text = what.get(fault.kind, f"and {who} are cut apart") if by > 0 else f"and {who} hear each other again"
+    world.trace.tell("network", f"{fault.target} {text}", count="partitions" if by > 0 else "")
 
 
 def _degrade(world: World, fault: Fault, end: Callable[[Callable[[], object]], object]) -> None:
@@ -121,7 +132,8 @@ def heal(world: World, clients: dict[str, Client]) -> None:
     world.keys.stock_bits.clear()
     world.kmes_away.clear()
     for site, host in ((site, world.host(site)) for site in world.plan.sites):
-        host.deaf = host.mute = 0
+        host.deaf.clear()
+        host.mute.clear()
         host.slow_s = 0.0
         world.disks[site].full = False
         world.disks[site].crash_points.clear()
@@ -129,5 +141,6 @@ def heal(world: World, clients: dict[str, Client]) -> None:
             host.process.thaw()
         world.boot(site)
     for client in clients.values():
+        client.dies_at.clear()
         client.process.thaw()
         client.boot()

@@ -1,8 +1,8 @@
 """A deterministic event loop: simulated time, a seeded choice among what can run, and processes that can die.
 
 Code under test sees it through the ports ``Runtime`` and ``Clock`` alone. A *process* owns coroutines; killing it
-closes them where they stand, and every port of a dead process raises ``Killed`` at once, so that no handler of the dead code
-reaches the outside. A frozen process keeps its coroutines, and what should run waits until it is thawed.
+closes them where they stand, and every port of a dead process raises ``Killed`` at once, so that no handler of the dead
+code reaches the outside. A frozen process keeps its coroutines, and what should run waits until it is thawed.
 
 >>> kernel = Kernel(seed=1)
 >>> async def nap(runtime):

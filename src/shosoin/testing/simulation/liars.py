@@ -21,6 +21,7 @@ from shosoin.vault.ports import Buffer
 __all__ = ["LyingNode"]
 
 _FOREVER_S = 1e6
+_ABOUT_SHARES = {"write", "take", "seal", "abort", "read", "digest", "erase", "inventory"}
 _JUNK: tuple[Any, ...] = (
     {},
     {"size": -1},
@@ -109,7 +110,8 @@ class Liar:
             has = op["op"] in {"read", "digest"} and "error" not in result
             pairs.append(self._falsified(op, result, bytes(next(pieces)) if has else b""))
         told = [result for result, _ in pairs]
-        if self.lies("junk") and self._rng.integer(0, 3) == 0:
+        shares_alone = all(op["op"] in _ABOUT_SHARES for op in operations)
+        if self.lies("junk" if shares_alone else "junk_registers") and self._rng.integer(0, 3) == 0:
             self._tell("gives another number of results than was asked")
             told = self._rng.choice(([], told[:-1], [*told, {}], told[::-1]))
         return told, [content for _, content in pairs if content]
@@ -118,11 +120,11 @@ class Liar:
         kind = str(op["op"])
         honest = (result, content)
         said = self._said.setdefault(kind, [])
-        if self.lies("replay") and said:
+        if self.lies("replay" if kind in _ABOUT_SHARES else "replay_registers") and said:
             self._tell(f"repeats an old answer to {kind}")
             return self._rng.choice(said)
         said.append(deepcopy(honest))
-        if self.lies("junk"):
+        if self.lies("junk" if kind in _ABOUT_SHARES else "junk_registers"):
             self._tell(f"answers junk to {kind}")
             return deepcopy(self._rng.choice(_JUNK)), content
         about: Callable[[dict[str, Any], dict[str, Any], bytes], _Pair] | None = {
@@ -162,7 +164,7 @@ class Liar:
         return result, content
 
     def _accept(self, op: dict[str, Any], result: dict[str, Any], content: bytes) -> _Pair:
-        if "error" in result and ("claim_stored" in self._lies or self.lies("grant_all")):
+        if "error" in result and self.lies("grant_all"):
             self._tell("accepts a value whose share it does not hold")
             return {"granted": True}, b""
         if result.get("granted") is False and self.lies("grant_all"):
@@ -194,7 +196,7 @@ class Liar:
             self._tell("claims that an accepted value was committed")
             forged = {"committed": result["accepted"], "committed_ballot": result["accepted_ballot"]}
             return {**result, **forged, "certificate": "[]"}, b""
-        if self.lies("junk_registers"):
-            self._tell("answers junk about a register")
+        if self.lies("invalid_registers"):
+            self._tell("answers what is no register")
             return {**result, "committed": "{}", "certificate": "[[", "committed_ballot": [1, 2, 3]}, b""
         return result, content

@@ -32,13 +32,21 @@ class Host:
     site: SiteId
     process: Process | None = None
     node: SiteNode | None = None
-    deaf: int = 0
-    """How many faults keep messages from reaching it."""
-    mute: int = 0
-    """How many faults keep its messages from getting out."""
+    deaf: Counter[str] = field(default_factory=Counter)
+    """How many faults keep the messages of each client (or of ``*``, all) from reaching it."""
+    mute: Counter[str] = field(default_factory=Counter)
+    """How many faults keep its messages from reaching each client (or ``*``, all)."""
     slow_s: float = 0.0
     open: dict[int, _Exchange] = field(default_factory=dict)
     """Exchanges that it works on."""
+
+    def hears(self, client: str) -> bool:
+        """Whether a client's messages reach it."""
+        return not self.deaf["*"] and not self.deaf[client]
+
+    def reaches(self, client: str) -> bool:
+        """Whether its messages reach a client."""
+        return not self.mute["*"] and not self.mute[client]
 
 
 @dataclass(slots=True)
@@ -94,14 +102,14 @@ class Network:
         if copies == 2:
             self.trace.tell("network", f"doubles #{exchange.number}", count="doubled requests")
         for _ in range(copies):
-            if host.deaf or self._lost():
+            if not host.hears(exchange.client) or self._lost():
                 self._lose(host, exchange, "request")
                 continue
             self.kernel.after(self._delay_s(host, exchange), lambda: self._arrive(host, exchange))
 
     def _lose(self, host: Host, exchange: _Exchange, what: str) -> None:
         """Lose a message; half of the time somebody notices at once."""
-        noticed = self._rng.integer(0, 1) == 1 and not host.deaf and not host.mute
+        noticed = self._rng.integer(0, 1) == 1 and host.hears(exchange.client) and host.reaches(exchange.client)
         self.trace.tell("network", f"loses the {what} #{exchange.number}", count="lost messages")
         if noticed:
             error = Unavailable(f"{host.site} closed the connection", code="vault.node_unreachable")
@@ -110,7 +118,7 @@ class Network:
     def _arrive(self, host: Host, exchange: _Exchange) -> None:
         process, node = host.process, host.node
         if process is None or node is None or not process.alive:
-            if not host.mute:
+            if host.reaches(exchange.client):
                 error = Unavailable(f"{host.site} is unreachable", code="vault.node_unreachable")
                 self.kernel.after(self._delay_s(host, exchange), lambda: exchange.end(error))
             return
@@ -134,7 +142,7 @@ class Network:
             self.trace.violate(f"the node at {host.site} failed with {type(error).__name__}: {error}")
             outcome = PeerFault(f"{host.site} failed", code="vault.defect")
         host.open.pop(exchange.number, None)
-        if host.mute or self._lost():
+        if not host.reaches(exchange.client) or self._lost():
             self._lose(host, exchange, "answer")
             return
         said = f"answers #{exchange.number}" if isinstance(outcome, bytes) else f"refuses #{exchange.number}: {outcome}"
@@ -144,7 +152,7 @@ class Network:
     def drop_connections(self, host: Host, *, silent: bool) -> None:
         """Break what a dead node was working on."""
         for exchange in host.open.values():
-            if not silent and not host.mute:
+            if not silent and host.reaches(exchange.client):
                 error = Unavailable(f"{host.site} closed the connection", code="vault.node_unreachable")
                 self.kernel.after(self._latency_s, lambda exchange=exchange, error=error: exchange.end(error))  # type: ignore[misc]
         host.open.clear()

@@ -18,8 +18,8 @@ __all__ = ["ClientPlan", "Deed", "Fault", "FaultKind", "Liars", "Lie", "Operatio
 SITES = ("koganei", "otemachi", "hakusan", "hongo", "musashino", "kawasaki", "tsukuba")
 CLIENTS = ("anna", "bert", "chie", "dai")
 _SCHEMES = ("3-of-5", "3-of-5", "2-of-4", "2-of-4", "2-of-5", "3-of-6", "2-of-6", "3-of-7")
-_WINDOW_S = 8.0
-"""Faults begin within so many seconds: while clients are at work."""
+_MESSAGES_IN_A_ROW = 25
+"""Of one operation, about: tells how long clients are at work, so that faults come meanwhile."""
 
 
 class Deed(StrEnum):
@@ -62,11 +62,14 @@ class FaultKind(StrEnum):
     """At a call of the disk: ``number`` and ``phase``."""
     NODE_FREEZE = "node_freeze"
     CLIENT_CRASH = "client_crash"
+    """When it is about to send message ``number`` of those that it ever sends."""
     CLIENT_FREEZE = "client_freeze"
     CUT_TO = "cut_to"
     """No message reaches the site; its own still go out."""
     CUT_FROM = "cut_from"
     """No message of the site gets out; it hears everything."""
+    CUT_PAIR = "cut_pair"
+    """One client (``other``) and some sites do not reach each other; everybody else does."""
     LOSS = "loss"
     """Any message is lost with probability ``rate``."""
     DOUBLE = "double"
@@ -117,6 +120,8 @@ class Fault:
 
     kind: FaultKind
     target: str = ""
+    """A client, or one or more sites with spaces between."""
+    other: str = ""
     at_s: float = 0.0
     for_s: float = 0.0
     rate: float = 0.0
@@ -172,58 +177,82 @@ def make_plan(seed: int, liars: Liars = Liars.SHARES) -> Plan:
     rng = SimulationRng(seed)
     scheme = rng.choice(_SCHEMES)
     sites = SITES[: Scheme.parse(scheme).n]
-    clients = tuple(_client(rng, CLIENTS[index]) for index in range(rng.integer(1, 3)))
     latency_s = rng.choice((0.002, 0.005, 0.02))
+    names = rng.choice(("a", "a", "ab", "abc"))
+    hurry = rng.integer(0, 2) > 0
+    count = rng.integer(2, 4) if hurry else rng.integer(1, 3)
+    clients = tuple(_client(rng, CLIENTS[index], names, hurry=hurry) for index in range(count))
+    work_s = max(_work_s(client, latency_s) for client in clients)
     calm = rng.integer(0, 9) == 0
-    faults = () if calm else tuple(_fault(rng, sites, clients) for _ in range(rng.integer(1, 6)))
+    faults = () if calm else tuple(_fault(rng, sites, clients, work_s) for _ in range(rng.integer(1, 8)))
     return Plan(
         seed,
         scheme,
         latency_s,
-        rng.choice((20.0, 60.0, 3600.0)),
+        rng.choice((5.0, 60.0, 3600.0)),
         clients,
         faults,
-        _lies(rng, scheme, sites, liars),
+        _lies(rng, scheme, sites, liars, work_s),
     )
 
 
-def _client(rng: SimulationRng, name: str) -> ClientPlan:
+def _work_s(client: ClientPlan, latency_s: float) -> float:
+    return sum(each.wait_s + _MESSAGES_IN_A_ROW * latency_s for each in client.operations)
+
+
+def _client(rng: SimulationRng, name: str, names: str, *, hurry: bool) -> ClientPlan:
     lanes = 2 if rng.integer(0, 4) == 0 else 1
-    return ClientPlan(name, tuple(_operation(rng, name, index, lanes) for index in range(rng.integer(2, 6))))
+    many = rng.integer(2, 4 if hurry else 6)
+    waits_s = (0.0, 0.0, 0.02) if hurry else (0.0, 0.1, 1.0)
+    return ClientPlan(name, tuple(_operation(rng, name, index, lanes, names, waits_s) for index in range(many)))
 
 
-def _operation(rng: SimulationRng, client: str, index: int, lanes: int) -> Operation:
+def _operation(
+    rng: SimulationRng, client: str, index: int, lanes: int, names: str, waits_s: tuple[float, ...]
+) -> Operation:
     deed = Deed.PUT if index == 0 and rng.integer(0, 2) else rng.choice(_DEEDS)
-    names = [rng.choice("abc")]
-    if deed in {Deed.PUT_MANY, Deed.GET_MANY}:
-        names = sorted({rng.choice("abc") for _ in range(rng.integer(1, 4))})
+    many = rng.integer(1, 4) if deed in {Deed.PUT_MANY, Deed.GET_MANY} else 1
     return Operation(
         deed,
-        tuple(names),
+        tuple(sorted({rng.choice(names) for _ in range(many)})),
         rng.integer(1, lanes),
-        rng.choice((0.0, 0.01, 0.1, 1.0)) * rng.uniform(0.5, 2.0),
+        rng.choice(waits_s) * rng.uniform(0.5, 2.0),
         rng.choice((0, 1, 40, 300, 3000)),
         rng.choice(("its", "its", "its", "qkd", "pqc")),
         f"{client}{index + 1}",
     )
 
 
-def _fault(rng: SimulationRng, sites: tuple[str, ...], clients: tuple[ClientPlan, ...]) -> Fault:
-    kind = rng.choice((*FaultKind, FaultKind.DISK_CRASH, FaultKind.DISK_CRASH, FaultKind.CLIENT_CRASH))
-    at_client = kind in {FaultKind.CLIENT_CRASH, FaultKind.CLIENT_FREEZE}
+def _fault(rng: SimulationRng, sites: tuple[str, ...], clients: tuple[ClientPlan, ...], work_s: float) -> Fault:
+    kind = rng.choice((*FaultKind, *_FREQUENT))
     rates = {FaultKind.SLOW: 5.0, FaultKind.CLOCK_STEP: 200.0, FaultKind.DOUBLE: 0.5}
+    names = [client.name for client in clients]
+    target = rng.choice(names) if kind in _OF_CLIENTS else rng.choice(sites)
+    if kind in _OF_SITES:
+        target = " ".join(sorted({rng.choice(sites) for _ in range(rng.integer(1, 3))}))
     return Fault(
         kind,
-        rng.choice([client.name for client in clients] if at_client else sites),
-        rng.choice((0.05, 0.3, 1.0)) * rng.uniform(0.0, _WINDOW_S),
-        rng.choice((0.05, 0.5, 3.0, 20.0)) * rng.uniform(0.2, 2.0),
-        rng.uniform(0.05, 1.0) * rates.get(kind, 0.3),
+        target,
+        rng.choice(names),
+        rng.uniform(0.0, work_s),
+        rng.choice((0.5 * work_s, work_s, 4.0, 20.0)) * rng.uniform(0.1, 1.0),
+        rng.uniform(0.05, 1.0) * rates.get(kind, 0.4),
         rng.integer(1, 150),
         rng.choice(PHASES),
         rng.integer(0, 1) == 0,
     )
 
 
+_OF_CLIENTS = {FaultKind.CLIENT_CRASH, FaultKind.CLIENT_FREEZE}
+_OF_SITES = {FaultKind.NODE_CRASH, FaultKind.NODE_FREEZE, FaultKind.CUT_TO, FaultKind.CUT_FROM, FaultKind.CUT_PAIR}
+_FREQUENT = (
+    *(FaultKind.DISK_CRASH,) * 3,
+    *(FaultKind.CLIENT_CRASH,) * 3,
+    *(FaultKind.CUT_PAIR,) * 3,
+    FaultKind.CUT_FROM,
+    FaultKind.CUT_TO,
+    FaultKind.LOSS,
+)
 SHARE_LIES = (
     "wrong_share",
     "shifted_share",
@@ -242,11 +271,13 @@ REGISTER_LIES = (
     "inflate_ballots",
     "grant_all",
     "forge_certificate",
+    "invalid_registers",
     "junk_registers",
+    "replay_registers",
 )
 
 
-def _lies(rng: SimulationRng, scheme: str, sites: tuple[str, ...], liars: Liars) -> tuple[Lie, ...]:
+def _lies(rng: SimulationRng, scheme: str, sites: tuple[str, ...], liars: Liars, work_s: float) -> tuple[Lie, ...]:
     parsed = Scheme.parse(scheme)
     bound = parsed.liars_survived if liars is Liars.SHARES else parsed.register_liars
     if liars is Liars.NONE or rng.integer(0, 2) == 0:
@@ -258,7 +289,7 @@ def _lies(rng: SimulationRng, scheme: str, sites: tuple[str, ...], liars: Liars)
         site = rng.choice(others)
         others.remove(site)
         found += [
-            Lie(site, rng.choice(kinds), rng.choice((0.0, rng.uniform(0.0, _WINDOW_S))), rng.choice((0.3, 1.0)))
+            Lie(site, rng.choice(kinds), rng.choice((0.0, rng.uniform(0.0, work_s))), rng.choice((0.3, 1.0)))
             for _ in range(rng.integer(1, 3))
         ]
     return tuple(found)

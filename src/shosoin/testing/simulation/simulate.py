@@ -18,6 +18,9 @@ _CALM_S = 1.0
 _PATIENCE_S = 3_000.0
 """Until every operation must have ended once all faults are over."""
 
+_COUNTED = {FaultKind.DISK_CRASH, FaultKind.CLIENT_CRASH}
+"""Faults that come after a number of calls."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -49,7 +52,7 @@ def _work(world: World, clients: dict[str, Client]) -> None:
     """Let the clients work until the faults are over, and after that until they are done."""
     arm(world, clients)
     kernel = world.kernel
-    timed = [fault for fault in world.plan.faults if fault.kind is not FaultKind.DISK_CRASH]
+    timed = [fault for fault in world.plan.faults if fault.kind not in _COUNTED]
     over_s = max([fault.at_s + fault.for_s for fault in timed], default=0.0) + _CALM_S
 
     def ended() -> bool:
