@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from shosoin.testing.simulation.disk import SimulatedDisk
 from shosoin.vault import acceptor, catalog, fetching, names, operations, pads, putting, scheme
 from shosoin.vault.catalog import Catalog
-from shosoin.vault.ports import RegisterRow, ShareState
+from shosoin.vault.ports import ShareState
 
 Patch = pytest.MonkeyPatch
 
@@ -64,18 +63,6 @@ def accept_does_not_pin(patch: Patch) -> None:
                 tx.put_share(row if row.state is not ShareState.PINNED else row.with_state(ShareState.STAGED))
 
         return honest(Unpinned(), site, owner, register_id, ballot, value)
-
-    patch.setattr(acceptor, "accept", accept)
-
-
-def accept_ignores_promises(patch: Patch) -> None:
-    """A site accepts values under ballots that it promised not to accept."""
-    honest = acceptor.accept
-
-    def accept(tx, site, owner, register_id, ballot, value):
-        row = tx.register(owner, register_id) or RegisterRow()
-        tx.put_register(owner, register_id, replace(row, promised=min(row.promised, ballot)))
-        return honest(tx, site, owner, register_id, ballot, value)
 
     patch.setattr(acceptor, "accept", accept)
 
@@ -159,7 +146,6 @@ MUTANTS: dict[str, Callable[[Patch], None]] = {
         acknowledged_at_k,
         content_is_not_checked,
         accept_does_not_pin,
-        accept_ignores_promises,
         reads_do_not_write_back,
         unfinished_values_are_dropped,
         pads_are_used_twice,

@@ -53,6 +53,8 @@ class Client:
         self._sent = 0
         self.dies_at: dict[int, float] = {}
         """Numbers of messages before which it dies, and how long it is away then."""
+        self.stalls_at: dict[int, float] = {}
+        """Numbers of messages before which it freezes, and for how long."""
         self.boot()
 
     @property
@@ -77,6 +79,11 @@ class Client:
         self._sent += 1
         if self._sent in self.dies_at:
             self.crash(down_s=self.dies_at.pop(self._sent))
+        elif self._sent in self.stalls_at:
+            for_s = self.stalls_at.pop(self._sent)
+            self._world.trace.tell(self.name, f"freezes for {for_s:.3g} s", count="freezes")
+            self.process.freeze()
+            self._world.kernel.after(for_s, self.process.thaw)
 
     def crash(self, *, down_s: float) -> None:
         """Die, and start again after a while."""

@@ -21,6 +21,8 @@ def arm(world: World, clients: dict[str, Client]) -> None:
             world.reboot_after_s[fault.target] = fault.for_s
         elif fault.kind is FaultKind.CLIENT_CRASH:
             clients[fault.target].dies_at[fault.number] = fault.for_s
+        elif fault.kind is FaultKind.CLIENT_STALL:
+            clients[fault.target].stalls_at[fault.number] = fault.for_s
         else:
             world.kernel.at(fault.at_s, partial(_begin, world, clients, fault))
     for lie in world.plan.lies:
@@ -142,5 +144,6 @@ def heal(world: World, clients: dict[str, Client]) -> None:
         world.boot(site)
     for client in clients.values():
         client.dies_at.clear()
+        client.stalls_at.clear()
         client.process.thaw()
         client.boot()

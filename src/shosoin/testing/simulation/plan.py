@@ -18,6 +18,7 @@ __all__ = ["ClientPlan", "Deed", "Fault", "FaultKind", "Liars", "Lie", "Operatio
 SITES = ("koganei", "otemachi", "hakusan", "hongo", "musashino", "kawasaki", "tsukuba")
 CLIENTS = ("anna", "bert", "chie", "dai")
 _SCHEMES = ("3-of-5", "3-of-5", "2-of-4", "2-of-4", "2-of-5", "3-of-6", "2-of-6", "3-of-7")
+_CLASSES = ("its", "its", "its", "qkd", "pqc")
 _MESSAGES_IN_A_ROW = 25
 """Of one operation, about: tells how long clients are at work, so that faults come meanwhile."""
 
@@ -64,6 +65,8 @@ class FaultKind(StrEnum):
     CLIENT_CRASH = "client_crash"
     """When it is about to send message ``number`` of those that it ever sends."""
     CLIENT_FREEZE = "client_freeze"
+    CLIENT_STALL = "client_stall"
+    """It freezes when it is about to send message ``number``."""
     CUT_TO = "cut_to"
     """No message reaches the site; its own still go out."""
     CUT_FROM = "cut_from"
@@ -172,13 +175,13 @@ class Plan:
         return replace(self, clients=tuple(clients))
 
 
-def make_plan(seed: int, liars: Liars = Liars.SHARES) -> Plan:
-    """Return the plan of a seed."""
+def make_plan(seed: int, liars: Liars = Liars.SHARES, *, class_changes: bool = False) -> Plan:
+    """Return the plan of a seed; with ``class_changes`` a name may go to an object of another class."""
     rng = SimulationRng(seed)
     scheme = rng.choice(_SCHEMES)
     sites = SITES[: Scheme.parse(scheme).n]
     latency_s = rng.choice((0.002, 0.005, 0.02))
-    names = rng.choice(("a", "a", "ab", "abc"))
+    names = _Names(rng, rng.choice(("a", "a", "ab", "abc")), class_changes=class_changes)
     hurry = rng.integer(0, 2) > 0
     count = rng.integer(2, 4) if hurry else rng.integer(1, 3)
     clients = tuple(_client(rng, CLIENTS[index], names, hurry=hurry) for index in range(count))
@@ -189,18 +192,36 @@ def make_plan(seed: int, liars: Liars = Liars.SHARES) -> Plan:
         seed,
         scheme,
         latency_s,
-        rng.choice((5.0, 60.0, 3600.0)),
+        rng.choice((120.0, 3600.0)),
         clients,
         faults,
         _lies(rng, scheme, sites, liars, work_s),
     )
 
 
+class _Names:
+    """The names that clients use, and the class of what is put under each."""
+
+    def __init__(self, rng: SimulationRng, names: str, *, class_changes: bool) -> None:
+        self._rng = rng
+        self._names = names
+        self._class_of = {name: rng.choice(_CLASSES) for name in names}
+        self._class_changes = class_changes
+
+    def some(self, many: int) -> tuple[tuple[str, ...], str]:
+        """Return at most so many names and a class for them; one name if the class has to be that name's own."""
+        chosen = sorted({self._rng.choice(self._names) for _ in range(many)})
+        if self._class_changes:
+            return tuple(chosen), self._rng.choice(_CLASSES)
+        class_ = self._class_of[chosen[0]]
+        return tuple(name for name in chosen if self._class_of[name] == class_), class_
+
+
 def _work_s(client: ClientPlan, latency_s: float) -> float:
     return sum(each.wait_s + _MESSAGES_IN_A_ROW * latency_s for each in client.operations)
 
 
-def _client(rng: SimulationRng, name: str, names: str, *, hurry: bool) -> ClientPlan:
+def _client(rng: SimulationRng, name: str, names: _Names, *, hurry: bool) -> ClientPlan:
     lanes = 2 if rng.integer(0, 4) == 0 else 1
     many = rng.integer(2, 4 if hurry else 6)
     waits_s = (0.0, 0.0, 0.02) if hurry else (0.0, 0.1, 1.0)
@@ -208,17 +229,18 @@ def _client(rng: SimulationRng, name: str, names: str, *, hurry: bool) -> Client
 
 
 def _operation(
-    rng: SimulationRng, client: str, index: int, lanes: int, names: str, waits_s: tuple[float, ...]
+    rng: SimulationRng, client: str, index: int, lanes: int, names: _Names, waits_s: tuple[float, ...]
 ) -> Operation:
     deed = Deed.PUT if index == 0 and rng.integer(0, 2) else rng.choice(_DEEDS)
     many = rng.integer(1, 4) if deed in {Deed.PUT_MANY, Deed.GET_MANY} else 1
+    chosen, class_ = names.some(many)
     return Operation(
         deed,
-        tuple(sorted({rng.choice(names) for _ in range(many)})),
+        chosen,
         rng.integer(1, lanes),
         rng.choice(waits_s) * rng.uniform(0.5, 2.0),
         rng.choice((0, 1, 40, 300, 3000)),
-        rng.choice(("its", "its", "its", "qkd", "pqc")),
+        class_,
         f"{client}{index + 1}",
     )
 
@@ -243,11 +265,12 @@ def _fault(rng: SimulationRng, sites: tuple[str, ...], clients: tuple[ClientPlan
     )
 
 
-_OF_CLIENTS = {FaultKind.CLIENT_CRASH, FaultKind.CLIENT_FREEZE}
+_OF_CLIENTS = {FaultKind.CLIENT_CRASH, FaultKind.CLIENT_FREEZE, FaultKind.CLIENT_STALL}
 _OF_SITES = {FaultKind.NODE_CRASH, FaultKind.NODE_FREEZE, FaultKind.CUT_TO, FaultKind.CUT_FROM, FaultKind.CUT_PAIR}
 _FREQUENT = (
     *(FaultKind.DISK_CRASH,) * 3,
     *(FaultKind.CLIENT_CRASH,) * 3,
+    *(FaultKind.CLIENT_STALL,) * 2,
     *(FaultKind.CUT_PAIR,) * 3,
     FaultKind.CUT_FROM,
     FaultKind.CUT_TO,

@@ -18,7 +18,7 @@ _CALM_S = 1.0
 _PATIENCE_S = 3_000.0
 """Until every operation must have ended once all faults are over."""
 
-_COUNTED = {FaultKind.DISK_CRASH, FaultKind.CLIENT_CRASH}
+_COUNTED = {FaultKind.DISK_CRASH, FaultKind.CLIENT_CRASH, FaultKind.CLIENT_STALL}
 """Faults that come after a number of calls."""
 
 
