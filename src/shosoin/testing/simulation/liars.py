@@ -6,17 +6,20 @@ tell it, which of them asks, and what it answered before. It lies from a time on
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
-from shosoin.base import SimulationRng
+from shosoin.base import ObjectId, OwnerId, SimulationRng
 from shosoin.testing.simulation.kernel import Process
 from shosoin.testing.simulation.plan import Lie
 from shosoin.testing.simulation.trace import Trace
-from shosoin.vault import OwnerRecord, SiteNode
+from shosoin.vault import OwnerRecord, SiteNode, attestations
 from shosoin.vault.operations import SiteOperations
 from shosoin.vault.ports import Buffer
+from shosoin.vault.signing import SiteSigner
 
 __all__ = ["LyingNode"]
 
@@ -32,33 +35,70 @@ _JUNK: tuple[Any, ...] = (
     {"contribution": "zz"},
 )
 _Pair = tuple[dict[str, Any], bytes]
+_NOTHING = {"committed": None, "committed_ballot": [0, ""], "certificate": None, "set": None}
 
 
 class _LyingOperations(SiteOperations):
     """Runs operations and falsifies their results."""
 
-    def __init__(self, honest: SiteOperations, liar: Liar) -> None:
+    def __init__(self, honest: SiteOperations, liar: Liar, signer: SiteSigner) -> None:
         self._honest = honest
         self._liar = liar
+        self._signer = signer
 
     async def run(
         self, owner: OwnerRecord, class_: str, operations: Any, payload: memoryview, answer_bytes: int
-    ) -> tuple[list[dict[str, Any]], list[Buffer]]:
+    ) -> tuple[dict[str, Any], list[Buffer]]:
         """Answer an envelope."""
         liar = self._liar
         if liar.lies("silence"):
             await liar.process.runtime.sleep(_FOREVER_S)
         told, content = liar.before(operations, payload)
-        results, out = await self._honest.run(owner, class_, told, content, answer_bytes)
-        return liar.after(operations, results, out)
+        header, out = await self._honest.run(owner, class_, told, content, answer_bytes)
+        liar.pen = Pen(owner.owner, self._signer, header.setdefault("signatures", []))
+        results, lied = liar.after(operations, header["results"], out)
+        return {**header, "results": results}, lied
 
 
 class LyingNode(SiteNode):
     """A share node that lies."""
 
-    def make_lie(self, liar: Liar) -> None:
-        """Lie from now on."""
-        self._operations = _LyingOperations(self._operations, liar)
+    def make_lie(self, liar: Liar, signer: SiteSigner) -> None:
+        """Lie from now on, and sign it."""
+        self._operations = _LyingOperations(self._operations, liar, signer)
+
+
+@dataclass(slots=True)
+class Pen:
+    """Signs lies about registers: the key is the site's own."""
+
+    owner: OwnerId
+    signer: SiteSigner
+    signatures: list[str]
+
+    def sign(self, result: dict[str, Any], statement: bytes) -> dict[str, Any]:
+        """Return the result with a signature that holds."""
+        (path,), signature = self.signer.sign_together([statement], attestations.STATEMENT_CONTEXT)
+        self.signatures.append(base64.b64encode(signature).decode())
+        return {**result, "path": base64.b64encode(path).decode(), "signed": len(self.signatures) - 1}
+
+    def promise(self, op: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+        """Promise what an operation asks, with the state that the result shows."""
+        ballot, held = _ballot(op.get("ballot")), _ballot(result.get("committed_ballot"))
+        digest = attestations.digest_of(result["committed"]) if result.get("committed") else None
+        register = ObjectId(str(op.get("register")))
+        return self.sign({**result, "granted": True}, attestations.promise(self.owner, register, ballot, held, digest))
+
+    def accept(self, op: dict[str, Any]) -> dict[str, Any]:
+        """Accept a value."""
+        digest = attestations.digest_of(str(op.get("value")))
+        register = ObjectId(str(op.get("register")))
+        statement = attestations.acceptance(self.owner, register, _ballot(op.get("ballot")), digest)
+        return self.sign({"granted": True}, statement)
+
+
+def _ballot(raw: Any) -> tuple[int, str]:
+    return (raw[0], raw[1]) if isinstance(raw, list) and len(raw) == 2 else (0, "")
 
 
 class Liar:
@@ -70,6 +110,7 @@ class Liar:
         self._lies = {lie.kind: lie for lie in lies}
         self._rng = SimulationRng(seed)
         self._trace = trace
+        self.pen: Pen = None  # type: ignore[assignment]  # set for every answer
         self._said: dict[str, list[_Pair]] = {}
         self._old: dict[tuple[str, str], dict[str, Any]] = {}
         """The first register answers, for each client and register."""
@@ -165,11 +206,11 @@ class Liar:
 
     def _accept(self, op: dict[str, Any], result: dict[str, Any], content: bytes) -> _Pair:
         if "error" in result and self.lies("grant_all"):
-            self._tell("accepts a value whose share it does not hold")
-            return {"granted": True}, b""
+            self._tell("accepts a value whose share it does not hold, or that nothing justifies")
+            return self.pen.accept(op), b""
         if result.get("granted") is False and self.lies("grant_all"):
             self._tell("accepts what it promised not to accept")
-            return {"granted": True}, b""
+            return self.pen.accept(op), b""
         return result, content
 
     def _prepare(self, op: dict[str, Any], result: dict[str, Any], content: bytes) -> _Pair:
@@ -178,12 +219,14 @@ class Liar:
             return {**result, "granted": False, "promised": [self._rng.integer(1, 1 << 40), "z"]}, b""
         if self.lies("forget_promises") and result.get("granted") is False:
             self._tell("promises twice")
-            return {**result, "granted": True}, b""
+            return self.pen.promise(op, result), b""
         if self.lies("forget_accepts"):
-            self._tell("forgets what it accepted")
-            empty = {"accepted_ballot": [0, ""], "accepted": None}
-            return {**result, **empty}, b""
-        return self._register(op, result, content)
+            self._tell("promises, and denies what it holds")
+            return self.pen.promise(op, {**result, **_NOTHING}), b""
+        shown, content = self._register(op, result, content)
+        if shown is not result and shown.get("granted") is True:
+            shown = self.pen.promise(op, shown)
+        return shown, content
 
     def _register(self, op: dict[str, Any], result: dict[str, Any], content: bytes) -> _Pair:
         current = self.process.kernel.current
@@ -192,10 +235,9 @@ class Liar:
         if self.lies("fork"):
             self._tell(f"shows {client} an old state of a register")
             return {**deepcopy(old), **({"granted": result["granted"]} if "granted" in result else {})}, b""
-        if result.get("committed") is None and result.get("accepted") and self.lies("forge_certificate"):
-            self._tell("claims that an accepted value was committed")
-            forged = {"committed": result["accepted"], "committed_ballot": result["accepted_ballot"]}
-            return {**result, **forged, "certificate": "[]"}, b""
+        if result.get("committed") is not None and self.lies("forge_certificate"):
+            self._tell("claims that an older value was certified under a huge ballot")
+            return {**result, "committed": old.get("committed"), "committed_ballot": [1 << 30, "z"]}, b""
         if self.lies("invalid_registers"):
             self._tell("answers what is no register")
             return {**result, "committed": "{}", "certificate": "[[", "committed_ballot": [1, 2, 3]}, b""

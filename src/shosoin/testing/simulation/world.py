@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import hashlib
-from functools import partial
+from functools import lru_cache, partial
 
 from shosoin.base import OwnerId, SaeId, SimulationRng, SiteId
 from shosoin.base.ports import Event
@@ -21,7 +21,7 @@ from shosoin.testing.simulation.plan import Plan
 from shosoin.testing.simulation.trace import EventTrace, Trace
 from shosoin.vault import OwnerRecord, Scheme, SiteNode, Vault, VaultContext, VaultSite
 from shosoin.vault.assurance import SiteDomains
-from shosoin.vault.signing import OwnerSigner
+from shosoin.vault.signing import OwnerSigner, SiteSigner
 
 __all__ = ["OWNER", "SeededEntropy", "World", "build_node", "build_vault"]
 
@@ -174,10 +174,12 @@ def build_node(world: World, site: str, process: Process) -> SiteNode:
         clock=process.runtime,
         sink=EventTrace(world.trace, site, world.listen),
         runtime=process.runtime,
+        signer=_signer(site),
+        site_keys={SiteId(name): _signer(name).public_key for name in world.plan.sites},
     )
     if liar and isinstance(node, LyingNode):
         liar.process = process
-        node.make_lie(liar)
+        node.make_lie(liar, _signer(site))
     return node
 
 
@@ -188,7 +190,13 @@ def build_vault(world: World, process: Process) -> tuple[Vault, list[SimulatedLi
         link = SimulatedLink(world.network, process, SiteId(name), home=name == world.home)
         links.append(link)
         sites.append(
-            VaultSite(name=SiteId(name), node=_sae(name), link=link, domains=SiteDomains(f"operator of {name}"))
+            VaultSite(
+                name=SiteId(name),
+                node=_sae(name),
+                link=link,
+                domains=SiteDomains(f"operator of {name}"),
+                public_key=_signer(name).public_key,
+            )
         )
     context = VaultContext(
         owner=OWNER,
@@ -204,6 +212,11 @@ def build_vault(world: World, process: Process) -> tuple[Vault, list[SimulatedLi
         memo={},
     )
     return Vault(context), links
+
+
+@lru_cache(maxsize=64)
+def _signer(site: str) -> SiteSigner:
+    return SiteSigner(hashlib.sha256(f"site {site}".encode()).digest())
 
 
 def _sae(site: str) -> SaeId:
