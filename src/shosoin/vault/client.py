@@ -128,6 +128,7 @@ class Vault:
         class_: str = "its",
         content_type: str | None = None,
         progress: Callable[[int], None] | None = None,
+        deal_check: bool = False,
     ) -> PutReceipt:
         """Store an object under a name; an object of that name gets a new version.
 
@@ -144,7 +145,7 @@ class Vault:
             await self._check_stock([source.size_hint or 0], chosen)
         used_before = self._context.bits_used()
         await self._names.load()
-        putter = Putter(self._context, self._names, chosen, class_)
+        putter = Putter(self._context, self._names, chosen, class_, deal_check)
         return (await putter.put({name: source}, content_type, progress, used_before=used_before))[0]
 
     async def put_many(
@@ -153,6 +154,7 @@ class Vault:
         *,
         scheme: Scheme | tuple[int, int] | None = None,
         class_: str = "its",
+        deal_check: bool = False,
     ) -> list[PutReceipt]:
         """Store many small objects with shared exchanges and one index commit."""
         chosen = self._scheme(scheme)
@@ -163,7 +165,8 @@ class Vault:
             await self._check_stock(list(map(len, contents.values())), chosen)
         used_before = self._context.bits_used()
         await self._names.load()
-        return await Putter(self._context, self._names, chosen, class_).put(sources, used_before=used_before)
+        putter = Putter(self._context, self._names, chosen, class_, deal_check)
+        return await putter.put(sources, used_before=used_before)
 
     async def get(
         self,

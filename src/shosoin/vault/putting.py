@@ -13,7 +13,7 @@ from shosoin.vault.catalog import Conflict, Outcome, Proposal
 from shosoin.vault.channel import Channel
 from shosoin.vault.concurrency import settle
 from shosoin.vault.context import VaultContext
-from shosoin.vault.deal_check import checked_sites, sites_needed
+from shosoin.vault.deal_check import checked_deals, sites_needed
 from shosoin.vault.index import Entry
 from shosoin.vault.names import Names
 from shosoin.vault.ports import ShareKey
@@ -70,6 +70,8 @@ class Putter:
     names: Names
     scheme: Scheme
     class_: str
+    deal_check: bool = False
+    """Check the deal in classes that can do without, too."""
 
     @property
     def placement(self) -> tuple[SiteId, ...]:
@@ -185,22 +187,22 @@ class Putter:
 
     async def _make_values(self, items: list[_Item], stager: Stager, facts_before: KeyFacts) -> list[Event]:
         """Check the deals and sign the values of all objects together."""
-        context, drafts, alarms = self.context, [], []
-        for item in items:
-            good, found = await checked_sites(
-                context,
-                stager,
-                item.key,
-                item.share_bytes,
-                class_=self.class_,
-                scheme=self.scheme,
-                placement=self.placement,
-            )
-            drafts.append(self._value_draft(item, good, stager, facts_before))
-            alarms += found
+        context = self.context
+        found = await checked_deals(
+            context,
+            stager,
+            [(item.key, item.share_bytes) for item in items],
+            class_=self.class_,
+            scheme=self.scheme,
+            placement=self.placement,
+            always=self.deal_check,
+        )
+        drafts = [
+            self._value_draft(item, each.good, stager, facts_before) for item, each in zip(items, found, strict=True)
+        ]
         for item, value in zip(items, sign_values(drafts, context.signer), strict=True):
             item.value = value
-        return alarms
+        return [alarm for each in found for alarm in each.alarms]
 
     def _value_draft(self, item: _Item, good: tuple[SiteId, ...], stager: Stager, facts_before: KeyFacts) -> ValueDraft:
         context, written = self.context, item.written
@@ -215,7 +217,7 @@ class Putter:
             key_shares=stager.key_shares,
             entropy=context.entropy,
             domains=context.domains,
-            deal_checked=self.class_ == "its",
+            deal_checked=self.class_ == "its" or self.deal_check,
             relays=context.relays,
         )
         return ValueDraft(
