@@ -14,10 +14,12 @@ from shosoin.base import AssuranceLabel, ObjectId, Rejected, SiteId, Unavailable
 from shosoin.base.ports import KeyStatus
 from shosoin.kernels import ELEMENT_BYTES
 from shosoin.vault.assurance import label_of
-from shosoin.vault.audit import audit_values
+from shosoin.vault.audit import Audited
+from shosoin.vault.audit_ledger import SLOT_S
+from shosoin.vault.audit_round import EVERYTHING, AuditOptions, AuditRound, run_round
 from shosoin.vault.catalog import UNPROVEN, Reading
 from shosoin.vault.concurrency import gather_few
-from shosoin.vault.context import CLASSES, VaultContext
+from shosoin.vault.context import VaultContext
 from shosoin.vault.deal_check import sites_needed
 from shosoin.vault.exposure import checked_statuses, link_statuses
 from shosoin.vault.fetching import Fetcher, NotRecoverable
@@ -47,7 +49,6 @@ _READ_TOGETHER_BYTES = 2 << 20
 _READ_TOGETHER = 64
 _BATCHES = 2
 """Batches that are read side by side, so that owner and sites work at the same time."""
-_AUDITED_TOGETHER = 256
 _READ_ATTEMPTS = 4
 
 
@@ -374,40 +375,62 @@ class Vault:
         return VerifyReport(name, states, [*self._names.alarms, *reader.fetcher.alarms])
 
     async def audit(
-        self, names: Sequence[str] | None = None, *, progress: Callable[[int], None] | None = None
-    ) -> dict[str, dict[SiteId, str]]:
+        self, names: Sequence[str] | None = None, *, fresh: bool = False, slot_s: float = SLOT_S
+    ) -> dict[str, Audited]:
         """Have the sites prove, without reading a share, that they still hold good ones; of all objects unless named.
 
         Returns per name the state of each site (see ``vault.audit``). Bad sites raise events; they are named by answers
-        that contradict each other, so a name is a reason to ``verify``.
+        that contradict each other, so a name is a reason to ``verify``. For many objects see ``audit_round``.
 
         Raises:
             NotFound: one of the names does not exist.
         """
+        found: dict[str, Audited] = {}
+        options = AuditOptions(slot_s, fresh)
+        await self.audit_round(names, index=False, options=options, on_found=found.__setitem__)
+        return dict(sorted(found.items()))
+
+    async def audit_round(
+        self,
+        names: Sequence[str] | None = None,
+        *,
+        prefix: str = "",
+        index: bool = True,
+        options: AuditOptions | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        on_found: Callable[[str, Audited], None] | None = None,
+    ) -> AuditRound:
+        """Audit the named objects, or all whose names begin with ``prefix``, and then the index too.
+
+        ``progress`` hears the objects done and to do, ``on_found`` the states of each object.
+
+        Raises:
+            NotFound: one of the names does not exist.
+            Unavailable: too few sites answer, or the evidence cannot be written.
+        """
         entries = await self._names.load()
-        wanted = sorted(entries) if names is None else [checked_name(name) for name in dict.fromkeys(names)]
+        chosen = self._chosen(entries, names, prefix)
+        selection = None if names is not None else EVERYTHING + prefix
+        return await run_round(
+            self._context,
+            self._names,
+            chosen,
+            options or AuditOptions(),
+            selection=selection,
+            index=index and names is None,
+            progress=progress,
+            on_found=on_found,
+        )
+
+    @staticmethod
+    def _chosen(entries: Mapping[str, Entry], names: Sequence[str] | None, prefix: str) -> list[Entry]:
+        if names is None:
+            return [entries[name] for name in sorted(entries) if name.startswith(prefix)]
+        wanted = [checked_name(name) for name in dict.fromkeys(names)]
         missing = next((name for name in wanted if name not in entries), None)
         if missing is not None:
             raise NotFound(f"there is no object named {missing!r}")
-        done = 0
-        found: dict[str, dict[SiteId, str]] = {}
-        for class_ in CLASSES:
-            chosen = [entries[name] for name in wanted if entries[name].class_ == class_]
-            for at in range(0, len(chosen), _AUDITED_TOGETHER):
-                some = chosen[at : at + _AUDITED_TOGETHER]
-                channels = self._context.channels(class_)
-                readings = await self._context.catalog.read_many(channels, [ObjectId(e.object_id) for e in some])
-                live = {
-                    entry.name: self._live(entry.name, reading)
-                    for entry, reading in zip(some, readings, strict=True)
-                    if names is not None or _is_live(reading)  # a removal stopped between register and index
-                }
-                states = await audit_values(self._context, list(live.values()))
-                found |= dict(zip(live, states, strict=True))
-                done += len(some)
-                if progress is not None:
-                    progress(done)
-        return {name: found[name] for name in wanted if name in found}
+        return [entries[name] for name in wanted]
 
     def _scheme(self, scheme: Scheme | tuple[int, int] | None) -> Scheme:
         chosen = scheme if isinstance(scheme, Scheme) else Scheme(*scheme) if scheme else self._context.default_scheme
