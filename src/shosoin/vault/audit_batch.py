@@ -15,7 +15,7 @@ from shosoin.vault.context import VaultContext
 from shosoin.vault.digests import DigestAnswers, DigestWanted, ask_digests
 from shosoin.vault.layout import ANSWERS_PER_EPOCH
 
-__all__ = ["AuditedBody", "ask_bodies", "keep_found"]
+__all__ = ["AuditedBody", "ask_bodies", "keep_found", "state_of"]
 
 _USED = "vault.audits_used"
 _LETTERS = {
@@ -28,6 +28,11 @@ _LETTERS = {
     ShareFound.DOUBTFUL: "q",
     ShareFound.WRONG: "w",
 }
+
+
+def state_of(letter: str) -> str:
+    """Return the state that a letter of an entry stands for."""
+    return next((state.value for state, known in _LETTERS.items() if known == letter), letter)
 
 
 @dataclass(slots=True)

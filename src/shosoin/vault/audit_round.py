@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from shosoin.base import ObjectId, Rejected, SiteId, VersionId
 from shosoin.base.ports import Event
-from shosoin.vault.audit import BAD, SHORT, Audited, ShareFound, worst
+from shosoin.vault.audit import Audited, ShareFound, worst
 from shosoin.vault.audit_batch import AuditedBody, ask_bodies, keep_found
 from shosoin.vault.audit_bodies import AuditBody, bodies_of
 from shosoin.vault.audit_ledger import SLOT_S, AuditRecord
@@ -21,8 +21,9 @@ from shosoin.vault.concurrency import gather_few
 from shosoin.vault.context import CLASSES, VaultContext
 from shosoin.vault.index import Entry
 from shosoin.vault.names import Names
+from shosoin.vault.tally import Tally
 
-__all__ = ["EVERYTHING", "AuditOptions", "AuditRound", "Finding", "run_round"]
+__all__ = ["EVERYTHING", "AuditOptions", "AuditRound", "run_round"]
 
 _TOGETHER = 256
 _TOGETHER_BYTES = 1 << 30
@@ -34,7 +35,6 @@ _RESUME_S = 86_400.0
 """How old a stopped round may be to be gone on with."""
 _IN_A_ROW = 3
 """Rounds without any answer that make silence an alarm."""
-_LISTED_MAX = 1000
 EVERYTHING = "prefix "
 """The selection of all objects."""
 _OPEN, _STREAKS = "open round", "streaks"
@@ -54,25 +54,13 @@ class AuditOptions:
     """Bytes of shares, of all sites together, that may be digested per second."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One object, or an index, with something that is not ``ok``."""
-
-    label: str
-    object_id: ObjectId
-    states: Audited
-    left: int
-
-
-@dataclass(slots=True)
-class AuditRound:
-    """What a round found, in bounded memory."""
+@dataclass(slots=True, kw_only=True)
+class AuditRound(Tally):
+    """What a round found, in bounded memory; objects of a stopped round that it goes on with are counted too."""
 
     started_wall_s: float
-    objects: int = 0
-    """Objects and indexes audited, those of a stopped round included."""
     resumed: int = 0
-    """Of them: audited before the round was stopped."""
+    """Objects that were audited before the round was stopped."""
     new: int = 0
     """Bodies that got a new challenge."""
     repeated: int = 0
@@ -80,29 +68,10 @@ class AuditRound:
     """Bodies that answer no new challenge in this epoch any more."""
     share_bytes: int = 0
     """Bytes of all shares that were digested."""
-    counts: dict[SiteId, Counter[str]] = field(default_factory=dict)
-    """How many objects are in each state, by site."""
-    findings: list[Finding] = field(default_factory=list)
-    """The first thousand objects with something not ``ok``."""
-    found: int = 0
-    """How many there are."""
+    index: dict[str, Audited] = field(default_factory=dict)
+    """The parts of each index, the worst of them counting, by ``index CLASS``."""
     in_a_row: dict[SiteId, dict[str, int]] = field(default_factory=dict)
     """Rounds in a row in which a site was ``silent``, or answered and ``refused`` everything."""
-    seconds: float = 0.0
-
-    def states(self, *states: str) -> bool:
-        """Whether any share is in one of these states."""
-        return any(count[state] for count in self.counts.values() for state in states)
-
-    @property
-    def bad(self) -> bool:
-        """Whether a share is wrong, damaged, doubtful or refused."""
-        return self.states(*BAD)
-
-    @property
-    def short(self) -> bool:
-        """Whether a share is missing or could not be checked."""
-        return self.states(*SHORT)
 
 
 OnFound = Callable[[str, Audited], None]
@@ -151,7 +120,7 @@ class _Round:
         self._asked: Counter[SiteId] = Counter()
         self._silent: Counter[SiteId] = Counter()
         self._refused: Counter[SiteId] = Counter()
-        self.result = AuditRound(context.clock.wall_s())
+        self.result = AuditRound(started_wall_s=context.clock.wall_s())
 
     async def run(self, entries: Sequence[Entry], selection: str | None, index: bool) -> AuditRound:
         """Audit everything."""
@@ -181,6 +150,8 @@ class _Round:
         if selection is None:
             return None
         context, open_round = self._context, self._context.ledger.note(_OPEN)
+        if self._options.fresh:
+            selection = f"fresh {selection}"
         known = self._options.resume and isinstance(open_round, dict) and open_round.get("selection") == selection
         if known and 0 <= context.clock.wall_s() - open_round["started"] < _RESUME_S:
             self.result.started_wall_s = open_round["started"]
@@ -196,7 +167,7 @@ class _Round:
             record = known.get(names[entry.name])
             if since_s is not None and record is not None and record.states and record.audited_wall_s >= since_s:
                 self.result.resumed += 1
-                self._count(entry.name, ObjectId(entry.object_id), dict(record.states), 0)
+                self._count(entry.name, ObjectId(entry.object_id), record.states)
             else:
                 left.append(entry)
         self._tell()
@@ -258,9 +229,8 @@ class _Round:
                 found.setdefault(one.body.label, []).append(one)
         for label, each in found.items():
             self._account(each)
-            self._count(
-                label, each[0].body.key.object_id, worst(one.states for one in each), min(one.left for one in each)
-            )
+            body = each[0].body
+            self._count(label, body.key.object_id, worst(one.states for one in each), index=body.part_of_index)
         self._tell()
         return set(found)
 
@@ -281,17 +251,11 @@ class _Round:
             self._silent.update(one.silent)
             self._refused.update(site for site, state in one.states.items() if state is ShareFound.REFUSED)
 
-    def _count(self, label: str, object_id: ObjectId, states: Mapping[SiteId, str], left: int) -> None:
-        result = self.result
-        result.objects += 1
-        told = {site: ShareFound(state) for site, state in states.items()}
-        for site, state in told.items():
-            result.counts.setdefault(site, Counter())[state.value] += 1
-        if any(state is not ShareFound.OK for state in told.values()):
-            result.found += 1
-            if len(result.findings) < _LISTED_MAX:
-                result.findings.append(Finding(label, object_id, told, left))
-        if self._on_found is not None:
+    def _count(self, label: str, object_id: ObjectId, states: Mapping[SiteId, str], *, index: bool = False) -> None:
+        told = self.result.count(label, object_id, states)
+        if index:
+            self.result.index[label] = told
+        elif self._on_found is not None:
             self._on_found(label, told)
 
     def _tell(self) -> None:

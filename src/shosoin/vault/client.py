@@ -14,12 +14,12 @@ from shosoin.base import AssuranceLabel, ObjectId, Rejected, SiteId, Unavailable
 from shosoin.base.ports import KeyStatus
 from shosoin.kernels import ELEMENT_BYTES
 from shosoin.vault.assurance import label_of
-from shosoin.vault.audit import Audited
+from shosoin.vault.audit import Audited, ShareFound
 from shosoin.vault.audit_ledger import SLOT_S
 from shosoin.vault.audit_round import EVERYTHING, AuditOptions, AuditRound, run_round
 from shosoin.vault.catalog import UNPROVEN, Reading
 from shosoin.vault.concurrency import gather_few
-from shosoin.vault.context import VaultContext
+from shosoin.vault.context import CLASSES, VaultContext
 from shosoin.vault.deal_check import sites_needed
 from shosoin.vault.exposure import checked_statuses, link_statuses
 from shosoin.vault.fetching import Fetcher, NotRecoverable
@@ -34,8 +34,10 @@ from shosoin.vault.reading import ObjectReader
 from shosoin.vault.receipts import GetReceipt, KeyPlan, Listing, PutReceipt, RemoveReceipt, Stat, VerifyReport
 from shosoin.vault.scheme import Scheme
 from shosoin.vault.session import QKD_KEY_BYTES
+from shosoin.vault.tally import Tally
 from shosoin.vault.unnamed import remove_unnamed
 from shosoin.vault.values import RegisterValue
+from shosoin.vault.verifying import TOGETHER, keyed_entry, record_keyed, verify_small
 from shosoin.vault.writing import ByteSource
 
 __all__ = ["ByteSink", "Vault"]
@@ -212,6 +214,7 @@ class Vault:
                 continue
             missing = any(alarm.fields["kind"] == "share_missing" for alarm in reader.fetcher.alarms)
             alarms = reader.fetcher.publish(replaced=missing and await self._replaced(value))
+            await record_keyed(self._context, alarms)
             return GetReceipt(
                 name=name,
                 size_bytes=written,
@@ -361,6 +364,11 @@ class Vault:
         """Read and check every share of an object at every site."""
         name = checked_name(name)
         _, value = await self._object(name)
+        return await self._verify(name, value, progress)
+
+    async def _verify(
+        self, name: str, value: RegisterValue, progress: Callable[[int], None] | None = None
+    ) -> VerifyReport:
         reader = self._reader(value)
         if value.class_ == "its":
             await checked_statuses(self._context, value.placement, value.scheme, value)
@@ -372,7 +380,76 @@ class Vault:
             raise ReplacedMeanwhile(f"{name!r} got a new version while it was verified") from None
         if await self._publish([reader], ended=True):
             raise ReplacedMeanwhile(f"{name!r} got a new version while it was verified")
+        await self._context.runtime.in_thread(self._context.evidence.append, keyed_entry([reader], [states]))
         return VerifyReport(name, states, [*self._names.alarms, *reader.fetcher.alarms])
+
+    async def verify_many(
+        self,
+        names: Sequence[str] | None = None,
+        *,
+        prefix: str = "",
+        progress: Callable[[int, int], None] | None = None,
+        on_found: Callable[[str, Audited], None] | None = None,
+    ) -> Tally:
+        """Read and check every share of many objects: those named, or all whose names begin with ``prefix``.
+
+        An object that cannot be decoded counts as doubtful at every site; one that was removed or replaced meanwhile
+        is left out. Class ``its`` takes as many key bits as reading each object from every site.
+
+        Raises:
+            NotFound: one of the names does not exist.
+        """
+        started_s = self._context.clock.now_s()
+        entries = await self._names.load()
+        chosen, done, tally = self._chosen(entries, names, prefix), 0, Tally()
+        for class_ in CLASSES:
+            same = [entry for entry in chosen if entry.class_ == class_]
+            for at in range(0, len(same), TOGETHER):
+                some = same[at : at + TOGETHER]
+                for name, object_id, states in await self._verify_some(class_, some):
+                    told = tally.count(name, object_id, states)
+                    if on_found is not None:
+                        on_found(name, told)
+                done += len(some)
+                if progress is not None:
+                    progress(done, len(chosen))
+        tally.seconds = self._context.clock.now_s() - started_s
+        return tally
+
+    async def _verify_some(
+        self, class_: str, entries: Sequence[Entry]
+    ) -> list[tuple[str, ObjectId, Mapping[SiteId, str]]]:
+        context = self._context
+        readings = await context.catalog.read_many(context.channels(class_), [ObjectId(e.object_id) for e in entries])
+        live = [
+            (entry.name, reading.value)
+            for entry, reading in zip(entries, readings, strict=True)
+            if reading.value is not None and _is_live(reading)
+        ]
+        readers = [self._reader(value) for _, value in live]
+        plain = await verify_small(context, readers)
+        await context.runtime.in_thread(
+            context.evidence.append, keyed_entry([readers[at] for at in plain], list(plain.values()))
+        )
+        found: list[tuple[str, ObjectId, Mapping[SiteId, str]]] = []
+        for at, (name, value) in enumerate(live):
+            states: Mapping[SiteId, str] | None = plain.get(at) or await self._verify_alone(name, value)
+            if states is not None:
+                found.append((name, value.register_id, states))
+        return found
+
+    async def _verify_alone(self, name: str, value: RegisterValue) -> Mapping[SiteId, str] | None:
+        """Verify one object of many; ``None`` if it was replaced meanwhile."""
+        try:
+            return (await self._verify(name, value)).per_site
+        except ReplacedMeanwhile:
+            return None
+        except NotRecoverable:
+            return dict.fromkeys(value.placement, ShareFound.DOUBTFUL)
+        except Unavailable as error:
+            if error.code != "vault.too_few_sites":
+                raise
+            return dict.fromkeys(value.placement, ShareFound.UNCHECKED)
 
     async def audit(
         self, names: Sequence[str] | None = None, *, fresh: bool = False, slot_s: float = SLOT_S

@@ -131,6 +131,7 @@ async def checked_deals(
     Raises:
         Unavailable: too few sites answered.
         DealInconsistent: too few sites agree; the message names sites and cause.
+        Unavailable: the evidence cannot be written.
     """
     sealed = tuple(site for site in placement if site in stager.alive)
     lost = [site for site in stager.lost if isinstance(stager.lost[site], Alarm)]
@@ -139,6 +140,7 @@ async def checked_deals(
         check = _Check(context, stager, class_, scheme, placement)
         for at in range(0, len(bodies), _TOGETHER):
             await check.run(found[at : at + _TOGETHER], [size for _, size in bodies[at : at + _TOGETHER]], sealed)
+        await context.runtime.in_thread(context.evidence.append, [_entry(found, class_, scheme, placement)])
     for alarm in (alarm for each in found for alarm in each.alarms):
         context.sink.emit(alarm)
     return found
@@ -164,14 +166,17 @@ class _Check:
             wanted.append(DigestWanted(each.key, size, {site: points[site] for site in opened}, each.challenge))
         answers = await ask_digests(self.context.channels(self.class_), wanted, self.context.runtime)
         for each, answer in zip(found, answers, strict=True):
-            self._judge(each, answer)
+            await self._judge(each, answer)
 
-    def _judge(self, each: Checked, answer: DigestAnswers) -> None:
+    async def _judge(self, each: Checked, answer: DigestAnswers) -> None:
         causes = {site: self._cause(site) for site in answer.values}
         try:
             agreeing = _agreeing(answer, self.scheme, self.context.home, causes)
         except DealInconsistent as error:
-            self.context.sink.emit(_alarm(self.context.home, each.key, "deal_inconsistent", error.message))
+            refused = {"object": each.key.object_id, "version": each.key.version, "epoch": each.key.epoch}
+            entry = {"kind": "deal refused", **refused, "r": each.challenge, "why": error.message}
+            self.context.sink.emit(Event("vault.deal_refused", "alarm", {"object": str(each.key.object_id)}))
+            await self.context.runtime.in_thread(self.context.evidence.append, [entry])
             raise
         each.good = tuple(site for site in each.good if site in agreeing)
         each.alarms += [_alarm(site, each.key, "message_forged") for site in answer.forged]
@@ -206,6 +211,12 @@ class _Check:
                 elif told is not None:
                     each.alarms.append(_alarm(site, each.key, "contribution_changed"))
         return openings
+
+
+def _entry(found: Sequence[Checked], class_: str, scheme: Scheme, placement: Sequence[SiteId]) -> dict[str, object]:
+    """Return the evidence of checks: per body IDs, epoch, challenge, and the sites that fit."""
+    rows = [[each.key.object_id, each.key.version, each.key.epoch, each.challenge, list(each.good)] for each in found]
+    return {"kind": "deal", "class": class_, "k": scheme.k, "sites": list(placement), "objects": rows}
 
 
 def _where(key: ShareKey) -> dict[str, object]:

@@ -9,8 +9,8 @@ Lines hold object IDs, challenges and verdicts. They hold no names, no hashes of
 those are masked and would tell nothing, but nobody signed them, so they would prove nothing either.
 
 Source of the chain: Schneier and Kelsey, "Secure audit logs to support computer forensics", ACM TISSEC 2, 1999.
-Security: ML-DSA-65 and collision resistance of SHA-384 (computational). Time is the owner's word; time stamps by others can be
-added as lines of a further kind.
+Security: ML-DSA-65 and collision resistance of SHA-384 (computational). Time is the owner's word; time stamps by others
+can be added as lines of a further kind.
 """
 
 from __future__ import annotations
