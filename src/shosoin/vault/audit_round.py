@@ -116,6 +116,7 @@ class _Round:
         self._progress = progress
         self._on_found = on_found
         self._total = 0
+        self._charged_bytes = 0
         self._started_s = context.clock.now_s()
         self._asked: Counter[SiteId] = Counter()
         self._silent: Counter[SiteId] = Counter()
@@ -218,7 +219,7 @@ class _Round:
         """
         found: dict[str, list[AuditedBody]] = {}
         for batch in _batches([body for each in wanted.values() for body in each]):
-            await self._pace()
+            await self._pace(batch)
             answers = await ask_bodies(self._context, batch, slot_s=self._options.slot_s, fresh=fresh)
             final = [one for one in answers if looked_up or one.well]
             await keep_found(self._context, final, looked_up=looked_up, final=True)
@@ -234,11 +235,12 @@ class _Round:
         self._tell()
         return set(found)
 
-    async def _pace(self) -> None:
-        """Wait until the shares digested so far are not more than the rate allows."""
-        rate = self._options.bytes_per_s_max
+    async def _pace(self, batch: Sequence[AuditBody]) -> None:
+        """Wait until the shares asked for before are not more than the rate allows."""
+        rate, before = self._options.bytes_per_s_max, self._charged_bytes
+        self._charged_bytes += sum(body.size_bytes * len(body.points) for body in batch)
         if rate is not None:
-            ahead_s = self.result.share_bytes / rate - (self._context.clock.now_s() - self._started_s)
+            ahead_s = before / rate - (self._context.clock.now_s() - self._started_s)
             if ahead_s > 0:
                 await self._context.runtime.sleep(ahead_s)
 
@@ -247,7 +249,7 @@ class _Round:
             self.result.new += one.new
             self.result.repeated += not one.new
             self.result.spent += one.left == 0
-            self._asked.update(one.body.points)
+            self._asked.update(list(one.body.points))
             self._silent.update(one.silent)
             self._refused.update(site for site, state in one.states.items() if state is ShareFound.REFUSED)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from shosoin.base import Alarm, SiteId, Unavailable
+from shosoin.base import Alarm, ShosoinError, SiteId, Unavailable
 from shosoin.base.ports import Event
 from shosoin.vault.commitments import combined_challenge, opens
 from shosoin.vault.concurrency import failure, settle
@@ -199,7 +199,7 @@ class _Check:
         openings: list[dict[SiteId, str]] = [{} for _ in found]
         for site, task in zip(sealed, tasks, strict=True):
             error = failure(task)
-            if error is not None and not isinstance(error, Exception):
+            if error is not None and not isinstance(error, ShosoinError):
                 raise error
             results = [] if error is not None else task.result().results
             for place, each in enumerate(found):
