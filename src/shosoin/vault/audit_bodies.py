@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from shosoin.base import ObjectId, OwnerId, SiteId, VersionId
+from shosoin.vault.audit_ledger import known_site
 from shosoin.vault.ports import ShareKey
 from shosoin.vault.scheme import Scheme
 from shosoin.vault.values import Body, RegisterValue
@@ -38,8 +40,7 @@ class AuditBody:
     @property
     def points(self) -> dict[SiteId, int]:
         """Evaluation point of each site that should hold a share."""
-        points = dict(zip(self.placement, self.scheme.points(), strict=True))
-        return {site: points[site] for site in self.placement if site in self.good}
+        return dict(_points(self.scheme, self.placement, self.good))
 
     def terms(self, learned_wall_s: float) -> dict[str, Any]:
         """Return what ``from_terms`` needs beside the label and the IDs."""
@@ -63,12 +64,17 @@ class AuditBody:
             label,
             ShareKey(owner, *name, terms["epoch"]),
             Scheme(*terms["scheme"]),
-            tuple(SiteId(site) for site in terms["placement"]),
-            tuple(SiteId(site) for site in terms["good"]),
+            tuple(map(known_site, terms["placement"])),
+            tuple(map(known_site, terms["good"])),
             terms["size"],
             terms["class"],
             terms["dealt"],
         )
+
+
+@lru_cache(maxsize=256)
+def _points(scheme: Scheme, placement: tuple[SiteId, ...], good: tuple[SiteId, ...]) -> tuple[tuple[SiteId, int], ...]:
+    return tuple((site, x) for site, x in zip(placement, scheme.points(), strict=True) if site in good)
 
 
 def bodies_of(label: str, owner: OwnerId, value: RegisterValue) -> list[AuditBody]:

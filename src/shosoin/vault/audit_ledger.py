@@ -13,13 +13,23 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Protocol
 
 from shosoin.base import Entropy, ObjectId, SiteId, VersionId
 from shosoin.kernels import ELEMENT_BYTES
 from shosoin.vault.layout import ANSWERS_PER_EPOCH
 
-__all__ = ["SLOT_S", "AuditLedger", "AuditRecord", "BodyName", "MemoryLedger", "next_challenge"]
+__all__ = [
+    "SLOT_S",
+    "AuditLedger",
+    "AuditRecord",
+    "BodyName",
+    "MemoryLedger",
+    "known_site",
+    "left_of",
+    "next_challenge",
+]
 
 SLOT_S = 28 * 86_400.0
 """Length of a slot: 15 answers (the deal check takes one) then last for 60 weeks."""
@@ -60,7 +70,7 @@ class AuditRecord:
     def from_text(cls, text: str) -> AuditRecord:
         """Read a record."""
         epoch, challenges, challenged_s, audited_s, states, terms = json.loads(text)
-        known = None if states is None else {SiteId(site): state for site, state in states.items()}
+        known = None if states is None else {known_site(site): state for site, state in states.items()}
         return cls(epoch, tuple(challenges), challenged_s, audited_s, known, terms)
 
 
@@ -117,6 +127,12 @@ class MemoryLedger:
     def keep_note(self, name: str, value: Any) -> None:
         """Keep a JSON value."""
         self._notes[name] = json.dumps(value)
+
+
+@lru_cache(maxsize=256)
+def known_site(name: str) -> SiteId:
+    """Return a site's ID; the same few come again and again."""
+    return SiteId(name)
 
 
 def next_challenge(

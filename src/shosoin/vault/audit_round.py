@@ -223,7 +223,9 @@ class _Round:
             answers = await ask_bodies(self._context, batch, slot_s=self._options.slot_s, fresh=fresh)
             final = [one for one in answers if looked_up or one.well]
             await keep_found(self._context, final, looked_up=looked_up, final=True)
-            await keep_found(self._context, [one for one in answers if one not in final], looked_up=False, final=False)
+            if not looked_up:
+                doubted = [one for one in answers if not one.well]
+                await keep_found(self._context, doubted, looked_up=False, final=False)
             for one in answers:
                 self.result.share_bytes += one.body.size_bytes * (len(one.body.points) - len(one.silent))
             for one in final:

@@ -25,6 +25,8 @@ __all__ = ["AuditsUsed", "DigestAsked", "Digests", "answered_challenges"]
 _CHUNK_BYTES = 4 << 20
 _SMALL_BYTES = 64 << 10
 """Shares that stores read without a seek of their own; more of them than a chunk holds are never in memory."""
+_ADMITTED_TOGETHER = 256
+"""A step on the records should be short."""
 _LARGE_TOGETHER = 4
 """Each holds a chunk in memory."""
 
@@ -61,7 +63,10 @@ class Digests:
 
     async def answer(self, asked: Sequence[DigestAsked]) -> list[bytes | ShosoinError]:
         """Return the digest of each share, or why there is none."""
-        rows = await self._store.transact_each([partial(self._admit, one) for one in asked])
+        rows: list[ShareRow | ShosoinError] = []
+        for at in range(0, len(asked), _ADMITTED_TOGETHER):
+            some = asked[at : at + _ADMITTED_TOGETHER]
+            rows += await self._store.transact(partial(self._admit_all, some))
         answers: list[bytes | ShosoinError] = [row if isinstance(row, ShosoinError) else b"" for row in rows]
         held = [(index, row) for index, row in enumerate(rows) if not isinstance(row, ShosoinError)]
         for batch in _batches([pair for pair in held if pair[1].size_bytes <= _SMALL_BYTES]):
@@ -75,6 +80,16 @@ class Digests:
         ):
             answers[index] = answer
         return answers
+
+    def _admit_all(self, asked: Sequence[DigestAsked], tx: SiteTransaction) -> list[ShareRow | ShosoinError]:
+        """Admit several in one step; one that is refused wrote nothing, so nothing has to be undone for it."""
+        rows: list[ShareRow | ShosoinError] = []
+        for one in asked:
+            try:
+                rows.append(self._admit(one, tx))
+            except ShosoinError as error:
+                rows.append(error)
+        return rows
 
     def _admit(self, asked: DigestAsked, tx: SiteTransaction) -> ShareRow:
         """Write a challenge down if it may be answered, and return the share's record."""
