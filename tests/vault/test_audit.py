@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from shosoin.base import SiteId
 from shosoin.vault.audit_round import AuditOptions
 from shosoin.vault.client import NotFound
 from shosoin.vault.layout import ANSWERS_PER_EPOCH
@@ -105,7 +106,7 @@ async def test_a_share_answers_so_many_challenges_and_no_more() -> None:
     assert len(set(answered)) == ANSWERS_PER_EPOCH
     round_ = await world.vault.audit_round(index=False, options=AuditOptions(fresh=True))
     assert (round_.new, round_.repeated, round_.spent, round_.bad) == (0, 1, 1, False)
-    channel = world.context.channels("qkd")[SITES[1]]
+    channel = world.context.channels("qkd")[SiteId(SITES[1])]
     op = {"op": "digest", "object": key.object_id, "version": key.version, "epoch": 0, "r": "7" * 32}
     (result,) = (await channel.exchange([op], answer_bytes=16)).results
     assert result["error"]["code"] == "vault.audits_used"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shosoin.base import Rejected, Unavailable
+from shosoin.base import Rejected, SiteId, Unavailable
 from shosoin.kernels import element_mul, point_of
 from shosoin.vault.audit import ShareFound
 from shosoin.vault.audit_ledger import SLOT_S, MemoryLedger
@@ -143,7 +143,7 @@ async def test_a_second_look_needs_no_registers_and_moved_shares_are_looked_up()
     await falsify(world, "name-0", SITES[2])
     await world.vault.audit_round(index=False)
     assert {op["register"] for op in seen} & ids == {(await world.vault.stat("name-0")).listing.object_id}
-    clock.wall += 2 * 86_400
+    clock.wall += SLOT_S
     seen.clear()
     await world.vault.audit_round(index=False)
     assert {op["register"] for op in seen} >= ids
@@ -204,7 +204,7 @@ async def test_a_site_that_claims_to_have_no_answers_left_is_refusing_and_an_ala
     assert kinds == {(SITES[3], "audit_refused")}
     for rounds in (2, 3):
         round_ = await world.vault.audit_round()
-        assert round_.in_a_row[SITES[3]] == {"silent": 0, "refused": rounds}
+        assert round_.in_a_row[SiteId(SITES[3])] == {"silent": 0, "refused": rounds}
     told = [event.fields for event in world.sink.events if event.name == "vault.audit_unanswered"]
     assert told == [{"site": SITES[3], "kind": "audit_refused", "rounds": "3"}]
 
@@ -214,12 +214,12 @@ async def test_a_site_that_is_silent_three_times_is_an_alarm_and_one_answer_ends
     world.links[SITES[4]].down = True
     for rounds in (1, 2, 3):
         round_ = await world.vault.audit_round(index=False)
-        assert round_.in_a_row[SITES[4]]["silent"] == rounds
-        assert round_.counts[SITES[4]] == {"unreachable": 2}
+        assert round_.in_a_row[SiteId(SITES[4])]["silent"] == rounds
+        assert round_.counts[SiteId(SITES[4])] == {"unreachable": 2}
     told = [event.fields for event in world.sink.events if event.name == "vault.audit_unanswered"]
     assert told == [{"site": SITES[4], "kind": "audit_silent", "rounds": "3"}]
     world.links[SITES[4]].down = False
-    assert (await world.vault.audit_round()).in_a_row[SITES[4]] == {"silent": 0, "refused": 0}
+    assert (await world.vault.audit_round()).in_a_row[SiteId(SITES[4])] == {"silent": 0, "refused": 0}
 
 
 async def test_a_site_that_lost_a_share_it_answered_for_is_an_alarm() -> None:
@@ -411,7 +411,8 @@ class Times:
 
 
 async def test_audits_without_end_keep_their_period_skip_what_overlaps_and_survive_outages() -> None:
-    times, told, started = Times(), [], []
+    times, started = Times(), []
+    told: list[AuditRound | Unavailable] = []
     takes = iter([10.0, 10.0, 150.0, 10.0, 10.0])
 
     async def one_round() -> AuditRound:

@@ -108,7 +108,7 @@ async def test_another_class_cannot_open_what_class_its_committed_to() -> None:
     taken: list[dict[str, Any]] = []
     world.on_all(before=lambda _, header: taken.extend(op for op in header.get("ops", ()) if op["op"] == "open"))
     await store(world, "object", pattern(300), "its")
-    (result,) = (await world.context.channels("pqc")[SITES[1]].exchange([taken[0]])).results
+    (result,) = (await world.context.channels("pqc")[SiteId(SITES[1])].exchange([taken[0]])).results
     assert result["error"]["code"] == "vault.wrong_class"
 
 

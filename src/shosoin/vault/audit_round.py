@@ -29,8 +29,8 @@ _TOGETHER = 256
 _TOGETHER_BYTES = 1 << 30
 _AT_ONCE = 2
 """Batches under way, so that owner and sites work at the same time."""
-_TERMS_S = 86_400.0
-"""How long the ledger's word counts for where shares are."""
+_TERMS_S = SLOT_S
+"""How long the ledger's word counts for where shares are; shares that moved are missed and looked up at once."""
 _RESUME_S = 86_400.0
 """How old a stopped round may be to be gone on with."""
 _IN_A_ROW = 3
