@@ -10,6 +10,7 @@ import pytest
 
 from shosoin.base import Rejected, SiteId, Unavailable
 from shosoin.kernels import element_mul, point_of
+from shosoin.vault import audit_round
 from shosoin.vault.audit import ShareFound
 from shosoin.vault.audit_ledger import SLOT_S, MemoryLedger
 from shosoin.vault.audit_round import AuditOptions, AuditRound
@@ -280,7 +281,8 @@ async def test_two_liars_of_five_frame_an_honest_site_in_an_audit_and_the_keyed_
     assert (await fetch(world.vault, "name-0"))[0] == pattern(3000, 0)
 
 
-async def test_a_stopped_round_goes_on_where_it_was() -> None:
+async def test_a_stopped_round_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_round, "_TOGETHER", 256)
     world, clock = await stored("pqc", 0)
     contents = {f"name-{number:03}": pattern(20, number) for number in range(600)}
     await world.vault.put_many(contents, class_="pqc")
@@ -333,7 +335,8 @@ async def test_what_is_gone_is_forgotten_by_a_round_of_everything() -> None:
     assert len(world.context.ledger._records) == 1 + len(world.vault._names.states["qkd"].parts)
 
 
-async def test_a_rate_makes_a_round_wait() -> None:
+async def test_a_rate_makes_a_round_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_round, "_TOGETHER", 256)
     world, clock = await stored("pqc", 0)
     await world.vault.put_many({f"name-{number:03}": pattern(20, number) for number in range(512)}, class_="pqc")
     waited: list[float] = []

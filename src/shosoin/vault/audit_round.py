@@ -25,7 +25,7 @@ from shosoin.vault.tally import Tally
 
 __all__ = ["EVERYTHING", "AuditOptions", "AuditRound", "run_round"]
 
-_TOGETHER = 256
+_TOGETHER = 512
 _TOGETHER_BYTES = 1 << 30
 _AT_ONCE = 2
 """Batches under way, so that owner and sites work at the same time."""

@@ -25,7 +25,7 @@ __all__ = ["AuditsUsed", "DigestAsked", "Digests", "answered_challenges"]
 _CHUNK_BYTES = 4 << 20
 _SMALL_BYTES = 64 << 10
 """Shares that stores read without a seek of their own; more of them than a chunk holds are never in memory."""
-_ADMITTED_TOGETHER = 256
+_ADMITTED_TOGETHER = 512
 """A step on the records should be short."""
 _LARGE_TOGETHER = 4
 """Each holds a chunk in memory."""
