@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shosoin.base import Rejected, SiteId, Unavailable
+from shosoin.base import Rejected, SaeId, SiteId, Unavailable
 from shosoin.kernels import element_mul, point_of
 from shosoin.vault import audit_round
 from shosoin.vault.audit import ShareFound
@@ -17,7 +17,7 @@ from shosoin.vault.audit_round import AuditOptions, AuditRound
 from shosoin.vault.audit_watch import audit_every
 from shosoin.vault.envelope import canonical_json, cut, join, parse_json
 from shosoin.vault.layout import ANSWERS_PER_EPOCH
-from tests.vault.support import SITES, DirectLink, World, fetch, kinds_of, make_world, pattern, store
+from tests.vault.support import OWNER, SITES, DirectLink, World, fetch, kinds_of, make_world, pattern, store
 
 ALL_OK = dict.fromkeys(SITES[:5], "ok")
 FRESH = AuditOptions(fresh=True)
@@ -465,3 +465,12 @@ async def test_many_objects_are_verified_in_few_exchanges_and_every_state_is_tol
 
 async def test_states_are_words_that_do_not_overlap() -> None:
     assert len({state.value for state in ShareFound}) == len(ShareFound) == 8
+
+
+async def test_a_site_that_keys_do_not_reach_is_unchecked_and_not_called_unreachable() -> None:
+    world, _ = await stored("its", 1)
+    world.network.stock_bits[SaeId(OWNER), SaeId(f"node-{SITES[2]}")] = 0
+    round_ = await world.vault.audit_round(index=False)
+    assert [each.states for each in round_.findings] == [ALL_OK | {SITES[2]: "unchecked"}]
+    assert (round_.bad, round_.short) == (False, True)
+    assert round_.in_a_row[SiteId(SITES[2])]["silent"] == 1

@@ -28,7 +28,7 @@ class ShareFound(StrEnum):
 
     OK = "ok"
     UNCHECKED = "unchecked"
-    """It answered, but too few did to tell; or its disk is full and it cannot write challenges down."""
+    """It answered, but too few did to tell; or its disk is full, so it wrote nothing down; or keys to ask it lack."""
     UNREACHABLE = "unreachable"
     """No answer at all."""
     REFUSED = "refused"
@@ -48,6 +48,8 @@ BAD = (ShareFound.WRONG, ShareFound.DAMAGED, ShareFound.DOUBTFUL, ShareFound.REF
 SHORT = (ShareFound.MISSING, ShareFound.UNREACHABLE, ShareFound.UNCHECKED)
 ALARMING = (*BAD, ShareFound.MISSING)
 _ORDER = list(ShareFound)
+_OF_KEYS = ("keys.", "kme_client.", "vault.relays_unknown", "vault.short_pad")
+"""How codes begin that tell of keys, not of the site."""
 _OF_CODE = {
     "vault.share_damaged": ShareFound.DAMAGED,
     "vault.no_share": ShareFound.MISSING,
@@ -60,7 +62,7 @@ def judge(body: AuditBody, answer: DigestAnswers, home: SiteId) -> Audited:
     states = dict.fromkeys(body.placement, ShareFound.MISSING)
     for site, code in answer.codes.items():
         reached = site in answer.reached
-        states[site] = _OF_CODE.get(code, ShareFound.REFUSED) if reached else ShareFound.UNREACHABLE
+        states[site] = _OF_CODE.get(code, ShareFound.REFUSED) if reached else _unreached(code)
     states |= dict.fromkeys(answer.forged, ShareFound.WRONG)
     k, values = body.scheme.k, answer.values
     if len(values) <= k:
@@ -69,6 +71,10 @@ def judge(body: AuditBody, answer: DigestAnswers, home: SiteId) -> Audited:
     if agreeing is None:
         return states | dict.fromkeys(values, ShareFound.DOUBTFUL)
     return states | {site: ShareFound.OK if site in agreeing else ShareFound.WRONG for site in values}
+
+
+def _unreached(code: str) -> ShareFound:
+    return ShareFound.UNCHECKED if code.startswith(_OF_KEYS) else ShareFound.UNREACHABLE
 
 
 def events_of(body: AuditBody, states: Audited) -> list[Event]:
