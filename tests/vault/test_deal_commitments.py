@@ -39,7 +39,16 @@ def test_a_contribution_is_opened_for_one_set_of_commitments() -> None:
     told = mine.commitment(KEY, SITE)
     first = {SITES[0]: "a" * 96, SITES[1]: told}
     assert mine.open_for(first, KEY, SITE) == mine.opening == mine.open_for(dict(first), KEY, SITE)
-    for other in ({**first, SITES[0]: "b" * 96}, {SITES[1]: told}, {SITES[0]: "a" * 96}, {}, None, [told]):
+    for other in (
+        {**first, SITES[0]: "b" * 96},
+        {SITES[1]: told},
+        {SITES[0]: "a" * 96},
+        {},
+        None,
+        [told],
+        {SITES[1]: told, "\ud800": "a" * 96},
+        {SITES[1]: told, "x": {}},
+    ):
         with pytest.raises(Rejected):
             mine.open_for(other, KEY, SITE)
 
@@ -74,7 +83,7 @@ async def test_a_site_that_waits_for_the_others_cannot_choose_the_challenge() ->
 
     class Rushing:
         def __init__(self, key: ShareKey) -> None:
-            self.others = [seals[name]._contributions[key].opening for name in SITES[:5] if name != SITES[1]]
+            self.others = [seals[name]._contributions[OWNER][key].opening for name in SITES[:5] if name != SITES[1]]
 
         def open_for(self, *_: Any) -> str:
             opening = combined_challenge([*self.others, wanted + "00" * 32]) + "00" * 32

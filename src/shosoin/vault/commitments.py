@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha384
 from typing import Any
 
 from shosoin.base import Entropy, Rejected, SiteId, Unavailable
 from shosoin.kernels import ELEMENT_BYTES
+from shosoin.vault.envelope import canonical_json
 from shosoin.vault.ports import ShareKey
 
 __all__ = ["Contribution", "ContributionUnknown", "combined_challenge", "is_commitment", "opens"]
@@ -37,7 +38,8 @@ class Contribution:
 
     opening: str
     """Contribution and salt as hexadecimal digits."""
-    opened_for: Mapping[str, str] | None = None
+    opened_for: bytes = b""
+    """Hash of the set of commitments that it was opened for."""
 
     @classmethod
     def fresh(cls, entropy: Entropy) -> Contribution:
@@ -56,11 +58,14 @@ class Contribution:
         """
         if not isinstance(commitments, dict) or not 0 < len(commitments) <= _SITES_MAX:
             raise Rejected("an opening is for a set of commitments", code="vault.bad_operation")
+        if not all(str(name).isascii() and is_commitment(told) for name, told in commitments.items()):
+            raise Rejected("a commitment that cannot be read", code="vault.bad_operation")
         if commitments.get(str(site)) != self.commitment(key, site):
             raise Rejected("the commitment of this site is another one", code="vault.opened_otherwise")
-        if self.opened_for is not None and self.opened_for != commitments:
+        asked_for = sha384(canonical_json(commitments)).digest()
+        if self.opened_for not in {b"", asked_for}:
             raise Rejected("this was opened for another set of commitments", code="vault.opened_otherwise")
-        self.opened_for = dict(commitments)
+        self.opened_for = asked_for
         return self.opening
 
 
