@@ -50,7 +50,11 @@ async def _verify(vault: Vault, job: Job) -> Job:
 
 async def _run(job: Job) -> Job:
     work = {"put": _put, "audit": _audit, "verify": _verify}[job["work"]]
-    async with open_vault(load_owner_config(Path(job["owner"]))) as vault:
+    config = load_owner_config(Path(job["owner"]))
+    if job.get("forget"):
+        for path in config.state.glob("audits.sqlite*"):
+            path.unlink()
+    async with open_vault(config) as vault:
         await vault.ls()  # connections and the index are there, as in a service
         wall_s, cpu_s = time.perf_counter(), time.process_time()
         told = await work(vault, job)

@@ -1,8 +1,9 @@
 """Auditing: digests against the memory of one core, and ten thousand small objects over five real sites.
 
 Questions: how near does the digest of a share come to copying it? How long does an owner wait until all sites have
-proved that they hold ten thousand objects, the first time (registers looked up, new challenges written down) and again
-(remembered, challenges repeated)? What does the deal check add to a put of a class that can do without?
+proved that they hold ten thousand objects: after the put (which remembers where shares are), again with the same and
+with new challenges, and when that memory is lost and all registers are looked up? What does
+the deal check add to a put of a class that can do without?
 
 Digests run in one thread, in turn with a copy of the same buffer, by the thread's own clock. The sites are five node
 processes on loopback; ``fsync`` is real. Processor seconds of owner and nodes are told beside the wall clock, because
@@ -103,6 +104,7 @@ def objects(report: Report, sites: Sites) -> bool:
         ("first audit", "audit", {"expect_new": True}, AUDIT_TARGET_S),
         ("audit again, same challenges", "audit", {"expect_new": False}, AUDIT_TARGET_S),
         ("audit again, new challenges", "audit", {"expect_new": True, "fresh": True}, AUDIT_TARGET_S),
+        ("audit, memory lost", "audit", {"expect_new": True, "forget": True}, None),
         ("verify (all shares read)", "verify", {}, None),
     ):
         figures = sites.run(work, **job, **more)

@@ -132,9 +132,8 @@ async def test_challenges_are_no_function_of_what_sites_know() -> None:
     assert asked[0] != asked[1]
 
 
-async def test_a_second_look_needs_no_registers_and_moved_shares_are_looked_up() -> None:
-    world, clock = await stored()
-    await world.vault.audit_round()
+async def test_an_audit_after_a_put_needs_no_registers_and_moved_shares_are_looked_up() -> None:
+    world, clock = await stored()  # the put has told where the shares are
     seen = count_ops(world, "register")
     await world.vault.audit_round(index=False)
     names = {op["register"] for op in seen}
@@ -365,7 +364,8 @@ async def test_evidence_of_audits_says_what_was_asked_and_found_and_holds_no_nam
     )
     await falsify(world, "name-0", SITES[3])
     await world.vault.audit(["name-0"])
-    (entry,) = kept.entries
+    assert [entry["final"] for entry in kept.entries] == [False, True]  # asked again after a look at the register
+    entry = kept.entries[-1]
     stat = await world.vault.stat("name-0")
     row = entry["objects"][0]
     assert entry["sites"] == list(SITES[:5])

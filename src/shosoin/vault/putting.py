@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import mimetypes
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from shosoin.base import ObjectId, ShosoinError, SiteId, Unavailable, VersionId
 from shosoin.base.ports import Event
 from shosoin.vault.assurance import KeyFacts, label_of, record_facts
+from shosoin.vault.audit_bodies import bodies_of
+from shosoin.vault.audit_ledger import AuditRecord
 from shosoin.vault.catalog import Conflict, Outcome, Proposal
 from shosoin.vault.channel import Channel
 from shosoin.vault.concurrency import settle
@@ -124,6 +127,7 @@ class Putter:
         committed = [item for item, outcome in zip(items, outcomes, strict=True) if outcome.error is None]
         named_at = await self._name(committed)
         await self._erase_replaced(committed)
+        self._remember(committed)
         for outcome in outcomes:
             if outcome.error is not None:
                 raise outcome.error
@@ -244,6 +248,16 @@ class Putter:
             return await self.context.catalog.propose(self.context.channels(self.class_), proposals)
         finally:
             await withdraw_unoffered(stager, proposals, [item.key for item in items])
+
+    def _remember(self, items: Sequence[_Item]) -> None:
+        """Note where the shares are, so that audits need not ask the registers; what cannot be noted is looked up."""
+        owner, now_s = self.context.owner, self.context.clock.wall_s()
+        values = [item.value for item in items if item.value is not None]
+        bodies = [body for value in values for body in bodies_of("", owner, value)]
+        with suppress(Unavailable):
+            self.context.ledger.save(
+                {body.name: AuditRecord(body.key.epoch, terms=body.terms(now_s)) for body in bodies}
+            )
 
     async def _name(self, items: list[_Item]) -> int:
         """Enter the committed objects into the index; withdraw new ones whose name somebody else took.
