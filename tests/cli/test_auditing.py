@@ -157,9 +157,9 @@ def test_audits_without_end_tell_each_round_on_a_line_and_stop_cleanly(bed, numb
             process.kill()
     assert process.returncode == 128 + number
     assert "Traceback" not in err
-    assert [(told["ok"], told["count"], told["objects"], told["in_a_row"]) for told in rounds] == [
-        (True, 2, {}, {})
-    ] * 2
+    for told in rounds:
+        assert (told["ok"], told["objects"], told["in_a_row"]) == (True, {}, {})
+        assert told["count"] - len(told["index"]) == 1
     assert rounds[1]["started_wall_s"] > rounds[0]["started_wall_s"]
     log = next(bed.layout.root.rglob("evidence.jsonl"))
     checked = subprocess.run([*program, "evidence", "verify", "--log", log], capture_output=True, check=False)
