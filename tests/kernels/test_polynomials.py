@@ -15,6 +15,7 @@ from shosoin.kernels import (
     polynomial_mac,
     split_generated_into,
 )
+from shosoin.kernels import digest as whole_digest
 from tests.kernels.support import (
     NATIVE_PATHS,
     at_offset,
@@ -51,6 +52,14 @@ def digest(r, data, start=0):
     computed = Digest(r.to_bytes(16, "little"), start)
     computed.update(data)
     return computed.finish()
+
+
+@each_path
+@settings(max_examples=30)
+@given(r=elements, values=st.lists(elements, max_size=70))
+def test_a_digest_at_one_go_is_the_digest_in_pieces(path, r, values):
+    with using(path):
+        assert whole_digest(to_bytes([r]), to_bytes(values)) == digest(r, to_bytes(values))
 
 
 @each_path
@@ -145,6 +154,8 @@ def test_a_one_time_mac_gives_one_tag(path):
         (lambda: polynomial_mac(bytes(32), bytes(17)), "multiple of 16"),
         (lambda: polynomial_mac(bytes(32), memoryview(bytes(32))[::2]), "contiguous"),
         (lambda: Digest(bytes(15)), "15 bytes"),
+        (lambda: whole_digest(bytes(15), b""), "15 bytes"),
+        (lambda: whole_digest(bytes(16), bytes(17)), "multiple of 16"),
         (lambda: Digest(bytes(16), -1), "exponent"),
         (lambda: Digest(bytes(16)).update(bytes(1)), "multiple of 16"),
     ],

@@ -319,7 +319,7 @@ async def test_h15_a_seal_of_what_is_not_staged_takes_nothing_of_the_quota(tmp_p
             assert told["error"]["code"] == "vault.stage_incomplete"
         await site.stage()
         (sealed,) = await site.ask(SEAL)
-        assert "contribution" in sealed
+        assert "commitment" in sealed
         assert not site.node._operations._quotas._areas
         assert not site.node._operations._quotas._staged.total()
 

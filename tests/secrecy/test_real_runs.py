@@ -224,14 +224,14 @@ async def test_the_limit_of_audit_answers_is_what_keeps_an_auditor_out(obeyed, m
 
     T is 2 here instead of 16, in the masks of a put and at the sites, and there are 4 masks.
     """
-    for module in ("layout", "operations"):
+    for module in ("layout", "digest_operations", "audit_batch", "audit_ledger"):
         monkeypatch.setattr(f"shosoin.vault.{module}.ANSWERS_PER_EPOCH", 2)
     recording = recorded_world(3, "2-of-3")
     if not obeyed:
         monkeypatch.setattr(memory_store._Step, "challenges", lambda step, key: [])
     await store(recording.world, "object", pattern(100))
     for _ in range(5):
-        await recording.world.vault.audit(["object"])
+        await recording.world.vault.audit(["object"], fresh=True)
     trace = recording.trace()
     answers = [form for one in trace.run.exchanges if len(one.answer) == 1 for form in one.answer]
     trace.run.reveal(WIRE, answers)
@@ -252,7 +252,7 @@ class SameMasks:
 @pytest.mark.parametrize("worn", [True, False])
 async def test_masks_that_are_drawn_alike_for_several_objects_are_found(worn, monkeypatch):
     """Each object answers T = 2 challenges, which its 4 masks would hide; three objects together answer 6."""
-    for module in ("layout", "operations"):
+    for module in ("layout", "digest_operations", "audit_batch", "audit_ledger"):
         monkeypatch.setattr(f"shosoin.vault.{module}.ANSWERS_PER_EPOCH", 2)
     recording = recorded_world(3, "2-of-3", **({"entropy": SameMasks()} if worn else {}))
     for name in ("one", "two", "three"):
@@ -290,15 +290,16 @@ async def test_bytes_that_were_changed_are_not_explained(change):
 
 async def test_a_site_that_tells_a_hash_of_its_share_in_clear_is_noticed(monkeypatch):
     recording = recorded_world(3, "2-of-3")
-    honest = SiteOperations._digest
+    honest = SiteOperations._digest_all
 
-    async def digest(operations, owner, call):
-        result = await honest(operations, owner, call)
-        return result | {"sha256": sha256(call.out).hexdigest()}
+    async def digest(operations, owner, calls):
+        await honest(operations, owner, calls)
+        for call in calls:
+            call.result |= {"sha256": sha256(call.out).hexdigest()}
 
     for link in recording.world.links.values():
         operations = link.node._operations
-        monkeypatch.setitem(operations._handlers, "digest", partial(digest, operations))
+        monkeypatch.setitem(operations._batches, "digest", partial(digest, operations))
     await store(recording.world, "object", pattern(100))
     with pytest.raises(Unexplained, match="says more in clear"):
         recording.trace()

@@ -146,7 +146,7 @@ async def test_a_seal_repeated_while_the_first_runs_waits_and_gets_the_same_answ
         assert not first.done()
     answers = [await first, await second]
     assert answers[0] == answers[1]
-    assert list(answers[0][0]) == ["contribution"]
+    assert list(answers[0][0]) == ["commitment"]
     assert await site.ask(SEAL) == answers[0]
     listed = await site.ask({"op": "inventory", "limit": 10})
     assert len(listed[0]["shares"]) == 1
@@ -163,7 +163,7 @@ async def test_the_seal_of_a_client_that_gave_up_goes_on_and_is_joined(site):
         again = asyncio.create_task(site.ask(SEAL))
         await until_waiting(again)
     answer = await again
-    assert list(answer[0]) == ["contribution"]
+    assert list(answer[0]) == ["commitment"]
     assert await site.ask(SEAL) == answer
 
 
@@ -178,7 +178,7 @@ async def test_a_client_that_gave_up_finds_its_seal_done(site):
     while not (await site.ask({"op": "inventory", "limit": 10}))[0]["shares"]:
         await asyncio.sleep(0)
     answer = await site.ask(SEAL)
-    assert list(answer[0]) == ["contribution"]
+    assert list(answer[0]) == ["commitment"]
     assert await site.ask(SEAL) == answer
 
 
@@ -222,7 +222,7 @@ async def test_all_who_wait_are_told_when_the_seal_fails_and_the_next_begins_afr
     site.disk.failure = None
     assert (await site.ask(SEAL))[0]["error"]["code"] == "vault.stage_incomplete"
     await site.stage()
-    assert list((await site.ask(SEAL))[0]) == ["contribution"]
+    assert list((await site.ask(SEAL))[0]) == ["commitment"]
 
 
 async def test_an_abort_waits_for_the_seal_and_leaves_nothing(site):
@@ -250,7 +250,7 @@ async def test_what_an_abort_has_overtaken_stages_nothing(site, staged):
     await site.is_empty()
     other = {"version": "3" * 32}
     results = await site.ask({**WRITE, **other}, {**SEAL, **other}, payload=content(BIG))
-    assert list(results[1]) == ["contribution"]
+    assert list(results[1]) == ["commitment"]
 
 
 async def test_a_restart_forgets_the_contribution_and_not_the_share(tmp_path):
@@ -259,7 +259,7 @@ async def test_a_restart_forgets_the_contribution_and_not_the_share(tmp_path):
         first = await site.ask(SEAL)
     async with site_in(tmp_path / "store") as site:
         again = await site.ask(SEAL)
-        assert list(again[0]) == ["contribution"]
+        assert list(again[0]) == ["commitment"]
         assert again != first
         assert await site.ask(SEAL) == again
 
@@ -293,4 +293,4 @@ async def test_a_connection_that_breaks_in_the_middle_of_a_seal_changes_nothing(
                 answer = await again
         async with served.session() as session:
             assert await ask(session, SEAL) == answer
-    assert list(answer[0]) == ["contribution"]
+    assert list(answer[0]) == ["commitment"]

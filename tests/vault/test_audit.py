@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from shosoin.base import SiteId
+from shosoin.vault.audit_round import AuditOptions
 from shosoin.vault.client import NotFound
 from shosoin.vault.layout import ANSWERS_PER_EPOCH
 from tests.vault.support import SITES, DirectLink, World, kinds_of, make_world, pattern, store
@@ -95,9 +97,19 @@ async def test_a_site_that_was_away_at_the_put_is_missing() -> None:
 async def test_a_share_answers_so_many_challenges_and_no_more() -> None:
     """More answers than masks would be equations about the data."""
     world, _ = await stored("qkd", 1)
-    for _ in range(ANSWERS_PER_EPOCH):
-        assert (await world.vault.audit())["name-0"] == ALL_OK
-    assert (await world.vault.audit())["name-0"] == dict.fromkeys(SITES[:5], "unchecked")
+    for left in reversed(range(ANSWERS_PER_EPOCH)):
+        round_ = await world.vault.audit_round(index=False, options=AuditOptions(fresh=True))
+        assert (round_.new, round_.bad, round_.short) == (1, False, False)
+        assert round_.spent == (left == 0)
+    key = world.share_key(await object_of(world, "name-0"), SITES[1])
+    answered = await world.stores[SITES[1]].transact(lambda tx: tx.challenges(key))
+    assert len(set(answered)) == ANSWERS_PER_EPOCH
+    round_ = await world.vault.audit_round(index=False, options=AuditOptions(fresh=True))
+    assert (round_.new, round_.repeated, round_.spent, round_.bad) == (0, 1, 1, False)
+    channel = world.context.channels("qkd")[SiteId(SITES[1])]
+    op = {"op": "digest", "object": key.object_id, "version": key.version, "epoch": 0, "r": "7" * 32}
+    (result,) = (await channel.exchange([op], answer_bytes=16)).results
+    assert result["error"]["code"] == "vault.audits_used"
 
 
 async def test_an_audit_of_a_name_that_does_not_exist_is_refused() -> None:

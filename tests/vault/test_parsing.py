@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from shosoin.base import ObjectId, Rejected, ShosoinError, SiteId, VersionId
 from shosoin.vault.amd import amd_encode
 from shosoin.vault.ballots import parse_ballot
-from shosoin.vault.deal_check import combined_challenge
+from shosoin.vault.commitments import combined_challenge
 from shosoin.vault.electorate import Electorate
 from shosoin.vault.envelope import HEADER_BYTES_MAX, MalformedEnvelope, canonical_json, cut, join, parse_json
 from shosoin.vault.index import IndexInvalid, decode_part

@@ -23,8 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from shosoin.adapters.audit_ledger import FileLedger
 from shosoin.adapters.clock import SystemClock
 from shosoin.adapters.entropy import SystemEntropy
+from shosoin.adapters.evidence_log import FileEvidence
 from shosoin.adapters.kme_client import KmeClient
 from shosoin.adapters.memory import PAGE_BYTES, is_page_aligned
 from shosoin.adapters.node_link import HttpsNodeLink, NodeSession
@@ -37,6 +39,7 @@ from shosoin.vault.assurance import SiteDomains
 from shosoin.vault.signing import OwnerSigner
 
 __all__ = [
+    "EVIDENCE_NAME",
     "FileMemo",
     "FileSource",
     "FileTarget",
@@ -44,6 +47,8 @@ __all__ = [
     "load_owner_config",
     "open_vault",
 ]
+EVIDENCE_NAME = "evidence.jsonl"
+"""The owner's evidence, in the state directory."""
 _O_DIRECT: int = getattr(os, "O_DIRECT", 0)  # not everywhere
 
 
@@ -236,6 +241,8 @@ async def open_vault(config: OwnerConfig, *, sink: EventSink | None = None) -> A
             )
             for site in config.sites
         )
+        ledger, signer, clock = FileLedger(config.state / "audits.sqlite"), OwnerSigner(seed), SystemClock()
+        stack.callback(ledger.close)
         yield Vault(
             VaultContext(
                 owner=config.owner,
@@ -244,11 +251,13 @@ async def open_vault(config: OwnerConfig, *, sink: EventSink | None = None) -> A
                 default_scheme=config.scheme,
                 keys=keys,
                 entropy=SystemEntropy(),
-                clock=SystemClock(),
+                clock=clock,
                 runtime=AsyncioRuntime(),
                 sink=sink or _Discard(),
-                signer=OwnerSigner(seed),
+                signer=signer,
                 memo=FileMemo(config.state / "index"),
+                ledger=ledger,
+                evidence=FileEvidence(config.state / EVIDENCE_NAME, config.owner, signer, clock),
             )
         )
 

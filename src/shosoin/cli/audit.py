@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shosoin.base import Alarm, Rejected, Unavailable
+from shosoin.base import Rejected, Unavailable
 from shosoin.base.messages import text
-from shosoin.cli.common import run_async
-from shosoin.cli.output import columns, print_json, print_lines
+from shosoin.cli.common import run_async, talk
+from shosoin.cli.output import print_json, print_lines
 from shosoin.cli.owner import AsOption, ConfigOption, JsonOption, TestbedOption, owner_config_path, vault_of
+from shosoin.cli.quantities import duration_s, rate_bytes_per_s
+from shosoin.cli.tallies import counting, found_json, judge_tally, plain, site_lines, tally_lines
+
+if TYPE_CHECKING:
+    from shosoin.vault.audit_round import AuditOptions, AuditRound
+    from shosoin.vault.client import Vault
 
 __all__ = ["audit"]
 
-_BAD = ("wrong", "damaged", "doubtful")
-_NAMES_SHOWN = 5
+_SLOT = "28d"
 
 
 def audit(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Names in the vault.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Audit every object.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Audit every object, and the index.")] = False,
+    prefix: Annotated[
+        str | None, typer.Option("--prefix", metavar="P", help="Audit the objects whose names begin so.")
+    ] = None,
+    every: Annotated[
+        str | None, typer.Option("--every", metavar="DURATION", help="Again and again, for example 6h, until stopped.")
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Spend a new challenge of each object now; 16 answers last an epoch.")
+    ] = False,
+    slot: Annotated[
+        str, typer.Option("--slot", metavar="DURATION", help="Spend a new challenge only when the last one is so old.")
+    ] = _SLOT,
+    limit_rate: Annotated[
+        str | None, typer.Option("--limit-rate", metavar="BYTES", help="Bytes of shares checked per second at most.")
+    ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin anew, though a stopped audit could be gone on with.")
+    ] = False,
     testbed: TestbedOption = None,
     owner: AsOption = None,
     config: ConfigOption = None,
@@ -30,66 +52,103 @@ def audit(
 ) -> None:
     """Have every site prove that it still holds a good share, without reading it.
 
-    Exits 6 if a share is wrong, damaged or doubtful, else 4 if one is missing or could not be checked. When a site is
-    named here, `shosoin verify` reads the shares and proves it.
+    Exits 6 if a share is wrong, damaged, doubtful or refused, else 4 if one is missing or could not be checked. When a
+    site is named here, `shosoin verify` reads the shares and proves it. An audit that was stopped goes on where it was.
     """
-    if everything == bool(names):
+    if [everything, bool(names), prefix is not None].count(True) != 1:
         raise Rejected(
-            "audit takes names, or --all", code="cli.usage", hint="for example: shosoin audit clinic/records.csv"
+            "audit takes names, or --all, or --prefix",
+            code="cli.usage",
+            hint="for example: shosoin audit clinic/records.csv",
         )
-    run_async(_audit(names if not everything else None, owner_config_path(testbed, owner, config), as_json))
+    from shosoin.vault.audit_round import AuditOptions
+
+    options = AuditOptions(
+        slot_s=duration_s(slot),
+        fresh=fresh,
+        resume=not restart,
+        bytes_per_s_max=None if limit_rate is None else rate_bytes_per_s(limit_rate),
+    )
+    run = _Run(names or None, prefix or "", options, as_json)
+    path = owner_config_path(testbed, owner, config)
+    run_async(run.once(path) if every is None else run.every(path, duration_s(every)))
 
 
-async def _audit(names: list[str] | None, config: Path, as_json: bool) -> None:
-    async with vault_of(config) as vault:
-        found = await vault.audit(names)
-    answer = {name: {str(site): state for site, state in states.items()} for name, states in found.items()}
-    if as_json:
-        print_json({"ok": not any(_with(answer, _BAD)), "objects": answer})
-    else:
-        print_lines(_table(answer))
-    _judge(answer)
+class _Run:
+    """One call of the command."""
+
+    def __init__(self, names: list[str] | None, prefix: str, options: AuditOptions, as_json: bool) -> None:
+        self._names = names
+        self._prefix = prefix
+        self._options = options
+        self._json = as_json
+
+    async def once(self, config: Path) -> None:
+        """Audit once; the exit code tells the result."""
+        found: dict[str, dict[str, str]] = {}
+        async with vault_of(config) as vault:
+            with counting(text("audit.title")) as progress:
+                result = await vault.audit_round(
+                    self._names,
+                    prefix=self._prefix,
+                    options=self._options,
+                    progress=progress,
+                    on_found=lambda name, states: found.__setitem__(name, plain(states)),
+                )
+        found = dict(sorted(found.items()))
+        if self._json:
+            print_json(_round_json(result) | {"objects": found})
+        else:
+            print_lines(site_lines(found[self._names[0]]) if self._names and len(found) == 1 else tally_lines(result))
+            print_lines(_remarks(result))
+        judge_tally(result, failed="cli.audit_failed", partial="cli.audit_partial", hint=text("audit.verify_hint"))
+
+    async def every(self, config: Path, every_s: float) -> None:
+        """Audit until stopped; each round is told at once."""
+        from shosoin.adapters.runtime import AsyncioRuntime
+        from shosoin.vault.audit_watch import audit_every
+
+        async with vault_of(config) as vault:
+            await audit_every(lambda: self._round(vault), self._tell, every_s=every_s, runtime=AsyncioRuntime())
+
+    async def _round(self, vault: Vault) -> AuditRound:
+        return await vault.audit_round(self._names, prefix=self._prefix, options=self._options)
+
+    def _tell(self, result: AuditRound | Unavailable) -> None:
+        """Say what a round found: one JSON line, or lines for people."""
+        if isinstance(result, Unavailable):
+            if self._json:
+                print_json({"ok": False, "error": {"code": result.code, "message": result.message}})
+            talk(f"error: {result}")
+            return
+        if self._json:
+            objects = {each.label: plain(each.states) for each in result.findings}
+            print_json(_round_json(result) | {"objects": objects, "started_wall_s": result.started_wall_s})
+        else:
+            print_lines([*tally_lines(result), *_remarks(result)])
 
 
-def _table(answer: dict[str, dict[str, str]]) -> list[str]:
-    """One object: a line for each site. Many: how many shares are in each state, by site."""
-    if len(answer) == 1:
-        ((_, states),) = answer.items()
-        return columns((text("plan.site"), text("verify.state")), states.items())
-    counts: dict[str, Counter[str]] = {}
-    for states in answer.values():
-        for site, state in states.items():
-            counts.setdefault(site, Counter())[state] += 1
-    rows = [(site, _counted(count)) for site, count in counts.items()]
-    return [text("audit.objects", count=len(answer)), *columns((text("plan.site"), text("verify.state")), rows)]
+def _round_json(result: AuditRound) -> dict[str, Any]:
+    return found_json(result) | {
+        "index": {label: plain(states) for label, states in result.index.items()},
+        "new": result.new,
+        "repeated": result.repeated,
+        "spent": result.spent,
+        "resumed": result.resumed,
+        "share_bytes": result.share_bytes,
+        "in_a_row": {str(site): counts for site, counts in result.in_a_row.items() if any(counts.values())},
+    }
 
 
-def _counted(count: Counter[str]) -> str:
-    return ", ".join(f"{number} {state}" for state, number in sorted(count.items()))
-
-
-def _with(answer: dict[str, dict[str, str]], bad: tuple[str, ...]) -> dict[str, list[str]]:
-    """Return the names with a share in one of the states, and where."""
-    found = {name: [site for site, state in states.items() if state in bad] for name, states in answer.items()}
-    return {name: sites for name, sites in found.items() if sites}
-
-
-def _judge(answer: dict[str, dict[str, str]]) -> None:
-    bad = _with(answer, _BAD)
-    if bad:
-        raise Alarm(
-            f"{_shown(bad)} are not right",
-            code="cli.audit_failed",
-            hint="`shosoin verify NAME` reads the shares and proves which are wrong",
-        )
-    unchecked = _with(answer, ("missing", "unreachable", "unchecked"))
-    if unchecked:
-        raise Unavailable(f"{_shown(unchecked)} could not be checked", code="cli.audit_partial")
-
-
-def _shown(found: dict[str, list[str]]) -> str:
-    """Return what was found in a few words: all sites, and the first names."""
-    sites = sorted({site for places in found.values() for site in places})
-    names: list[Any] = [repr(name) for name in list(found)[:_NAMES_SHOWN]]
-    more = f" and {len(found) - _NAMES_SHOWN} more objects" if len(found) > _NAMES_SHOWN else ""
-    return f"shares of {', '.join(names)}{more} at {', '.join(sites)}"
+def _remarks(result: AuditRound) -> list[str]:
+    """Return what one should know beside the states."""
+    lines = [text("audit.resumed", count=result.resumed)] if result.resumed else []
+    if result.repeated:
+        lines.append(text("audit.repeated", count=result.repeated))
+    if result.spent:
+        lines.append(text("audit.spent", count=result.spent))
+    for site, counts in result.in_a_row.items():
+        lines += [
+            text(f"audit.in_a_row_{what}", site=site, rounds=rounds) for what, rounds in counts.items() if rounds > 1
+        ]
+    return lines

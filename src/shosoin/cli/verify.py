@@ -1,4 +1,4 @@
-"""``shosoin verify``: ask every site for its share and check each one."""
+"""``shosoin verify``: ask every site for its share and check each one under the object's own keys."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from shosoin.base import Alarm, Unavailable
+from shosoin.base import Alarm, Rejected, Unavailable
 from shosoin.base.messages import text
 from shosoin.cli.common import run_async, talk
-from shosoin.cli.output import alarm_line, columns, print_json, print_lines
+from shosoin.cli.output import alarm_line, print_json, print_lines
 from shosoin.cli.owner import AsOption, ConfigOption, JsonOption, TestbedOption, owner_config_path, vault_of
+from shosoin.cli.tallies import counting, found_json, judge_tally, plain, site_lines, tally_lines
 
 __all__ = ["verify"]
 
@@ -19,17 +20,32 @@ _BAD = ("damaged", "wrong")
 
 
 def verify(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name in the vault.")],
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Names in the vault.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Check every object.")] = False,
+    prefix: Annotated[
+        str | None, typer.Option("--prefix", metavar="P", help="Check the objects whose names begin so.")
+    ] = None,
     testbed: TestbedOption = None,
     owner: AsOption = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check the share at every site.
+    """Read and check the share at every site.
 
-    Exits 6 if one is damaged or wrong, else 4 if one is missing or could not be reached.
+    Exits 6 if one is damaged or wrong, else 4 if one is missing or could not be reached. In class its this takes key
+    bits: as many as reading the object from every site.
     """
-    run_async(_verify(name, owner_config_path(testbed, owner, config), as_json))
+    if [everything, bool(names), prefix is not None].count(True) != 1:
+        raise Rejected(
+            "verify takes names, or --all, or --prefix",
+            code="cli.usage",
+            hint="for example: shosoin verify clinic/records.csv",
+        )
+    path = owner_config_path(testbed, owner, config)
+    single = names is not None and len(names) == 1
+    run_async(
+        _verify(names[0], path, as_json) if names and single else _verify_many(names, prefix or "", path, as_json)
+    )
 
 
 async def _verify(name: str, config: Path, as_json: bool) -> None:
@@ -42,7 +58,7 @@ async def _verify(name: str, config: Path, as_json: bool) -> None:
     if as_json:
         print_json(answer)
     else:
-        print_lines(columns((text("plan.site"), text("verify.state")), answer["per_site"].items()))
+        print_lines(site_lines(answer["per_site"]))
     _judge(answer)
 
 
@@ -55,3 +71,20 @@ def _judge(answer: dict[str, Any]) -> None:
         raise Unavailable(
             f"the share of {answer['name']!r} could not be checked at {', '.join(unchecked)}", code="cli.verify_partial"
         )
+
+
+async def _verify_many(names: list[str] | None, prefix: str, config: Path, as_json: bool) -> None:
+    found: dict[str, dict[str, str]] = {}
+    async with vault_of(config) as vault:
+        with counting(text("verify.title")) as progress:
+            tally = await vault.verify_many(
+                names or None,
+                prefix=prefix,
+                progress=progress,
+                on_found=lambda name, states: found.__setitem__(name, plain(states)),
+            )
+    if as_json:
+        print_json(found_json(tally) | {"objects": dict(sorted(found.items()))})
+    else:
+        print_lines(tally_lines(tally))
+    judge_tally(tally, failed="cli.verify_failed", partial="cli.verify_partial")

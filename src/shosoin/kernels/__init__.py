@@ -27,7 +27,7 @@ from shosoin.kernels.elements import (
     point_of,
 )
 from shosoin.kernels.paths import active_path, available_paths
-from shosoin.kernels.polynomials import Digest, PolynomialMac, polynomial_mac
+from shosoin.kernels.polynomials import Digest, PolynomialMac, digest, polynomial_mac
 from shosoin.kernels.sharing import (
     combine_into,
     linear_map_into,
@@ -46,6 +46,7 @@ __all__ = [
     "active_path",
     "available_paths",
     "combine_into",
+    "digest",
     "element_inv",
     "element_mul",
     "element_pow",

@@ -14,7 +14,9 @@ from shosoin.base import AssuranceLabel, ObjectId, Rejected, SiteId, Unavailable
 from shosoin.base.ports import KeyStatus
 from shosoin.kernels import ELEMENT_BYTES
 from shosoin.vault.assurance import label_of
-from shosoin.vault.audit import audit_values
+from shosoin.vault.audit import Audited, ShareFound
+from shosoin.vault.audit_ledger import SLOT_S
+from shosoin.vault.audit_round import EVERYTHING, AuditOptions, AuditRound, run_round
 from shosoin.vault.catalog import UNPROVEN, Reading
 from shosoin.vault.concurrency import gather_few
 from shosoin.vault.context import CLASSES, VaultContext
@@ -33,8 +35,10 @@ from shosoin.vault.reading import ObjectReader
 from shosoin.vault.receipts import GetReceipt, KeyPlan, Listing, PutReceipt, RemoveReceipt, Stat, VerifyReport
 from shosoin.vault.scheme import Scheme
 from shosoin.vault.session import QKD_KEY_BYTES
+from shosoin.vault.tally import Tally
 from shosoin.vault.unnamed import remove_unnamed
 from shosoin.vault.values import RegisterValue
+from shosoin.vault.verifying import TOGETHER, keyed_entry, record_keyed, verify_small
 from shosoin.vault.writing import ByteSource
 
 __all__ = ["ByteSink", "Vault"]
@@ -48,7 +52,6 @@ _READ_TOGETHER_BYTES = 2 << 20
 _READ_TOGETHER = 64
 _BATCHES = 2
 """Batches that are read side by side, so that owner and sites work at the same time."""
-_AUDITED_TOGETHER = 256
 _READ_ATTEMPTS = 4
 
 
@@ -129,6 +132,7 @@ class Vault:
         class_: str = "its",
         content_type: str | None = None,
         progress: Callable[[int], None] | None = None,
+        deal_check: bool = False,
     ) -> PutReceipt:
         """Store an object under a name; an object of that name gets a new version.
 
@@ -145,7 +149,7 @@ class Vault:
             await self._check_stock([source.size_hint or 0], chosen)
         used_before = self._context.bits_used()
         await self._names.load()
-        putter = Putter(self._context, self._names, chosen, class_)
+        putter = Putter(self._context, self._names, chosen, class_, deal_check)
         return (await putter.put({name: source}, content_type, progress, used_before=used_before))[0]
 
     async def put_many(
@@ -154,6 +158,7 @@ class Vault:
         *,
         scheme: Scheme | tuple[int, int] | None = None,
         class_: str = "its",
+        deal_check: bool = False,
     ) -> list[PutReceipt]:
         """Store many small objects with shared exchanges and one index commit."""
         chosen = self._scheme(scheme)
@@ -164,7 +169,8 @@ class Vault:
             await self._check_stock(list(map(len, contents.values())), chosen)
         used_before = self._context.bits_used()
         await self._names.load()
-        return await Putter(self._context, self._names, chosen, class_).put(sources, used_before=used_before)
+        putter = Putter(self._context, self._names, chosen, class_, deal_check)
+        return await putter.put(sources, used_before=used_before)
 
     async def get(
         self,
@@ -209,6 +215,7 @@ class Vault:
                 continue
             missing = any(alarm.fields["kind"] == "share_missing" for alarm in reader.fetcher.alarms)
             alarms = reader.fetcher.publish(replaced=missing and await self._replaced(value))
+            await record_keyed(self._context, alarms)
             return GetReceipt(
                 name=name,
                 size_bytes=written,
@@ -362,6 +369,11 @@ class Vault:
         """Read and check every share of an object at every site."""
         name = checked_name(name)
         _, value = await self._object(name)
+        return await self._verify(name, value, progress)
+
+    async def _verify(
+        self, name: str, value: RegisterValue, progress: Callable[[int], None] | None = None
+    ) -> VerifyReport:
         reader = self._reader(value)
         if value.class_ == "its":
             await checked_statuses(self._context, value.placement, value.scheme, value)
@@ -373,43 +385,134 @@ class Vault:
             raise ReplacedMeanwhile(f"{name!r} got a new version while it was verified") from None
         if await self._publish([reader], ended=True):
             raise ReplacedMeanwhile(f"{name!r} got a new version while it was verified")
+        await self._context.runtime.in_thread(self._context.evidence.append, keyed_entry([reader], [states]))
         return VerifyReport(name, states, [*self._names.alarms, *reader.fetcher.alarms])
 
-    async def audit(
-        self, names: Sequence[str] | None = None, *, progress: Callable[[int], None] | None = None
-    ) -> dict[str, dict[SiteId, str]]:
-        """Have the sites prove, without reading a share, that they still hold good ones; of all objects unless named.
+    async def verify_many(
+        self,
+        names: Sequence[str] | None = None,
+        *,
+        prefix: str = "",
+        progress: Callable[[int, int], None] | None = None,
+        on_found: Callable[[str, Audited], None] | None = None,
+    ) -> Tally:
+        """Read and check every share of many objects: those named, or all whose names begin with ``prefix``.
 
-        Returns per name the state of each site (see ``vault.audit``). Bad sites raise events; they are named by answers
-        that contradict each other, so a name is a reason to ``verify``.
+        An object that cannot be decoded counts as doubtful at every site; one that was removed or replaced meanwhile
+        is left out. Class ``its`` takes as many key bits as reading each object from every site.
 
         Raises:
             NotFound: one of the names does not exist.
         """
+        started_s = self._context.clock.now_s()
         entries = await self._names.load()
-        wanted = sorted(entries) if names is None else [checked_name(name) for name in dict.fromkeys(names)]
+        chosen, done, tally = self._chosen(entries, names, prefix), 0, Tally()
+        for class_ in CLASSES:
+            same = [entry for entry in chosen if entry.class_ == class_]
+            for at in range(0, len(same), TOGETHER):
+                some = same[at : at + TOGETHER]
+                for name, object_id, states in await self._verify_some(class_, some):
+                    told = tally.count(name, object_id, states)
+                    if on_found is not None:
+                        on_found(name, told)
+                done += len(some)
+                if progress is not None:
+                    progress(done, len(chosen))
+        tally.seconds = self._context.clock.now_s() - started_s
+        return tally
+
+    async def _verify_some(
+        self, class_: str, entries: Sequence[Entry]
+    ) -> list[tuple[str, ObjectId, Mapping[SiteId, str]]]:
+        context = self._context
+        readings = await context.catalog.read_many(context.channels(class_), *_ids_and_versions(entries))
+        live = [
+            (entry.name, reading.value)
+            for entry, reading in zip(entries, readings, strict=True)
+            if reading.value is not None and _is_live(reading)
+        ]
+        readers = [self._reader(value) for _, value in live]
+        plain = await verify_small(context, readers)
+        await context.runtime.in_thread(
+            context.evidence.append, keyed_entry([readers[at] for at in plain], list(plain.values()))
+        )
+        found: list[tuple[str, ObjectId, Mapping[SiteId, str]]] = []
+        for at, (name, value) in enumerate(live):
+            states: Mapping[SiteId, str] | None = plain.get(at) or await self._verify_alone(name, value)
+            if states is not None:
+                found.append((name, value.register_id, states))
+        return found
+
+    async def _verify_alone(self, name: str, value: RegisterValue) -> Mapping[SiteId, str] | None:
+        """Verify one object of many; ``None`` if it was replaced meanwhile."""
+        try:
+            return (await self._verify(name, value)).per_site
+        except ReplacedMeanwhile:
+            return None
+        except NotRecoverable:
+            return dict.fromkeys(value.placement, ShareFound.DOUBTFUL)
+        except Unavailable as error:
+            if error.code != "vault.too_few_sites":
+                raise
+            return dict.fromkeys(value.placement, ShareFound.UNCHECKED)
+
+    async def audit(
+        self, names: Sequence[str] | None = None, *, fresh: bool = False, slot_s: float = SLOT_S
+    ) -> dict[str, Audited]:
+        """Have the sites prove, without reading a share, that they still hold good ones; of all objects unless named.
+
+        Returns per name the state of each site (see ``vault.audit``). Bad sites raise events; they are named by answers
+        that contradict each other, so a name is a reason to ``verify``. For many objects see ``audit_round``.
+
+        Raises:
+            NotFound: one of the names does not exist.
+        """
+        found: dict[str, Audited] = {}
+        options = AuditOptions(slot_s, fresh)
+        await self.audit_round(names, index=False, options=options, on_found=found.__setitem__)
+        return dict(sorted(found.items()))
+
+    async def audit_round(
+        self,
+        names: Sequence[str] | None = None,
+        *,
+        prefix: str = "",
+        index: bool = True,
+        options: AuditOptions | None = None,
+        progress: Callable[[int, int], None] | None = None,
+        on_found: Callable[[str, Audited], None] | None = None,
+    ) -> AuditRound:
+        """Audit the named objects, or all whose names begin with ``prefix``, and then the index too.
+
+        ``progress`` hears the objects done and to do, ``on_found`` the states of each object.
+
+        Raises:
+            NotFound: one of the names does not exist.
+            Unavailable: too few sites answer, or the evidence cannot be written.
+        """
+        entries = await self._names.load()
+        chosen = self._chosen(entries, names, prefix)
+        selection = None if names is not None else EVERYTHING + prefix
+        return await run_round(
+            self._context,
+            self._names,
+            chosen,
+            options or AuditOptions(),
+            selection=selection,
+            index=index and names is None,
+            progress=progress,
+            on_found=on_found,
+        )
+
+    @staticmethod
+    def _chosen(entries: Mapping[str, Entry], names: Sequence[str] | None, prefix: str) -> list[Entry]:
+        if names is None:
+            return [entries[name] for name in sorted(entries) if name.startswith(prefix)]
+        wanted = [checked_name(name) for name in dict.fromkeys(names)]
         missing = next((name for name in wanted if name not in entries), None)
         if missing is not None:
             raise NotFound(f"there is no object named {missing!r}")
-        done = 0
-        found: dict[str, dict[SiteId, str]] = {}
-        for class_ in CLASSES:
-            chosen = [entries[name] for name in wanted if entries[name].class_ == class_]
-            for at in range(0, len(chosen), _AUDITED_TOGETHER):
-                some = chosen[at : at + _AUDITED_TOGETHER]
-                channels = self._context.channels(class_)
-                readings = await self._context.catalog.read_many(channels, *_ids_and_versions(some))
-                live = {
-                    entry.name: self._live(entry.name, reading)
-                    for entry, reading in zip(some, readings, strict=True)
-                    if names is not None or _is_live(reading)  # a removal stopped between register and index
-                }
-                states = await audit_values(self._context, list(live.values()))
-                found |= dict(zip(live, states, strict=True))
-                done += len(some)
-                if progress is not None:
-                    progress(done)
-        return {name: found[name] for name in wanted if name in found}
+        return [entries[name] for name in wanted]
 
     def _scheme(self, scheme: Scheme | tuple[int, int] | None) -> Scheme:
         chosen = scheme if isinstance(scheme, Scheme) else Scheme(*scheme) if scheme else self._context.default_scheme

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from shosoin.base import Entropy, OwnerId, Rejected, SaeId, SiteId
 from shosoin.base.ports import Clock, EventSink, KeySource, KeySourceFacts, Runtime
 from shosoin.vault.assurance import SiteDomains
+from shosoin.vault.audit_ledger import AuditLedger, MemoryLedger
 from shosoin.vault.catalog import Catalog
 from shosoin.vault.catalog_answers import AnswerReader
 from shosoin.vault.channel import Channel, open_channel
 from shosoin.vault.electorate import Electorate
+from shosoin.vault.evidence import EvidenceSink, NoEvidence
 from shosoin.vault.fetching import Fetcher
 from shosoin.vault.pads import OpenLinks
 from shosoin.vault.patience import PatientLink
@@ -61,6 +63,9 @@ class VaultContext:
     """Nodes to which class ``its`` must not send now, because nobody says who sees the keys (see ``exposure``)."""
     relays: dict[SiteId, tuple[SiteId, ...]] = field(default_factory=dict)
     """Relays that see the keys shared with each site, as last asked."""
+    ledger: AuditLedger = field(default_factory=MemoryLedger)
+    """Challenges that audits used, and what they found."""
+    evidence: EvidenceSink = field(default_factory=NoEvidence)
     _channels: dict[str, dict[SiteId, Channel]] = field(default_factory=dict)
     _links: dict[SiteId, PatientLink] = field(default_factory=dict)
     _settled: set[str] = field(default_factory=set)

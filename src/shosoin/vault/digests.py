@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from shosoin.base import Alarm, ShosoinError, SiteId
+from shosoin.base import Alarm, Denied, Rejected, ShosoinError, SiteId
 from shosoin.base.ports import Runtime, Task
 from shosoin.kernels import ELEMENT_BYTES
 from shosoin.vault.channel import Answer, Channel
@@ -43,6 +43,8 @@ class DigestAnswers:
     """Sites whose answer was altered on the way."""
     codes: dict[SiteId, str] = field(default_factory=dict)
     """Why the others gave none."""
+    reached: set[SiteId] = field(default_factory=set)
+    """Sites that answered the exchange, with or without a digest: who is silent is not among them."""
 
 
 async def ask_digests(
@@ -89,6 +91,8 @@ def _take(
     results = [] if error is not None else task.result().results
     payload = memoryview(b"") if error is not None else task.result().payload
     for place, index in enumerate(indexes):
+        if error is None or isinstance(error, Alarm | Denied | Rejected):
+            answers[index].reached.add(site)
         if isinstance(error, Alarm):
             answers[index].forged.append(site)
         elif error is not None or place >= len(results):

@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 from shosoin.base import Entropy, ObjectId, Rejected, SaeId, ShosoinError, SiteId, Unavailable, VersionId
 from shosoin.base.errors import Alarm, Denied, PeerFault
 from shosoin.base.ports import Clock, KeySource, Runtime
-from shosoin.kernels import ELEMENT_BYTES, Digest
+from shosoin.kernels import ELEMENT_BYTES
 from shosoin.vault.attestations import SiteKeys
-from shosoin.vault.concurrency import gather, gather_few
+from shosoin.vault.concurrency import gather
+from shosoin.vault.digest_operations import DigestAsked, Digests, answered_challenges
 from shosoin.vault.envelope import HEADER_BYTES_MAX, MalformedEnvelope
-from shosoin.vault.layout import ANSWERS_PER_EPOCH, BODY_BYTES_MAX
+from shosoin.vault.layout import BODY_BYTES_MAX
 from shosoin.vault.pads import fetch_pad
 from shosoin.vault.ports import Buffer, ShareKey, ShareRow, ShareState, SiteStore, SiteTransaction
 from shosoin.vault.quotas import OwnerRecord, StagingQuotas
@@ -44,9 +45,6 @@ _RESULT_BYTES, _LISTED_BYTES = 128, 128
 _SMALL_BYTES = 64 << 10
 """Writes and seals of so few bytes do no file I/O before the commit, so running them side by side gains nothing."""
 _READ_BYTES_MAX = 8 << 20
-_DIGEST_CHUNK_BYTES = 4 << 20
-_DIGESTS_TOGETHER = 4
-"""Each holds a chunk in memory."""
 
 
 def kind_of(error: ShosoinError) -> str:
@@ -153,6 +151,7 @@ class SiteOperations:
             **dict.fromkeys(self._registers.steps, self._register_step),
             "erase": self._erase,
             "inventory": self._inventory,
+            "audits": self._audits,
         }
         """Operations that are one step on the records each."""
         self._batches: dict[str, Callable[[OwnerRecord, Sequence[_Call]], Awaitable[None]]] = {
@@ -160,9 +159,12 @@ class SiteOperations:
             "seal": self._seal_all,
             "abort": self._abort_all,
             "read": self._read_all,
+            "open": self._open_all,
+            "digest": self._digest_all,
         }
         """Operations that are cheaper together."""
-        self._handlers = {"take": self._take, "digest": self._digest}
+        self._handlers = {"take": self._take}
+        self._digests = Digests(site, store, runtime)
         self._quotas = StagingQuotas(site, store, clock)
         self._seals: Seals[_Call] = Seals(runtime, entropy)
 
@@ -218,9 +220,6 @@ class SiteOperations:
                 await self._transact(owner, same, self._steps[kind])
             elif kind in self._batches:
                 await self._batches[kind](owner, same)
-            elif kind == "digest":
-                works = [self._one(owner, call) for call in same]
-                await gather_few(self._runtime, works, at_once=_DIGESTS_TOGETHER)
             else:
                 await gather(self._runtime, [self._one(owner, call) for call in same])
 
@@ -306,7 +305,8 @@ class SiteOperations:
                     await self._quotas.drop(row.key)
             if "error" not in call.result:
                 key = _share_key(owner, call.op)
-                call.result = {"contribution": self._seals.contribution(key, fresh=row is None)}
+                contribution = self._seals.contribution(key, fresh=row is None)
+                call.result = {"commitment": contribution.commitment(key, self._site)}
 
     async def _finish(self, owner: OwnerRecord, call: _Call) -> tuple[_Call, ShareRow] | None:
         """Make staged bytes durable; ``None`` and an error in the call's result if that fails."""
@@ -390,34 +390,31 @@ class SiteOperations:
                 call.out = outcome
                 call.result = {"size": len(call.out), "x": row.x_index}
 
-    async def _digest(self, owner: OwnerRecord, call: _Call) -> dict[str, Any]:
-        """Answer an audit challenge: sum_j r^j y_j over the whole share, masks first.
+    async def _open_all(self, owner: OwnerRecord, calls: Sequence[_Call]) -> None:
+        """Open what the seals of shares committed to, each for one set of commitments (see ``commitments``)."""
+        for call, row in await self._rows(owner, calls):
+            with _told(call):
+                key = self._held(call, row).key
+                opening = self._seals.committed(key).open_for(call.op.get("commitments"), key, self._site)
+                call.result = {"contribution": opening}
 
-        At most T different challenges are answered per share and epoch, each written down before it is answered.
-        """
+    async def _digest_all(self, owner: OwnerRecord, calls: Sequence[_Call]) -> None:
+        """Answer audit challenges (see ``digest_operations``)."""
+        ready: list[tuple[_Call, DigestAsked]] = []
+        for call in calls:
+            with _told(call):
+                challenge = ObjectId(str(call.op.get("r")))  # the same 32 hexadecimal digits
+                ready.append((call, DigestAsked(_share_key(owner, call.op), challenge, call.require)))
+        answers = await self._digests.answer([asked for _, asked in ready])
+        for (call, _), answer in zip(ready, answers, strict=True):
+            with _told(call):
+                call.out = _raised(answer)
+                call.result = {"size": len(call.out)}
+
+    def _audits(self, owner: OwnerRecord, call: _Call) -> _Step:
+        """List the challenges answered for a share."""
         key = _share_key(owner, call.op)
-        row = self._held(call, await self._store.transact(lambda tx: tx.share(key)))
-        challenge = str(call.op.get("r"))
-        point = ObjectId(challenge).raw  # the same 32 hexadecimal digits
-        if row.mask_elements < ANSWERS_PER_EPOCH:
-            raise Rejected("this share has too few masks to answer an audit", code="vault.no_masks")
-
-        def admit(tx: SiteTransaction) -> None:
-            known = tx.challenges(row.key)
-            if challenge in known:
-                return
-            if len(known) >= ANSWERS_PER_EPOCH:
-                raise Rejected("all audit answers of this epoch are used", code="vault.audits_used")
-            tx.add_challenge(row.key, challenge)
-
-        await self._store.transact(admit)
-        digest = Digest(point)
-        for offset in range(0, row.size_bytes, _DIGEST_CHUNK_BYTES):
-            size = min(_DIGEST_CHUNK_BYTES, row.size_bytes - offset)
-            chunk = await self._store.read(row, offset, size)
-            await self._runtime.in_thread(digest.update, chunk)
-        call.out = digest.finish()
-        return {"size": len(call.out)}
+        return lambda tx: answered_challenges(tx, key, call.require)
 
     def _erase(self, owner: OwnerRecord, call: _Call) -> _Step:
         """Erase shares of an object that its committed value no longer counts on."""

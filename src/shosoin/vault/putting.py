@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import mimetypes
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from shosoin.base import ObjectId, ShosoinError, SiteId, Unavailable, VersionId
 from shosoin.base.ports import Event
 from shosoin.vault.assurance import KeyFacts, label_of, record_facts
+from shosoin.vault.audit_bodies import bodies_of
+from shosoin.vault.audit_ledger import AuditRecord
 from shosoin.vault.catalog import Conflict, Outcome, Proposal
 from shosoin.vault.channel import Channel
 from shosoin.vault.concurrency import settle
 from shosoin.vault.context import VaultContext
-from shosoin.vault.deal_check import checked_sites, sites_needed
+from shosoin.vault.deal_check import checked_deals, sites_needed
 from shosoin.vault.index import Entry
 from shosoin.vault.names import Names
 from shosoin.vault.ports import ShareKey
@@ -70,6 +73,8 @@ class Putter:
     names: Names
     scheme: Scheme
     class_: str
+    deal_check: bool = False
+    """Check the deal in classes that can do without, too."""
 
     @property
     def placement(self) -> tuple[SiteId, ...]:
@@ -122,6 +127,7 @@ class Putter:
         committed = [item for item, outcome in zip(items, outcomes, strict=True) if outcome.error is None]
         named_at = await self._name(committed)
         await self._erase_replaced(committed)
+        self._remember(committed)
         for outcome in outcomes:
             if outcome.error is not None:
                 raise outcome.error
@@ -185,22 +191,22 @@ class Putter:
 
     async def _make_values(self, items: list[_Item], stager: Stager, facts_before: KeyFacts) -> list[Event]:
         """Check the deals and sign the values of all objects together."""
-        context, drafts, alarms = self.context, [], []
-        for item in items:
-            good, found = await checked_sites(
-                context,
-                stager,
-                item.key,
-                item.share_bytes,
-                class_=self.class_,
-                scheme=self.scheme,
-                placement=self.placement,
-            )
-            drafts.append(self._value_draft(item, good, stager, facts_before))
-            alarms += found
+        context = self.context
+        found = await checked_deals(
+            context,
+            stager,
+            [(item.key, item.share_bytes) for item in items],
+            class_=self.class_,
+            scheme=self.scheme,
+            placement=self.placement,
+            always=self.deal_check,
+        )
+        drafts = [
+            self._value_draft(item, each.good, stager, facts_before) for item, each in zip(items, found, strict=True)
+        ]
         for item, value in zip(items, sign_values(drafts, context.signer), strict=True):
             item.value = value
-        return alarms
+        return [alarm for each in found for alarm in each.alarms]
 
     def _value_draft(self, item: _Item, good: tuple[SiteId, ...], stager: Stager, facts_before: KeyFacts) -> ValueDraft:
         context, written = self.context, item.written
@@ -215,7 +221,7 @@ class Putter:
             key_shares=stager.key_shares,
             entropy=context.entropy,
             domains=context.domains,
-            deal_checked=self.class_ == "its",
+            deal_checked=self.class_ == "its" or self.deal_check,
             relays=context.relays,
         )
         return ValueDraft(
@@ -241,6 +247,16 @@ class Putter:
             return await self.context.catalog.propose(self.context.channels(self.class_), proposals)
         finally:
             await withdraw_unoffered(stager, proposals, [item.key for item in items])
+
+    def _remember(self, items: Sequence[_Item]) -> None:
+        """Note where the shares are, so that audits need not ask the registers; what cannot be noted is looked up."""
+        owner, now_s = self.context.owner, self.context.clock.wall_s()
+        values = [item.value for item in items if item.value is not None]
+        bodies = [body for value in values for body in bodies_of("", owner, value)]
+        with suppress(Unavailable):
+            self.context.ledger.save(
+                {body.name: AuditRecord(body.key.epoch, terms=body.terms(now_s)) for body in bodies}
+            )
 
     async def _name(self, items: list[_Item]) -> int:
         """Enter the committed objects into the index; withdraw new ones whose name somebody else took.

@@ -2,10 +2,11 @@
 
 Making a large share durable can take longer than its owner waits. The owner then repeats the request, and by then the
 staged bytes are taken: a second seal would find nothing. So a seal runs apart from the request that began it, goes on
-when that request is given up, and whoever asks the same meanwhile waits for its end and gets its answer. What was
-contributed to the deal check is remembered, so that the answer does not change afterwards either.
+when that request is given up, and whoever asks the same meanwhile waits for its end and gets its answer. What the site
+committed to contribute to the deal check is remembered, so that the answer does not change afterwards either.
 
-A restart forgets contributions; the next answer then has a new one, which serves the owner as well as the lost one.
+A restart forgets contributions; the next seal then commits to a new one, which serves the owner as well as the lost
+one.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-from shosoin.base import Entropy
+from shosoin.base import Entropy, OwnerId
 from shosoin.base.ports import Runtime, Task
-from shosoin.kernels import ELEMENT_BYTES
+from shosoin.vault.commitments import Contribution, ContributionUnknown
 from shosoin.vault.ports import ShareKey
 
 __all__ = ["SealCall", "Seals"]
 
-_REMEMBERED_MAX = 1 << 14
+_REMEMBERED_MAX = 1 << 15
+"""Contributions of one owner; of a larger batch the first could not be opened any more."""
 
 
 class SealCall(Protocol):
@@ -56,7 +58,8 @@ class Seals(Generic[C]):
         self._runtime = runtime
         self._entropy = entropy
         self._running: dict[ShareKey, _Running[C]] = {}
-        self._contributions: OrderedDict[ShareKey, str] = OrderedDict()
+        self._contributions: dict[OwnerId, OrderedDict[ShareKey, Contribution]] = {}
+        """By owner, so that nobody makes us forget what others committed to."""
 
     async def run(
         self, calls: Sequence[tuple[C, ShareKey]], work: Callable[[list[C]], Coroutine[Any, Any, None]]
@@ -108,14 +111,29 @@ class Seals(Generic[C]):
         while any(key in self._running for key in keys):
             await self._ended(keys)
         for key in keys:
-            self._contributions.pop(key, None)
+            self._of(key).pop(key, None)
 
-    def contribution(self, key: ShareKey, *, fresh: bool) -> str:
+    def contribution(self, key: ShareKey, *, fresh: bool) -> Contribution:
         """Return what a share contributes to its deal check: drawn once, then the same while it is remembered."""
-        found = None if fresh else self._contributions.get(key)
+        known = self._of(key)
+        found = None if fresh else known.get(key)
         if found is None:
-            found = self._contributions[key] = self._entropy.random_bytes(ELEMENT_BYTES).hex()
-            self._contributions.move_to_end(key)
-            if len(self._contributions) > _REMEMBERED_MAX:
-                self._contributions.popitem(last=False)
+            found = known[key] = Contribution.fresh(self._entropy)
+            known.move_to_end(key)
+            if len(known) > _REMEMBERED_MAX:
+                known.popitem(last=False)
         return found
+
+    def _of(self, key: ShareKey) -> OrderedDict[ShareKey, Contribution]:
+        return self._contributions.setdefault(key.owner, OrderedDict())
+
+    def committed(self, key: ShareKey) -> Contribution:
+        """Return what a share has committed to contribute.
+
+        Raises:
+            ContributionUnknown: nothing is remembered.
+        """
+        try:
+            return self._of(key)[key]
+        except KeyError:
+            raise ContributionUnknown("nothing is known of a commitment for this share") from None

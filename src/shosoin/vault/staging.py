@@ -12,7 +12,6 @@ A site that fails twice is left out of this put; the put goes on while enough si
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +21,7 @@ from shosoin.base.ports import Runtime, Task
 from shosoin.kernels import lagrange_weights, linear_map_into, new_buffer, split_generated_into
 from shosoin.vault.catalog import Proposal
 from shosoin.vault.channel import TIMEOUT_S, Channel, told_error
+from shosoin.vault.commitments import is_commitment
 from shosoin.vault.concurrency import settle
 from shosoin.vault.pads import Pad
 from shosoin.vault.ports import Buffer, ShareKey
@@ -40,7 +40,6 @@ _SEAL_BYTES_PER_S_MIN = 4 << 20
 _WRITE_BYTES_PER_S_MIN = 256 << 10
 """Slowest wire that a write waits for."""
 _IN_FLIGHT_MAX = 3
-_CONTRIBUTION = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(slots=True)
@@ -95,8 +94,8 @@ class Stager:
         self._in_flight: list[Task[None]] = []
         self._sending: dict[SiteId, list[Task[None]]] = {site: [] for site in placement}
         self.lost: dict[SiteId, ShosoinError] = {}
-        self.contributions: dict[tuple[str, SiteId], str] = {}
-        """Random contribution of each site to the deal check, by version and site."""
+        self.commitments: dict[tuple[str, SiteId], str] = {}
+        """What each site committed to for the deal check, by version and site."""
         self.key_shares: set[SiteId] = set()
         """Sites that ever got a share made of key bits."""
 
@@ -290,10 +289,10 @@ class Stager:
             if "error" in result:
                 raise _site_error(site, result["error"])
             if item.op["op"] == "seal":
-                contribution = str(result.get("contribution"))
-                if not _CONTRIBUTION.fullmatch(contribution):
-                    raise PeerFault(f"{site} sealed a share without a contribution", code="vault.malformed_answer")
-                self.contributions[item.op["version"], site] = contribution
+                if not is_commitment(result.get("commitment")):
+                    raise PeerFault(f"{site} sealed a share without a commitment", code="vault.malformed_answer")
+                # A seal that is repeated after a restart has a new one; nothing was opened before the last was told.
+                self.commitments[item.op["version"], site] = result["commitment"]
 
     def _lose(self, site: SiteId, error: ShosoinError) -> None:
         self.lost.setdefault(site, error)

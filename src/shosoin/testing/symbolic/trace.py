@@ -41,7 +41,8 @@ _NAMES = {"op", "object", "version", "epoch"}
 _FIELDS: dict[str, tuple[set[str], set[str]]] = {
     "write": (_NAMES | {"offset", "size"}, set()),
     "take": (_NAMES | {"offset", "size", "keys"}, set()),
-    "seal": (_NAMES | {"size", "x", "k", "masks"}, {"contribution"}),
+    "seal": (_NAMES | {"size", "x", "k", "masks"}, {"commitment"}),
+    "open": (_NAMES | {"commitments"}, {"contribution"}),
     "read": (_NAMES | {"offset", "size"}, {"size", "x"}),
     "digest": (_NAMES | {"r"}, {"size"}),
 }
