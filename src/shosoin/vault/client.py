@@ -13,14 +13,14 @@ from typing import Protocol
 from shosoin.base import AssuranceLabel, ObjectId, Rejected, SiteId, Unavailable
 from shosoin.base.ports import KeyStatus
 from shosoin.kernels import ELEMENT_BYTES
-from shosoin.vault.assurance import label_of
 from shosoin.vault.audit import audit_values
 from shosoin.vault.catalog import UNPROVEN, Reading
 from shosoin.vault.concurrency import gather_few
 from shosoin.vault.context import CLASSES, VaultContext
 from shosoin.vault.deal_check import sites_needed
-from shosoin.vault.exposure import checked_statuses, link_statuses
+from shosoin.vault.exposure import checked_statuses, link_statuses, note_read
 from shosoin.vault.fetching import Fetcher, NotRecoverable
+from shosoin.vault.guard import ReadGate, check_plan, label_of_reading, verdicts_on
 from shosoin.vault.index import Entry
 from shosoin.vault.layout import PAGE_ENTRIES, SEGMENT_BYTES, mask_elements
 from shosoin.vault.manifest import page_size, root_size
@@ -133,6 +133,7 @@ class Vault:
 
         Raises:
             BadName, BadScheme: before anything is read or drawn.
+            PolicyRefused: the policy for the name is not met; nothing is left behind.
             Unavailable: too few sites or too little key (``retry_after_s`` where known); nothing was committed.
             Conflict: another writer was faster; that writer's version stands, whole.
             SourceChanged: the file grew or shrank while it was read.
@@ -140,6 +141,7 @@ class Vault:
         name = checked_name(name)
         chosen = self._scheme(scheme)
         self._context.channels(class_)
+        await check_plan(self._context, [name], chosen, class_)
         if class_ == "its":
             await self._check_stock([source.size_hint or 0], chosen)
         used_before = self._context.bits_used()
@@ -159,6 +161,7 @@ class Vault:
         sources = {checked_name(name): BytesSource(content) for name, content in contents.items()}
         if len(sources) < len(contents):
             raise BadName("two of the names are one name in normal form C")
+        await check_plan(self._context, sources, chosen, class_)
         if class_ == "its":
             await self._check_stock(list(map(len, contents.values())), chosen)
         used_before = self._context.bits_used()
@@ -173,12 +176,15 @@ class Vault:
         start: int = 0,
         length: int | None = None,
         progress: Callable[[int], None] | None = None,
+        despite_policy: bool = False,
     ) -> GetReceipt:
         """Write an object, or a range of it, to a sink; every byte is checked before it is written.
 
         A site that lies is named in ``alarms``; the right bytes are served all the same while k good shares answer.
+        With ``despite_policy`` an object that does not meet its policy is read all the same, and ``warnings`` say so.
 
         Raises:
+            PolicyRefused: its policy, of today or of its put, is not met; no key was drawn.
             NotFound: no object of that name.
             Unavailable: fewer than k sites answer, or too little key is in stock (then no key was used).
             NotRecoverable: more sites lie than the scheme survives; nothing wrong was written.
@@ -186,11 +192,14 @@ class Vault:
         started_s = self._context.clock.now_s()
         used_before = self._context.bits_used()
         name = checked_name(name)
+        gate = ReadGate(self._context, self._names.durable_at, despite_policy)
         for _ in range(_READ_ATTEMPTS):
             reading, value = await self._object(name)
             reader = self._reader(value)
+            warnings = gate.admit(name, value, reading)
             if value.class_ == "its":
                 reader.fetcher.last = await self._without_stock(value, reader.bytes_from_each_site(start, length))
+                warnings = gate.admit_route(name, value, reading)
             written = 0
             try:
                 async for piece in reader.read(start, length):
@@ -219,6 +228,7 @@ class Vault:
                 alarms=[*self._names.alarms, *alarms],
                 label=self._label(name, value, reading),
                 freshness=reading.freshness,
+                warnings=warnings,
             )
         raise ReplacedMeanwhile(f"{name!r} is replaced faster than it can be read")
 
@@ -227,10 +237,11 @@ class Vault:
         reading = await self._context.catalog.read(self._context.channels(value.class_), value.register_id)
         return reading.value is None or reading.value.version != value.version
 
-    async def get_many(self, names: list[str]) -> dict[str, bytes]:
+    async def get_many(self, names: list[str], *, despite_policy: bool = False) -> dict[str, bytes]:
         """Return many small objects with shared exchanges.
 
         Raises:
+            PolicyRefused: the policy of one of them is not met; nothing of its batch was read.
             NotFound: one of the names does not exist.
         """
         entries = await self._names.load()
@@ -238,11 +249,13 @@ class Vault:
         for name in asked.values():
             if name not in entries:
                 raise NotFound(f"there is no object named {name!r}")
+        durable = self._names.durable_everywhere()
+        gate = ReadGate(self._context, lambda name: durable.get(name, 0), despite_policy)
         by_class: dict[str, list[Entry]] = {}
         for name in set(asked.values()):
             by_class.setdefault(entries[name].class_, []).append(entries[name])
         works = [
-            self._get_batch(class_, wanted[at : at + _READ_TOGETHER])
+            self._get_batch(class_, wanted[at : at + _READ_TOGETHER], gate)
             for class_, wanted in by_class.items()
             for at in range(0, len(wanted), _READ_TOGETHER)
         ]
@@ -251,7 +264,7 @@ class Vault:
             found |= batch
         return {name: found[normal] for name, normal in asked.items()}
 
-    async def _get_batch(self, class_: str, entries: list[Entry]) -> dict[str, bytes]:
+    async def _get_batch(self, class_: str, entries: list[Entry], gate: ReadGate) -> dict[str, bytes]:
         for _ in range(_READ_ATTEMPTS):
             channels = self._context.channels(class_)
             readings = await self._context.catalog.read_many(channels, [ObjectId(e.object_id) for e in entries])
@@ -260,8 +273,11 @@ class Vault:
                 for entry, reading in zip(entries, readings, strict=True)
             ]
             readers = [reader for _, reader in pairs]
+            read = {reader.value.register_id: reading for reader, reading in zip(readers, readings, strict=True)}
+            for entry, reader in pairs:
+                gate.admit(entry.name, reader.value, read[reader.value.register_id])
             try:
-                found = await self._read_pairs(class_, pairs)
+                found = await self._read_pairs(class_, pairs, read, gate)
             except (Unavailable, NotRecoverable):
                 if not await self._publish(readers, ended=False):
                     raise
@@ -284,7 +300,13 @@ class Vault:
             reader.fetcher.publish(replaced=replaced)
         return replaced
 
-    async def _read_pairs(self, class_: str, pairs: Sequence[tuple[Entry, ObjectReader]]) -> dict[str, bytes]:
+    async def _read_pairs(
+        self,
+        class_: str,
+        pairs: Sequence[tuple[Entry, ObjectReader]],
+        read: Mapping[ObjectId, Reading],
+        gate: ReadGate,
+    ) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
         groups: dict[tuple[Scheme, tuple[SiteId, ...]], list[tuple[Entry, ObjectReader]]] = {}
         for entry, reader in pairs:
@@ -294,8 +316,9 @@ class Vault:
             if class_ == "its":
                 wanted = sum(reader.bytes_from_each_site(0, None) for _, reader in group)
                 last = await self._without_stock(group[0][1].value, wanted)
-                for _, reader in group:
+                for entry, reader in group:
                     reader.fetcher.last = last
+                    gate.admit_route(entry.name, reader.value, read[reader.value.register_id])
             small = [pair for pair in group if pair[1].body.layout.total <= _READ_TOGETHER_BYTES // _READ_TOGETHER]
             if small:
                 clears = await small[0][1].fetcher.fetch([reader.whole_range() for _, reader in small])
@@ -315,9 +338,9 @@ class Vault:
         name = checked_name(name)
         reading, value = await self._object(name)
         entry = self._names.entries()[name]
-        return Stat(
-            _listing(entry), self._label(name, value, reading), list(value.placement), value.bodies[0].layout.total
-        )
+        label = self._label(name, value, reading)
+        policy = verdicts_on(self._context, name, value, label)
+        return Stat(_listing(entry), label, list(value.placement), value.bodies[0].layout.total, policy)
 
     async def rm(self, name: str) -> RemoveReceipt:
         """Remove an object: tombstone its register, erase its shares, take its name out of the index.
@@ -360,6 +383,7 @@ class Vault:
         reader = self._reader(value)
         if value.class_ == "its":
             await checked_statuses(self._context, value.placement, value.scheme, value)
+            note_read(self._context, value)
         try:
             states = await reader.verify(value.placement, progress)
         except (Unavailable, NotRecoverable):
@@ -510,13 +534,7 @@ class Vault:
 
     def _label(self, name: str, value: RegisterValue, reading: Reading) -> AssuranceLabel:
         """Return the label of an object, which is as durable as its name at most."""
-        label = label_of(
-            value,
-            pinned=reading.certificate,
-            now_wall_s=self._context.clock.wall_s(),
-            freshness=reading.freshness,
-        )
-        return replace(label, durable_at=min(label.durable_at, self._names.durable_at(name)))
+        return label_of_reading(self._context, value, reading, self._names.durable_at(name))
 
 
 def _is_live(reading: Reading) -> bool:

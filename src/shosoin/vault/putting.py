@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 
 from shosoin.base import ObjectId, ShosoinError, SiteId, Unavailable, VersionId
 from shosoin.base.ports import Event
-from shosoin.vault.assurance import KeyFacts, label_of, record_facts
+from shosoin.vault.assurance import KeyFacts, record_facts
 from shosoin.vault.catalog import Conflict, Outcome, Proposal
 from shosoin.vault.channel import Channel
 from shosoin.vault.concurrency import settle
 from shosoin.vault.context import VaultContext
 from shosoin.vault.deal_check import checked_sites, sites_needed
+from shosoin.vault.guard import check_written, clauses_at_put, label_now
 from shosoin.vault.index import Entry
 from shosoin.vault.names import Names
 from shosoin.vault.ports import ShareKey
@@ -22,12 +23,19 @@ from shosoin.vault.scheme import Scheme
 from shosoin.vault.signing import SIGNED_TOGETHER_MAX
 from shosoin.vault.staging import Stager, withdraw_unoffered
 from shosoin.vault.values import Body, RegisterValue, ValueDraft, sign_values
+from shosoin.vault.verdicts import PolicyRefused
 from shosoin.vault.writing import ByteSource, Draft, Written, draft_object, finish_objects, new_key
 
-__all__ = ["BytesSource", "Putter", "guessed_type", "remove_objects"]
+__all__ = ["BytesSource", "PolicyUnmet", "Putter", "guessed_type", "remove_objects"]
 
 _WAITING_BYTES_MAX = 16 << 20
 """Bodies of a batch that are kept in memory until their roots are signed."""
+
+
+class PolicyUnmet(Unavailable):
+    """A new version stands, but is less durable than its policy asks for."""
+
+    code = "vault.policy_unmet"
 
 
 class BytesSource:
@@ -100,6 +108,8 @@ class Putter:
         """Store every source under its name; all are committed or reported, none is half there.
 
         Raises:
+            PolicyRefused: what happened does not meet the policy; nothing is left behind.
+            PolicyUnmet: the new version stands, but fewer sites hold it than the policy asks for.
             Conflict: somebody changed one of the names meanwhile (objects of a batch that are not concerned stay).
             Unavailable: too few sites, or the key streams are dry.
             SourceChanged: a source grew or shrank.
@@ -120,6 +130,7 @@ class Putter:
         for item, outcome in zip(items, outcomes, strict=True):
             item.durable_at = outcome.durable_at
         committed = [item for item, outcome in zip(items, outcomes, strict=True) if outcome.error is None]
+        await self._refuse_unpinned(committed)
         named_at = await self._name(committed)
         await self._erase_replaced(committed)
         for outcome in outcomes:
@@ -127,7 +138,40 @@ class Putter:
                 raise outcome.error
         used = {site: bits - used_before.get(site, 0) for site, bits in self.context.bits_used().items()}
         seconds = self.context.clock.now_s() - started_s
-        return [self._receipt(item, seconds, used, alarms, named_at) for item in committed]
+        receipts = [self._receipt(item, seconds, used, alarms, named_at) for item in committed]
+        for item in committed:
+            self._check_final(item, named_at)
+        return receipts
+
+    async def _refuse_unpinned(self, items: list[_Item]) -> None:
+        """Take new objects back if fewer sites pinned them than their policy asks for: they have no name yet.
+
+        A further version cannot be taken back, for its register has moved on (see ``_check_final``).
+
+        Raises:
+            PolicyRefused: for the first of them.
+        """
+        refused: list[tuple[_Item, PolicyRefused]] = []
+        for item in items:
+            try:
+                if item.value is not None and item.fresh:
+                    check_written(
+                        self.context, item.name, item.value, item.durable_at, undone="it was taken back, unnamed"
+                    )
+            except PolicyRefused as error:
+                refused.append((item, error))
+        if refused:
+            await self._withdraw([item for item in items if item.fresh])
+            raise refused[0][1]
+
+    def _check_final(self, item: _Item, named_at: int) -> None:
+        if item.value is None:
+            return
+        pinned = list(item.durable_at)[:named_at]
+        try:
+            check_written(self.context, item.name, item.value, pinned, undone="the new version stands all the same")
+        except PolicyRefused as error:
+            raise PolicyUnmet(error.message, hint=error.hint) from None
 
     async def _items(self, names: list[str]) -> list[_Item]:
         """Decide for each name whether a new object starts or a version follows."""
@@ -200,6 +244,7 @@ class Putter:
             alarms += found
         for item, value in zip(items, sign_values(drafts, context.signer), strict=True):
             item.value = value
+            check_written(context, item.name, value, value.bodies[0].good, undone="nothing was committed")
         return alarms
 
     def _value_draft(self, item: _Item, good: tuple[SiteId, ...], stager: Stager, facts_before: KeyFacts) -> ValueDraft:
@@ -217,7 +262,8 @@ class Putter:
             domains=context.domains,
             deal_checked=self.class_ == "its",
             relays=context.relays,
-        )
+            relay_domains=context.relay_domains,
+        ) | {"policy": clauses_at_put(context, item.name)}
         return ValueDraft(
             kind="object",
             register_id=item.key.object_id,
@@ -314,7 +360,7 @@ class Putter:
         if item.value is None or item.written is None:
             raise TypeError("an object that was not committed has no receipt")
         good = item.durable_at
-        label = label_of(item.value, pinned=good, now_wall_s=self.context.clock.wall_s(), freshness="proven")
+        label = label_now(self.context, item.value, pinned=good)
         durable_at = min(len(good), named_at)
         return PutReceipt(
             name=item.name,

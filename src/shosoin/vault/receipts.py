@@ -7,8 +7,19 @@ from dataclasses import dataclass, field
 from shosoin.base import AssuranceLabel, SiteId
 from shosoin.base.ports import Event
 from shosoin.vault.scheme import Scheme
+from shosoin.vault.verdicts import Findings, Verdict
 
-__all__ = ["GetReceipt", "KeyPlan", "Listing", "PutReceipt", "RemoveReceipt", "Stat", "VerifyReport"]
+__all__ = [
+    "GetReceipt",
+    "KeyPlan",
+    "Labelled",
+    "Listing",
+    "Preview",
+    "PutReceipt",
+    "RemoveReceipt",
+    "Stat",
+    "VerifyReport",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +67,8 @@ class GetReceipt:
     alarms: list[Event]
     label: AssuranceLabel
     freshness: str
+    warnings: list[Event] = field(default_factory=list)
+    """Clauses of the policy that are not met, where that was overridden."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +93,27 @@ class Stat:
     label: AssuranceLabel
     placement: list[SiteId]
     share_bytes: int
+    policy: tuple[Verdict, ...] = ()
+    """How the object fares under the clauses of its put and of today."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """One name with its label, or with why there is none."""
+
+    listing: Listing
+    label: AssuranceLabel | None
+    policy: tuple[Verdict, ...]
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a put would be, as far as can be known before it."""
+
+    plan: KeyPlan
+    findings: Findings
+    policy: tuple[Verdict, ...]
 
 
 @dataclass(frozen=True, slots=True)
