@@ -6,7 +6,9 @@
     [kme]       id, url, server_name, ca
     [nodes]     ca
     [defaults]  scheme, class
-    [[site]]    name, node, url, server_name, domain, vendor     (order = share index)
+    [[site]]    name, node, url, server_name, domain, vendor, relays     (order = share index)
+    [[policy]]  prefix, require     (see ``owner_policies``)
+    [[relay]]   name, domain, vendor
 
 Paths are absolute or relative to the file.
 """
@@ -17,9 +19,9 @@ import errno
 import fcntl
 import os
 import tomllib
-from collections.abc import AsyncIterator, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,11 +30,14 @@ from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.kme_client import KmeClient
 from shosoin.adapters.memory import PAGE_BYTES, is_page_aligned
 from shosoin.adapters.node_link import HttpsNodeLink, NodeSession
+from shosoin.adapters.owner_policies import declared_relays, read_policies, read_relays
+from shosoin.adapters.route_journal import FileRouteJournal
 from shosoin.adapters.runtime import AsyncioRuntime
 from shosoin.base import OwnerId, Rejected, SaeId, SiteId
 from shosoin.base.ports import Event, EventSink
 from shosoin.vault import Scheme, Vault, VaultContext, VaultSite
-from shosoin.vault.assurance import SiteDomains
+from shosoin.vault.coalitions import SiteDomains
+from shosoin.vault.policies import Policies
 from shosoin.vault.signing import OwnerSigner
 
 __all__ = [
@@ -62,6 +67,7 @@ class OwnerSite:
     server_name: str
     domain: str
     vendor: str
+    relays: tuple[SiteId, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +88,8 @@ class OwnerConfig:
     scheme: Scheme
     class_: str
     sites: tuple[OwnerSite, ...]
+    policies: Policies = field(default_factory=Policies)
+    relays: Mapping[SiteId, SiteDomains] = field(default_factory=dict)
 
 
 def load_owner_config(path: Path) -> OwnerConfig:
@@ -97,34 +105,36 @@ def load_owner_config(path: Path) -> OwnerConfig:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadOwnerConfig(f"{path} is not TOML: {error}") from None
 
-    def field(table: str, name: str, default: str | None = None) -> str:
+    def text(table: str, name: str, default: str | None = None) -> str:
         value = raw.get(table, {}).get(name, default)
         if not isinstance(value, str):
             raise BadOwnerConfig(f"{path}: [{table}] {name} is missing or not text")
         return value
 
     def file(table: str, name: str) -> Path:
-        return path.parent / field(table, name)
+        return path.parent / text(table, name)
 
     sites = tuple(_site(path, entry) for entry in raw.get("site", []))
-    home = SiteId(field("owner", "site"))
+    home = SiteId(text("owner", "site"))
     if home not in {site.name for site in sites} or len({site.name for site in sites}) != len(sites):
         raise BadOwnerConfig(f"{path}: the sites must be distinct and include the home site {home}")
     return OwnerConfig(
-        owner=OwnerId(field("owner", "id")),
+        owner=OwnerId(text("owner", "id")),
         home=home,
         certificate=file("owner", "certificate"),
         key=file("owner", "key"),
         signing_key=file("owner", "signing_key"),
         state=file("owner", "state"),
-        kme_id=field("kme", "id", ""),
-        kme_url=field("kme", "url"),
-        kme_server_name=field("kme", "server_name"),
+        kme_id=text("kme", "id", ""),
+        kme_url=text("kme", "url"),
+        kme_server_name=text("kme", "server_name"),
         kme_ca=file("kme", "ca"),
         node_ca=file("nodes", "ca"),
-        scheme=Scheme.parse(field("defaults", "scheme", "3-of-5")),
-        class_=field("defaults", "class", "its"),
+        scheme=Scheme.parse(text("defaults", "scheme", "3-of-5")),
+        class_=text("defaults", "class", "its"),
         sites=sites,
+        policies=read_policies(raw),
+        relays=read_relays(raw),
     )
 
 
@@ -143,6 +153,7 @@ def _site(path: Path, entry: Any) -> OwnerSite:
         entry["server_name"],
         entry["domain"],
         str(entry.get("vendor", "")),
+        declared_relays(entry),
     )
 
 
@@ -222,7 +233,7 @@ async def open_vault(config: OwnerConfig, *, sink: EventSink | None = None) -> A
                 site.name,
                 site.node,
                 HttpsNodeLink(session, site.name, site.node, site.url, site.server_name),
-                SiteDomains(site.domain, site.vendor),
+                SiteDomains(site.domain, site.vendor, site.relays),
             )
             for site in config.sites
         )
@@ -239,6 +250,9 @@ async def open_vault(config: OwnerConfig, *, sink: EventSink | None = None) -> A
                 sink=sink or _Discard(),
                 signer=OwnerSigner(seed),
                 memo=FileMemo(config.state / "index"),
+                policies=config.policies,
+                journal=FileRouteJournal(config.state / "routes"),
+                relay_domains=config.relays,
             )
         )
 

@@ -30,6 +30,7 @@ ENGLISH: dict[str, str] = {
     "plan.wait_unknown": "the links do not say how long the wait would be",
     "put.stored": "stored {name} ({size}) in {seconds}",
     "put.durable": "durable at {durable_at} sites: {sites}",
+    "put.class_fell_back": "Too few key bits for the class before it, so by the policy '{order}' the class is {class_}.",
     "put.missing": "not yet at: {sites}",
     "put.key_bits": "key bits used: {bits}",
     "get.fetched": "fetched {name} ({size}) in {seconds} from {sites}; every byte was checked",

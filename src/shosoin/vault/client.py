@@ -26,10 +26,23 @@ from shosoin.vault.layout import PAGE_ENTRIES, SEGMENT_BYTES, mask_elements
 from shosoin.vault.manifest import page_size, root_size
 from shosoin.vault.names import Names, index_sites_needed
 from shosoin.vault.naming import BadName, checked_name, padme_bytes
+from shosoin.vault.oversight import foreseen_put, labelled, listing_of, policy_in_force
+from shosoin.vault.policies import Policies
 from shosoin.vault.ports import Buffer
 from shosoin.vault.putting import BytesSource, Putter, erase_everywhere, remove_objects
 from shosoin.vault.reading import ObjectReader
-from shosoin.vault.receipts import GetReceipt, KeyPlan, Listing, PutReceipt, RemoveReceipt, Stat, VerifyReport
+from shosoin.vault.receipts import (
+    Foreseen,
+    GetReceipt,
+    KeyPlan,
+    Labelled,
+    Listing,
+    PolicyInForce,
+    PutReceipt,
+    RemoveReceipt,
+    Stat,
+    VerifyReport,
+)
 from shosoin.vault.scheme import Scheme
 from shosoin.vault.session import QKD_KEY_BYTES
 from shosoin.vault.unnamed import remove_unnamed
@@ -331,7 +344,34 @@ class Vault:
     async def ls(self, prefix: str = "") -> list[Listing]:
         """Return the names that exist, in order."""
         entries = await self._names.load()
-        return [_listing(entries[name]) for name in sorted(entries) if name.startswith(prefix)]
+        return [listing_of(entries[name]) for name in sorted(entries) if name.startswith(prefix)]
+
+    async def labels(self, prefix: str = "", *, names: Sequence[str] | None = None) -> list[Labelled]:
+        """Return the labels of all names that begin with a prefix, or of those named, without touching a share.
+
+        Raises:
+            NotFound: one of the names does not exist.
+        """
+        entries = await self._names.load()
+        wanted = sorted(entries) if names is None else [checked_name(name) for name in dict.fromkeys(names)]
+        missing = next((name for name in wanted if name not in entries), None)
+        if missing is not None:
+            raise NotFound(f"there is no object named {missing!r}")
+        chosen = [entries[name] for name in wanted if name.startswith(prefix)]
+        return await labelled(self._context, self._names, chosen)
+
+    def policy(self, name: str) -> PolicyInForce:
+        """Return the policy that binds a name, whether it exists or not."""
+        return policy_in_force(self._context, checked_name(name))
+
+    @property
+    def policies(self) -> Policies:
+        """All policies of the owner."""
+        return self._context.policies
+
+    async def foresee(self, name: str, *, scheme: Scheme | None = None, class_: str = "its") -> Foreseen:
+        """Return what can be known of a put before it, and how its policy would fare; no key is drawn."""
+        return await foreseen_put(self._context, checked_name(name), self._scheme(scheme), class_)
 
     async def stat(self, name: str) -> Stat:
         """Return what is known of an object without reading it."""
@@ -340,7 +380,7 @@ class Vault:
         entry = self._names.entries()[name]
         label = self._label(name, value, reading)
         policy = verdicts_on(self._context, name, value, label)
-        return Stat(_listing(entry), label, list(value.placement), value.bodies[0].layout.total, policy)
+        return Stat(listing_of(entry), label, list(value.placement), value.bodies[0].layout.total, policy)
 
     async def rm(self, name: str) -> RemoveReceipt:
         """Remove an object: tombstone its register, erase its shares, take its name out of the index.
@@ -551,16 +591,3 @@ def _wait_s(status: KeyStatus, need_bits: int) -> float | None:
     if not isinstance(rate_bps, int | float) or rate_bps <= 0:
         return None
     return (need_bits - status.stored_bits) / rate_bps
-
-
-def _listing(entry: Entry) -> Listing:
-    return Listing(
-        name=entry.name,
-        size_bytes=entry.size_bytes,
-        class_=entry.class_,
-        scheme=Scheme(entry.k, entry.n),
-        object_id=entry.object_id,
-        version=entry.version,
-        created_wall_s=entry.created_wall_s,
-        content_type=entry.content_type,
-    )

@@ -1,10 +1,10 @@
 """Who together could open an object: the smallest set of trust domains that reaches k shares, found exactly.
 
-A trust domain is a site's operator, the vendor of its devices, or a relay (with an operator and a vendor of its own where
-they are declared). A domain *opens* a share if it controls the site that holds it or saw a key under which it travelled.
-Shares are bits of a mask, a domain is the mask of the shares that it opens, and a breadth-first search over the unions of
-masks ends at the first union of k bits. That is exact: each of the at most 2^n unions is reached by the fewest domains
-first. A domain that opens no more than another one does is left out of the search.
+A trust domain is a site's operator, the vendor of its devices, or a relay (with an operator and a vendor of its own
+where they are declared). A domain *opens* a share if it controls the site that holds it or saw a key under which it
+travelled. Shares are bits of a mask, a domain is the mask of the shares that it opens, and a breadth-first search over
+the unions of masks ends at the first union of k bits. That is exact: each of the at most 2^n unions is reached by the
+fewest domains first. A domain that opens no more than another one does is left out of the search.
 
 Two names that differ in case, width, spaces or composition only are taken for one party: to merge two parties can only
 lower the number, to keep apart what is one would raise it.
@@ -36,7 +36,7 @@ class SiteDomains:
     vendor: str = ""
     """Who made its devices; empty when undeclared, which is then nobody's else."""
     relays: tuple[SiteId, ...] | None = None
-    """Relays that the owner knows to see the keys shared with this site, whatever its KME says; ``None``: not declared."""
+    """Relays that the owner knows to see the keys shared with this site, whatever the KME says; ``None``: not told."""
 
     def names(self) -> tuple[str, ...]:
         """Return every trust domain that controls it."""
@@ -81,8 +81,8 @@ def relay_party(relay: str) -> str:
 def smallest_coalition(openers: Mapping[SiteId, Sequence[str]], k: int) -> Coalition:
     """Return the smallest coalition that opens k shares.
 
-    ``openers`` maps each site with a share to the names of the domains that open it. A site without a name is anybody's:
-    whoever needs one share less already has it.
+    ``openers`` maps each site with a share to the names of the domains that open it. A site without a name is
+    anybody's: whoever needs one share less already has it.
     """
     named = tuple((site, tuple(names)) for site, names in openers.items())
     return _found(named, k)

@@ -40,8 +40,8 @@ async def checked_statuses(
 ) -> dict[SiteId, KeyStatus]:
     """Return ``link_statuses``; no allowed coalition of sites and relays may learn k shares of that placement.
 
-    Who saw the keys under which the shares of ``value`` were sent out, or read, counts too: they are the same shares. Names
-    are shared over all sites, and checked likewise. Links without a status are closed until they have one.
+    Who saw the keys under which the shares of ``value`` were sent out, or read, counts too: they are the same shares.
+    Names are shared over all sites, and checked likewise. Links without a status are closed until they have one.
 
     Raises:
         Exposed: a coalition would. No key was drawn.

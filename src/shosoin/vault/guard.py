@@ -1,9 +1,9 @@
 """Where policies are enforced: before a put draws a key, before it commits, before a get draws a key.
 
-A put is judged three times: on its plan (class, scheme, home, declared domains, relays and what the links' status says),
+A put is judged three times: on its plan (class, scheme, home, declared domains, relays, what the links' status says),
 when nothing has left; on the facts, when shares are staged and nothing counts on them yet; and on the sites that pinned
 the shares, when the object is committed but has no name. A get is judged by the clauses under which the object was
-stored and those in force today, whichever is stricter: weakening a policy does not weaken what was stored under it.
+stored and by those in force today: weakening a policy does not weaken what was stored under it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ __all__ = [
     "check_plan",
     "check_written",
     "clauses_at_put",
+    "foresee",
     "foreseen",
     "label_now",
     "label_of_reading",
@@ -81,7 +82,16 @@ async def check_plan(context: VaultContext, names: Iterable[str], scheme: Scheme
     if not bound:
         return
     _refuse(bound, foreseen(context, scheme, class_, None))
-    _refuse(bound, foreseen(context, scheme, class_, await _statuses(context, scheme, class_)))
+    _refuse(bound, await foresee(context, scheme, class_))
+
+
+async def foresee(context: VaultContext, scheme: Scheme, class_: str) -> Findings:
+    """Ask the links for their status and return ``foreseen``.
+
+    Raises:
+        Exposed: an allowed coalition would learn the object by the keys that it sees.
+    """
+    return foreseen(context, scheme, class_, await _statuses(context, scheme, class_))
 
 
 async def _statuses(context: VaultContext, scheme: Scheme, class_: str) -> dict[SiteId, KeyStatus]:
@@ -248,7 +258,7 @@ class ReadGate:
 
 
 def never_met(context: VaultContext, clauses: Sequence[InForce]) -> list[str]:
-    """Return, in sentences, why no object could ever meet these clauses with this owner's sites; nothing if one could."""
+    """Return, in sentences, why no object could ever meet these clauses with this owner's sites, if none could."""
     of = {
         subject: [each.clause for each in clauses if each.clause.subject == subject]
         for subject in {each.clause.subject for each in clauses}
@@ -269,9 +279,8 @@ def never_met(context: VaultContext, clauses: Sequence[InForce]) -> list[str]:
         wanted = max((clause.number for clause in of.get(subject, ()) if clause.values != ("n",)), default=0)
         if wanted > limit:
             said.append(f"{subject} can be {limit} at most with these sites")
-    for subject in ("everlasting", "deal checked"):
-        if subject in of and "its" not in allowed["class"]:
-            said.append(f"`{subject}` needs class its")
+    needing = [subject for subject in ("everlasting", "deal checked") if subject in of]
+    said += [f"`{subject}` needs class its" for subject in needing if "its" not in allowed["class"]]
     if "epsilon" in of and allowed["class"] <= {"pqc"}:
         said.append("`epsilon` needs keys, and class pqc has none")
     return said

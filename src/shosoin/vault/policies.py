@@ -1,9 +1,9 @@
 """Which policy is in force for a name: the owner's own, and that of the longest prefix.
 
-The owner's policy (prefix ``""``) is always in force; of the others the one with the longest prefix of the name is added.
-Names and prefixes are compared in normal form C, as names are kept. A name that only *looks* as if it had a prefix (other
-case, full-width letters, compatibility characters) is bound by that policy too: whoever files a record under
-``Patients/`` meant the policy of ``patients/``, and a clause more can only refuse.
+The owner's policy (prefix ``""``) is always in force; of the others the one with the longest prefix of the name is
+added. Names and prefixes are compared in normal form C, as names are kept. A name that only *looks* as if it had a
+prefix (other case, full-width letters, compatibility characters) is bound by that policy too: whoever files a record
+under ``Patients/`` meant the policy of ``patients/``, and a clause more can only refuse.
 """
 
 from __future__ import annotations

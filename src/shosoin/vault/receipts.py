@@ -6,15 +6,17 @@ from dataclasses import dataclass, field
 
 from shosoin.base import AssuranceLabel, SiteId
 from shosoin.base.ports import Event
+from shosoin.vault.policies import InForce
 from shosoin.vault.scheme import Scheme
 from shosoin.vault.verdicts import Findings, Verdict
 
 __all__ = [
+    "Foreseen",
     "GetReceipt",
     "KeyPlan",
     "Labelled",
     "Listing",
-    "Preview",
+    "PolicyInForce",
     "PutReceipt",
     "RemoveReceipt",
     "Stat",
@@ -108,12 +110,25 @@ class Labelled:
 
 
 @dataclass(frozen=True, slots=True)
-class Preview:
+class Foreseen:
     """What a put would be, as far as can be known before it."""
 
-    plan: KeyPlan
     findings: Findings
     policy: tuple[Verdict, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyInForce:
+    """The policy that binds a name."""
+
+    name: str
+    clauses: tuple[InForce, ...]
+    classes: tuple[str, ...] | None
+    """Classes that every clause allows, the preferred one first; ``None`` if no clause asks."""
+    names_fallback: bool
+    """Whether a clause says which class to take when keys are short."""
+    never_met: tuple[str, ...]
+    """Sentences: why no object could meet it; empty if one could."""
 
 
 @dataclass(frozen=True, slots=True)
