@@ -56,7 +56,7 @@ def _loss(label: Mapping[str, Any], language: str | None) -> str:
     """Say how many sites may be lost."""
     k, durable_at = label["scheme"]["k"], label["durable_at"]
     spare = durable_at - k
-    said = "summary.lost" if spare < 0 else "summary.no_spare" if spare == 0 else "summary.spare"
+    said = "summary.lost" if spare < 0 else {0: "summary.no_spare", 1: "summary.spare_one"}.get(spare, "summary.spare")
     return text(said, language=language, durable_at=durable_at, spare=spare, k=k)
 
 

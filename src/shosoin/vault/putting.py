@@ -130,12 +130,12 @@ class Putter:
         for item, outcome in zip(items, outcomes, strict=True):
             item.durable_at = outcome.durable_at
         committed = [item for item, outcome in zip(items, outcomes, strict=True) if outcome.error is None]
-        await self._refuse_unpinned(committed)
+        committed, refusal = await self._without_unpinned(committed)
         named_at = await self._name(committed)
         await self._erase_replaced(committed)
-        for outcome in outcomes:
-            if outcome.error is not None:
-                raise outcome.error
+        for error in (*(outcome.error for outcome in outcomes), refusal):
+            if error is not None:
+                raise error
         used = {site: bits - used_before.get(site, 0) for site, bits in self.context.bits_used().items()}
         seconds = self.context.clock.now_s() - started_s
         receipts = [self._receipt(item, seconds, used, alarms, named_at) for item in committed]
@@ -143,28 +143,30 @@ class Putter:
             self._check_final(item, named_at)
         return receipts
 
-    async def _refuse_unpinned(self, items: list[_Item]) -> None:
-        """Take new objects back if fewer sites pinned them than their policy asks for: they have no name yet.
+    async def _without_unpinned(self, items: list[_Item]) -> tuple[list[_Item], PolicyRefused | None]:
+        """Take new objects back that fewer sites pinned than their policy asks for: they have no name yet.
 
-        A further version cannot be taken back, for its register has moved on (see ``_check_final``).
-
-        Raises:
-            PolicyRefused: for the first of them.
+        A further version cannot be taken back, for its register has moved on (see ``_check_final``). Returns what
+        stays, and the first refusal.
         """
-        refused: list[tuple[_Item, PolicyRefused]] = []
+        refused: dict[str, PolicyRefused] = {}
         for item in items:
             try:
                 if item.value is not None and item.fresh:
-                    check_written(
-                        self.context, item.name, item.value, item.durable_at, undone="it was taken back, unnamed"
-                    )
+                    undone = "it gets no name and is taken back"
+                    check_written(self.context, item.name, item.value, item.durable_at, undone=undone)
             except PolicyRefused as error:
-                refused.append((item, error))
+                refused[item.name] = error
         if refused:
-            await self._withdraw([item for item in items if item.fresh])
-            raise refused[0][1]
+            await self._withdraw([item for item in items if item.name in refused])
+        return [item for item in items if item.name not in refused], next(iter(refused.values()), None)
 
     def _check_final(self, item: _Item, named_at: int) -> None:
+        """Say so if what stands now, object and name, is less durable than the policy asks for.
+
+        Raises:
+            PolicyUnmet: it is.
+        """
         if item.value is None:
             return
         pinned = list(item.durable_at)[:named_at]
