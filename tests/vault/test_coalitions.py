@@ -48,7 +48,7 @@ def test_the_number_is_that_of_brute_force_and_the_set_opens(opened: list[list[s
 
 @given(openers_of, st.integers(2, 9), st.data())
 def test_who_opens_more_never_raises_the_number(opened: list[list[str]], k: int, data: st.DataObject) -> None:
-    """A relay that is seen, a vendor that is declared, an operator that takes a site over: fewer parties, never more."""
+    """A relay that is seen, a vendor that is declared, an operator that takes a site over: never more parties."""
     before = smallest_coalition(holders(opened), k)
     site = data.draw(st.integers(0, len(opened) - 1))
     more = [[*names, data.draw(st.sampled_from(PARTIES))] if at == site else names for at, names in enumerate(opened)]
@@ -72,9 +72,7 @@ def test_enough_sites_of_nobody_are_one_undeclared_party() -> None:
     assert found.parties[0].sites == ("a", "b")
 
 
-@pytest.mark.parametrize(
-    "spelling", ["carrier", "CARRIER", " Carrier ", "\uff23arrier", "carr\u0069er", "Carrier\u3000"]
-)
+@pytest.mark.parametrize("spelling", ["carrier", "CARRIER", " Carrier ", "\uff23arrier", "Carrier\u3000"])
 def test_one_party_spelt_in_two_ways_is_one_party(spelling: str) -> None:
     openers = {SiteId("a"): ("Carrier",), SiteId("b"): (spelling,), SiteId("c"): ("other",)}
     assert smallest_coalition(openers, 2).number == 1

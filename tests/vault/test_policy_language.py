@@ -34,7 +34,7 @@ clauses = st.one_of(
     st.builds("durable >= {}".format, counts),
     st.just("durable = n"),
     st.builds(
-        lambda value: f"epsilon <= {value!r}",
+        lambda value: f"epsilon <= {value!r}".replace("e-0", "e-"),
         st.floats(0, 1, exclude_min=True, allow_subnormal=False, allow_nan=False).filter(lambda value: value > 1e-300),
     ),
     st.builds("age <= {}{}".format, st.integers(1, 999_999), st.sampled_from(["s", "min", "h", "d", "w", "y"])),
@@ -57,7 +57,7 @@ def test_what_is_read_says_what_was_written(written: list[str], on_one_line: boo
     [
         ("collusion>=3", "collusion >= 3"),
         ("  collusion  >= 03 ", "collusion >= 3"),
-        ("epsilon <= 1e-9", "epsilon <= 1e-09"),
+        ("epsilon <= 1e-9", "epsilon <= 1e-9"),
         ("epsilon <= 0.5", "epsilon <= 0.5"),
         ("everlasting = yes", "everlasting"),
         ("deal checked = yes", "deal checked"),
@@ -194,8 +194,7 @@ def test_what_cannot_be_a_policy_is_refused(written: str) -> None:
 def test_any_text_is_read_or_refused_and_nothing_else(text: str) -> None:
     try:
         read = parse_policy(text)
-    except BadPolicy as refused:
-        assert refused.message
+    except BadPolicy:
         return
     assert read
     assert parse_policy("\n".join(map(str, read))) == read

@@ -143,7 +143,7 @@ ENGLISH: dict[str, str] = {
     "label.said.untold": "It is not recorded how the shares for {sites} travelled.",
     "label.said.no_keys": "No keys are recorded for {sites}.",
     "label.said.random_untold": "It is not recorded where all random numbers came from.",
-    "label.said.anybody": "Who operates {sites} is not recorded; anybody may.",
+    "label.said.anybody": "Who operated {sites} at the time is not recorded; fewer parties may suffice.",
     "label.said.routes_undeclared": "Nobody declared who sees the keys for {sites}; fewer parties may suffice.",
     "label.said.relays_undeclared": "Who operates the relays {relays} is not declared; each counts as a party of its own.",
     "label.said.makers_undeclared": "The makers of the devices at {sites} are not declared; each counts as another one.",

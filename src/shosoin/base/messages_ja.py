@@ -99,7 +99,7 @@ JAPANESE: dict[str, str] = {
     "label.said.untold": "{sites} へのシェアの送られ方は記録されていません。",
     "label.said.no_keys": "{sites} への鍵は記録されていません。",
     "label.said.random_untold": "乱数の出所がすべては記録されていません。",
-    "label.said.anybody": "{sites} の運営者は記録がなく、誰でもあり得ます。",
+    "label.said.anybody": "{sites} の当時の運営者は記録がなく、より少ない人数で足りるかもしれません。",
     "label.said.routes_undeclared": "{sites} への鍵を誰が見るかの申告がなく、より少ない人数で足りるかもしれません。",
     "label.said.relays_undeclared": "中継 {relays} の運営者は申告されておらず、それぞれ別の者と数えます。",
     "label.said.makers_undeclared": "{sites} の機器の製造者は申告されておらず、それぞれ別の者と数えます。",

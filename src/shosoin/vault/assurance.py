@@ -225,7 +225,8 @@ class _Labelled:
         return [site for site in self.good if self._route(site) is None]
 
     def _unknown_domains(self) -> list[SiteId]:
-        return [site for site in self.good if not self._domains(site)]
+        """Return the sites of which nothing was recorded; what is declared today may be otherwise then."""
+        return [site for site in self.good if not self.facts.domains.get(site)]
 
     def _unknown(self) -> list[str]:
         """Return, in sentences, what is not known and how it was counted."""
@@ -233,7 +234,7 @@ class _Labelled:
         nobodys = [relay for relay in relays if not self._domains(relay)]
         unvended = [site for site in self.good if not any(name.startswith("vendor ") for name in self._domains(site))]
         found: list[tuple[Sequence[str], str]] = [
-            (self._unknown_domains(), "Who operates {} is not recorded; anybody may."),
+            (self._unknown_domains(), "Who operated {} at the time is not recorded; fewer parties may suffice."),
             (self._unknown_routes(), "Nobody declared who sees the keys for {}; fewer parties may suffice."),
             (nobodys, "Who operates the relays {} is not declared; each counts as a party of its own."),
             (unvended, "The makers of the devices at {} are not declared; each counts as another one."),
@@ -294,7 +295,7 @@ class _Labelled:
 
     def _epsilon(self) -> float | None:
         """Sum the failure probabilities over all keys used (keys of one block count each: an upper bound)."""
-        if None in self.transfers.values():
+        if any(fact is None or not (fact.keys or self._is_home(site)) for site, fact in self.transfers.items()):
             return None
         keys = [key for fact in self.transfers.values() if fact is not None for key in fact.keys]
         if not keys or any(key.epsilon is None for key in keys):

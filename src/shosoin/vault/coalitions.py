@@ -4,7 +4,8 @@ A trust domain is a site's operator, the vendor of its devices, or a relay (with
 where they are declared). A domain *opens* a share if it controls the site that holds it or saw a key under which it
 travelled. Shares are bits of a mask, a domain is the mask of the shares that it opens, and a breadth-first search over
 the unions of masks ends at the first union of k bits. That is exact: each of the at most 2^n unions is reached by the
-fewest domains first. A domain that opens no more than another one does is left out of the search.
+fewest domains first. Domains that open no more than another one does are left out of the search, and so are unions
+from which the number that a greedy set gives cannot be beaten.
 
 Two names that differ in case, width, spaces or composition only are taken for one party: to merge two parties can only
 lower the number, to keep apart what is one would raise it.
@@ -18,6 +19,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 
 from shosoin.base import SiteId
 
@@ -136,19 +138,40 @@ def _undominated(masks: Mapping[str, int]) -> list[tuple[str, int]]:
 
 
 def _search(parties: Sequence[tuple[str, int]], wanted: int) -> tuple[str, ...] | None:
-    """Return the names of a smallest set whose masks have ``wanted`` bits together, or ``None``."""
+    """Return the names of a smallest set whose masks have ``wanted`` bits together, or ``None``; largest masks first.
+
+    ``bits[m]`` is the most that m parties can add. A greedy set bounds the number from above, and unions that could not
+    beat it any more are dropped.
+    """
+    best = _greedy(parties, wanted)
+    if best is None:
+        return None
+    bits = [0, *accumulate(mask.bit_count() for _, mask in parties)]
     level: dict[int, tuple[str, ...]] = {0: ()}
     seen = {0}
-    while level:
+    for left in range(len(best) - 1, 0, -1):  # parties that a better set may still take
         following: dict[int, tuple[str, ...]] = {}
         for union, names in level.items():
+            if union.bit_count() + bits[left] < wanted:
+                continue
             for name, mask in parties:
                 wider = union | mask
-                if wider in seen:
-                    continue
                 if wider.bit_count() >= wanted:
                     return (*names, name)
-                seen.add(wider)
-                following[wider] = (*names, name)
+                if wider not in seen:
+                    seen.add(wider)
+                    following[wider] = (*names, name)
         level = following
-    return None
+    return best
+
+
+def _greedy(parties: Sequence[tuple[str, int]], wanted: int) -> tuple[str, ...] | None:
+    """Return a set that always takes the party which adds most, or ``None`` if all together do not reach ``wanted``."""
+    union, names = 0, []
+    while union.bit_count() < wanted:
+        name, mask = max(parties, key=lambda party: (party[1] & ~union).bit_count(), default=("", 0))
+        if not mask & ~union:
+            return None
+        union |= mask
+        names.append(name)
+    return tuple(names)

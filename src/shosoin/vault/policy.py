@@ -158,7 +158,7 @@ def _probability(subject: str, rest: list[str], written: str) -> Clause:
     value = _compared(rest, "<=", written)
     if not _NUMBER.fullmatch(value) or not 0 < float(value) <= 1:
         raise BadPolicy(f"{value[:40]!r} in {written[:80]!r} is not a probability above 0, such as 1e-9")
-    return Clause(subject, "<=", (repr(float(value)),))
+    return Clause(subject, "<=", (re.sub(r"e([+-])0", r"e\1", repr(float(value))),))
 
 
 def _age(subject: str, rest: list[str], written: str) -> Clause:
