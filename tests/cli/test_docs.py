@@ -18,7 +18,13 @@ from scripts.check_docs import unlisted
 from shosoin.testbed.control import Testbed
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["docs/start.md", "docs/guides/storing.md", "docs/guides/testbed.md", "docs/guides/labels.md"]
+PAGES = [
+    "docs/start.md",
+    "docs/guides/storing.md",
+    "docs/guides/testbed.md",
+    "docs/guides/labels.md",
+    "docs/guides/policies.md",
+]
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 RULES = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 """``...`` stands for anything, and columns may be wider than on the page."""

@@ -81,7 +81,7 @@ PARTS = [
     ("domains", FIRST),
     ("deal_checked",),
 ]
-WRONG = [None, 7, "text", [], [7], {"a": 1}, True, float("nan"), [{}], {"how": 3}, "\ud800"]
+WRONG: list[Any] = [None, 7, "text", [], [7], {"a": 1}, True, float("nan"), [{}], {"how": 3}, "\ud800"]
 
 
 def fits(part: tuple[str, ...], value: Any) -> bool:
