@@ -17,7 +17,7 @@ from shosoin.vault.coalitions import SiteDomains
 from shosoin.vault.facts import ObjectFacts, probability
 from shosoin.vault.routes import MemoryJournal, ReadRoutes, read_routes, record_read
 from shosoin.vault.values import RegisterValue
-from tests.vault.support import SITES, SeededEntropy, make_world, store
+from tests.vault.support import SITES, SeededEntropy, failing, make_world, store
 
 REAL = KeySourceFacts("qkd", simulated=False, epsilon=1e-12)
 HOME, FIRST, LAST = (SiteId(SITES[place]) for place in (0, 1, 4))
@@ -265,3 +265,25 @@ async def test_a_deal_of_no_more_than_k_sites_was_not_checked() -> None:
     assert (await store(world, "object", b"x", "its")).label.deal_checked is False
     assert (await store(make_world(), "object", b"x", "its")).label.deal_checked is True
     assert (await store(make_world(), "object", b"x", "pqc")).label.deal_checked is False
+
+
+@pytest.mark.parametrize("class_", ["its", "pqc"])
+async def test_a_site_that_dropped_out_after_it_got_its_share_counts(class_: str) -> None:
+    domains = {SITES[3]: SiteDomains("carrier"), LAST: SiteDomains("carrier")}
+    world = make_world(domains=domains, facts=REAL)
+    world.links[LAST].before = failing("seal")
+    found = (await store(world, "object", b"x" * 40, class_)).label
+    assert found.durable_at == 4
+    assert (found.collusion_number, found.collusion_complete) == (2, True)
+    assert "carrier" in found.collusion_set
+    assert ("operator", "carrier", (SITES[3], LAST)) in found.collusion_parties
+
+
+async def test_an_older_object_that_lacks_a_site_does_not_know_who_saw_its_share() -> None:
+    world = make_world(facts=REAL)
+    world.links[LAST].down = True
+    receipt = await store(world, "object", b"x" * 40, "its")
+    assert receipt.label.collusion_complete
+    reading = await world.context.catalog.read(world.context.channels("its"), receipt.object_id)
+    assert reading.value is not None
+    assert not label(changed(reading.value, "dropped")).collusion_complete

@@ -92,9 +92,11 @@ def record_facts(
     deal_checked: bool,
     relays: Mapping[SiteId, Sequence[SiteId]],
     relay_domains: Mapping[SiteId, SiteDomains] | None = None,
+    placement: Sequence[SiteId] = (),
 ) -> dict[str, Any]:
     """Return the facts of a put, as they go into the register value.
 
+    ``placement`` names all sites that were to get a share: one that dropped out may have its share all the same.
     ``relays`` are those that saw the keys of a site, none of a direct link; a site whose route nobody declared is left
     out. They count whenever the shares move again (``routes.relays_then``).
     """
@@ -107,7 +109,8 @@ def record_facts(
         for site in good
     }
     declared = {**(relay_domains or {}), **domains}
-    seen = {relay for site in good for relay in relays.get(site, ()) if class_ == "its"} - set(good)
+    everywhere = [*good, *(site for site in placement if site not in good)]
+    seen = {relay for site in everywhere for relay in relays.get(site, ()) if class_ == "its"} - set(everywhere)
     coefficients = "key-stream bits" if class_ == "its" else f"AES-256 in counter mode, seeded by {entropy.source}"
     random: dict[str, Any] = {
         COEFFICIENTS: {"source": coefficients, "physical": class_ == "its"},
@@ -118,8 +121,11 @@ def record_facts(
     return {
         "home": home,
         "transfers": transfers,
+        "dropped": {
+            site: list(relays[site]) if class_ == "its" and site in relays else None for site in everywhere[len(good) :]
+        },
         "random": random,
-        "domains": {site: list(domains[site].names()) for site in good},
+        "domains": {site: list(domains[site].names()) for site in everywhere},
         "relay_domains": {relay: list(declared[relay].names()) for relay in sorted(seen) if relay in declared},
         "deal_checked": deal_checked,
     }
@@ -150,6 +156,8 @@ class _Labelled:
         self.value = value
         self.facts = ObjectFacts.read(value.facts)
         self.good = value.bodies[0].good
+        self.holders = value.placement
+        """Who may have a share: a site that dropped out of the put counts, for it may have kept what it got."""
         self.transfers = {site: self.facts.transfers.get(site) for site in self.good}
         self.reads = reads
         self.declared = {str(name): domains.names() for name, domains in declared.items()}
@@ -159,7 +167,7 @@ class _Labelled:
     ) -> AssuranceLabel:
         """Return the label."""
         value, facts, body = self.value, self.facts, self.value.bodies[0]
-        found = smallest_coalition({site: self._openers(site) for site in self.good}, value.scheme.k)
+        found = smallest_coalition({site: self._openers(site) for site in self.holders}, value.scheme.k)
         reasons = self._reasons()
         return AssuranceLabel(
             class_=value.class_,
@@ -180,7 +188,7 @@ class _Labelled:
             freshness=freshness,
             collusion_parties=tuple((party.kind, party.name, party.sites) for party in found.parties),
             collusion_complete=not self._unknown_routes() and not self._unknown_domains(),
-            routes=tuple((site, self._route(site)) for site in self.good),
+            routes=tuple((site, self._route(site)) for site in self.holders),
             deal_checked=None if facts.deal_checked is None else facts.deal_checked and len(self.good) > value.scheme.k,
             audited_at_wall_s=audited_at_wall_s,
             unknown=tuple(self._unknown()),
@@ -199,14 +207,17 @@ class _Labelled:
         """Return the relays that ever saw keys of a site's share, as far as known; ``None`` if a route is unknown."""
         if not self._keys_matter(site):
             return ()
-        fact = self.transfers[site]
-        if fact is None or fact.relays is None or site in self.reads.undeclared:
+        if self._relays_then(site) is None or site in self.reads.undeclared:
             return None
         return self._relays(site)
 
+    def _relays_then(self, site: SiteId) -> tuple[str, ...] | None:
+        """Return the relays on the route of the put, ``None`` if it is unknown."""
+        fact = self.transfers.get(site)
+        return fact.relays if fact is not None else self.facts.dropped.get(site)
+
     def _relays(self, site: SiteId) -> tuple[str, ...]:
-        fact = self.transfers[site]
-        then = (fact.relays if fact is not None else None) or ()
+        then = self._relays_then(site) or ()
         seen = dict.fromkeys((*then, *self.reads.relays.get(site, ()))) if self._keys_matter(site) else ()
         return tuple(relay for relay in seen if relay != self.facts.home)
 
@@ -222,17 +233,19 @@ class _Labelled:
         return (*self._domains(site), *by_relay) if self._domains(site) else ()
 
     def _unknown_routes(self) -> list[SiteId]:
-        return [site for site in self.good if self._route(site) is None]
+        return [site for site in self.holders if self._route(site) is None]
 
     def _unknown_domains(self) -> list[SiteId]:
         """Return the sites of which nothing was recorded; what is declared today may be otherwise then."""
-        return [site for site in self.good if not self.facts.domains.get(site)]
+        return [site for site in self.holders if not self.facts.domains.get(site)]
 
     def _unknown(self) -> list[str]:
         """Return, in sentences, what is not known and how it was counted."""
-        relays = dict.fromkeys(relay for site in self.good for relay in self._relays(site))
+        relays = dict.fromkeys(relay for site in self.holders for relay in self._relays(site))
         nobodys = [relay for relay in relays if not self._domains(relay)]
-        unvended = [site for site in self.good if not any(name.startswith("vendor ") for name in self._domains(site))]
+        unvended = [
+            site for site in self.holders if not any(name.startswith("vendor ") for name in self._domains(site))
+        ]
         found: list[tuple[Sequence[str], str]] = [
             (self._unknown_domains(), "Who operated {} at the time is not recorded; fewer parties may suffice."),
             (self._unknown_routes(), "Nobody declared who sees the keys for {}; fewer parties may suffice."),

@@ -55,6 +55,8 @@ class ObjectFacts:
     home: str | None
     transfers: Mapping[str, Transfer]
     """By site; one of which nothing can be read is left out."""
+    dropped: Mapping[str, tuple[str, ...]]
+    """Relays on the routes to sites that dropped out of the put; one whose route is unknown is left out."""
     random: Mapping[str, RandomFact]
     domains: Mapping[str, tuple[str, ...]]
     """Trust domains by site or relay; one of which nothing can be read is left out."""
@@ -83,6 +85,7 @@ class ObjectFacts:
         return cls(
             home=home if isinstance(home, str) else None,
             transfers=_known(transfers),
+            dropped=_known(_table(raw, "dropped", _texts)),
             random=_known(random),
             domains=_known({**relay_domains, **domains}),
             deal_checked=checked if isinstance(checked, bool) else None,

@@ -265,6 +265,7 @@ class Putter:
             deal_checked=self.class_ == "its",
             relays=context.relays,
             relay_domains=context.relay_domains,
+            placement=self.placement,
         ) | {"policy": clauses_at_put(context, item.name)}
         return ValueDraft(
             kind="object",
