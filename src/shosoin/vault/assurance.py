@@ -161,6 +161,9 @@ class _Labelled:
         self.transfers = {site: self.facts.transfers.get(site) for site in self.good}
         self.reads = reads
         self.declared = {str(name): domains.names() for name, domains in declared.items()}
+        self.relays = {site: self._relays(site) for site in self.holders}
+        self.routes = {site: self._route(site) for site in self.holders}
+        self.domains = {site: self._domains(site) for site in self.holders}
 
     def label(
         self, pinned: list[SiteId], now_wall_s: float, freshness: str, audited_at_wall_s: float | None
@@ -188,7 +191,7 @@ class _Labelled:
             freshness=freshness,
             collusion_parties=tuple((party.kind, party.name, party.sites) for party in found.parties),
             collusion_complete=not self._unknown_routes() and not self._unknown_domains(),
-            routes=tuple((site, self._route(site)) for site in self.holders),
+            routes=tuple(self.routes.items()),
             deal_checked=None if facts.deal_checked is None else facts.deal_checked and len(self.good) > value.scheme.k,
             audited_at_wall_s=audited_at_wall_s,
             unknown=tuple(self._unknown()),
@@ -209,7 +212,7 @@ class _Labelled:
             return ()
         if self._relays_then(site) is None or site in self.reads.undeclared:
             return None
-        return self._relays(site)
+        return self.relays[site]
 
     def _relays_then(self, site: SiteId) -> tuple[str, ...] | None:
         """Return the relays on the route of the put, ``None`` if it is unknown."""
@@ -227,13 +230,12 @@ class _Labelled:
 
     def _openers(self, site: SiteId) -> tuple[str, ...]:
         """Return the trust domains that have a site's share."""
-        relays = self._relays(site)
-        by_relay = [name for relay in relays for name in self._domains(relay) or (relay_party(relay),)]
+        by_relay = [name for relay in self.relays[site] for name in self._domains(relay) or (relay_party(relay),)]
         # A site of nobody stays anybody's, whatever its relays: an empty answer says so.
-        return (*self._domains(site), *by_relay) if self._domains(site) else ()
+        return (*self.domains[site], *by_relay) if self.domains[site] else ()
 
     def _unknown_routes(self) -> list[SiteId]:
-        return [site for site in self.holders if self._route(site) is None]
+        return [site for site in self.holders if self.routes[site] is None]
 
     def _unknown_domains(self) -> list[SiteId]:
         """Return the sites of which nothing was recorded; what is declared today may be otherwise then."""
@@ -241,7 +243,7 @@ class _Labelled:
 
     def _unknown(self) -> list[str]:
         """Return, in sentences, what is not known and how it was counted."""
-        relays = dict.fromkeys(relay for site in self.holders for relay in self._relays(site))
+        relays = dict.fromkeys(relay for site in self.holders for relay in self.relays[site])
         nobodys = [relay for relay in relays if not self._domains(relay)]
         unvended = [
             site for site in self.holders if not any(name.startswith("vendor ") for name in self._domains(site))
