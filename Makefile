@@ -48,6 +48,10 @@ format: setup ## format the code, and mend what lint can mend
 bench: setup ## all of bench/, or ONLY=name: JSON lines on stdout, a table on stderr
 	@$(BIN)/python bench/run.py $(ONLY)
 
+.PHONY: secrecy
+secrecy: setup ## every coalition against every protocol, on symbols (SECRECY_ARGS="--answers 16 --json")
+	@$(BIN)/python scripts/secrecy.py $(SECRECY_ARGS)
+
 .PHONY: sanitize
 sanitize: setup ## the kernel tests on a build with address and undefined-behaviour sanitizers
 	scripts/sanitize.sh tests/kernels
