@@ -239,10 +239,14 @@ async def test_a_read_over_a_route_that_nobody_declares_leaves_the_number_open()
     assert dict(found.routes)[FIRST] is None
 
 
-@pytest.mark.parametrize("line", [b"", b"{", b"[]", b"7", b'{"version":1}', b"\xff", b'{"routes":{}}', b"[" * 5000])
+@pytest.mark.parametrize(
+    "line", [b"", b"{", b"[]", b"7", b'{"version":1}', b"\xff", b'{"routes":{}}', b"[" * 5000, b"BAD NAME"]
+)
 async def test_a_journal_line_that_cannot_be_read_means_that_anybody_saw_something(line: bytes) -> None:
     value, journal = await stored_value(), MemoryJournal()
-    journal.append(value.register_id, line)
+    body = value.bodies[0]
+    bad_name = f'{{"version":"{body.version}","epoch":0,"routes":{{"{FIRST}":["not a name"]}}}}'.encode()
+    journal.append(value.register_id, bad_name if line == b"BAD NAME" else line)
     assert read_routes(journal, value).undeclared == set(value.placement)
     assert not label(value, reads=read_routes(journal, value)).collusion_complete
 
@@ -287,3 +291,25 @@ async def test_an_older_object_that_lacks_a_site_does_not_know_who_saw_its_share
     reading = await world.context.catalog.read(world.context.channels("its"), receipt.object_id)
     assert reading.value is not None
     assert not label(changed(reading.value, "dropped")).collusion_complete
+
+
+async def test_a_site_that_the_object_left_counts_for_ever() -> None:
+    value = await stored_value()
+    assert label(value).collusion_number == 3
+    domains = {site: list(names) for site, names in value.facts["domains"].items()}
+    domains[SITES[3]] = ["carrier"]
+    value = changed(value, "domains", to=domains)
+    facts = copy.deepcopy(dict(value.facts))
+    left = replace(value, facts=facts | {"former": {"old-site": ["carrier"]}})
+    found = label(left)
+    assert (found.collusion_number, "carrier" in found.collusion_set) == (2, True)
+    assert not found.collusion_complete  # its route is not recorded
+    facts["transfers"]["old-site"] = facts["transfers"][FIRST]
+    assert label(left).collusion_number == 2
+
+
+@pytest.mark.parametrize("wrong", [7, [], {"old-site": 3}, {"old-site": [3]}, {"old-site": []}, {"old site": ["x"]}])
+async def test_sites_that_the_object_left_are_not_forgotten_when_malformed(wrong: Any) -> None:
+    value = await stored_value()
+    found = label(replace(value, facts={**value.facts, "former": wrong}))
+    assert not found.collusion_complete

@@ -156,8 +156,9 @@ class _Labelled:
         self.value = value
         self.facts = ObjectFacts.read(value.facts)
         self.good = value.bodies[0].good
-        self.holders = value.placement
-        """Who may have a share: a site that dropped out of the put counts, for it may have kept what it got."""
+        former = tuple(SiteId(site) for site in self.facts.former if site not in value.placement)
+        self.holders = (*value.placement, *former)
+        """Who may have a share: sites that dropped out of the put, or that the object left, may have kept theirs."""
         self.transfers = {site: self.facts.transfers.get(site) for site in self.good}
         self.reads = reads
         self.declared = {str(name): domains.names() for name, domains in declared.items()}
@@ -190,7 +191,7 @@ class _Labelled:
             simulated=any(key.simulated for fact in self.transfers.values() if fact for key in fact.keys),
             freshness=freshness,
             collusion_parties=tuple((party.kind, party.name, party.sites) for party in found.parties),
-            collusion_complete=not self._unknown_routes() and not self._unknown_domains(),
+            collusion_complete=not (self._unknown_routes() or self._unknown_domains() or "former" in facts.unreadable),
             routes=tuple(self.routes.items()),
             deal_checked=None if facts.deal_checked is None else facts.deal_checked and len(self.good) > value.scheme.k,
             audited_at_wall_s=audited_at_wall_s,
@@ -216,7 +217,7 @@ class _Labelled:
 
     def _relays_then(self, site: SiteId) -> tuple[str, ...] | None:
         """Return the relays on the route of the put, ``None`` if it is unknown."""
-        fact = self.transfers.get(site)
+        fact = self.facts.transfers.get(site)
         return fact.relays if fact is not None else self.facts.dropped.get(site)
 
     def _relays(self, site: SiteId) -> tuple[str, ...]:
@@ -226,7 +227,8 @@ class _Labelled:
 
     def _domains(self, name: str) -> tuple[str, ...]:
         """Return who controls a site or relay: as recorded then and as declared now."""
-        return (*self.facts.domains.get(name, ()), *self.declared.get(name, ()))
+        then = (*self.facts.domains.get(name, ()), *self.facts.former.get(name, ()))
+        return (*then, *self.declared.get(name, ()))
 
     def _openers(self, site: SiteId) -> tuple[str, ...]:
         """Return the trust domains that have a site's share."""
@@ -239,7 +241,7 @@ class _Labelled:
 
     def _unknown_domains(self) -> list[SiteId]:
         """Return the sites of which nothing was recorded; what is declared today may be otherwise then."""
-        return [site for site in self.holders if not self.facts.domains.get(site)]
+        return [site for site in self.holders if not self.facts.domains.get(site) and not self.facts.former.get(site)]
 
     def _unknown(self) -> list[str]:
         """Return, in sentences, what is not known and how it was counted."""

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from shosoin.base import Rejected, SiteId
+
 __all__ = ["KeyFact", "ObjectFacts", "RandomFact", "Transfer", "probability"]
 
 T = TypeVar("T")
@@ -57,6 +59,8 @@ class ObjectFacts:
     """By site; one of which nothing can be read is left out."""
     dropped: Mapping[str, tuple[str, ...]]
     """Relays on the routes to sites that dropped out of the put; one whose route is unknown is left out."""
+    former: Mapping[str, tuple[str, ...]]
+    """Trust domains of sites that had a share before the object moved away from them."""
     random: Mapping[str, RandomFact]
     domains: Mapping[str, tuple[str, ...]]
     """Trust domains by site or relay; one of which nothing can be read is left out."""
@@ -73,12 +77,16 @@ class ObjectFacts:
         random = _table(raw, "random", _random)
         domains = _table(raw, "domains", _texts)
         relay_domains = _table(raw, "relay_domains", _texts) if "relay_domains" in raw else {}
+        former = _table(raw, "former", _texts) if "former" in raw else {}
         home, checked, policy = raw.get("home"), raw.get("deal_checked"), _texts(raw.get("policy", []))
         lost = {
             "home": not isinstance(home, str),
             "transfers": not transfers or None in transfers.values(),
             "random": not random or None in random.values(),
             "domains": not domains or None in (*domains.values(), *relay_domains.values()),
+            "former": None in former.values()
+            or not all(map(_is_site, former))
+            or not isinstance(raw.get("former", {}), Mapping),
             "deal_checked": not isinstance(checked, bool),
             "policy": policy is None,
         }
@@ -86,6 +94,7 @@ class ObjectFacts:
             home=home if isinstance(home, str) else None,
             transfers=_known(transfers),
             dropped=_known(_table(raw, "dropped", _texts)),
+            former={site: names or () for site, names in former.items() if _is_site(site)},
             random=_known(random),
             domains=_known({**relay_domains, **domains}),
             deal_checked=checked if isinstance(checked, bool) else None,
@@ -108,6 +117,14 @@ def _table(raw: Mapping[str, Any], name: str, read: Callable[[Any], T | None]) -
 
 def _known(table: Mapping[str, T | None]) -> dict[str, T]:
     return {name: fact for name, fact in table.items() if fact is not None}
+
+
+def _is_site(name: str) -> bool:
+    try:
+        SiteId(name)
+    except Rejected:
+        return False
+    return True
 
 
 def _texts(raw: Any) -> tuple[str, ...] | None:

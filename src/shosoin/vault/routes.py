@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from shosoin.base import PeerFault, SiteId
+from shosoin.base import PeerFault, Rejected, SiteId
 from shosoin.base.ports import KeyStatus
 from shosoin.vault.coalitions import SiteDomains
 from shosoin.vault.envelope import canonical_json
@@ -94,9 +94,12 @@ def route_of(status: KeyStatus, declared: SiteDomains | None = None) -> Route | 
     if RELAYS_EXTENSION not in status.extension:
         return known
     named = status.extension[RELAYS_EXTENSION]
-    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
-        raise PeerFault("the KME's status names relays in a way that cannot be read", code="vault.bad_relays")
-    return _union(known or (), tuple(SiteId(name) for name in named))
+    try:
+        if not isinstance(named, list):
+            raise TypeError("no list")
+        return _union(known or (), tuple(SiteId(name) for name in named))
+    except (TypeError, Rejected):
+        raise PeerFault("the KME's status names relays in a way that cannot be read", code="vault.bad_relays") from None
 
 
 def relays_then(value: RegisterValue) -> dict[SiteId, Route]:
@@ -136,7 +139,7 @@ def read_routes(journal: RouteJournal, value: RegisterValue) -> ReadRoutes:
             raw = json.loads(line)
             if (raw["version"], raw["epoch"]) == (body.version, body.epoch):
                 found = found.joined(_read_line(raw["routes"]))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, Rejected):
             found = found.joined(ReadRoutes({}, frozenset(value.placement)))
     return found
 
