@@ -52,6 +52,16 @@ bench: setup ## all of bench/, or ONLY=name: JSON lines on stdout, a table on st
 secrecy: setup ## every coalition against every protocol, on symbols (SECRECY_ARGS="--answers 16 --json")
 	@$(BIN)/python scripts/secrecy.py $(SECRECY_ARGS)
 
+.PHONY: fuzz
+fuzz: setup ## atheris on every parser of outside bytes for SECONDS=60 each, or on ONLY=name
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet \
+		--disable-pip-version-check --no-deps --require-hashes --requirement requirements/fuzz.txt
+	@$(BIN)/python -m fuzz.run $(or $(SECONDS),60) $(ONLY)
+
+.PHONY: rounds
+rounds: setup ## ROUNDS=300 of kills, full disks and lies under load on real processes, SEED=number to repeat one
+	@$(BIN)/python -m tests.e2e.rounds $(or $(ROUNDS),300) $(SEED)
+
 .PHONY: sanitize
 sanitize: setup ## the kernel tests on a build with address and undefined-behaviour sanitizers
 	scripts/sanitize.sh tests/kernels

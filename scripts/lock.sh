@@ -21,4 +21,5 @@ compile() { # OUTPUT ARGUMENT...: the packages of pyproject.toml that the argume
 compile requirements/dev.txt --group build --extra test --extra lint
 # The same versions again, fewer of them: the dev lock is a superset of the run lock.
 grep -oE '^[A-Za-z0-9._-]+==[^ ;\]+' requirements/dev.txt >"$tools/constraints.txt"
+compile requirements/fuzz.txt --extra fuzz --constraint "$tools/constraints.txt"
 compile requirements/run.txt --group build --constraint "$tools/constraints.txt"

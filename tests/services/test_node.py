@@ -9,7 +9,7 @@ import os
 import ssl
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -115,9 +115,9 @@ class Served:
             return await self.link(session).exchange(path, [body], response_bytes_max=16 << 20, timeout_s=60)
 
     @asynccontextmanager
-    async def connected(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    async def connected(self, name: str = "owner") -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
         context = client_context(
-            self.directory / "owner.crt", self.directory / "owner.key", self.directory / "node-ca.crt"
+            self.directory / f"{name}.crt", self.directory / f"{name}.key", self.directory / "node-ca.crt"
         )
         async with connection(self.port, context) as streams:
             yield streams
@@ -429,7 +429,7 @@ async def test_the_clock_of_a_connection_stands_still_while_a_request_is_handled
 
 async def test_connections_are_bounded(directory):
     async with edge_of(directory, connections=2) as served:
-        async with served.connected() as first, served.connected() as second:
+        async with served.connected() as first, served.connected("stranger") as second:
             for reader, writer in (first, second):
                 writer.write(head("/v1/info", None, "GET"))
                 await reader.readuntil(b"\r\n\r\n")
@@ -443,6 +443,17 @@ async def test_connections_are_bounded(directory):
                 continue
         else:
             pytest.fail("the places were never free again")
+
+
+async def test_one_caller_has_at_most_half_of_the_connections(directory):
+    async with edge_of(directory, connections=4) as served, AsyncExitStack() as held:
+        for _ in range(2):
+            reader, writer = await held.enter_async_context(served.connected())
+            writer.write(head("/v1/info", None, "GET"))
+            await reader.readuntil(b"\r\n\r\n")
+        with pytest.raises(Unavailable):
+            await served.ask()
+        assert await served.ask(name="stranger") == b"stranger:cba"
 
 
 async def test_stopping_lets_a_running_request_end(directory, monkeypatch):

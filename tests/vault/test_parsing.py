@@ -310,3 +310,18 @@ async def test_a_refused_envelope_changes_nothing(class_: str) -> None:
             with pytest.raises(ShosoinError):
                 await link.node.exchange(OWNER, bytes(spoiled))
         assert world_state(world, SITES[1]) == before
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"a":"\xed\xa0\x80"}',  # half a surrogate pair, in bytes that json.loads takes
+        '{"a":"\\ud800"}'.encode("utf-16"),
+        '{"a":1}'.encode("utf-32-be"),
+        b'{"a":1e999}',
+        b'{"a":-Infinity}',
+    ],
+)
+def test_json_that_could_not_be_written_again_is_refused(raw: bytes) -> None:
+    with pytest.raises(MalformedEnvelope):
+        parse_json(raw)

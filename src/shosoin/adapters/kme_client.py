@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 import re
 import ssl
 import weakref
@@ -28,11 +29,14 @@ import aiohttp
 
 from shosoin.adapters.tls import Identity, certificate_alert, client_context, describe, reason_of, require_peer
 from shosoin.base import Denied, KeyMaterial, PeerFault, Rejected, SaeId, ShosoinError, Unavailable
+from shosoin.base.foreign_text import printable_text
 from shosoin.base.ports import UNDECLARED, DeliveredKey, KeySourceFacts, KeyStatus
 
 __all__ = ["KmeClient"]
 
 _KEY_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_KIND = re.compile(r"[\x20-\x7e]{1,64}")
+"""It goes into labels, which people read."""
 _ANSWER_BYTES_SPARE = 1 << 16
 
 
@@ -210,7 +214,7 @@ def _error(status: int, raw: bytes | bytearray) -> Rejected | Denied | Unavailab
     message, retry_after_s = f"HTTP {status}", None
     try:
         loaded = _object(json.loads(raw))
-        message = str(loaded.get("message", message))[:200]
+        message = printable_text(loaded.get("message")) or message
         for item in loaded.get("details") or []:
             if isinstance(item, dict) and (seconds := _number(item.get("retry_after_s"), 1e9)) is not None:
                 retry_after_s = seconds
@@ -227,9 +231,24 @@ def _error(status: int, raw: bytes | bytearray) -> Rejected | Denied | Unavailab
 
 def _parsed(raw: bytes | bytearray) -> Mapping[str, Any]:
     try:
-        return _object(json.loads(raw))
-    except (ValueError, RecursionError) as err:
-        raise PeerFault("the KME's answer is not JSON") from err
+        text = raw.decode()  # json.loads would guess at UTF-16 and let half surrogate pairs through
+        answer = _object(json.loads(text, parse_constant=_no_constant, parse_float=_finite))
+        if "\\u" in text:
+            json.dumps(answer, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        raise PeerFault("the KME's answer is not JSON") from None  # the cause would quote keys
+    return answer
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError("a number that is not finite")
+    return number
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _object(value: Any) -> Mapping[str, Any]:
@@ -265,10 +284,11 @@ def _key(item: Any, facts: KeySourceFacts) -> DeliveredKey:
 
 def _facts(extension: Any) -> KeySourceFacts:
     source = extension.get("shosoin_source") if isinstance(extension, dict) else None
-    if not isinstance(source, dict) or not isinstance(source.get("kind"), str):
+    kind = source.get("kind") if isinstance(source, dict) else None
+    if not isinstance(source, dict) or not isinstance(kind, str) or not _KIND.fullmatch(kind):
         return UNDECLARED
     epsilon = _number(source.get("epsilon"), 1.0)
-    return KeySourceFacts(source["kind"], source.get("simulated") is not False, epsilon)
+    return KeySourceFacts(kind, source.get("simulated") is not False, epsilon)
 
 
 def _number(value: Any, high: float) -> float | None:

@@ -27,6 +27,7 @@ import aiohttp
 from shosoin.adapters.http_parts import PartsPayload
 from shosoin.adapters.tls import Identity, certificate_alert, client_context, reason_of, require_peer
 from shosoin.base import Alarm, Denied, PeerFault, Rejected, SaeId, ShosoinError, SiteId, Unavailable
+from shosoin.base.foreign_text import printable_text
 from shosoin.vault.ports import Buffer, NodeSlow
 
 __all__ = ["HttpsNodeLink", "NodeSession"]
@@ -43,7 +44,6 @@ _TEXT_CHARACTERS_MAX = 300
 _RETRY_AFTER_S_MAX = 300.0
 _READ_BUFFER_BYTES = 1 << 20
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,31}(\.[a-z][a-z0-9_]{0,47}){1,3}")
-_UNPRINTABLE = re.compile(r"[^\x20-\x7e]+")
 _KINDS: dict[int, type[ShosoinError]] = {400: Rejected, 401: Denied, 503: Unavailable}
 
 
@@ -248,10 +248,8 @@ def _error_object(raw: bytes) -> dict[str, Any]:
 
 
 def _clean(text: Any) -> str:
-    """Return a peer's text fit for a log line: printable ASCII, one line, not long."""
-    if not isinstance(text, str):
-        return ""
-    return _UNPRINTABLE.sub(" ", text[: 2 * _TEXT_CHARACTERS_MAX])[:_TEXT_CHARACTERS_MAX].strip()
+    """Return a peer's text fit for a log line."""
+    return printable_text(text, _TEXT_CHARACTERS_MAX)
 
 
 def _retry_after(value: dict[str, Any], response: aiohttp.ClientResponse) -> float | None:

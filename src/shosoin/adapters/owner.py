@@ -34,6 +34,7 @@ from shosoin.adapters.owner_policies import declared_relays, read_policies, read
 from shosoin.adapters.route_journal import FileRouteJournal
 from shosoin.adapters.runtime import AsyncioRuntime
 from shosoin.base import OwnerId, Rejected, SaeId, SiteId
+from shosoin.base.foreign_text import printable_text
 from shosoin.base.ports import Event, EventSink
 from shosoin.vault import Scheme, Vault, VaultContext, VaultSite
 from shosoin.vault.coalitions import SiteDomains
@@ -103,19 +104,26 @@ def load_owner_config(path: Path) -> OwnerConfig:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadOwnerConfig(f"cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadOwnerConfig(f"{path} is not TOML: {error}") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits is a plain ValueError
+        raise BadOwnerConfig(f"{path} is not TOML: {printable_text(str(error))}") from None
 
     def text(table: str, name: str, default: str | None = None) -> str:
-        value = raw.get(table, {}).get(name, default)
+        found = raw.get(table, {})
+        value = found.get(name, default) if isinstance(found, dict) else None
         if not isinstance(value, str):
             raise BadOwnerConfig(f"{path}: [{table}] {name} is missing or not text")
         return value
 
     def file(table: str, name: str) -> Path:
-        return path.parent / text(table, name)
+        written = text(table, name)
+        if "\0" in written:
+            raise BadOwnerConfig(f"{path}: [{table}] {name} is no path")
+        return path.parent / written
 
-    sites = tuple(_site(path, entry) for entry in raw.get("site", []))
+    entries = raw.get("site", [])
+    if not isinstance(entries, list):
+        raise BadOwnerConfig(f"{path}: [[site]] must be tables")
+    sites = tuple(_site(path, entry) for entry in entries)
     home = SiteId(text("owner", "site"))
     if home not in {site.name for site in sites} or len({site.name for site in sites}) != len(sites):
         raise BadOwnerConfig(f"{path}: the sites must be distinct and include the home site {home}")

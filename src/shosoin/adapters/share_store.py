@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from shosoin.adapters.share_store_erasing import Eraser
-from shosoin.adapters.share_store_errors import from_sqlite_error
+from shosoin.adapters.share_store_errors import RecordsDamaged, from_sqlite_error
 from shosoin.adapters.share_store_files import Disk, StoreDirectory
 from shosoin.adapters.share_store_reading import Reader
 from shosoin.adapters.share_store_records import Finished, Records, connect, content_of
@@ -62,10 +62,8 @@ class ShareStore:
             found = look_around(self._connection, directory)
             generation = check_in(self._connection, directory)
             self.recovered: Recovery = recover(self._connection, directory, found)
-        except BaseException as err:
+        except BaseException:
             self._connection.close()
-            if isinstance(err, sqlite3.DatabaseError):
-                raise from_sqlite_error(err) from err
             raise
         ids = count((generation << _COUNTER_BITS) + 1)
         self._finished: dict[int, Finished] = {}
@@ -95,15 +93,19 @@ class ShareStore:
         Raises:
             StoreLocked: another process has it open.
             RecordsLost: the records are missing or older than the directory; nothing was changed.
-            StorageFailed: the records cannot be read.
+            StorageFailed, RecordsDamaged: the records cannot be read.
             Rejected: the records have an unknown format.
         """
         directory = StoreDirectory(path, disk or Disk())
         directory.prepare()
         try:
             return cls(directory, clock, limits or StoreLimits())
-        except BaseException:
+        except BaseException as err:
             directory.release()
+            if isinstance(err, sqlite3.Error):
+                raise from_sqlite_error(err) from err
+            if isinstance(err, ValueError | TypeError | OverflowError):
+                raise RecordsDamaged(f"what lies beside the shares cannot be read: {type(err).__name__}") from err
             raise
 
     async def close(self) -> None:
@@ -233,6 +235,8 @@ class ShareStore:
             return self._reader.read(content_id, in_file, finished, offset, length) if length else b""
         except ShosoinError as error:
             return error
+        except sqlite3.Error as err:
+            return from_sqlite_error(err)
 
     async def scrub(self, bytes_max: int) -> ScrubReport:
         """Check shares at rest, about ``bytes_max`` bytes of them; goes on where the last call stopped.

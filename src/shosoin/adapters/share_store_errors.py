@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import errno
 import sqlite3
+from collections.abc import Sequence
+from typing import Any
 
 from shosoin.base import Alarm, Rejected, Unavailable
 
 __all__ = [
     "DiskFull",
+    "RecordsDamaged",
     "RecordsLost",
     "StageIncomplete",
     "StagingFull",
@@ -24,6 +27,7 @@ __all__ = [
     "StoreLocked",
     "from_os_error",
     "from_sqlite_error",
+    "sound",
 ]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -75,6 +79,25 @@ class RecordsLost(Alarm):
         "put the newest records back into the node's directory; if they are lost, keep the directory aside, start with"
         " an empty one and repair from the other sites"
     )
+
+
+class RecordsDamaged(Alarm):
+    """A record holds what nobody ever wrote."""
+
+    code = "vault.records_damaged"
+    hint = "check the disk, keep the node's directory aside, start with an empty one and repair from the other sites"
+
+
+def sound(row: Any, *types: type | tuple[type, ...]) -> Sequence[Any]:
+    """Return a row of the records whose values have the types that the store writes; SQLite itself does not mind.
+
+    Raises:
+        RecordsDamaged: there is no such row, or it holds other types.
+    """
+    if row is None or len(row) != len(types) or not all(map(isinstance, row, types)):
+        raise RecordsDamaged("a record of the store holds what was never written there")
+    found: Sequence[Any] = row
+    return found
 
 
 def from_os_error(err: OSError, doing: str) -> DiskFull | StorageFailed:

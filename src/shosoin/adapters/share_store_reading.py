@@ -9,10 +9,10 @@ import zlib
 from array import array
 from dataclasses import dataclass
 
+from shosoin.adapters.share_store_errors import sound
 from shosoin.adapters.share_store_files import Disk, StoreDirectory
-from shosoin.adapters.share_store_records import Finished, connect
+from shosoin.adapters.share_store_records import Finished, connect, share_key
 from shosoin.adapters.share_store_sums import CHUNK_BYTES
-from shosoin.base import ObjectId, OwnerId, VersionId
 from shosoin.vault.ports import Buffer, ShareDamaged, ShareKey
 
 __all__ = ["Reader", "ScrubTarget", "file_sum"]
@@ -80,9 +80,9 @@ class Reader:
             "SELECT substr(sums, ?, ?) FROM contents WHERE id = ?", (4 * first + 1, 4 * (last - first + 1), content_id)
         )
         found = row.fetchone()
-        if found is None or len(found[0]) != 4 * (last - first + 1):
+        if found is None or not isinstance(found[0], bytes) or len(found[0]) != 4 * (last - first + 1):
             raise ShareDamaged("the bytes of the share are gone")
-        return bytes(found[0])
+        return found[0]
 
     def _read_row(self, content_id: int) -> bytes:
         found = (
@@ -91,7 +91,8 @@ class Reader:
         if found is None or found[2] is None:
             raise ShareDamaged("the bytes of the share are gone")
         size_bytes, sums, data = found
-        if len(data) != size_bytes or array("I", sums).tolist() != [zlib.crc32(data)]:
+        whole = isinstance(data, bytes) and isinstance(sums, bytes) and len(sums) == 4 and len(data) == size_bytes
+        if not whole or array("I", sums)[0] != zlib.crc32(data):
             raise ShareDamaged("the share does not match its checksum")
         return bytes(data)
 
@@ -126,8 +127,8 @@ class Reader:
             (after, limit),
         )
         return [
-            ScrubTarget(number, ShareKey(OwnerId(o), ObjectId(i), VersionId(v), epoch), size, bool(damaged))
-            for number, o, i, v, epoch, size, damaged in rows
+            ScrubTarget(number, share_key(*key), *sound((size, bool(damaged)), int, bool))
+            for number, *key, size, damaged in rows
         ]
 
     def damaged(self, limit: int) -> list[ShareKey]:
@@ -137,7 +138,7 @@ class Reader:
             " WHERE c.damaged = 1 ORDER BY c.id LIMIT ?",
             (limit,),
         )
-        return [ShareKey(OwnerId(o), ObjectId(i), VersionId(v), epoch) for o, i, v, epoch in rows]
+        return [share_key(*row) for row in rows]
 
     def check(self, target: ScrubTarget, start: int, bytes_max: int) -> tuple[bool, int]:
         """Check a share from byte ``start`` on; returns (whole so far, where to go on)."""

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shosoin.adapters.share_store_errors import StageIncomplete
+from shosoin.adapters.share_store_errors import RecordsDamaged, StageIncomplete, sound
 from shosoin.base import ObjectId, OwnerId, Rejected, VersionId
 from shosoin.vault.ports import RegisterRow, ShareKey, ShareRow, ShareState
 
-__all__ = ["Finished", "Records", "connect", "content_of", "create_schema", "locator_of"]
+__all__ = ["Finished", "Records", "connect", "content_of", "create_schema", "locator_of", "share_key"]
 
 SCHEMA_VERSION = 2
 _APPLICATION_ID = 0x53484F53  # "SHOS"
@@ -57,11 +57,16 @@ CREATE TABLE signature_sets (name TEXT PRIMARY KEY, refs INTEGER NOT NULL, text 
 CREATE TABLE garbage (path TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
+_OF_WRITER = ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "cache_size = -65536")
 _KEY = "owner = ? AND object_id = ? AND version = ? AND epoch = ?"
 _SHARE = (
     "owner, object_id, version, epoch, size_bytes, state, created_wall_s, x_index, threshold, mask_elements, locator,"
     " class"
 )
+_SHARE_TYPES = ((int, float), int, int, int, str, str)
+_STATES = frozenset(state.value for state in ShareState)
+_TEXT_OR_NONE = (str, type(None))
+_REGISTER_TYPES = (int, str, int, str, _TEXT_OR_NONE, int, str, _TEXT_OR_NONE, _TEXT_OR_NONE, _TEXT_OR_NONE)
 _REGISTER = (
     "promised_round, promised_by, accepted_round, accepted_by, accepted_value,"
     " committed_round, committed_by, committed_value, certificate, signature_set"
@@ -71,14 +76,13 @@ _REGISTER = (
 def connect(path: Path, *, writer: bool) -> sqlite3.Connection:
     """Open the records; only one connection of a store may be the writer."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
-    connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
-    if writer:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA secure_delete = ON")
-        connection.execute("PRAGMA cache_size = -65536")
-    else:
-        connection.execute("PRAGMA query_only = ON")
+    try:
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+        for setting in _OF_WRITER if writer else ("query_only = ON",):
+            connection.execute(f"PRAGMA {setting}")
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection
 
 
@@ -141,9 +145,21 @@ class Finished:
 
 
 def _share(row: Sequence[Any]) -> ShareRow:
-    owner, object_id, version, epoch, size, state, created, x_index, threshold, masks, locator, class_ = row
-    key = ShareKey(OwnerId(owner), ObjectId(object_id), VersionId(version), epoch)
+    owner, object_id, version, epoch, *rest = row
+    size, state, created, x_index, threshold, masks, locator, class_ = sound(rest, int, str, *_SHARE_TYPES)
+    if state not in _STATES:
+        raise RecordsDamaged("a share is recorded in a state that does not exist")
+    key = share_key(owner, object_id, version, epoch)
     return ShareRow(key, size, ShareState(state), created, x_index, threshold, masks, locator, class_)
+
+
+def share_key(*values: Any) -> ShareKey:
+    """Return the key of a share from its four columns."""
+    owner, object_id, version, epoch = sound(values, str, str, str, int)
+    try:
+        return ShareKey(OwnerId(owner), ObjectId(object_id), VersionId(version), epoch)
+    except Rejected as err:
+        raise RecordsDamaged("a share is recorded under a name that cannot be") from err
 
 
 def _values(key: ShareKey) -> tuple[str, str, str, int]:
@@ -176,7 +192,7 @@ class Records:
         ).fetchone()
         if found is None:
             return None
-        promised, by, accepted, accepted_by, value, committed, committed_by, *certified = found
+        promised, by, accepted, accepted_by, value, committed, committed_by, *certified = sound(found, *_REGISTER_TYPES)
         return RegisterRow((promised, by), (accepted, accepted_by), value, (committed, committed_by), *certified)
 
     def put_register(self, owner: OwnerId, register_id: ObjectId, row: RegisterRow) -> None:
@@ -212,13 +228,16 @@ class Records:
         if before == name:
             return
         change = "UPDATE signature_sets SET refs = refs + ? WHERE name = ?"
-        self.connection.execute(change, (1, name))
-        self.connection.execute(change, (-1, before))
-        self.connection.execute("DELETE FROM signature_sets WHERE name = ? AND refs = 0", (before,))
+        if name is not None:
+            self.connection.execute(change, (1, name))
+        if before is not None:
+            self.connection.execute(change, (-1, before))
+            self.connection.execute("DELETE FROM signature_sets WHERE name = ? AND refs = 0", (before,))
 
     def put_signatures(self, name: str, text: str) -> None:
         """Keep signatures that registers will refer to."""
-        self.connection.execute("INSERT OR IGNORE INTO signature_sets VALUES (?, 0, ?)", (name, text))
+        if self.connection.execute("SELECT 1 FROM signature_sets WHERE name = ?", (name,)).fetchone() is None:
+            self.connection.execute("INSERT INTO signature_sets VALUES (?, 0, ?)", (name, text))
 
     def signatures(self, name: str) -> str | None:
         """Return signatures that a register refers to."""
@@ -332,13 +351,13 @@ class Records:
     def used_bytes(self, owner: OwnerId) -> int:
         """Return the bytes that an owner's shares take, staged ones included."""
         found = self.connection.execute("SELECT bytes FROM usage WHERE owner = ?", (str(owner),)).fetchone()
-        return int(found[0]) if found else 0
+        return int(sound(found, int)[0]) if found else 0
 
     def challenges(self, key: ShareKey) -> Sequence[str]:
         """Return the audit challenges already answered for a share, oldest first."""
         query = f"SELECT answered FROM challenges WHERE {_KEY}"  # noqa: S608  # constants
         found = self.connection.execute(query, _values(key)).fetchone()
-        return found[0].split() if found else []
+        return str(sound(found, str)[0]).split() if found else []
 
     def add_challenge(self, key: ShareKey, challenge: str) -> None:
         """Record an audit challenge; one that is known already is not recorded twice."""

@@ -14,13 +14,14 @@ import secrets
 import sqlite3
 from dataclasses import dataclass, field
 
-from shosoin.adapters.share_store_errors import RecordsLost
+from shosoin.adapters.share_store_errors import RecordsDamaged, RecordsLost, sound
 from shosoin.adapters.share_store_files import StoreDirectory
-from shosoin.adapters.share_store_records import create_schema
-from shosoin.base import ObjectId, OwnerId, VersionId
+from shosoin.adapters.share_store_records import create_schema, share_key
 from shosoin.vault.ports import ShareKey
 
 __all__ = ["Findings", "Recovery", "check_in", "check_records", "look_around", "recover"]
+
+_DIGITS_MAX = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +83,11 @@ def look_around(connection: sqlite3.Connection, directory: StoreDirectory) -> Fi
 
 def _identity(connection: sqlite3.Connection) -> tuple[str, int]:
     store_id, generation = (
-        connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()[0]
+        sound(connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone(), str)[0]
         for name in ("store_id", "generation")
     )
+    if not generation.isdecimal() or len(generation) > _DIGITS_MAX:
+        raise RecordsDamaged("how often the records were opened cannot be read")
     return store_id, int(generation)
 
 
@@ -145,7 +148,7 @@ def recover(connection: sqlite3.Connection, directory: StoreDirectory, found: Fi
 
 
 def _owner_of(connection: sqlite3.Connection, content_id: int) -> ShareKey:
-    owner, object_id, version, epoch = connection.execute(
+    row = connection.execute(
         "SELECT owner, object_id, version, epoch FROM shares WHERE content_id = ?", (content_id,)
     ).fetchone()
-    return ShareKey(OwnerId(owner), ObjectId(object_id), VersionId(version), epoch)
+    return share_key(*(row or ()))

@@ -11,6 +11,7 @@ from shosoin.vault.ports import ShareKey
 __all__ = ["Place", "ScrubReport", "Scrubbed", "scrub", "scrub_place", "write_down"]
 
 _BATCH = 64
+_DIGITS_MAX = 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,10 @@ def _check(reader: Reader, target: ScrubTarget, found: Scrubbed, bytes_max: int)
 def scrub_place(step: Records) -> Place:
     """Return where the last process stopped."""
     row = step.connection.execute("SELECT value FROM meta WHERE name = 'scrub'").fetchone()
-    return Place(int(row[0]))
+    written = row[0] if row else None
+    if not isinstance(written, str) or not written.isdecimal() or len(written) > _DIGITS_MAX:
+        return Place()  # begins anew: it is only a place
+    return Place(int(written))
 
 
 def write_down(step: Records, found: Scrubbed) -> None:

@@ -180,7 +180,9 @@ class FileStreamStore:
         nonce = os.urandom(12)
         return nonce + self._seal.encrypt(nonce, value, name.encode())
 
-    def _unseal(self, name: str, value: bytes) -> bytes:
+    def _unseal(self, name: Any, value: Any) -> bytes:
+        if not isinstance(name, str) or not isinstance(value, bytes):  # SQLite does not mind
+            raise ValueError("a record of another type")  # noqa: TRY004  # what its caller takes for damage
         return self._seal.decrypt(value[:12], value[12:], name.encode())
 
     # Blocks

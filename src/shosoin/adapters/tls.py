@@ -78,7 +78,7 @@ def peer_identity(source: ssl.SSLObject | ssl.SSLSocket | bytes | None) -> Ident
         certificate = x509.load_der_x509_certificate(der)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as err:
+    except (ValueError, x509.InvalidVersion, x509.ExtensionNotFound, x509.DuplicateExtension) as err:
         raise Denied("the peer's certificate names nobody", code="tls.no_identity") from err
     ours = [uri for uri in uris if uri.startswith(_PREFIX)]
     found = _URN.fullmatch(ours[0]) if len(ours) == 1 else None

@@ -11,6 +11,7 @@ import asyncio
 import ssl
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -117,8 +118,9 @@ class Etsi014Service:
                 if connection is not None:
                     connection.pause_ends()
             # Here and not in the server: until the client has taken the answer, its memory counts.
-            await response.prepare(request)
-            await response.write_eof()
+            with suppress(ConnectionError):  # a client that has left is nobody's failure
+                await response.prepare(request)
+                await response.write_eof()
         return response
 
     async def _response(self, request: web.BaseRequest, room: Claim) -> web.Response:

@@ -8,6 +8,7 @@ whenever no handler does, and ends the connection.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -22,8 +23,11 @@ class ConnectionGuard:
     """Makes the web server's own protocol."""
     connections_max: int
     idle_s: float
+    who: Callable[[asyncio.Transport], str] | None = None
+    """Says who is at the other end; nobody may have more than half of the connections."""
     refused: int = 0
-    _open: set[asyncio.Transport] = field(default_factory=set)
+    _open: dict[asyncio.Transport, str] = field(default_factory=dict)
+    _of: Counter[str] = field(default_factory=Counter)
     _none_left: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __call__(self) -> GuardedConnection:
@@ -37,16 +41,23 @@ class ConnectionGuard:
 
     def admit(self, transport: asyncio.Transport) -> bool:
         """Count a new connection, unless there are too many."""
-        if len(self._open) >= self.connections_max:
+        name = self.who(transport) if self.who is not None else ""
+        greedy = self.who is not None and self._of[name] >= max(1, self.connections_max // 2)
+        if greedy or len(self._open) >= self.connections_max:
             self.refused += 1
             return False
-        self._open.add(transport)
+        self._open[transport] = name
+        self._of[name] += 1
         self._none_left.clear()
         return True
 
     def leave(self, transport: asyncio.Transport) -> None:
         """Count a connection no more."""
-        self._open.discard(transport)
+        name = self._open.pop(transport, None)
+        if name is not None:
+            self._of[name] -= 1
+            if not self._of[name]:
+                del self._of[name]
         if not self._open:
             self._none_left.set()
 

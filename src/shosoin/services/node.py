@@ -26,8 +26,8 @@ from shosoin.adapters.kme_client import KmeClient
 from shosoin.adapters.memory import reuse_large_blocks
 from shosoin.adapters.runtime import AsyncioRuntime
 from shosoin.adapters.share_store import ShareStore, StoreLimits
-from shosoin.adapters.tls import server_context
-from shosoin.base import OwnerId, Rejected, SiteId, Unavailable
+from shosoin.adapters.tls import peer_identity, server_context
+from shosoin.base import Denied, OwnerId, Rejected, SiteId, Unavailable
 from shosoin.base.ports import Event, EventSink, KeySource
 from shosoin.services.guarded_connections import ConnectionGuard
 from shosoin.services.json_log import LoggedEvents, log, start_logging
@@ -200,7 +200,7 @@ async def listening(config: NodeConfig, edge: NodeEdge) -> AsyncIterator[int]:
         lingering_time=2.0,
         read_bufsize=_READ_BUFFER_BYTES,
     )
-    guard = ConnectionGuard(web_server, limits.connections, limits.idle_s)
+    guard = ConnectionGuard(web_server, limits.connections, limits.idle_s, who=_name_of)
     context = server_context(config.api.certificate, config.api.key, config.api.client_ca)
     try:
         server = await asyncio.get_running_loop().create_server(
@@ -224,6 +224,14 @@ async def listening(config: NodeConfig, edge: NodeEdge) -> AsyncIterator[int]:
                 await edge.idle.wait()
         await web_server.shutdown(1.0)
         await guard.end_all()
+
+
+def _name_of(transport: asyncio.Transport) -> str:
+    """Return who is at the other end of a connection, empty if its certificate names nobody."""
+    try:
+        return peer_identity(transport.get_extra_info("ssl_object")).id
+    except Denied:
+        return ""
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -18,7 +18,7 @@ import json
 import ssl
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -92,8 +92,9 @@ class NodeEdge:
                 if connection is not None:
                     connection.pause_ends()
             # Here and not in the server: until the client has taken the answer, which is in memory, the request counts.
-            await response.prepare(request)
-            await response.write_eof()
+            with suppress(ConnectionError):  # a client that has left is nobody's failure
+                await response.prepare(request)
+                await response.write_eof()
         return response
 
     async def _response(self, request: web.BaseRequest, held: ExitStack) -> web.StreamResponse:

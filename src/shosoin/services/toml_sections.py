@@ -20,7 +20,6 @@ Numbers are never negative. A subclass of ``str`` that checks itself (``SiteId``
 from __future__ import annotations
 
 import difflib
-import math
 import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -28,11 +27,13 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from shosoin.base import Rejected
+from shosoin.base.foreign_text import printable_text
 
 __all__ = ["Sections", "load_toml"]
 
 T = TypeVar("T")
 _FILE_BYTES_MAX = 1 << 20
+_NUMBER_MAX = (1 << 63) - 1
 
 
 def load_toml(path: Path) -> dict[str, Any]:
@@ -49,8 +50,8 @@ def load_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(raw.decode())
     except OSError as err:
         raise Rejected(f"cannot read {path}: {err.strerror}", code="config.unreadable") from err
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
-        raise Rejected(f"{path} is not TOML: {err}", code="config.unreadable") from err
+    except (ValueError, RecursionError) as err:  # a number of thousands of digits is a plain ValueError
+        raise Rejected(f"{path} is not TOML: {printable_text(str(err))}", code="config.unreadable") from err
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +100,18 @@ class Sections:
         return kind(**values)
 
     def _value(self, where: str, declared: type[Any], value: Any) -> Any:
-        if declared is Path and isinstance(value, str):
+        if declared is Path and isinstance(value, str) and "\0" not in value:
             return (self.origin.parent / value).resolve()
         if declared in {int, float} and type(value) in {int, declared}:
-            if value < 0 or not math.isfinite(value):
-                raise self.wrong(f"{where} must be zero or more, got {value!r}")
+            if not 0 <= value <= _NUMBER_MAX:
+                raise self.wrong(f"{where} must be zero or more, got {str(value)[:40]}")
             return declared(value)
         if declared not in {int, float, Path} and isinstance(value, str):
             try:
                 return declared(value)
             except Rejected as err:
                 raise self.wrong(f"{where}: {err.message}") from err
-        raise self.wrong(f"{where} must be {_WORDS.get(declared, 'text')}, got {value!r}")
+        raise self.wrong(f"{where} must be {_WORDS.get(declared, 'text')}, got {repr(value)[:80]}")
 
     def wrong(self, message: str) -> Rejected:
         """Return an error that names the file."""

@@ -21,6 +21,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from shosoin.base import Rejected
+from shosoin.base.foreign_text import printable_text
 from shosoin.testbed.fields import did_you_mean
 from shosoin.testbed.scenario import Scenario, parse_scenario
 
@@ -46,6 +47,13 @@ class SitePorts:
     """KME to KME."""
     node_api: int
     """Share node."""
+
+
+def _ports(numbers: dict[str, int]) -> SitePorts:
+    ports = SitePorts(**numbers)
+    if any(type(port) is not int or not 0 < port < 1 << 16 for port in numbers.values()):
+        raise ValueError("a port that is no number of a port")
+    return ports
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +115,15 @@ class Layout:
         try:
             ports = json.loads((root / "ports.json").read_text(encoding="utf-8"))
             scenario = parse_scenario((root / "scenario.toml").read_text(encoding="utf-8"))
-            return cls(root.resolve(), scenario, {site: SitePorts(**numbers) for site, numbers in ports.items()})
-        except (OSError, ValueError, TypeError, AttributeError) as err:
-            why = f"it has no {Path(err.filename).name}" if isinstance(err, FileNotFoundError) else str(err)
+            return cls(root.resolve(), scenario, {site.name: _ports(ports[site.name]) for site in scenario.sites})
+        except KeyError as err:
+            raise Rejected(f"{root} is not a testbed: no ports for site {err}", code="testbed.no_testbed") from err
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as err:
+            why = (
+                f"it has no {Path(err.filename).name}"
+                if isinstance(err, FileNotFoundError)
+                else printable_text(str(err))
+            )
             raise Rejected(
                 f"{root} is not a testbed: {why}",
                 code="testbed.no_testbed",

@@ -52,7 +52,7 @@ def read_record(path: Path) -> ProcessRecord | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return ProcessRecord(pid=int(content["pid"]), started=str(content["started"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 

@@ -6,12 +6,14 @@ the seal of its class; retries, hedging and quorums are decided above it.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from shosoin.base import Denied, OwnerId, PeerFault, SaeId, SiteId
+from shosoin.base.foreign_text import printable_text
 from shosoin.base.ports import KeySource, KeySourceFacts
 from shosoin.vault.envelope import canonical_json, cut, join, parse_json
 from shosoin.vault.pads import Pad, PadSource
@@ -19,13 +21,15 @@ from shosoin.vault.ports import Buffer, NodeLink
 from shosoin.vault.sealing import MAC_KEY_BYTES, TAG_BYTES, AeadSeal, LocalSeal, OneTimeSeal, Seal
 from shosoin.vault.session import QKD_KEY_BYTES, SessionKeys, SessionOffer
 
-__all__ = ["Answer", "Channel", "open_channel"]
+__all__ = ["Answer", "Channel", "open_channel", "told_error"]
 
 EXCHANGE_PATH = "/v1/exchange"
 SESSION_PATH = "/v1/session"
 _RESULTS_BYTES_MAX = 4 << 20
 TIMEOUT_S = 15.0
 """For an exchange that moves little; long ones add to it."""
+_CODE = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
+_CODE_CHARACTERS_MAX = 64
 
 
 @dataclass(slots=True)
@@ -234,6 +238,14 @@ class SessionChannel(_Base):
         keys = offer.finish(raw)
         self._keys, self._number = keys, 0
         return keys
+
+
+def told_error(raw: Any) -> tuple[str, str]:
+    """Return code and message of an error that a site put into a result, fit to be shown."""
+    told = raw if isinstance(raw, dict) else {}
+    code = told.get("code")
+    known = isinstance(code, str) and len(code) <= _CODE_CHARACTERS_MAX and _CODE.fullmatch(code)
+    return str(code) if known else "vault.site_error", printable_text(told.get("message"))
 
 
 def open_channel(class_: str, link: NodeLink, *, owner: OwnerId, node: SaeId, home: SiteId, keys: KeySource) -> Channel:

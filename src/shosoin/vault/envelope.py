@@ -12,6 +12,7 @@ The tag covers header and payload. This module only cuts and joins; sealing is i
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,14 +57,23 @@ def parse_json(raw: Buffer) -> dict[str, Any]:
         raise MalformedEnvelope(f"JSON constant {constant} is not allowed")
 
     try:
-        value = json.loads(bytes(raw), parse_constant=refuse)
+        text = bytes(raw).decode()  # json.loads would guess at UTF-16 and let half surrogate pairs through
+        value = json.loads(text, parse_constant=refuse, parse_float=_finite)
     except (ValueError, RecursionError):
         raise MalformedEnvelope("not valid JSON") from None
     if not isinstance(value, dict) or _depth(value) > _DEPTH_MAX:
         raise MalformedEnvelope("expected a JSON object of moderate depth")
-    if b"\\u" in bytes(raw) and not _is_unicode(value):
+    if "\\u" in text and not _is_unicode(value):
         raise MalformedEnvelope("text that is not valid Unicode")
     return value
+
+
+def _finite(digits: str) -> float:
+    """Return a number; 1e999 would be an infinity."""
+    number = float(digits)
+    if not math.isfinite(number):
+        raise MalformedEnvelope("a number that is not finite")
+    return number
 
 
 def _is_unicode(value: dict[str, Any]) -> bool:

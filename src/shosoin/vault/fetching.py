@@ -15,7 +15,7 @@ from itertools import combinations
 from shosoin.base import Alarm, ShosoinError, SiteId, Unavailable
 from shosoin.base.ports import Event, EventSink, Runtime, Task
 from shosoin.kernels import combine_into, lagrange_weights, new_buffer
-from shosoin.vault.channel import Answer, Channel
+from shosoin.vault.channel import Answer, Channel, told_error
 from shosoin.vault.concurrency import failure
 from shosoin.vault.ports import ShareKey
 from shosoin.vault.scheme import Scheme
@@ -197,9 +197,10 @@ class Fetcher:
 
     def _complain(self, site: SiteId, item: Range, result: Mapping[str, object], answers: _Answers) -> None:
         raw = result.get("error")
-        code = str(raw.get("code")) if isinstance(raw, dict) else "vault.wrong_size"
-        message = str(raw.get("message"))[:200] if isinstance(raw, dict) else "an answer of the wrong size"
-        answers.errors[site] = Unavailable(f"{site}: {message}", code=code[:64])
+        code, message = (
+            told_error(raw) if isinstance(raw, dict) else ("vault.wrong_size", "an answer of the wrong size")
+        )
+        answers.errors[site] = Unavailable(f"{site}: {message}", code=code)
         if site in item.body.good and (code in _DAMAGED or not isinstance(raw, dict)):
             self._accuse(site, item, "share_damaged" if code == "vault.share_damaged" else "share_missing")
 

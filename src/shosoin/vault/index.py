@@ -11,18 +11,20 @@ Decoded parts may be kept by the caller in ``memo`` (at the owner's side), becau
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from operator import attrgetter
 
-from shosoin.base import Alarm, ObjectId, OwnerId, ShosoinError, SiteId, Unavailable, VersionId
+from shosoin.base import Alarm, ObjectId, OwnerId, Rejected, ShosoinError, SiteId, Unavailable, VersionId
 from shosoin.kernels import ELEMENT_BYTES
 from shosoin.vault.amd import amd_decode
 from shosoin.vault.envelope import canonical_json
 from shosoin.vault.fetching import Fetcher, NotRecoverable, Range
 from shosoin.vault.naming import NAME_BYTES_MAX
 from shosoin.vault.ports import Buffer, ShareKey
+from shosoin.vault.scheme import Scheme
 from shosoin.vault.values import Body, RegisterValue
 
 __all__ = [
@@ -69,6 +71,8 @@ class Entry:
 
 
 _REST = attrgetter(*(each.name for each in fields(Entry) if each.name != "name"))
+_REST_TYPES = {(str, int, str, int, str, int, int, str, int, seconds, bool) for seconds in (int, float)}
+"""What a value of each field is once it has been read from JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +202,25 @@ def _decode_entry(raw: bytes) -> Entry:
     name_bytes, rest_bytes = int.from_bytes(raw[:8], "little"), int.from_bytes(raw[8:16], "little")
     start = 16 + NAME_BYTES_MAX
     try:
-        return Entry(raw[16 : 16 + name_bytes].decode(), *json.loads(raw[start : start + rest_bytes]))
-    except (ValueError, TypeError):
+        if name_bytes > NAME_BYTES_MAX or rest_bytes > _FIELDS_BYTES:
+            raise ValueError("longer than its place")
+        entry = Entry(raw[16 : 16 + name_bytes].decode(), *json.loads(raw[start : start + rest_bytes].decode()))
+        _check_types(entry)
+    except (ValueError, TypeError, Rejected, RecursionError):
         raise IndexInvalid("an entry of the index cannot be read") from None
+    return entry
+
+
+def _check_types(entry: Entry) -> None:
+    """Refuse an entry whose values would fail later, where nobody expects it."""
+    if tuple(map(type, _REST(entry))) not in _REST_TYPES or not math.isfinite(entry.created_wall_s):
+        raise TypeError("a value of the wrong type")
+    Scheme(entry.k, entry.n)
+    ObjectId(entry.object_id)
+    if entry.version or not entry.deleted:  # what is condemned never had a version
+        VersionId(entry.version)
+    entry.content_type.encode()
+    entry.class_.encode()
 
 
 def missing_bodies(value: RegisterValue, memo: Mapping[str, bytes]) -> list[Body]:

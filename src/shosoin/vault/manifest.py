@@ -14,12 +14,13 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha384
 from typing import Any
 
-from shosoin.base import Alarm, Entropy, ObjectId, OwnerId, PeerFault, VersionId
+from shosoin.base import Alarm, Entropy, ObjectId, OwnerId, PeerFault, Rejected, VersionId
 from shosoin.kernels import polynomial_mac
 from shosoin.vault.amd import OVERHEAD_BYTES, amd_decode, amd_encode
 from shosoin.vault.envelope import canonical_json
@@ -41,6 +42,7 @@ __all__ = [
 _CONTEXT = b"shosoin manifest v1"
 _PAGE_MAGIC = b"SHOSOIN-PAGE-1\0\0"
 _HEAD_BYTES = 6
+_PAGE_HASH_BYTES = 32
 _ROOT_FIXED_BYTES = 5888
 """Room for the proof, every field and the longest name: a root must not tell how long a name is."""
 CONTENT_TYPE_BYTES_MAX = 100
@@ -80,6 +82,8 @@ class SegmentEntry:
 
 def _entries(raw: Buffer) -> tuple[SegmentEntry, ...]:
     view = bytes(raw)
+    if len(view) % ENTRY_BYTES:
+        raise ValueError("an entry that is cut short")
     return tuple(
         SegmentEntry(view[at : at + 32], view[at + 32 : at + ENTRY_BYTES]) for at in range(0, len(view), ENTRY_BYTES)
     )
@@ -168,18 +172,39 @@ def decode_root(
             version=VersionId(raw["version"]),
             owner=OwnerId(raw["owner"]),
             name=base64.b64decode(raw["name"], validate=True).decode(),
-            size_bytes=int(raw["size"]),
+            size_bytes=_whole(raw["size"]),
             content_type=str(raw["type"]),
-            created_wall_s=float(raw["created"]),
-            segments=int(raw["segments"]),
+            created_wall_s=_seconds(raw["created"]),
+            segments=_whole(raw["segments"]),
             inline=_entries(bytes.fromhex(raw["inline"])),
-            page_hashes=tuple(bytes.fromhex(digest) for digest in raw["pages"]),
+            page_hashes=tuple(map(_page_hash, raw["pages"])),
         )
-    except (ValueError, KeyError, TypeError, PeerFault):
+        manifest.content_type.encode()
+    except (ValueError, KeyError, TypeError, RecursionError, PeerFault, Rejected):
         raise ManifestInvalid("the manifest cannot be read") from None
     if (manifest.object_id, manifest.version) != (object_id, version):
         raise ManifestInvalid("the manifest belongs to another object or version")
     return manifest
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError("no whole number")
+    return value
+
+
+def _seconds(value: Any) -> float:
+    seconds = float(value)
+    if not math.isfinite(seconds):
+        raise ValueError("no time")
+    return seconds
+
+
+def _page_hash(digits: str) -> bytes:
+    digest = bytes.fromhex(digits)
+    if len(digest) != _PAGE_HASH_BYTES:
+        raise ValueError("no hash of a page")
+    return digest
 
 
 def page_size(segments: int) -> int:
@@ -203,7 +228,7 @@ def encode_pages(object_id: ObjectId, version: VersionId, entries: list[SegmentE
 
 def page_hash(page: Buffer) -> bytes:
     """Return what the root keeps of a page."""
-    return sha384(page).digest()[:32]
+    return sha384(page).digest()[:_PAGE_HASH_BYTES]
 
 
 def decode_page(
@@ -215,6 +240,7 @@ def decode_page(
         return None
     head = _PAGE_MAGIC + object_id.raw + version.raw + index.to_bytes(8, "little")
     count = int.from_bytes(record[len(head) : PAGE_HEADER_BYTES], "little")
-    if record[: len(head)] != head or count > PAGE_ENTRIES:
+    end = PAGE_HEADER_BYTES + count * ENTRY_BYTES
+    if record[: len(head)] != head or count > PAGE_ENTRIES or end > len(record):
         return None
-    return _entries(record[PAGE_HEADER_BYTES : PAGE_HEADER_BYTES + count * ENTRY_BYTES])
+    return _entries(record[PAGE_HEADER_BYTES:end])

@@ -21,7 +21,7 @@ from shosoin.base import Entropy, PeerFault, ShosoinError, SiteId, Unavailable
 from shosoin.base.ports import Runtime, Task
 from shosoin.kernels import lagrange_weights, linear_map_into, new_buffer, split_generated_into
 from shosoin.vault.catalog import Proposal
-from shosoin.vault.channel import TIMEOUT_S, Channel
+from shosoin.vault.channel import TIMEOUT_S, Channel, told_error
 from shosoin.vault.concurrency import settle
 from shosoin.vault.pads import Pad
 from shosoin.vault.ports import Buffer, ShareKey
@@ -330,6 +330,5 @@ def _way_out(lost: Mapping[SiteId, ShosoinError]) -> str:
 
 
 def _site_error(site: SiteId, raw: Any) -> ShosoinError:
-    message = str(raw.get("message", "")) if isinstance(raw, dict) else ""
-    code = str(raw.get("code", "vault.site_error")) if isinstance(raw, dict) else "vault.site_error"
-    return Unavailable(f"{site} refused: {message[:200]}", code=code[:64])
+    code, message = told_error(raw)
+    return Unavailable(f"{site} refused: {message}", code=code)

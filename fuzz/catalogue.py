@@ -1,0 +1,14 @@
+"""All harnesses by name."""
+
+from __future__ import annotations
+
+from fuzz import disks, key_formats, outside_formats, vault_ends, vault_formats
+from fuzz.harness import Harness
+
+__all__ = ["HARNESSES"]
+
+HARNESSES: dict[str, Harness] = {
+    harness.name: harness
+    for module in (vault_formats, vault_ends, key_formats, outside_formats, disks)
+    for harness in module.HARNESSES
+}
