@@ -24,6 +24,7 @@ PAGES = [
     "docs/guides/testbed.md",
     "docs/guides/labels.md",
     "docs/guides/auditing.md",
+    "docs/guides/policies.md",
 ]
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 RULES = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE

@@ -55,6 +55,17 @@ def test_an_owner_is_told_only_of_sites_that_its_home_reaches(tmp_path):
     assert [site.name for site in load_owner_config(layout.owner_config(None)).sites] == ["east", "west"]
 
 
+def test_policies_reach_every_owner_and_a_mistake_stops_the_build_before_anything_is_made(tmp_path):
+    policy = '\n[[policy]]\nprefix = "a/"\nrequire = ["{}"]\n'
+    layout = prepare(parse_scenario(SMALL + policy.format("collusion >= 2 and durable = n")), tmp_path / "bed")
+    config = load_owner_config(layout.owner_config(None))
+    assert [str(each.clause) for each in config.policies.in_force("a/x")] == ["collusion >= 2", "durable = n"]
+    assert config.policies.in_force("b") == ()
+    with pytest.raises(Rejected, match="begins with no known subject"):
+        prepare(parse_scenario(SMALL + policy.format("colusion >= 2")), tmp_path / "other")
+    assert list((tmp_path / "other").iterdir()) == []
+
+
 def test_both_ends_of_a_link_hold_the_same_secret_and_no_other_pair_does(five):
     secrets: dict[frozenset[str], set[bytes]] = {}
     for site in five.scenario.sites:

@@ -50,3 +50,13 @@ async def test_a_class_is_chosen_by_the_stock_only_when_asked_to(bits, wanted, c
 async def test_what_suffices_is_the_callers_to_say(bits, patient, chosen):
     choice = await choose(cast(Vault, Stock(bits)), 1000, None, "auto", enough=lambda plan: patient)
     assert choice.class_ == chosen
+
+
+@pytest.mark.parametrize(
+    ("order", "chosen"), [(("pqc", "its"), "pqc"), (("its", "pqc"), "pqc"), ((), "qkd"), (None, "qkd")]
+)
+async def test_a_policy_may_name_another_order(order, chosen):
+    choice = await choose(cast(Vault, Stock(0)), 1000, None, "auto", order=order)
+    assert choice.class_ == chosen
+    strict = await choose(cast(Vault, Stock(0)), 1000, None, "its", order=order)
+    assert strict.class_ == "its"

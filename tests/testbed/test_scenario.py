@@ -72,6 +72,46 @@ def test_defaults_are_filled_in():
     assert link.other("west") == "east"
 
 
+POLICY = """
+[[policy]]
+require = ["durable = n"]
+
+[[policy]]
+owner = "owner-1"
+prefix = "fu\u0308r/"
+require = ["collusion >= 2"]
+
+[[policy]]
+prefix = "f\u00fcr/"
+require = ["class = its", "everlasting"]
+"""
+
+
+def test_policies_are_everybodys_or_an_owners():
+    scenario = parse_scenario(SMALL + POLICY)
+    found = {policy.prefix: policy.require for policy in scenario.policies_of("owner-1")}
+    assert found == {"": ("durable = n",), "f\u00fcr/": ("collusion >= 2", "class = its", "everlasting")}
+    found = {policy.prefix: policy.require for policy in scenario.policies_of("owner-2")}
+    assert found == {"": ("durable = n",), "f\u00fcr/": ("class = its", "everlasting")}
+    assert parse_scenario(SMALL).policies_of("owner-1") == ()
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        ('owner = "owner-9"\nrequire = ["everlasting"]', "no owner 'owner-9'"),
+        ('prefx = "a/"\nrequire = ["everlasting"]', "unknown key 'prefx'"),
+        ('prefix = "a/"', "lacks the key 'require'"),
+        ("require = []", "a list of 1 to 64 texts"),
+        ("require = [1]", "a list of 1 to 64 texts"),
+        ('require = "everlasting"', "a list of 1 to 64 texts"),
+    ],
+)
+def test_a_policy_with_a_mistake_is_refused(policy, message):
+    with pytest.raises(Rejected, match=message):
+        parse_scenario(f"{SMALL}\n[[policy]]\n{policy}\n")
+
+
 def test_a_scenario_is_found_by_path(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(SMALL)

@@ -184,7 +184,7 @@ async def test_one_relay_beside_direct_links_is_no_reason_to_refuse() -> None:
     assert (await fetch(world.vault, "name"))[0] == b"content"
 
 
-@pytest.mark.parametrize("named", ["relay-1", [1], {"relay-1": 1}, None])
+@pytest.mark.parametrize("named", ["relay-1", [1], {"relay-1": 1}, None, ["not a name"]])
 async def test_relays_that_cannot_be_read_are_not_taken_for_none(named: Any) -> None:
     world = make_world()
     world.context.keys = RelayedKeys(world.keys, {SITES[1]: named})

@@ -6,7 +6,9 @@
     [kme]       id, url, server_name, ca
     [nodes]     ca
     [defaults]  scheme, class
-    [[site]]    name, node, url, server_name, domain, vendor, signing_public_key     (order = share index)
+    [[site]]    name, node, url, server_name, domain, vendor, signing_public_key, relays     (order = share index)
+    [[policy]]  prefix, require     (see ``owner_policies``)
+    [[relay]]   name, domain, vendor
 
 Paths are absolute or relative to the file.
 """
@@ -17,9 +19,9 @@ import errno
 import fcntl
 import os
 import tomllib
-from collections.abc import AsyncIterator, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,12 +32,15 @@ from shosoin.adapters.evidence_log import FileEvidence
 from shosoin.adapters.kme_client import KmeClient
 from shosoin.adapters.memory import PAGE_BYTES, is_page_aligned
 from shosoin.adapters.node_link import HttpsNodeLink, NodeSession
+from shosoin.adapters.owner_policies import declared_relays, read_policies, read_relays
+from shosoin.adapters.route_journal import FileRouteJournal
 from shosoin.adapters.runtime import AsyncioRuntime
 from shosoin.base import OwnerId, Rejected, SaeId, SiteId
 from shosoin.base.foreign_text import printable_text
 from shosoin.base.ports import Event, EventSink
 from shosoin.vault import Scheme, Vault, VaultContext, VaultSite
-from shosoin.vault.assurance import SiteDomains
+from shosoin.vault.coalitions import SiteDomains
+from shosoin.vault.policies import Policies
 from shosoin.vault.signing import OwnerSigner
 
 __all__ = [
@@ -69,6 +74,7 @@ class OwnerSite:
     domain: str
     vendor: str
     signing_public_key: Path
+    relays: tuple[SiteId, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,8 @@ class OwnerConfig:
     scheme: Scheme
     class_: str
     sites: tuple[OwnerSite, ...]
+    policies: Policies = field(default_factory=Policies)
+    relays: Mapping[SiteId, SiteDomains] = field(default_factory=dict)
 
 
 def load_owner_config(path: Path) -> OwnerConfig:
@@ -104,7 +112,7 @@ def load_owner_config(path: Path) -> OwnerConfig:
     except (ValueError, RecursionError) as error:  # a number of thousands of digits is a plain ValueError
         raise BadOwnerConfig(f"{path} is not TOML: {printable_text(str(error))}") from None
 
-    def field(table: str, name: str, default: str | None = None) -> str:
+    def text(table: str, name: str, default: str | None = None) -> str:
         found = raw.get(table, {})
         value = found.get(name, default) if isinstance(found, dict) else None
         if not isinstance(value, str):
@@ -112,7 +120,7 @@ def load_owner_config(path: Path) -> OwnerConfig:
         return value
 
     def file(table: str, name: str) -> Path:
-        written = field(table, name)
+        written = text(table, name)
         if "\0" in written:
             raise BadOwnerConfig(f"{path}: [{table}] {name} is no path")
         return path.parent / written
@@ -121,24 +129,26 @@ def load_owner_config(path: Path) -> OwnerConfig:
     if not isinstance(entries, list):
         raise BadOwnerConfig(f"{path}: [[site]] must be tables")
     sites = tuple(_site(path, entry) for entry in entries)
-    home = SiteId(field("owner", "site"))
+    home = SiteId(text("owner", "site"))
     if home not in {site.name for site in sites} or len({site.name for site in sites}) != len(sites):
         raise BadOwnerConfig(f"{path}: the sites must be distinct and include the home site {home}")
     return OwnerConfig(
-        owner=OwnerId(field("owner", "id")),
+        owner=OwnerId(text("owner", "id")),
         home=home,
         certificate=file("owner", "certificate"),
         key=file("owner", "key"),
         signing_key=file("owner", "signing_key"),
         state=file("owner", "state"),
-        kme_id=field("kme", "id", ""),
-        kme_url=field("kme", "url"),
-        kme_server_name=field("kme", "server_name"),
+        kme_id=text("kme", "id", ""),
+        kme_url=text("kme", "url"),
+        kme_server_name=text("kme", "server_name"),
         kme_ca=file("kme", "ca"),
         node_ca=file("nodes", "ca"),
-        scheme=Scheme.parse(field("defaults", "scheme", "3-of-5")),
-        class_=field("defaults", "class", "its"),
+        scheme=Scheme.parse(text("defaults", "scheme", "3-of-5")),
+        class_=text("defaults", "class", "its"),
         sites=sites,
+        policies=read_policies(raw),
+        relays=read_relays(raw),
     )
 
 
@@ -157,6 +167,7 @@ def _site(path: Path, entry: Any) -> OwnerSite:
         entry["domain"],
         str(entry.get("vendor", "")),
         path.parent / entry["signing_public_key"],
+        declared_relays(entry),
     )
 
 
@@ -236,7 +247,7 @@ async def open_vault(config: OwnerConfig, *, sink: EventSink | None = None) -> A
                 site.name,
                 site.node,
                 HttpsNodeLink(session, site.name, site.node, site.url, site.server_name),
-                SiteDomains(site.domain, site.vendor),
+                SiteDomains(site.domain, site.vendor, site.relays),
                 _site_key(site),
             )
             for site in config.sites
@@ -258,6 +269,9 @@ async def open_vault(config: OwnerConfig, *, sink: EventSink | None = None) -> A
                 memo=FileMemo(config.state / "index"),
                 ledger=ledger,
                 evidence=FileEvidence(config.state / EVIDENCE_NAME, config.owner, signer, clock),
+                policies=config.policies,
+                journal=FileRouteJournal(config.state / "routes"),
+                relay_domains=config.relays,
             )
         )
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from shosoin.base.summary import summary_of
+
 __all__ = ["AssuranceLabel"]
 
 
@@ -41,9 +43,33 @@ class AssuranceLabel:
     age_s: float
     simulated: bool
     freshness: str = "proven"
+    collusion_parties: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
+    """The parties of ``collusion_set``: kind (``operator``, ``vendor``, ``relay``), name, and the sites they open."""
+    collusion_complete: bool = True
+    """Whether all that could lower the number is known: who controls each site, who saw each key."""
+    routes: tuple[tuple[str, tuple[str, ...] | None], ...] = ()
+    """Per site: relays that saw keys of its share; ``None`` when a route is not known."""
+    deal_checked: bool | None = None
+    """Whether the sites' shares were checked to fit together; ``None`` when that is not recorded."""
+    audited_at_wall_s: float | None = None
+    """When the sites last proved that they hold their shares; ``None`` when nobody here knows."""
+    unknown: tuple[str, ...] = ()
+    """Sentences: what is not known, and how it was counted."""
+    unreadable: tuple[str, ...] = ()
+    """Parts of the recorded facts that are missing or cannot be read."""
+    policy: tuple[str, ...] | None = ()
+    """Clauses under which the object was stored; ``None`` when they cannot be read."""
+
+    @property
+    def summary(self) -> tuple[str, ...]:
+        """Two to four sentences for whoever answers for the records, in English."""
+        return summary_of(self._facts(), language="en")
 
     def to_json(self) -> dict[str, Any]:
         """Return the label as outside programs read it."""
+        return {"summary": list(self.summary), **self._facts()}
+
+    def _facts(self) -> dict[str, Any]:
         return {
             "class": self.class_,
             "everlasting": self.everlasting,
@@ -61,4 +87,14 @@ class AssuranceLabel:
             "age_s": round(self.age_s, 3),
             "simulated": self.simulated,
             "freshness": self.freshness,
+            "collusion_parties": [
+                {"kind": kind, "name": name, "opens": list(sites)} for kind, name, sites in self.collusion_parties
+            ],
+            "collusion_complete": self.collusion_complete,
+            "routes": {site: None if relays is None else list(relays) for site, relays in self.routes},
+            "deal_checked": self.deal_checked,
+            "audited_at": self.audited_at_wall_s,
+            "unknown": list(self.unknown),
+            "unreadable": list(self.unreadable),
+            "policy": None if self.policy is None else list(self.policy),
         }

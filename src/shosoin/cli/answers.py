@@ -8,9 +8,34 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shosoin.base.ports import Event
     from shosoin.testbed.choice import Choice
-    from shosoin.vault.receipts import GetReceipt, Listing, PutReceipt, RemoveReceipt, Stat, VerifyReport
+    from shosoin.vault.policies import Policies
+    from shosoin.vault.receipts import (
+        Foreseen,
+        GetReceipt,
+        Labelled,
+        Listing,
+        PolicyInForce,
+        PutReceipt,
+        RemoveReceipt,
+        Stat,
+        VerifyReport,
+    )
 
-__all__ = ["events_json", "get_json", "listing_json", "plan_json", "put_json", "rm_json", "stat_json", "verify_json"]
+__all__ = [
+    "checked_json",
+    "events_json",
+    "foreseen_json",
+    "get_json",
+    "labelled_json",
+    "listing_json",
+    "plan_json",
+    "policies_json",
+    "policy_json",
+    "put_json",
+    "rm_json",
+    "stat_json",
+    "verify_json",
+]
 
 
 def events_json(events: Iterable[Event]) -> list[dict[str, Any]]:
@@ -27,6 +52,77 @@ def plan_json(choice: Choice) -> dict[str, Any]:
         "stock_bits": dict(plan.stock_bits),
         "wait_s": plan.wait_s,
         "enough": choice.enough,
+    }
+
+
+def foreseen_json(foreseen: Foreseen) -> dict[str, Any]:
+    """Return what a put would be, as far as can be known before it."""
+    found = foreseen.findings
+    return {
+        "foreseen": {
+            "class": found.class_,
+            "scheme": {"k": found.scheme[0], "n": found.scheme[1]},
+            "home": found.home,
+            "collusion_number": found.collusion,
+            "collusion_set": list(found.collusion_set),
+            "collusion_complete": not found.collusion_gap,
+            "collusion_gap": found.collusion_gap,
+            "durable_at_most": found.durable,
+            "epsilon_at_least": found.epsilon,
+            "everlasting": found.everlasting,
+            "reasons": list(found.reasons),
+            "simulated": found.simulated,
+            "deal_checked": found.deal_checked,
+        },
+        "policy": [verdict.to_json() for verdict in foreseen.policy],
+        "policy_met": _met(verdict.met for verdict in foreseen.policy),
+    }
+
+
+def _met(verdicts: Iterable[bool | None]) -> bool | None:
+    """Whether all clauses are met; ``None`` if none fails and one is not decided."""
+    met = list(verdicts)
+    return False if False in met else None if None in met else True
+
+
+def policies_json(policies: Policies) -> dict[str, Any]:
+    """Return all policies of an owner."""
+    return {
+        "policies": [
+            {"prefix": policy.prefix, "require": [str(clause) for clause in policy.clauses]}
+            for policy in policies.policies
+        ]
+    }
+
+
+def policy_json(policy: PolicyInForce) -> dict[str, Any]:
+    """Return the policy that binds a name."""
+    return {
+        "name": policy.name,
+        "clauses": [{"source": each.source, "clause": str(each.clause)} for each in policy.clauses],
+        "classes": None if policy.classes is None else list(policy.classes),
+        "never_met": list(policy.never_met),
+    }
+
+
+def checked_json(found: Labelled) -> dict[str, Any]:
+    """Return how a stored object fares under its policy."""
+    return {
+        "name": found.listing.name,
+        "met": None if found.label is None else _met(verdict.met for verdict in found.policy),
+        "policy": [verdict.to_json() for verdict in found.policy],
+        "trouble": found.trouble,
+    }
+
+
+def labelled_json(found: Labelled) -> dict[str, Any]:
+    """Return one line of a long listing."""
+    checked = checked_json(found)
+    return listing_json(found.listing) | {
+        "label": None if found.label is None else found.label.to_json(),
+        "policy_met": checked["met"],
+        "policy": checked["policy"],
+        "trouble": found.trouble,
     }
 
 
@@ -56,6 +152,7 @@ def get_json(receipt: GetReceipt) -> dict[str, Any]:
         "key_bits_used": dict(receipt.key_bits_used),
         "seconds": round(receipt.seconds, 6),
         "freshness": receipt.freshness,
+        "warnings": events_json(receipt.warnings),
         "alarms": events_json(receipt.alarms),
         "label": receipt.label.to_json(),
     }
@@ -81,6 +178,8 @@ def stat_json(stat: Stat) -> dict[str, Any]:
         "placement": [str(site) for site in stat.placement],
         "share_bytes": stat.share_bytes,
         "label": stat.label.to_json(),
+        "policy": [verdict.to_json() for verdict in stat.policy],
+        "policy_met": _met(verdict.met for verdict in stat.policy),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -21,6 +22,16 @@ __all__ = ["get", "parse_range"]
 _RANGE = re.compile(r"([0-9]{1,18})-([0-9]{1,18})?")
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What to fetch."""
+
+    name: str
+    start: int
+    length: int | None
+    despite_policy: bool
+
+
 class _Sink(Protocol):
     async def write(self, data: bytes | bytearray | memoryview) -> None: ...
 
@@ -35,6 +46,9 @@ def get(
         str | None,
         typer.Option("--range", metavar="START-END", help="Only these bytes, both ends included; END may be left out."),
     ] = None,
+    despite_policy: Annotated[
+        bool, typer.Option("--despite-policy", help="Fetch it even if it does not meet its policy, with a warning.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Fetch a file.
@@ -45,7 +59,8 @@ def get(
     if as_json and file == "-":
         raise Rejected("--json and - both want standard output", code="cli.two_outputs", hint=text("cli.get_json_hint"))
     start, length = parse_range(range_)
-    run_async(_get(name, file, owner_config_path(testbed, owner, config), start, length, as_json))
+    wanted = _Wanted(name, start, length, despite_policy)
+    run_async(_get(wanted, file, owner_config_path(testbed, owner, config), as_json))
 
 
 def parse_range(written: str | None) -> tuple[int, int | None]:
@@ -68,13 +83,22 @@ def parse_range(written: str | None) -> tuple[int, int | None]:
     return start, end - start + 1
 
 
-async def _get(name: str, file: str, config: Path, start: int, length: int | None, as_json: bool) -> None:
+async def _get(wanted: _Wanted, file: str, config: Path, as_json: bool) -> None:
     from shosoin.cli.answers import get_json
+    from shosoin.cli.policy import warn
 
     async with vault_of(config) as vault, _target(file) as sink:
-        with progress(text("cli.fetching", name=name), length, wanted=file != "-") as done:
-            receipt = await vault.get(name, sink, start=start, length=length, progress=done)
+        with progress(text("cli.fetching", name=wanted.name), wanted.length, wanted=file != "-") as done:
+            receipt = await vault.get(
+                wanted.name,
+                sink,
+                start=wanted.start,
+                length=wanted.length,
+                progress=done,
+                despite_policy=wanted.despite_policy,
+            )
     answer = get_json(receipt)
+    warn(answer["warnings"])
     for alarm in answer["alarms"]:
         talk(alarm_line(alarm))
     if as_json:

@@ -21,10 +21,14 @@ def ls(
     testbed: TestbedOption = None,
     owner: AsOption = None,
     config: ConfigOption = None,
+    long: Annotated[
+        bool, typer.Option("--long", help="Also durability, collusion number and policy; asks the sites.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List what is stored."""
-    run_async(_ls(prefix, owner_config_path(testbed, owner, config), as_json))
+    config_path = owner_config_path(testbed, owner, config)
+    run_async(_ls_long(prefix, config_path, as_json) if long else _ls(prefix, config_path, as_json))
 
 
 def time_text(wall_s: float) -> str:
@@ -43,6 +47,30 @@ async def _ls(prefix: str, config: Path, as_json: bool) -> None:
         print_json({"objects": answer})
     elif answer:
         print_lines(columns(_HEADING, [_row(entry) for entry in answer]))
+
+
+async def _ls_long(prefix: str, config: Path, as_json: bool) -> None:
+    from shosoin.cli.answers import labelled_json
+
+    async with vault_of(config) as vault:
+        answer = [labelled_json(found) for found in await vault.labels(prefix)]
+    if as_json:
+        print_json({"objects": answer})
+    elif answer:
+        print_lines(columns(_LONG_HEADING, [_long_row(entry) for entry in answer]))
+
+
+_LONG_HEADING = ("NAME", "SIZE", "CLASS", "SCHEME", "DURABLE", "COLLUSION", "POLICY", "CREATED")
+
+
+def _long_row(entry: dict[str, Any]) -> tuple[str, ...]:
+    *first, created = _row(entry)
+    label = entry["label"]
+    if label is None:
+        return (*first, "?", "?", "?", created)
+    number = f"{'' if label['collusion_complete'] else '<='}{label['collusion_number']}"
+    policy = "-" if not entry["policy"] else text("policy.met" if entry["policy_met"] else "policy.failed")
+    return (*first, f"{label['durable_at']} of {label['sites']}", number, policy, created)
 
 
 _HEADING = ("NAME", "SIZE", "CLASS", "SCHEME", "CREATED")

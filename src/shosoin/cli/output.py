@@ -5,16 +5,26 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from shosoin.base.messages import retold, text
+from shosoin.base.summary import SAID, summary_of
 
-__all__ = ["alarm_line", "columns", "label_lines", "print_json", "print_lines", "progress", "seconds_text", "size_text"]
+__all__ = [
+    "alarm_line",
+    "columns",
+    "detail_lines",
+    "label_lines",
+    "print_json",
+    "print_lines",
+    "progress",
+    "seconds_text",
+    "size_text",
+]
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-_SAID = "label.said."
-"""Family of the messages that retell what labels say."""
 DoneBytes = Callable[[int], None]
 
 
@@ -81,7 +91,12 @@ def _width(cell: str) -> int:
 
 
 def label_lines(label: Mapping[str, Any]) -> list[str]:
-    """Return an assurance label in plain words: who together could open the object, and how we know."""
+    """Return an assurance label in plain words: first what everybody understands, then how we know."""
+    return [*summary_of(label), "", *detail_lines(label)]
+
+
+def detail_lines(label: Mapping[str, Any]) -> list[str]:
+    """Return everything that a label says: who together could open the object, and how we know."""
     lines = [
         text("label.heading"),
         text(
@@ -98,16 +113,33 @@ def label_lines(label: Mapping[str, Any]) -> list[str]:
         lines.append(text("label.everlasting"))
     else:
         lines.append(text("label.not_everlasting"))
-        lines += [f"  - {retold(reason, _SAID)}" for reason in label["reasons"]]
-    sources = "; ".join(retold(source, _SAID) for source in _words(label["randomness"]))
+        lines += [f"  - {retold(reason, SAID)}" for reason in label["reasons"]]
+    sources = "; ".join(retold(source, SAID) for source in _words(label["randomness"]))
     lines.append(text("label.randomness", sources=sources))
     epsilon = label.get("epsilon_total")
     lines.append(text("label.epsilon_unknown") if epsilon is None else text("label.epsilon", epsilon=f"{epsilon:.1e}"))
+    lines += _further_lines(label)
     if label.get("freshness", "proven") != "proven":
         lines.append(text("label.unproven"))
     if label["simulated"]:
         lines.append(text("label.simulated"))
     return lines
+
+
+def _further_lines(label: Mapping[str, Any]) -> list[str]:
+    """Return what was checked, when it was written, under which policy, and what is not known."""
+    checked, audited_at = label.get("deal_checked"), label.get("audited_at")
+    lines = [] if checked is None else [text("label.deal_checked" if checked else "label.deal_unchecked")]
+    lines.append(text("label.age", ago=seconds_text(label["age_s"]), epoch=label["epoch"]))
+    if audited_at is not None:
+        lines.append(text("label.audited", ago=seconds_text(max(time.time() - audited_at, 0.0))))
+    policy = label.get("policy", [])
+    if policy is None:
+        lines.append(text("label.policy_unreadable"))
+    elif policy:
+        lines.append(text("label.policy", clauses="; ".join(policy)))
+    unknown = [f"  - {retold(gap, SAID)}" for gap in label.get("unknown", [])]
+    return [*lines, text("label.unknown"), *unknown] if unknown else lines
 
 
 def _scheme_line(label: Mapping[str, Any]) -> str:
@@ -116,11 +148,20 @@ def _scheme_line(label: Mapping[str, Any]) -> str:
 
 
 def _transfer_lines(label: Mapping[str, Any]) -> list[str]:
-    """Return how the share of each site travelled, one line a site."""
-    transfers = label.get("transfers", {})
+    """Return how the share of each site travelled and who saw its keys, one line a site."""
+    transfers, routes = label.get("transfers", {}), label.get("routes", {})
     width = max(map(_width, transfers), default=0)
-    said = [f"  {site}{' ' * (width - _width(site))}  {retold(how, _SAID)}" for site, how in transfers.items()]
+    said = [
+        f"  {site}{' ' * (width - _width(site))}  {retold(how, SAID)}{_route(routes.get(site, ()))}"
+        for site, how in transfers.items()
+    ]
     return [text("label.transfers"), *said] if said else []
+
+
+def _route(relays: Sequence[str] | None) -> str:
+    if relays is None:
+        return f", {text('label.route_unknown')}"
+    return f", {text('label.relays', relays=', '.join(relays))}" if relays else ""
 
 
 def _words(value: Any) -> list[str]:

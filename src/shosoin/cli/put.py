@@ -31,10 +31,12 @@ from shosoin.cli.owner import (
     owner_config_path,
     vault_of,
 )
+from shosoin.cli.policy import verdict_lines
 
 if TYPE_CHECKING:
     from shosoin.testbed.choice import Choice
     from shosoin.vault.client import Vault
+    from shosoin.vault.receipts import PolicyInForce
     from shosoin.vault.scheme import Scheme
 
 __all__ = ["TransferClass", "plan_lines", "put"]
@@ -68,7 +70,9 @@ def put(
     content_type: Annotated[
         str | None, typer.Option(metavar="TYPE", help="Media type; guessed from FILE if left out.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would cost in key bits.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what it would cost and be; nothing is sent.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Store a file.
@@ -115,16 +119,16 @@ class _Request:
             raise Rejected(f"{file} is not a regular file", code="cli.not_a_file", hint=text("cli.put_not_a_file_hint"))
 
     async def plan(self) -> None:
-        """Say what a put would cost."""
-        from shosoin.cli.answers import plan_json
-        from shosoin.testbed.choice import choose
+        """Say what a put would cost, and how its policy would fare."""
+        from shosoin.cli.answers import foreseen_json, plan_json
 
         async with vault_of(self.config) as vault:
-            choice = await choose(vault, self._known_size(), self.scheme, self._wanted())
+            choice = await self._choice(vault)
+            foreseen = foreseen_json(await vault.foresee(self.name, scheme=self.scheme, class_=choice.class_))
         if self.as_json:
-            print_json(plan_json(choice) | {"size_bytes": self.size_bytes})
+            print_json(plan_json(choice) | foreseen | {"size_bytes": self.size_bytes})
         else:
-            print_lines(plan_lines(choice))
+            print_lines([*plan_lines(choice), *_foreseen_lines(foreseen)])
 
     async def put(self) -> None:
         """Store and print the receipt."""
@@ -152,17 +156,26 @@ class _Request:
         else:
             print_lines(_receipt_lines(answer))
 
-    def _wanted(self) -> str:
+    def _wanted(self, policy: PolicyInForce) -> str:
+        """Return the class asked for; if none is, a policy that names a fallback makes it ``auto``."""
+        if self.class_ is None and policy.names_fallback and self.size_bytes is not None:
+            return "auto"
         return self.class_ or default_class(self.config)
 
-    async def _class(self, vault: Vault) -> str:
-        wanted = self._wanted()
-        if wanted != "auto":
-            return wanted
+    async def _choice(self, vault: Vault) -> Choice:
         from shosoin.testbed.choice import choose
 
-        choice = await choose(vault, self._known_size(), self.scheme, wanted)
-        talk(text("demo.class_fell_back" if choice.fell_back else "demo.class", class_=choice.class_))
+        policy = vault.policy(self.name)
+        return await choose(vault, self._known_size(), self.scheme, self._wanted(policy), order=policy.classes)
+
+    async def _class(self, vault: Vault) -> str:
+        wanted = self._wanted(vault.policy(self.name))
+        if wanted != "auto":
+            return wanted
+        choice = await self._choice(vault)
+        passed = ", else ".join(plan.class_ for plan in choice.considered)
+        said = "put.class_fell_back" if choice.fell_back else "demo.class"
+        talk(text(said, class_=choice.class_, order=passed))
         return choice.class_
 
     def _known_size(self) -> int:
@@ -194,6 +207,26 @@ def plan_lines(choice: Choice) -> list[str]:
     wait = text("plan.wait_unknown") if plan.wait_s is None else text("plan.wait", wait=seconds_text(plan.wait_s))
     verdict = text("plan.enough" if choice.enough else "plan.not_enough", class_=plan.class_)
     return [*columns(headings, rows), verdict, *([] if choice.enough else [wait])]
+
+
+def _foreseen_lines(answer: dict[str, Any]) -> list[str]:
+    """Return what a put would be, and how its policy would fare."""
+    foreseen = answer["foreseen"]
+    gap = foreseen["collusion_gap"]
+    lines = [
+        text(
+            "policy.foreseen",
+            class_=foreseen["class"],
+            scheme=text("scheme.short", **foreseen["scheme"]),
+            durable=foreseen["durable_at_most"],
+        ),
+        text(
+            "policy.foreseen_number",
+            number=foreseen["collusion_number"],
+            names=", ".join(foreseen["collusion_set"]) or text("label.nobody"),
+        ),
+    ]
+    return [*lines, *([text("policy.foreseen_gap", gap=gap)] if gap else []), *verdict_lines(answer["policy"])]
 
 
 def _receipt_lines(answer: dict[str, Any]) -> list[str]:

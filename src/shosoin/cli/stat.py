@@ -8,10 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from shosoin.base.messages import text
+from shosoin.base.summary import summary_of
 from shosoin.cli.common import run_async
 from shosoin.cli.ls import time_text
-from shosoin.cli.output import label_lines, print_json, print_lines, size_text
+from shosoin.cli.output import detail_lines, print_json, print_lines, size_text
 from shosoin.cli.owner import AsOption, ConfigOption, JsonOption, TestbedOption, owner_config_path, vault_of
+from shosoin.cli.policy import verdict_lines
 
 __all__ = ["stat"]
 
@@ -35,7 +37,9 @@ async def _stat(name: str, config: Path, as_json: bool) -> None:
     if as_json:
         print_json(answer)
     else:
-        print_lines([*_facts(answer), "", *label_lines(answer["label"])])
+        label = answer["label"]
+        parts = (summary_of(label), _facts(answer), detail_lines(label), verdict_lines(answer["policy"]))
+        print_lines("\n\n".join("\n".join(part) for part in parts if part).split("\n"))
 
 
 def _facts(answer: dict[str, Any]) -> list[str]:

@@ -91,6 +91,8 @@ def status_json(status: KmeStatus) -> bytes:
         extension["shosoin_secret_key_rate_bps"] = round(facts.secret_key_rate_bps, 3)
         extension["shosoin_simulated"] = facts.simulated
         extension["shosoin_source"] = facts.kind
+        extension["shosoin_epsilon"] = facts.epsilon
+        extension["shosoin_relays"] = []  # keys come from a link of its own: no third party sees them
     return _dump(
         {
             "source_KME_ID": status.source_kme,

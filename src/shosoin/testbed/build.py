@@ -53,6 +53,7 @@ def prepare(scenario: Scenario, root: Path) -> Layout:
         Rejected: the directory holds another scenario or things that are not ours.
     """
     claim(root)
+    _check_policies(scenario)
     if (root / "ports.json").exists():
         layout = Layout.load(root)
         if layout.scenario != scenario:
@@ -66,6 +67,19 @@ def prepare(scenario: Scenario, root: Path) -> Layout:
     for entry in ("ca", "sites", "owners"):
         shutil.rmtree(root / entry, ignore_errors=True)
     return _Builder.of(scenario, root.resolve()).build()
+
+
+def _check_policies(scenario: Scenario) -> None:
+    """Read every owner's policies before anything is made of them.
+
+    Raises:
+        BadPolicy: naming the clause.
+    """
+    if scenario.policies:
+        from shosoin.vault.policies import Policies  # noqa: PLC0415  # loads the whole vault
+
+        for owner in scenario.owners:
+            Policies.of((policy.prefix, policy.require) for policy in scenario.policies_of(owner.id))
 
 
 def _refuse_strangers(root: Path) -> None:
@@ -149,6 +163,9 @@ class _Builder:
                 "nodes": {"ca": "../../ca/node.crt"},
                 "defaults": {"scheme": scenario.scheme_text, "class": scenario.class_},
                 "site": [self._site_entry(site) for site in self._reachable(owner)],
+                "policy": [
+                    {"prefix": policy.prefix, "require": policy.require} for policy in scenario.policies_of(owner.id)
+                ],
             }
         )
 

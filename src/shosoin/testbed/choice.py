@@ -7,7 +7,7 @@ demonstration may wait for them a little.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -57,6 +57,7 @@ async def choose(
     wanted: str,
     *,
     enough: Callable[[KeyPlan], bool] = suffices,
+    order: Sequence[str] | None = None,
 ) -> Choice:
     """Choose a class for an object of a size.
 
@@ -66,9 +67,10 @@ async def choose(
         scheme: the owner's default if ``None``.
         wanted: a class, or ``auto``.
         enough: whether a plan may be chosen, the last one of the policy apart.
+        order: classes that ``auto`` may choose, the preferred one first; "``its``, else ``qkd``" if ``None`` or empty.
     """
     considered: list[KeyPlan] = []
-    for class_ in POLICY if wanted == "auto" else (wanted,):
+    for class_ in (order or POLICY) if wanted == "auto" else (wanted,):
         considered.append(await vault.plan(size_bytes, scheme=scheme, class_=class_))
         if enough(considered[-1]):
             break

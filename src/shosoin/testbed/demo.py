@@ -187,7 +187,12 @@ class _Demo:
         size_bytes, scheme = self.file.stat().st_size, self.scenario.scheme
         whole = await vault.plan(TRANSFERS * size_bytes, scheme=scheme, class_="its")
         choice = await choose(
-            vault, size_bytes, scheme, self.wanted, enough=lambda plan: self._worth_it(plan, whole.wait_s)
+            vault,
+            size_bytes,
+            scheme,
+            self.wanted,
+            enough=lambda plan: self._worth_it(plan, whole.wait_s),
+            order=vault.policy(self.file.name).classes,
         )
         for plan in choice.considered:
             self._say_plan(plan, whole.wait_s)

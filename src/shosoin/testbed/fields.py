@@ -18,6 +18,7 @@ __all__ = ["Table", "did_you_mean"]
 
 MAX_TEXT_CHARACTERS = 200
 MAX_TABLES = 256
+MAX_TEXTS = 64
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _MISSING: Any = object()
 
@@ -48,6 +49,14 @@ class Table:
         if not isinstance(value, str) or len(value) > MAX_TEXT_CHARACTERS or _CONTROL.search(value):
             raise self._wrong(key, value, f"a line of at most {MAX_TEXT_CHARACTERS} characters")
         return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Return a list of one or more lines of text."""
+        value = self._take(key, _MISSING)
+        fits = isinstance(value, list) and 1 <= len(value) <= MAX_TEXTS
+        if not fits or not all(isinstance(item, str) and len(item) <= MAX_TEXT_CHARACTERS for item in value):
+            raise self._wrong(key, value, f"a list of 1 to {MAX_TEXTS} texts")
+        return tuple(value)
 
     def name(self, key: str, pattern: re.Pattern[str], characters_max: int) -> str:
         """Return a text that matches a pattern."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import re
 import tomllib
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
@@ -34,6 +35,7 @@ __all__ = [
     "MAX_SITES",
     "Link",
     "Owner",
+    "Policy",
     "Scenario",
     "Site",
     "load_scenario",
@@ -124,6 +126,17 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """What owners require of objects (see ``shosoin.vault.policy``)."""
+
+    owner: str
+    """Whose it is; empty for everybody's."""
+    prefix: str
+    """Of which names; empty for all."""
+    require: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """A checked scenario."""
 
@@ -141,6 +154,7 @@ class Scenario:
     """Default transfer class: ``its``, ``qkd``, ``pqc`` or ``auto``."""
     text: str
     """The TOML it was read from, verbatim."""
+    policies: tuple[Policy, ...] = ()
 
     @property
     def scheme(self) -> Scheme:
@@ -182,6 +196,15 @@ class Scenario:
             code="testbed.unknown_owner",
             hint=did_you_mean(owner_id, known),
         )
+
+    def policies_of(self, owner_id: str) -> tuple[Policy, ...]:
+        """Return the policies of an owner: everybody's and its own, those with one prefix joined."""
+        joined: dict[str, tuple[str, ...]] = {}
+        for policy in self.policies:
+            if policy.owner in {"", owner_id}:
+                prefix = unicodedata.normalize("NFC", policy.prefix)
+                joined[prefix] = (*joined.get(prefix, ()), *policy.require)
+        return tuple(Policy(owner_id, prefix, require) for prefix, require in joined.items())
 
     def links_of(self, site: str) -> tuple[Link, ...]:
         """Return the links that end at a site."""
@@ -238,11 +261,12 @@ def parse_scenario(written: str) -> Scenario:
     known = [site.name for site in sites]
     links = tuple(_link(table, known, link_defaults) for table in document.tables("link"))
     owners = tuple(_owner(table, known) for table in document.tables("owner"))
+    policies = tuple(_policy(table, [owner.id for owner in owners]) for table in document.tables("policy"))
     document.finish()
     _check_links(links)
     _check_owners(owners, sites)
     threshold, shares = _scheme(scheme_text) if scheme_text else (max(2, len(sites) // 2 + 1), len(sites))
-    scenario = Scenario(name, title, sites, links, owners, threshold, shares, class_, written)
+    scenario = Scenario(name, title, sites, links, owners, threshold, shares, class_, written, policies)
     _check_reach(scenario)
     return scenario
 
@@ -352,6 +376,19 @@ def _owner(table: Table, known: list[str]) -> Owner:
     )
     table.finish()
     return owner
+
+
+def _policy(table: Table, owners: list[str]) -> Policy:
+    owner = table.text("owner", default="")
+    policy = Policy(owner, table.text("prefix", default=""), table.texts("require"))
+    table.finish()
+    if owner and owner not in owners:
+        raise Rejected(
+            f"{table.where}: no owner {owner[:80]!r}",
+            code="testbed.unknown_owner",
+            hint=did_you_mean(owner, owners),
+        )
+    return policy
 
 
 def _known_site(name: str, known: list[str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 __all__ = ["toml_text"]
 
-Value = str | int | float | bool
+Value = str | int | float | bool | Sequence[str]
 Section = Mapping[str, Value]
 
 
@@ -32,5 +32,5 @@ def _block(heading: str, section: Section) -> str:
 
 
 def _value(value: Value) -> str:
-    """Write one value; JSON's strings, numbers and booleans are TOML's as well, but for the raw DEL character."""
+    """Write one value; JSON's strings, numbers, booleans and lists of them are TOML's too, but for a raw DEL."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")

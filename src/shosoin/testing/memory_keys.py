@@ -88,6 +88,7 @@ class MemoryKme:
             max_key_size_bits=self._network.max_key_size_bits,
             min_key_size_bits=8,
             max_sae_id_count=0,
+            extension={"shosoin_relays": []},
         )
 
     async def enc_keys(self, slave: SaeId, *, number: int, size_bits: int) -> list[DeliveredKey]:

@@ -13,7 +13,6 @@ from typing import Protocol
 from shosoin.base import AssuranceLabel, ObjectId, Rejected, SiteId, Unavailable, VersionId
 from shosoin.base.ports import KeyStatus
 from shosoin.kernels import ELEMENT_BYTES
-from shosoin.vault.assurance import label_of
 from shosoin.vault.audit import Audited, ShareFound
 from shosoin.vault.audit_ledger import SLOT_S
 from shosoin.vault.audit_round import EVERYTHING, AuditOptions, AuditRound, run_round
@@ -21,18 +20,32 @@ from shosoin.vault.catalog import UNPROVEN, Reading
 from shosoin.vault.concurrency import gather_few
 from shosoin.vault.context import CLASSES, VaultContext
 from shosoin.vault.deal_check import sites_needed
-from shosoin.vault.exposure import checked_statuses, link_statuses
+from shosoin.vault.exposure import checked_statuses, link_statuses, note_read
 from shosoin.vault.fetching import Fetcher, NotRecoverable
+from shosoin.vault.guard import ReadGate, check_plan, label_of_reading, verdicts_on
 from shosoin.vault.index import Entry
 from shosoin.vault.layout import PAGE_ENTRIES, SEGMENT_BYTES, mask_elements
 from shosoin.vault.manifest import page_size, root_size
 from shosoin.vault.moving import Moved, move_objects
 from shosoin.vault.names import Names, index_sites_needed
 from shosoin.vault.naming import BadName, checked_name, padme_bytes
+from shosoin.vault.oversight import foreseen_put, labelled, listing_of, policy_in_force
+from shosoin.vault.policies import Policies
 from shosoin.vault.ports import Buffer
 from shosoin.vault.putting import BytesSource, Putter, erase_everywhere, remove_objects
 from shosoin.vault.reading import ObjectReader
-from shosoin.vault.receipts import GetReceipt, KeyPlan, Listing, PutReceipt, RemoveReceipt, Stat, VerifyReport
+from shosoin.vault.receipts import (
+    Foreseen,
+    GetReceipt,
+    KeyPlan,
+    Labelled,
+    Listing,
+    PolicyInForce,
+    PutReceipt,
+    RemoveReceipt,
+    Stat,
+    VerifyReport,
+)
 from shosoin.vault.scheme import Scheme
 from shosoin.vault.session import QKD_KEY_BYTES
 from shosoin.vault.tally import Tally
@@ -138,6 +151,7 @@ class Vault:
 
         Raises:
             BadName, BadScheme: before anything is read or drawn.
+            PolicyRefused: the policy for the name is not met; nothing is left behind.
             Unavailable: too few sites or too little key (``retry_after_s`` where known); nothing was committed.
             Conflict: another writer was faster; that writer's version stands, whole.
             SourceChanged: the file grew or shrank while it was read.
@@ -145,6 +159,7 @@ class Vault:
         name = checked_name(name)
         chosen = self._scheme(scheme)
         self._context.channels(class_)
+        await check_plan(self._context, [name], chosen, class_)
         if class_ == "its":
             await self._check_stock([source.size_hint or 0], chosen)
         used_before = self._context.bits_used()
@@ -165,6 +180,7 @@ class Vault:
         sources = {checked_name(name): BytesSource(content) for name, content in contents.items()}
         if len(sources) < len(contents):
             raise BadName("two of the names are one name in normal form C")
+        await check_plan(self._context, sources, chosen, class_)
         if class_ == "its":
             await self._check_stock(list(map(len, contents.values())), chosen)
         used_before = self._context.bits_used()
@@ -180,12 +196,15 @@ class Vault:
         start: int = 0,
         length: int | None = None,
         progress: Callable[[int], None] | None = None,
+        despite_policy: bool = False,
     ) -> GetReceipt:
         """Write an object, or a range of it, to a sink; every byte is checked before it is written.
 
         A site that lies is named in ``alarms``; the right bytes are served all the same while k good shares answer.
+        With ``despite_policy`` an object that does not meet its policy is read all the same, and ``warnings`` say so.
 
         Raises:
+            PolicyRefused: its policy, of today or of its put, is not met; no key was drawn.
             NotFound: no object of that name.
             Unavailable: fewer than k sites answer, or too little key is in stock (then no key was used).
             NotRecoverable: more sites lie than the scheme survives; nothing wrong was written.
@@ -193,11 +212,14 @@ class Vault:
         started_s = self._context.clock.now_s()
         used_before = self._context.bits_used()
         name = checked_name(name)
+        gate = ReadGate(self._context, self._names.durable_at, despite_policy)
         for _ in range(_READ_ATTEMPTS):
             reading, value = await self._object(name)
             reader = self._reader(value)
+            warnings = gate.admit(name, value, reading)
             if value.class_ == "its":
                 reader.fetcher.last = await self._without_stock(value, reader.bytes_from_each_site(start, length))
+                warnings = gate.admit_route(name, value, reading)
             written = 0
             try:
                 async for piece in reader.read(start, length):
@@ -227,6 +249,7 @@ class Vault:
                 alarms=[*self._names.alarms, *alarms],
                 label=self._label(name, value, reading),
                 freshness=reading.freshness,
+                warnings=warnings,
             )
         raise ReplacedMeanwhile(f"{name!r} is replaced faster than it can be read")
 
@@ -235,10 +258,11 @@ class Vault:
         reading = await self._context.catalog.read(self._context.channels(value.class_), value.register_id)
         return reading.value is None or reading.value.version != value.version
 
-    async def get_many(self, names: list[str]) -> dict[str, bytes]:
+    async def get_many(self, names: list[str], *, despite_policy: bool = False) -> dict[str, bytes]:
         """Return many small objects with shared exchanges.
 
         Raises:
+            PolicyRefused: the policy of one of them is not met; nothing of its batch was read.
             NotFound: one of the names does not exist.
         """
         entries = await self._names.load()
@@ -246,11 +270,13 @@ class Vault:
         for name in asked.values():
             if name not in entries:
                 raise NotFound(f"there is no object named {name!r}")
+        durable = self._names.durable_everywhere()
+        gate = ReadGate(self._context, lambda name: durable.get(name, 0), despite_policy)
         by_class: dict[str, list[Entry]] = {}
         for name in set(asked.values()):
             by_class.setdefault(entries[name].class_, []).append(entries[name])
         works = [
-            self._get_batch(class_, wanted[at : at + _READ_TOGETHER])
+            self._get_batch(class_, wanted[at : at + _READ_TOGETHER], gate)
             for class_, wanted in by_class.items()
             for at in range(0, len(wanted), _READ_TOGETHER)
         ]
@@ -259,7 +285,7 @@ class Vault:
             found |= batch
         return {name: found[normal] for name, normal in asked.items()}
 
-    async def _get_batch(self, class_: str, entries: list[Entry]) -> dict[str, bytes]:
+    async def _get_batch(self, class_: str, entries: list[Entry], gate: ReadGate) -> dict[str, bytes]:
         for _ in range(_READ_ATTEMPTS):
             channels = self._context.channels(class_)
             readings = await self._context.catalog.read_many(channels, *_ids_and_versions(entries))
@@ -268,8 +294,11 @@ class Vault:
                 for entry, reading in zip(entries, readings, strict=True)
             ]
             readers = [reader for _, reader in pairs]
+            read = {reader.value.register_id: reading for reader, reading in zip(readers, readings, strict=True)}
+            for entry, reader in pairs:
+                gate.admit(entry.name, reader.value, read[reader.value.register_id])
             try:
-                found = await self._read_pairs(class_, pairs)
+                found = await self._read_pairs(class_, pairs, read, gate)
             except (Unavailable, NotRecoverable):
                 if not await self._publish(readers, ended=False):
                     raise
@@ -292,7 +321,13 @@ class Vault:
             reader.fetcher.publish(replaced=replaced)
         return replaced
 
-    async def _read_pairs(self, class_: str, pairs: Sequence[tuple[Entry, ObjectReader]]) -> dict[str, bytes]:
+    async def _read_pairs(
+        self,
+        class_: str,
+        pairs: Sequence[tuple[Entry, ObjectReader]],
+        read: Mapping[ObjectId, Reading],
+        gate: ReadGate,
+    ) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
         groups: dict[tuple[Scheme, tuple[SiteId, ...]], list[tuple[Entry, ObjectReader]]] = {}
         for entry, reader in pairs:
@@ -302,8 +337,9 @@ class Vault:
             if class_ == "its":
                 wanted = sum(reader.bytes_from_each_site(0, None) for _, reader in group)
                 last = await self._without_stock(group[0][1].value, wanted)
-                for _, reader in group:
+                for entry, reader in group:
                     reader.fetcher.last = last
+                    gate.admit_route(entry.name, reader.value, read[reader.value.register_id])
             small = [pair for pair in group if pair[1].body.layout.total <= _READ_TOGETHER_BYTES // _READ_TOGETHER]
             if small:
                 clears = await small[0][1].fetcher.fetch([reader.whole_range() for _, reader in small])
@@ -316,16 +352,43 @@ class Vault:
     async def ls(self, prefix: str = "") -> list[Listing]:
         """Return the names that exist, in order."""
         entries = await self._names.load()
-        return [_listing(entries[name]) for name in sorted(entries) if name.startswith(prefix)]
+        return [listing_of(entries[name]) for name in sorted(entries) if name.startswith(prefix)]
+
+    async def labels(self, prefix: str = "", *, names: Sequence[str] | None = None) -> list[Labelled]:
+        """Return the labels of all names that begin with a prefix, or of those named, without touching a share.
+
+        Raises:
+            NotFound: one of the names does not exist.
+        """
+        entries = await self._names.load()
+        wanted = sorted(entries) if names is None else [checked_name(name) for name in dict.fromkeys(names)]
+        missing = next((name for name in wanted if name not in entries), None)
+        if missing is not None:
+            raise NotFound(f"there is no object named {missing!r}")
+        chosen = [entries[name] for name in wanted if name.startswith(prefix)]
+        return await labelled(self._context, self._names, chosen)
+
+    def policy(self, name: str) -> PolicyInForce:
+        """Return the policy that binds a name, whether it exists or not."""
+        return policy_in_force(self._context, checked_name(name))
+
+    @property
+    def policies(self) -> Policies:
+        """All policies of the owner."""
+        return self._context.policies
+
+    async def foresee(self, name: str, *, scheme: Scheme | None = None, class_: str = "its") -> Foreseen:
+        """Return what can be known of a put before it, and how its policy would fare; no key is drawn."""
+        return await foreseen_put(self._context, checked_name(name), self._scheme(scheme), class_)
 
     async def stat(self, name: str) -> Stat:
         """Return what is known of an object without reading it."""
         name = checked_name(name)
         reading, value = await self._object(name)
         entry = self._names.entries()[name]
-        return Stat(
-            _listing(entry), self._label(name, value, reading), list(value.placement), value.bodies[0].layout.total
-        )
+        label = self._label(name, value, reading)
+        policy = verdicts_on(self._context, name, value, label)
+        return Stat(listing_of(entry), label, list(value.placement), value.bodies[0].layout.total, policy)
 
     async def rm(self, name: str) -> RemoveReceipt:
         """Remove an object: tombstone its register, erase its shares, take its name out of the index.
@@ -377,6 +440,7 @@ class Vault:
         reader = self._reader(value)
         if value.class_ == "its":
             await checked_statuses(self._context, value.placement, value.scheme, value)
+            note_read(self._context, value)
         try:
             states = await reader.verify(value.placement, progress)
         except (Unavailable, NotRecoverable):
@@ -619,13 +683,7 @@ class Vault:
 
     def _label(self, name: str, value: RegisterValue, reading: Reading) -> AssuranceLabel:
         """Return the label of an object, which is as durable as its name at most."""
-        label = label_of(
-            value,
-            pinned=reading.certificate,
-            now_wall_s=self._context.clock.wall_s(),
-            freshness=reading.freshness,
-        )
-        return replace(label, durable_at=min(label.durable_at, self._names.durable_at(name)))
+        return label_of_reading(self._context, value, reading, self._names.durable_at(name))
 
 
 def _ids_and_versions(entries: Sequence[Entry]) -> tuple[list[ObjectId], dict[ObjectId, VersionId]]:
@@ -649,16 +707,3 @@ def _wait_s(status: KeyStatus, need_bits: int) -> float | None:
     if not isinstance(rate_bps, int | float) or rate_bps <= 0:
         return None
     return (need_bits - status.stored_bits) / rate_bps
-
-
-def _listing(entry: Entry) -> Listing:
-    return Listing(
-        name=entry.name,
-        size_bytes=entry.size_bytes,
-        class_=entry.class_,
-        scheme=Scheme(entry.k, entry.n),
-        object_id=entry.object_id,
-        version=entry.version,
-        created_wall_s=entry.created_wall_s,
-        content_type=entry.content_type,
-    )

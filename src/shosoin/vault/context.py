@@ -8,17 +8,19 @@ from dataclasses import dataclass, field
 
 from shosoin.base import Entropy, OwnerId, Rejected, SaeId, SiteId
 from shosoin.base.ports import Clock, EventSink, KeySource, KeySourceFacts, Runtime
-from shosoin.vault.assurance import SiteDomains
 from shosoin.vault.audit_ledger import AuditLedger, MemoryLedger
 from shosoin.vault.catalog import Catalog
 from shosoin.vault.catalog_answers import AnswerReader
 from shosoin.vault.channel import Channel, open_channel
+from shosoin.vault.coalitions import SiteDomains
 from shosoin.vault.electorate import Electorate
 from shosoin.vault.evidence import EvidenceSink, NoEvidence
 from shosoin.vault.fetching import Fetcher
 from shosoin.vault.pads import OpenLinks
 from shosoin.vault.patience import PatientLink
+from shosoin.vault.policies import Policies
 from shosoin.vault.ports import NodeLink
+from shosoin.vault.routes import MemoryJournal, RouteJournal
 from shosoin.vault.scheme import BadScheme, Scheme
 from shosoin.vault.signing import OwnerSigner
 
@@ -59,10 +61,16 @@ class VaultContext:
     signer: OwnerSigner
     memo: MutableMapping[str, bytes]
     """Decoded index parts, kept at the owner's side."""
+    policies: Policies = field(default_factory=Policies)
+    """What the owner requires of objects."""
+    journal: RouteJournal = field(default_factory=MemoryJournal)
+    """Who saw the keys of reads, kept at the owner's side."""
+    relay_domains: Mapping[SiteId, SiteDomains] = field(default_factory=dict)
+    """Declared trust domains of relays that are not sites."""
     closed_links: set[SaeId] = field(default_factory=set)
     """Nodes to which class ``its`` must not send now, because nobody says who sees the keys (see ``exposure``)."""
     relays: dict[SiteId, tuple[SiteId, ...]] = field(default_factory=dict)
-    """Relays that see the keys shared with each site, as last asked."""
+    """Relays that see the keys shared with each site, as last asked; a site whose route nobody declares is left out."""
     ledger: AuditLedger = field(default_factory=MemoryLedger)
     """Challenges that audits used, and what they found."""
     evidence: EvidenceSink = field(default_factory=NoEvidence)
@@ -96,6 +104,11 @@ class VaultContext:
     def domains(self) -> dict[SiteId, SiteDomains]:
         """Declared trust domains of every site."""
         return {site.name: site.domains for site in self.sites}
+
+    @property
+    def declared(self) -> dict[SiteId, SiteDomains]:
+        """Declared trust domains of every site and relay."""
+        return {**self.relay_domains, **self.domains}
 
     @property
     def catalog(self) -> Catalog:

@@ -8,16 +8,18 @@ drawn until its status can be read.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeGuard
 
 from shosoin.base import SiteId
 from shosoin.base.ports import KeyStatus
-from shosoin.vault.assurance import check_exposure, relays_of, relays_then
+from shosoin.vault.assurance import check_exposure
 from shosoin.vault.concurrency import settle, succeeded
 from shosoin.vault.context import VaultContext
+from shosoin.vault.routes import Route, read_routes, record_read, relays_then, route_of
 from shosoin.vault.scheme import Scheme
 from shosoin.vault.values import RegisterValue
 
-__all__ = ["checked_statuses", "link_statuses"]
+__all__ = ["checked_statuses", "link_statuses", "note_read", "routes_now"]
 
 
 async def link_statuses(context: VaultContext) -> dict[SiteId, KeyStatus]:
@@ -38,21 +40,42 @@ async def checked_statuses(
 ) -> dict[SiteId, KeyStatus]:
     """Return ``link_statuses``; no allowed coalition of sites and relays may learn k shares of that placement.
 
-    Who saw the keys under which the shares of ``value`` were sent out counts too, for they are the same shares. Names
-    are shared over all sites, and checked likewise. Links without a status are closed until they have one.
+    Who saw the keys under which the shares of ``value`` were sent out, or read, counts too: they are the same shares.
+    Names are shared over all sites, and checked likewise. Links without a status are closed until they have one.
 
     Raises:
         Exposed: a coalition would. No key was drawn.
     """
     statuses = await link_statuses(context)
-    holders: dict[SiteId, tuple[SiteId, ...]] = {context.home: (context.home,)}
-    holders |= {site: (site, *relays_of(status)) for site, status in statuses.items()}
+    domains = context.domains
+    routes: dict[SiteId, Route | None] = {context.home: ()}
+    routes |= {site: route_of(status, domains[site]) for site, status in statuses.items()}
+    holders = {site: (site, *(route or ())) for site, route in routes.items()}
     then = relays_then(value) if value is not None else {}
-    placed = {site: (*holders.get(site, (site,)), *then.get(site, ())) for site in placement}
+    since = read_routes(context.journal, value).relays if _is_object(value) else {}
+    placed = {site: (*holders.get(site, (site,)), *then.get(site, ()), *since.get(site, ())) for site in placement}
     check_exposure(placed, scheme, context.home)
     check_exposure(holders, context.register_scheme, context.home)
     context.relays.clear()
-    context.relays |= {site: seen[1:] for site, seen in holders.items()}
+    context.relays |= {site: route for site, route in routes.items() if route is not None}
     context.closed_links.clear()
     context.closed_links |= {site.node for site in context.sites if site.name not in holders}
     return statuses
+
+
+def routes_now(context: VaultContext, value: RegisterValue) -> dict[SiteId, Route | None]:
+    """Return the routes, as last asked, of the keys under which remote shares of a value would travel now."""
+    open_sites = [site for site in context.sites if site.node not in context.closed_links]
+    placed = {site.name for site in open_sites if site.name != context.home} & set(value.placement)
+    return {site: context.relays.get(site) for site in sorted(placed)}
+
+
+def note_read(context: VaultContext, value: RegisterValue) -> None:
+    """Write down who will see the keys of a read of an object in class ``its``, before a key of it is drawn."""
+    if value.class_ == "its" and _is_object(value):
+        record_read(context.journal, value, routes_now(context, value))
+
+
+def _is_object(value: RegisterValue | None) -> TypeGuard[RegisterValue]:
+    """Whether this is an object's value, not an index's."""
+    return value is not None and value.kind == "object"

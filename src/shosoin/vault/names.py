@@ -69,6 +69,15 @@ class Names:
         entry = max(found, key=lambda entry: (entry.sequence, entry.object_id))
         return self.states[entry.class_].durable_at(entry)
 
+    def durable_everywhere(self) -> dict[str, int]:
+        """Return for every name at how many sites what the index says of it, as last loaded, is durable."""
+        held: dict[Entry, int] = {}
+        for state in self.states.values():
+            for part in state.parts:
+                for entry in part.entries or ():
+                    held[entry] = max(held.get(entry, 0), len(part.holders))
+        return {name: held.get(entry, 0) for name, entry in self.entries().items()}
+
     async def _load_class(self, class_: str) -> IndexState:
         """Read an index; if it changed while its parts were fetched, what is missing of them is nobody's fault."""
         register_id = index_register(self.context.owner, class_)

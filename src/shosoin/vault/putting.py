@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from shosoin.base import ObjectId, ShosoinError, SiteId, Unavailable, VersionId
 from shosoin.base.ports import Event
-from shosoin.vault.assurance import KeyFacts, label_of, record_facts
+from shosoin.vault.assurance import KeyFacts, record_facts
 from shosoin.vault.audit_bodies import bodies_of
 from shosoin.vault.audit_ledger import AuditRecord
 from shosoin.vault.catalog import Conflict, Outcome, Proposal
@@ -17,6 +17,7 @@ from shosoin.vault.channel import Channel
 from shosoin.vault.concurrency import settle
 from shosoin.vault.context import VaultContext
 from shosoin.vault.deal_check import checked_deals, sites_needed
+from shosoin.vault.guard import check_written, clauses_at_put, label_now
 from shosoin.vault.index import Entry
 from shosoin.vault.names import Names
 from shosoin.vault.ports import ShareKey
@@ -25,12 +26,19 @@ from shosoin.vault.scheme import Scheme
 from shosoin.vault.signing import SIGNED_TOGETHER_MAX
 from shosoin.vault.staging import Stager, withdraw_unoffered
 from shosoin.vault.values import Body, RegisterValue, ValueDraft, sign_values
+from shosoin.vault.verdicts import PolicyRefused
 from shosoin.vault.writing import ByteSource, Draft, Written, draft_object, finish_objects, new_key
 
-__all__ = ["BytesSource", "Putter", "guessed_type", "remove_objects"]
+__all__ = ["BytesSource", "PolicyUnmet", "Putter", "guessed_type", "remove_objects"]
 
 _WAITING_BYTES_MAX = 16 << 20
 """Bodies of a batch that are kept in memory until their roots are signed."""
+
+
+class PolicyUnmet(Unavailable):
+    """A new version stands, but is less durable than its policy asks for."""
+
+    code = "vault.policy_unmet"
 
 
 class BytesSource:
@@ -105,6 +113,8 @@ class Putter:
         """Store every source under its name; all are committed or reported, none is half there.
 
         Raises:
+            PolicyRefused: what happened does not meet the policy; nothing is left behind.
+            PolicyUnmet: the new version stands, but fewer sites hold it than the policy asks for.
             Conflict: somebody changed one of the names meanwhile (objects of a batch that are not concerned stay).
             Unavailable: too few sites, or the key streams are dry.
             SourceChanged: a source grew or shrank.
@@ -125,15 +135,51 @@ class Putter:
         for item, outcome in zip(items, outcomes, strict=True):
             item.durable_at = outcome.durable_at
         committed = [item for item, outcome in zip(items, outcomes, strict=True) if outcome.error is None]
+        committed, refusal = await self._without_unpinned(committed)
         named_at = await self._name(committed)
         await self._erase_replaced(committed)
         self._remember(committed)
-        for outcome in outcomes:
-            if outcome.error is not None:
-                raise outcome.error
+        for error in (*(outcome.error for outcome in outcomes), refusal):
+            if error is not None:
+                raise error
         used = {site: bits - used_before.get(site, 0) for site, bits in self.context.bits_used().items()}
         seconds = self.context.clock.now_s() - started_s
-        return [self._receipt(item, seconds, used, alarms, named_at) for item in committed]
+        receipts = [self._receipt(item, seconds, used, alarms, named_at) for item in committed]
+        for item in committed:
+            self._check_final(item, named_at)
+        return receipts
+
+    async def _without_unpinned(self, items: list[_Item]) -> tuple[list[_Item], PolicyRefused | None]:
+        """Take new objects back that fewer sites pinned than their policy asks for: they have no name yet.
+
+        A further version cannot be taken back, for its register has moved on (see ``_check_final``). Returns what
+        stays, and the first refusal.
+        """
+        refused: dict[str, PolicyRefused] = {}
+        for item in items:
+            try:
+                if item.value is not None and item.fresh:
+                    undone = "it gets no name and is taken back"
+                    check_written(self.context, item.name, item.value, item.durable_at, undone=undone)
+            except PolicyRefused as error:
+                refused[item.name] = error
+        if refused:
+            await self._withdraw([item for item in items if item.name in refused])
+        return [item for item in items if item.name not in refused], next(iter(refused.values()), None)
+
+    def _check_final(self, item: _Item, named_at: int) -> None:
+        """Say so if what stands now, object and name, is less durable than the policy asks for.
+
+        Raises:
+            PolicyUnmet: it is.
+        """
+        if item.value is None:
+            return
+        pinned = list(item.durable_at)[:named_at]
+        try:
+            check_written(self.context, item.name, item.value, pinned, undone="the new version stands all the same")
+        except PolicyRefused as error:
+            raise PolicyUnmet(error.message, hint=error.hint) from None
 
     async def _items(self, names: list[str]) -> list[_Item]:
         """Decide for each name whether a new object starts or a version follows."""
@@ -206,6 +252,7 @@ class Putter:
         ]
         for item, value in zip(items, sign_values(drafts, context.signer), strict=True):
             item.value = value
+            check_written(context, item.name, value, value.bodies[0].good, undone="nothing was committed")
         return [alarm for each in found for alarm in each.alarms]
 
     def _value_draft(self, item: _Item, good: tuple[SiteId, ...], stager: Stager, facts_before: KeyFacts) -> ValueDraft:
@@ -223,7 +270,9 @@ class Putter:
             domains=context.domains,
             deal_checked=self.class_ == "its" or self.deal_check,
             relays=context.relays,
-        )
+            relay_domains=context.relay_domains,
+            placement=self.placement,
+        ) | {"policy": clauses_at_put(context, item.name)}
         return ValueDraft(
             kind="object",
             register_id=item.key.object_id,
@@ -329,7 +378,7 @@ class Putter:
         if item.value is None or item.written is None:
             raise TypeError("an object that was not committed has no receipt")
         good = item.durable_at
-        label = label_of(item.value, pinned=good, now_wall_s=self.context.clock.wall_s(), freshness="proven")
+        label = label_now(self.context, item.value, pinned=good)
         durable_at = min(len(good), named_at)
         return PutReceipt(
             name=item.name,

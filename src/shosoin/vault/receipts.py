@@ -6,9 +6,22 @@ from dataclasses import dataclass, field
 
 from shosoin.base import AssuranceLabel, SiteId
 from shosoin.base.ports import Event
+from shosoin.vault.policies import InForce
 from shosoin.vault.scheme import Scheme
+from shosoin.vault.verdicts import Findings, Verdict
 
-__all__ = ["GetReceipt", "KeyPlan", "Listing", "PutReceipt", "RemoveReceipt", "Stat", "VerifyReport"]
+__all__ = [
+    "Foreseen",
+    "GetReceipt",
+    "KeyPlan",
+    "Labelled",
+    "Listing",
+    "PolicyInForce",
+    "PutReceipt",
+    "RemoveReceipt",
+    "Stat",
+    "VerifyReport",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +69,8 @@ class GetReceipt:
     alarms: list[Event]
     label: AssuranceLabel
     freshness: str
+    warnings: list[Event] = field(default_factory=list)
+    """Clauses of the policy that are not met, where that was overridden."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +95,40 @@ class Stat:
     label: AssuranceLabel
     placement: list[SiteId]
     share_bytes: int
+    policy: tuple[Verdict, ...] = ()
+    """How the object fares under the clauses of its put and of today."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """One name with its label, or with why there is none."""
+
+    listing: Listing
+    label: AssuranceLabel | None
+    policy: tuple[Verdict, ...]
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What a put would be, as far as can be known before it."""
+
+    findings: Findings
+    policy: tuple[Verdict, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyInForce:
+    """The policy that binds a name."""
+
+    name: str
+    clauses: tuple[InForce, ...]
+    classes: tuple[str, ...] | None
+    """Classes that every clause allows, the preferred one first; ``None`` if no clause asks."""
+    names_fallback: bool
+    """Whether a clause says which class to take when keys are short."""
+    never_met: tuple[str, ...]
+    """Sentences: why no object could meet it; empty if one could."""
 
 
 @dataclass(frozen=True, slots=True)
