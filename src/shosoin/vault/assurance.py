@@ -141,7 +141,7 @@ def record_facts(
             "coefficients": {"source": coefficients, "physical": class_ == "its"},
             "audit masks, MAC keys and AMD points": {"source": entropy.source, "physical": entropy.physical},
         },
-        "domains": {site: list(domains[site].names()) for site in good},
+        "domains": {site: list(declared.names()) for site, declared in domains.items()},
         "deal_checked": deal_checked,
     }
 

@@ -30,6 +30,8 @@ from shosoin.vault.ports import Buffer
 from shosoin.vault.putting import BytesSource, Putter, erase_everywhere, remove_objects
 from shosoin.vault.reading import ObjectReader
 from shosoin.vault.receipts import GetReceipt, KeyPlan, Listing, PutReceipt, RemoveReceipt, Stat, VerifyReport
+from shosoin.vault.repair import Repaired, Repairer
+from shosoin.vault.repair_plan import Need
 from shosoin.vault.scheme import Scheme
 from shosoin.vault.session import QKD_KEY_BYTES
 from shosoin.vault.unnamed import remove_unnamed
@@ -405,6 +407,39 @@ class Vault:
                 if progress is not None:
                     progress(done)
         return {name: found[name] for name in wanted if name in found}
+
+    async def repair(
+        self,
+        names: Sequence[str] | None = None,
+        *,
+        verify: bool = False,
+        rate_bytes_per_s: float | None = None,
+        key_budget_bits: int | None = None,
+        planned: Callable[[Sequence[Need]], bool] = lambda _: True,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Repaired]:
+        """Have the sites rebuild shares that were not written, are lost or (found by ``verify``) bad; of all objects
+        and names unless objects are named.
+
+        ``planned`` is shown what will be done, and what it takes of every link, before any key between nodes is drawn;
+        if it returns false nothing is. Shares that cannot be rebuilt are in the result with the reason.
+
+        Raises:
+            NotFound: one of the names does not exist.
+        """
+        entries = await self._names.load()
+        wanted = sorted(entries) if names is None else [checked_name(name) for name in dict.fromkeys(names)]
+        missing = next((name for name in wanted if name not in entries), None)
+        if missing is not None:
+            raise NotFound(f"there is no object named {missing!r}")
+        states = {name: (await self.verify(name)).per_site for name in wanted} if verify else {}
+        repairer = Repairer(self._context, self._names, rate_bytes_per_s, key_budget_bits)
+        needs = await repairer.plan(wanted, states)
+        if not planned(needs):
+            return []
+        done = await repairer.run(needs, progress)
+        self._names.states.clear()  # who holds the names has changed
+        return done
 
     def _scheme(self, scheme: Scheme | tuple[int, int] | None) -> Scheme:
         chosen = scheme if isinstance(scheme, Scheme) else Scheme(*scheme) if scheme else self._context.default_scheme

@@ -13,15 +13,16 @@ from typing import Any, TypeVar
 
 from shosoin.base import Entropy, ObjectId, Rejected, SaeId, ShosoinError, SiteId, Unavailable, VersionId
 from shosoin.base.errors import Alarm, Denied, PeerFault
-from shosoin.base.ports import Clock, KeySource, Runtime
+from shosoin.base.ports import Clock, EventSink, KeySource, Runtime
 from shosoin.kernels import ELEMENT_BYTES, Digest
 from shosoin.vault import acceptor
 from shosoin.vault.concurrency import gather, gather_few
-from shosoin.vault.envelope import HEADER_BYTES_MAX, MalformedEnvelope
+from shosoin.vault.envelope import HEADER_BYTES_MAX, MalformedEnvelope, canonical_json
 from shosoin.vault.layout import ANSWERS_PER_EPOCH, BODY_BYTES_MAX
 from shosoin.vault.pads import fetch_pad
 from shosoin.vault.ports import Buffer, ShareKey, ShareRow, ShareState, SiteStore, SiteTransaction
 from shosoin.vault.quotas import OwnerRecord, StagingQuotas
+from shosoin.vault.repair_node import RepairNode
 from shosoin.vault.seals import Seals
 from shosoin.vault.values import RegisterValue, read_value
 
@@ -112,7 +113,16 @@ class SiteOperations:
     """Runs the operations of one envelope."""
 
     def __init__(
-        self, site: SiteId, store: SiteStore, keys: KeySource, entropy: Entropy, clock: Clock, runtime: Runtime
+        self,
+        site: SiteId,
+        node: SaeId,
+        store: SiteStore,
+        keys: KeySource,
+        *,
+        entropy: Entropy,
+        clock: Clock,
+        runtime: Runtime,
+        sink: EventSink,
     ) -> None:
         self._site = site
         self._store = store
@@ -139,6 +149,20 @@ class SiteOperations:
         self._handlers = {"take": self._take, "digest": self._digest}
         self._quotas = StagingQuotas(site, store, clock)
         self._seals: Seals[_Call] = Seals(runtime, entropy)
+        self._repair = RepairNode(
+            site,
+            node,
+            store,
+            keys,
+            entropy=entropy,
+            clock=clock,
+            runtime=runtime,
+            sink=sink,
+            quotas=self._quotas,
+            challenged=self._challenged,
+            digest=self._digest_of,
+        )
+        self._handlers |= dict.fromkeys(self._repair.handlers, self._repair_one)
 
     async def run(
         self, owner: OwnerRecord, class_: str, operations: Any, payload: memoryview, answer_bytes: int
@@ -343,8 +367,11 @@ class SiteOperations:
         """
         key = _share_key(owner, call.op)
         row = self._held(call, await self._store.transact(lambda tx: tx.share(key)))
-        challenge = str(call.op.get("r"))
-        point = ObjectId(challenge).raw  # the same 32 hexadecimal digits
+        call.out = await self._challenged(row, str(ObjectId(str(call.op.get("r")))))  # the same 32 hexadecimal digits
+        return {"size": len(call.out)}
+
+    async def _challenged(self, row: ShareRow, challenge: str) -> bytes:
+        """Write a challenge down, within the limit, and answer it."""
         if row.mask_elements < ANSWERS_PER_EPOCH:
             raise Rejected("this share has too few masks to answer an audit", code="vault.no_masks")
 
@@ -357,13 +384,20 @@ class SiteOperations:
             tx.add_challenge(row.key, challenge)
 
         await self._store.transact(admit)
-        digest = Digest(point)
+        return await self._digest_of(row, challenge)
+
+    async def _digest_of(self, row: ShareRow, challenge: str) -> bytes:
+        digest = Digest(ObjectId(challenge).raw)
         for offset in range(0, row.size_bytes, _DIGEST_CHUNK_BYTES):
             size = min(_DIGEST_CHUNK_BYTES, row.size_bytes - offset)
             chunk = await self._store.read(row, offset, size)
             await self._runtime.in_thread(digest.update, chunk)
-        call.out = digest.finish()
-        return {"size": len(call.out)}
+        return digest.finish()
+
+    async def _repair_one(self, owner: OwnerRecord, call: _Call) -> dict[str, Any]:
+        result, call.out = await self._repair.run(owner, call.class_, call.op)
+        call.room.take({"result": canonical_json(result).decode()})
+        return result
 
     def _register(self, owner: OwnerRecord, call: _Call) -> _Step:
         register_id = ObjectId(str(call.op.get("register")))
@@ -525,7 +559,7 @@ def _answer_bytes(op: dict[str, Any]) -> int:
     """Return how much payload an operation answers with."""
     if op.get("op") == "read":
         return _number(op, "size", _READ_BYTES_MAX, 1)
-    return ELEMENT_BYTES if op.get("op") == "digest" else 0
+    return ELEMENT_BYTES if op.get("op") in {"digest", "repair_digest"} else 0
 
 
 def _split(class_: str, operations: Any, payload: memoryview) -> list[_Call]:

@@ -84,7 +84,9 @@ class SiteNode:
         self._sink = sink
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         """All sessions, least recently used first; at most 64 of one owner."""
-        self._operations = SiteOperations(site, store, keys, entropy, clock, runtime)
+        self._operations = SiteOperations(
+            site, node_sae, store, keys, entropy=entropy, clock=clock, runtime=runtime, sink=sink
+        )
 
     def info(self) -> dict[str, Any]:
         """Return what anyone with a certificate may know of this node."""
