@@ -6,6 +6,7 @@ kind of random number came from. The collusion number is found by enumerating th
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -146,8 +147,14 @@ def record_facts(
     }
 
 
-def _reasons(value: RegisterValue) -> list[str]:
-    transfers = value.facts["transfers"]
+def _transfers(value: RegisterValue) -> dict[str, Any]:
+    """Return how the share of every good site travelled: by the put, or rebuilt since."""
+    body = value.bodies[0]
+    rebuilt = {str(site): json.loads(facts) for site, facts in body.repaired if site in body.good}
+    return {**value.facts["transfers"], **rebuilt}
+
+
+def _reasons(value: RegisterValue, transfers: Mapping[str, Any]) -> list[str]:
     reasons = []
     simulated = [site for site, fact in transfers.items() if any(key["simulated"] for key in fact["keys"])]
     if simulated:
@@ -179,9 +186,9 @@ def _epsilon(facts: Iterable[Mapping[str, Any]]) -> float | None:
 def label_of(value: RegisterValue, *, pinned: Iterable[SiteId], now_wall_s: float, freshness: str) -> AssuranceLabel:
     """Compute the label of an object version; ``pinned`` are the sites whose accepts make its certificate."""
     body = value.bodies[0]
-    transfers = value.facts["transfers"]
+    transfers = _transfers(value)
     number, group = collusion({site: value.facts["domains"][site] for site in body.good}, value.scheme.k)
-    reasons = _reasons(value)
+    reasons = _reasons(value, transfers)
     return AssuranceLabel(
         class_=value.class_,
         everlasting=not reasons,

@@ -418,11 +418,11 @@ class Vault:
         planned: Callable[[Sequence[Need]], bool] = lambda _: True,
         progress: Callable[[int], None] | None = None,
     ) -> list[Repaired]:
-        """Have the sites rebuild shares that were not written, are lost or (found by ``verify``) bad; of all objects
-        and names unless objects are named.
+        """Have the sites rebuild shares that were not written, are lost or (found by ``verify``) bad.
 
-        ``planned`` is shown what will be done, and what it takes of every link, before any key between nodes is drawn;
-        if it returns false nothing is. Shares that cannot be rebuilt are in the result with the reason.
+        Those of all objects unless some are named, and of the index. ``planned`` is shown what will be done, and what
+        it takes of every link, before any key between nodes is drawn; if it returns false nothing is. Shares that
+        cannot be rebuilt are in the result with the reason.
 
         Raises:
             NotFound: one of the names does not exist.

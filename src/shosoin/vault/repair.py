@@ -23,6 +23,7 @@ from shosoin.vault.catalog import Conflict, Outcome, Proposal
 from shosoin.vault.concurrency import gather_few, settle
 from shosoin.vault.context import CLASSES, VaultContext
 from shosoin.vault.envelope import canonical_json
+from shosoin.vault.exposure import checked_statuses
 from shosoin.vault.names import Names
 from shosoin.vault.repair_audit import Verdict, audit_rebuilt, keyed_states
 from shosoin.vault.repair_order import Party, RepairOrder, sign_orders
@@ -55,6 +56,13 @@ class RepairWrong(Unavailable):
     """What was rebuilt fails its audit: a helper lied. It does not count, and was dropped."""
 
     code = "vault.repair_wrong"
+
+
+class Unpinned(Unavailable):
+    """The share is rebuilt, and its site has not accepted the value that counts on it."""
+
+    code = "vault.repair_unpinned"
+    hint = "repair again; nothing has to be rebuilt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +102,8 @@ class _Work:
     """Sites that did not do their part."""
     suspects: set[SiteId] = field(default_factory=set)
     last: ShosoinError | None = None
+    facts: dict[str, Any] | None = None
+    """How the share that counts in the end travelled, for the label."""
 
 
 @dataclass(slots=True)
@@ -105,6 +115,8 @@ class Repairer:
     rate_bytes_per_s: float | None = None
     key_budget_bits: int | None = None
     _ready_s: float = 0.0
+    _open: list[AttemptRun] = field(default_factory=list)
+    """Attempts that have not been ended."""
 
     async def plan(
         self, names: Sequence[str] | None, states: Mapping[str, Mapping[SiteId, str]] | None = None
@@ -145,6 +157,9 @@ class Repairer:
     ) -> list[Need]:
         context = self.context
         channels = context.channels(class_)
+        if class_ == "its":  # closes links of which nobody says who sees their keys, and refuses an exposed placement
+            for _, value, _ in values:
+                await checked_statuses(context, value.placement, value.scheme, value)
         held = await held_shares(context, channels, [value.register_id for _, value, _ in values])
         needs = [
             Need(name, value, body, site, reason)
@@ -210,7 +225,10 @@ class Repairer:
         for need in needs:
             by_register.setdefault(need.value.register_id, []).append(need)
         works = [self._register(group, more) for group in by_register.values()]
-        found = await gather_few(self.context.runtime, works, at_once=_AT_ONCE)
+        try:
+            found = await gather_few(self.context.runtime, works, at_once=_AT_ONCE)
+        finally:  # some are left only if we were told to stop
+            await settle(self.context.runtime, [attempt.abort(discard=False) for attempt in self._open])
         return [repaired for group in found for repaired in group]
 
     async def _register(self, needs: Sequence[Need], more: Callable[[int], None]) -> list[Repaired]:
@@ -260,7 +278,7 @@ class Repairer:
         need = work.need
         if need.reason != Reason.UNCONFIRMED:
             await self._try_helpers(work, more)
-        outcome = await count_on(self.context, need.value.class_, need.value, need.body, need.target)
+        outcome = await count_on(self.context, need.value, need.body, need.target, work.facts)
         op = {"op": "erase", "object": need.value.register_id}
         channel = self.context.channels(need.value.class_)[need.target]
         await settle(self.context.runtime, [channel.exchange([op], timeout_s=5.0)])  # versions from before it was away
@@ -296,26 +314,36 @@ class Repairer:
     async def _attempt(self, work: _Work, helpers: tuple[SiteId, ...], more: Callable[[int], None]) -> bool:
         """Make one attempt; true if a good share is recorded at the target."""
         run = self._run_of(work.need, helpers, more)
-        discard = False
+        self._open.append(run)
+        discard, staged = False, 0
         try:
-            await run.transfer(await run.open())
+            staged = await run.open()
+            await run.transfer(staged)
             await run.seal()
             finding = await audit_rebuilt(self.context, work.need.value, work.need.body, run)
             work.suspects.update(finding.suspects)
+            work.facts = _facts(run)
             discard = finding.verdict == Verdict.WRONG
             if not discard:
                 await run.adopt()
                 discard = finding.verdict == Verdict.UNKNOWN  # if the check by keys fails or ends, nothing may stay
                 discard = discard and not await self._reads_well(work)
-        except SiteFailed as error:
+        except ShosoinError as error:
+            await self._end(run, discard=discard)
+            if not isinstance(error, SiteFailed):
+                raise
             self._note_failure(work, helpers, error)
             return False
-        finally:
-            await run.abort(discard=discard)
+        await self._end(run, discard=discard)
         if discard:
-            work.failed.append(helpers)
+            if not staged:  # else the start may be what other helpers gave: these are asked once more, for all of it
+                work.failed.append(helpers)
             work.last = RepairWrong(f"what {', '.join(helpers)} gave for {work.need.target} is not its share")
         return not discard
+
+    async def _end(self, run: AttemptRun, *, discard: bool) -> None:
+        await run.abort(discard=discard)
+        self._open.remove(run)
 
     def _note_failure(self, work: _Work, helpers: tuple[SiteId, ...], error: SiteFailed) -> None:
         """Decide what a failed attempt says about its sites."""
@@ -411,30 +439,48 @@ def _with(value: RegisterValue, body: Body, site: SiteId) -> tuple[SiteId, ...]:
     return tuple(each for each in value.placement if each in body.good or each == site)
 
 
-async def count_on(context: VaultContext, class_: str, value: RegisterValue, body: Body, target: SiteId) -> Outcome:
+async def count_on(
+    context: VaultContext, value: RegisterValue, body: Body, target: SiteId, facts: Mapping[str, Any] | None
+) -> Outcome:
     """Propose the register's value with the target among the good sites of a body; return what came of it.
+
+    ``facts`` say how its share travelled; ``None`` if it has been there before. A target that promised another
+    proposer more is asked again, for only what it accepted is pinned.
 
     Raises:
         Conflict: the register does not count on that body any more.
-        Unavailable: too few sites take part.
+        Unavailable: too few sites take part, or the target does not.
     """
-    channels = context.channels(class_)
+    channels = context.channels(value.class_)
     for _ in range(_PROPOSALS_MAX):
         current = (await context.catalog.read(channels, value.register_id)).value
         same = [each for each in current.bodies if each.version == body.version] if current is not None else []
         if current is None or not same:
             raise Conflict("the object got a new version, or was removed, while its share was rebuilt")
         bodies = tuple(
-            replace(each, good=_with(current, each, target)) if each.version == body.version else each
+            each.with_good(_with(current, each, target), target, facts) if each.version == body.version else each
             for each in current.bodies
         )
         proposal = Proposal(value.register_id, _with_bodies(current, bodies), fresh=False)
         (outcome,) = await context.catalog.propose(channels, [proposal])
-        if outcome.error is None:
+        if outcome.error is None and target in outcome.durable_at:
             return outcome
-        if not isinstance(outcome.error, Conflict):
+        if outcome.error is not None and not isinstance(outcome.error, Conflict):
             raise outcome.error
-    raise Conflict("the register changes faster than it can be repaired")
+    raise Unpinned(f"{target} holds the share, and did not take part in the change of the register")
+
+
+def _facts(run: AttemptRun) -> dict[str, Any]:
+    """Return how a rebuilt share travelled, as the helpers say where their keys came from."""
+    keys: dict[str, dict[str, Any]] = {}
+    for origins in run.origins.values():
+        for origin in origins:
+            same = {name: origin.get(name) for name in ("kind", "simulated", "epsilon")}
+            known = keys.setdefault(canonical_json(same).decode(), {**same, "keys": 0})
+            known["keys"] += origin["keys"]
+    helpers = [str(helper.site) for helper in run.order.helpers]
+    how = "one-time pad" if run.order.class_ == "its" else "AES-256 in counter mode"
+    return {"how": f"rebuilt by {', '.join(helpers)} under {how}", "keys": list(keys.values())}
 
 
 def _with_bodies(value: RegisterValue, bodies: Sequence[Body]) -> RegisterValue:

@@ -50,6 +50,8 @@ class Attempt:
 
     order: RepairOrder
     me: Party
+    class_: str
+    """The class under which the owner spoke: the order's, or ``local`` at the owner's home site."""
     secrets: OneTimeSecrets | SessionSecrets
     touched_s: float
     row: ShareRow | None = None

@@ -187,7 +187,7 @@ class RepairNode:
         if me.node != self._node:
             raise OrderRefused("the order names another node of this site")
         secrets = open_secrets(self._keys, order, me, self._entropy)
-        attempt = Attempt(order, me, secrets, self._clock.now_s())
+        attempt = Attempt(order, me, str(op["class"]), secrets, self._clock.now_s())
         judge = self._judged_by_target if attempt.is_target else self._judged_by_helper
 
         def begin(tx: SiteTransaction) -> tuple[ShareRow | None, list[str]]:
@@ -216,13 +216,9 @@ class RepairNode:
         row = tx.share(order.key)
         if row is None:
             raise OrderStale(f"{self._site} holds no share of this version", code="vault.no_share")
-        if (row.size_bytes, row.x_index, row.threshold, row.mask_elements, row.class_) != (
-            order.size_bytes,
-            order.party(self._site).x,
-            len(order.helpers),
-            order.masks,
-            order.class_,
-        ):
+        terms = order.size_bytes, order.party(self._site).x, len(order.helpers), order.masks
+        recorded = row.size_bytes, row.x_index, row.threshold, row.mask_elements
+        if recorded != terms or row.class_ not in {"local", order.class_}:
             raise OrderRefused(f"the share at {self._site} is recorded otherwise than the order says")
         return row, []
 
@@ -236,8 +232,9 @@ class RepairNode:
         if value is not None and value.counter >= order.counter:
             check_counted(order, value)
         row = tx.share(order.key)
-        if row is not None and not order.replaces:
-            raise OrderRefused(f"{self._site} holds a share that nothing is said to be wrong with")
+        counts = order.counted or (value is not None and order.key in value.share_keys(order.owner, self._site))
+        if row is not None and counts and not order.replaces:
+            raise OrderRefused(f"{self._site} holds a share that counts, and nothing is said to be wrong with it")
         return row, []
 
     def _staged_prefix(self, order: RepairOrder) -> int:
@@ -369,7 +366,7 @@ class RepairNode:
             inputs += await self._opened(attempt, chunk, helper, parts[helper.site])
         share = new_buffer(size)
         await self._runtime.in_thread(linear_map_into, [[1] * len(inputs)], inputs, [share])
-        await self._quotas.admit(owner, order.key, order.class_, offset + size)
+        await self._quotas.admit(owner, order.key, attempt.class_, offset + size)
         await self._store.write(order.key, offset, share)
         self._note_staged(order, offset, size)
         attempt.complete = attempt.complete or offset + size == order.size_bytes
@@ -418,7 +415,7 @@ class RepairNode:
                 len(order.helpers),
                 order.masks,
                 locator,
-                order.class_,
+                attempt.class_,
             )
             await self._store.transact(lambda tx: _inherit(tx, attempt))
         return {"contribution": self._entropy.random_bytes(ELEMENT_BYTES).hex()}, b""
@@ -454,20 +451,14 @@ class RepairNode:
     async def _adopt(self, owner: OwnerRecord, op: Json) -> tuple[Json, bytes]:
         """Record what was rebuilt, in place of what there was, in one step.
 
-        It is staged, like any share that the register does not count on yet; where it does, the share is committed.
+        It is staged, like any share that the register does not count on yet; where it does, the share is committed, and
+        where this site accepted a value that does, it stays pinned.
         """
         attempt = self._receiving(owner, op)
         if attempt.row is None:
             raise OrderRefused("nothing is rebuilt yet")
         row, order = attempt.row, attempt.order
-
-        def counts(tx: SiteTransaction) -> bool:
-            register = tx.register(order.owner, order.object_id)
-            text = register.committed_value if register is not None else None
-            return text is not None and row.key in read_value(text).share_keys(order.owner, self._site)
-
-        if await self._store.transact(counts):
-            row = row.with_state(ShareState.COMMITTED)
+        row = row.with_state(await self._store.transact(lambda tx: _state_of(tx, order)))
         (refusal,) = await self._quotas.enter_all(owner, [row])
         if refusal is not None:
             raise refusal
@@ -487,12 +478,27 @@ class RepairNode:
         return {}, b""
 
 
+def _state_of(tx: SiteTransaction, order: RepairOrder) -> ShareState:
+    """Return the state of a share by what the register here counts on."""
+    register = tx.register(order.owner, order.object_id)
+    if register is None:
+        return ShareState.STAGED
+    for text, state in (
+        (register.committed_value, ShareState.COMMITTED),
+        (register.accepted_value, ShareState.PINNED),
+    ):
+        if text is not None and order.key in read_value(text).share_keys(order.owner, order.target.site):
+            return state
+    return ShareState.STAGED
+
+
 def _drop_staged(tx: SiteTransaction, attempt: Attempt) -> None:
     """Delete what an attempt recorded, unless something counts on it by now, or it is another attempt's."""
     row = tx.share(attempt.order.key)
-    if row is not None and attempt.row is not None and row.locator == attempt.row.locator:
-        if row.state is ShareState.STAGED:
-            tx.delete_share(row.key)
+    if row is None or attempt.row is None or row.locator != attempt.row.locator:
+        return
+    if row.state is ShareState.STAGED:
+        tx.delete_share(row.key)
 
 
 def _inherit(tx: SiteTransaction, attempt: Attempt) -> None:
@@ -505,12 +511,8 @@ def _inherit(tx: SiteTransaction, attempt: Attempt) -> None:
     order = attempt.order
     for challenge in sorted(attempt.challenges):
         tx.add_challenge(order.key, challenge)
-    register = tx.register(order.owner, order.object_id)
-    texts = (register.committed_value, register.accepted_value) if register is not None else ()
-    known = any(
-        text is not None and order.key in read_value(text).share_keys(order.owner, order.target.site) for text in texts
-    )
-    if order.counted and not known and tx.share(order.key) is None:
+    known = _state_of(tx, order) is not ShareState.STAGED or tx.share(order.key) is not None
+    if order.counted and not known:
         for number in range(ANSWERS_PER_EPOCH):
             tx.add_challenge(order.key, f"unknown-{number}")
 

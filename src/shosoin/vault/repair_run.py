@@ -24,6 +24,8 @@ __all__ = ["AttemptRun", "SiteFailed"]
 _BYTES_PER_S_MIN = 256 << 10
 _DISK_BYTES_PER_S_MIN = 8 << 20
 _IN_FLIGHT = 2
+_ORIGINS_MAX = 16
+_KIND_MAX = 64
 Pace = Callable[[int], Awaitable[None]]
 
 
@@ -130,8 +132,7 @@ class AttemptRun:
         )
         parts = {}
         for site, result in given.items():
-            origins = result.pop("origins", [])
-            self.origins[site] = origins if isinstance(origins, list) else []
+            self.origins[site] = _origins(site, result.pop("origins", None))
             parts[site] = result
         await self.ask(self.order.target, "repair_take", timeout_s=timeout_s, parts=parts, **where)
         self.progress(size)
@@ -202,6 +203,17 @@ def _table(site: SiteId, result: Mapping[str, Any], name: str) -> dict[str, Any]
     if not isinstance(found, dict):
         raise SiteFailed(site, Unavailable("an answer that cannot be read", code="vault.malformed_answer"))
     return found
+
+
+def _origins(site: SiteId, raw: Any) -> list[dict[str, Any]]:
+    """Read where a helper's keys came from; what cannot be read would make the label say too much."""
+    for origin in raw if isinstance(raw, list) and len(raw) <= _ORIGINS_MAX else [None]:
+        told = origin if isinstance(origin, dict) else {}
+        kind, epsilon = told.get("kind"), told.get("epsilon")
+        sound = isinstance(kind, str) and len(kind) <= _KIND_MAX and isinstance(told.get("simulated"), bool)
+        if not sound or type(told.get("keys")) is not int or not isinstance(epsilon, float | int | None):
+            raise SiteFailed(site, Unavailable("an answer that cannot be read", code="vault.malformed_answer"))
+    return list(raw)
 
 
 def _told(raw: Any) -> ShosoinError:
