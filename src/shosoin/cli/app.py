@@ -9,7 +9,7 @@ import typer
 
 import shosoin
 from shosoin.base.messages import language_of, set_language
-from shosoin.cli import audit, demo, doctor, get, kme, ls, node, put, rm, stat, testbed, verify
+from shosoin.cli import audit, demo, doctor, get, kme, ls, node, put, repair, rm, stat, testbed, verify
 
 __all__ = ["app", "command"]
 
@@ -50,6 +50,7 @@ app.command("stat")(stat.stat)
 app.command("rm")(rm.rm)
 app.command("verify")(verify.verify)
 app.command("audit")(audit.audit)
+app.command("repair")(repair.repair)
 app.command("doctor")(doctor.doctor)
 app.add_typer(kme.app, name="kme")
 app.add_typer(node.app, name="node")
