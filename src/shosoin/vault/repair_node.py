@@ -471,7 +471,7 @@ class RepairNode:
         if attempt is None or not attempt.is_target:
             return {}, b""
         if attempt.adopted and op.get("discard") is True:
-            await self._store.transact(lambda tx: _drop_staged(tx, attempt))
+            await self._store.transact(lambda tx: _drop_adopted(tx, attempt))
         elif not attempt.adopted and (attempt.row is not None or op.get("discard") is True):
             self._staged.pop(attempt.order.key, None)
             await self._quotas.drop(attempt.order.key)
@@ -492,12 +492,10 @@ def _state_of(tx: SiteTransaction, order: RepairOrder) -> ShareState:
     return ShareState.STAGED
 
 
-def _drop_staged(tx: SiteTransaction, attempt: Attempt) -> None:
-    """Delete what an attempt recorded, unless something counts on it by now, or it is another attempt's."""
+def _drop_adopted(tx: SiteTransaction, attempt: Attempt) -> None:
+    """Delete what an attempt recorded and the owner found wrong, unless it is another attempt's by now."""
     row = tx.share(attempt.order.key)
-    if row is None or attempt.row is None or row.locator != attempt.row.locator:
-        return
-    if row.state is ShareState.STAGED:
+    if row is not None and attempt.row is not None and row.locator == attempt.row.locator:
         tx.delete_share(row.key)
 
 
@@ -505,14 +503,14 @@ def _inherit(tx: SiteTransaction, attempt: Attempt) -> None:
     """Make the rebuilt share's answers count together with those of the copy that was lost.
 
     What an honest helper has answered tells nothing new when it is answered again at another point, so a site that
-    never counted may start with the union of its helpers' lists. A site that counted once and has lost its records may
-    have answered as often as any: it answers nothing new.
+    never counted may start with the union of its helpers' lists. A site that counted, and has neither a record of its
+    share nor of any answer, has lost its records: it may have answered as often as any, and answers nothing new.
     """
     order = attempt.order
+    remembers = tx.share(order.key) is not None or bool(tx.challenges(order.key))
     for challenge in sorted(attempt.challenges):
         tx.add_challenge(order.key, challenge)
-    known = _state_of(tx, order) is not ShareState.STAGED or tx.share(order.key) is not None
-    if order.counted and not known:
+    if order.counted and not remembers:
         for number in range(ANSWERS_PER_EPOCH):
             tx.add_challenge(order.key, f"unknown-{number}")
 
