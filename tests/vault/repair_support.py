@@ -55,8 +55,8 @@ def restart(world: World, site: str) -> None:
     """Lose all that a node keeps in memory, repairs included."""
     world.restart(site)
     repair = world.links[site].node._operations._repair
-    repair._attempts._running.clear()
-    repair._staged.clear()
+    repair.attempts._running.clear()
+    repair.receiving.staged.clear()
 
 
 def committed(world: World, site: str, object_id: str) -> RegisterValue:
@@ -110,7 +110,7 @@ def count_keys(world: World) -> dict[str, CountedKeys]:
     counted = {}
     for name, link in world.links.items():
         repair = link.node._operations._repair
-        counted[name] = repair._keys = CountedKeys(repair._keys)
+        counted[name] = repair.parts.keys = CountedKeys(repair.parts.keys)
     return counted
 
 

@@ -234,6 +234,6 @@ async def test_cancelled_repair_leaves_no_attempt_behind() -> None:
     await world.context.runtime.wait([task], timeout_s=None, first=False)
     assert task.cancelled()
     for name in FIVE:
-        assert not world.links[name].node._operations._repair._attempts._running
+        assert not world.links[name].node._operations._repair.attempts._running
     world.links[TARGET].before = None
     await check_done(world, object_id)

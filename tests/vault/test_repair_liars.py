@@ -32,7 +32,7 @@ class LyingReads:
 
 def lie_when_helping(world: World, site: str) -> None:
     repair = world.links[site].node._operations._repair
-    repair._store = LyingReads(repair._store)
+    repair.parts.store = LyingReads(repair.parts.store)
 
 
 def lie_always(world: World, site: str, key: ShareKey) -> None:
@@ -114,7 +114,7 @@ async def test_target_that_lies_about_its_audit_counts_for_nothing() -> None:
     async def wrong(row: ShareRow, challenge: str) -> bytes:
         return bytes(16)
 
-    world.links[TARGET].node._operations._repair._digest = wrong
+    world.links[TARGET].node._operations._repair.parts.digest = wrong
     done = await world.vault.repair(["a"])
     assert not done[0].done
     assert not staged_anywhere(world)

@@ -22,6 +22,7 @@ from shosoin.vault.layout import ANSWERS_PER_EPOCH, BODY_BYTES_MAX
 from shosoin.vault.pads import fetch_pad
 from shosoin.vault.ports import Buffer, ShareKey, ShareRow, ShareState, SiteStore, SiteTransaction
 from shosoin.vault.quotas import OwnerRecord, StagingQuotas
+from shosoin.vault.repair_attempts import NodeParts
 from shosoin.vault.repair_node import RepairNode
 from shosoin.vault.seals import Seals
 from shosoin.vault.values import RegisterValue, read_value
@@ -150,17 +151,19 @@ class SiteOperations:
         self._quotas = StagingQuotas(site, store, clock)
         self._seals: Seals[_Call] = Seals(runtime, entropy)
         self._repair = RepairNode(
-            site,
-            node,
-            store,
-            keys,
-            entropy=entropy,
-            clock=clock,
-            runtime=runtime,
-            sink=sink,
-            quotas=self._quotas,
-            challenged=self._challenged,
-            digest=self._digest_of,
+            NodeParts(
+                site=site,
+                node=node,
+                store=store,
+                keys=keys,
+                entropy=entropy,
+                clock=clock,
+                runtime=runtime,
+                sink=sink,
+                quotas=self._quotas,
+                challenged=self._challenged,
+                digest=self._digest_of,
+            )
         )
         self._handlers |= dict.fromkeys(self._repair.handlers, self._repair_one)
 

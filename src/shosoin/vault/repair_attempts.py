@@ -8,23 +8,47 @@ pads or to another target, would give away more than one share.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from shosoin.base import OwnerId, Rejected, Unavailable
-from shosoin.base.ports import Clock
+from shosoin.base import Entropy, OwnerId, Rejected, SaeId, SiteId, Unavailable
+from shosoin.base.ports import Clock, EventSink, KeySource, Runtime
 from shosoin.kernels import ELEMENT_BYTES
 from shosoin.vault.pads import Pad
-from shosoin.vault.ports import ShareRow
+from shosoin.vault.ports import ShareRow, SiteStore
+from shosoin.vault.quotas import StagingQuotas
 from shosoin.vault.repair_keys import OneTimeSecrets, SessionSecrets
 from shosoin.vault.repair_order import OrderRefused, Party, RepairOrder
 
-__all__ = ["CHUNK_BYTES_MAX", "Attempt", "Attempts", "Chunk"]
+__all__ = ["CHUNK_BYTES_MAX", "Attempt", "Attempts", "Chunk", "NodeParts", "merged_ranges"]
 
-CHUNK_BYTES_MAX = 2 << 20
-_CHUNKS_MAX = 8
+CHUNK_BYTES_MAX = 1 << 20
+_CHUNKS_MAX = 4
 """Ranges of one attempt whose pads are ready and not used; they wait in memory."""
-_ATTEMPTS_PER_OWNER_MAX = 64
+_ATTEMPTS_PER_OWNER_MAX = 16
 _IDLE_S = 900.0
+
+
+Digester = Callable[[ShareRow, str], Awaitable[bytes]]
+
+
+@dataclass(slots=True, kw_only=True)
+class NodeParts:
+    """What repairs need of the node that they run in."""
+
+    site: SiteId
+    node: SaeId
+    store: SiteStore
+    keys: KeySource
+    entropy: Entropy
+    clock: Clock
+    runtime: Runtime
+    sink: EventSink
+    quotas: StagingQuotas
+    challenged: Digester
+    """Answers an audit challenge of a recorded share, within its T answers."""
+    digest: Digester
+    """Answers without recording it."""
 
 
 @dataclass(slots=True)
@@ -87,7 +111,7 @@ class Attempt:
             raise OrderRefused("part of this range was used in this attempt", code="vault.repair_used")
         if len(self.chunks) >= _CHUNKS_MAX:
             raise Unavailable("too many ranges wait for their pads", code="vault.repair_busy")
-        self._used = _merged([*self._used, (offset, end)])
+        self._used = merged_ranges([*self._used, (offset, end)])
         chunk = self.chunks[offset] = Chunk(offset, size)
         return chunk
 
@@ -104,7 +128,8 @@ class Attempt:
             raise Rejected("a range that ends inside an element", code="vault.bad_operation")
 
 
-def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def merged_ranges(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return ranges in order, those that meet made one."""
     merged: list[tuple[int, int]] = []
     for low, high in sorted(ranges):
         if merged and low <= merged[-1][1]:
