@@ -17,13 +17,14 @@ from shosoin.base.ports import Clock, EventSink, KeySource, Runtime
 from shosoin.kernels import ELEMENT_BYTES, Digest
 from shosoin.vault import acceptor
 from shosoin.vault.concurrency import gather, gather_few
-from shosoin.vault.envelope import HEADER_BYTES_MAX, MalformedEnvelope, canonical_json
+from shosoin.vault.envelope import HEADER_BYTES_MAX, MalformedEnvelope
 from shosoin.vault.layout import ANSWERS_PER_EPOCH, BODY_BYTES_MAX
 from shosoin.vault.pads import fetch_pad
 from shosoin.vault.ports import Buffer, ShareKey, ShareRow, ShareState, SiteStore, SiteTransaction
 from shosoin.vault.quotas import OwnerRecord, StagingQuotas
 from shosoin.vault.repair_attempts import NodeParts
 from shosoin.vault.repair_node import RepairNode
+from shosoin.vault.repair_wire import json_bytes
 from shosoin.vault.seals import Seals
 from shosoin.vault.values import RegisterValue, read_value
 
@@ -82,6 +83,14 @@ class _Room:
         """
         size = _RESULT_BYTES + sum(len(value) for value in result.values() if isinstance(value, str))
         size += _LISTED_BYTES * len(result.get("shares", ()))
+        self.take_bytes(size)
+
+    def take_bytes(self, size: int) -> None:
+        """Count so many bytes of a header.
+
+        Raises:
+            Rejected: they do not fit.
+        """
         if size > self.left_bytes:
             raise Rejected("the answer would be longer than any may be", code="vault.answer_too_long")
         self.left_bytes -= size
@@ -399,7 +408,7 @@ class SiteOperations:
 
     async def _repair_one(self, owner: OwnerRecord, call: _Call) -> dict[str, Any]:
         result, call.out = await self._repair.run(owner, call.class_, call.op)
-        call.room.take({"result": canonical_json(result).decode()})
+        call.room.take_bytes(json_bytes(result))
         return result
 
     def _register(self, owner: OwnerRecord, call: _Call) -> _Step:

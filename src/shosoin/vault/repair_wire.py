@@ -17,9 +17,11 @@ from shosoin.vault.repair_keys import RepairForged
 from shosoin.vault.repair_order import OrderRefused, Party
 
 __all__ = [
+    "UNKNOWN",
     "Json",
     "challenge_note",
     "given_share",
+    "json_bytes",
     "key_ids_in",
     "number_in",
     "peer_named",
@@ -60,6 +62,17 @@ def read_challenges(raw: bytes) -> list[str]:
         return [str(ObjectId(str(each))) for each in found if not str(each).startswith(UNKNOWN)][:_LISTED_MAX]
     except (ValueError, KeyError, TypeError, ShosoinError):
         raise RepairForged("a helper's list of challenges cannot be read") from None
+
+
+def json_bytes(value: Any) -> int:
+    """Return about how many bytes a result takes as JSON, without making it; its long texts are ASCII."""
+    if isinstance(value, str):
+        return len(value) + 3
+    if isinstance(value, dict):
+        return 2 + sum(len(name) + 4 + json_bytes(inner) for name, inner in value.items())
+    if isinstance(value, list):
+        return 2 + sum(map(json_bytes, value))
+    return 24
 
 
 def peer_named(peers: Mapping[SiteId, Party], site: str) -> Party:
