@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from shosoin.base import SiteId
+from shosoin.base import SaeId, SiteId
+from shosoin.base.ports import KeyStatus
 from shosoin.vault.client import NotFound
 from shosoin.vault.index import index_register
 from shosoin.vault.ports import ShareState
@@ -363,6 +365,23 @@ async def test_keys_that_pass_through_relays_are_not_used() -> None:
         keys.relayed = {f"node-{name}": ["kawasaki"] for name in FIVE}
     done = await world.vault.repair()
     assert all("pass through kawasaki" in each.problem for each in done)
+    assert not any(keys.drawn for keys in counted.values())
+
+
+async def test_exposed_placement_is_not_repaired() -> None:
+    """Who saw the owner's keys would hold k shares with the one that is rebuilt."""
+    world = make_world()
+    counted = count_keys(world)
+    await put_without(world, "hongo", pattern(500))
+    asked = world.keys.status
+
+    async def relayed(slave: SaeId) -> KeyStatus:
+        return replace(await asked(slave), extension={"shosoin_relays": ["otemachi"]})
+
+    world.keys.status = relayed  # type: ignore[method-assign]
+    done = await world.vault.repair(["a"])
+    assert done
+    assert all("together would know the shares" in each.problem for each in done)
     assert not any(keys.drawn for keys in counted.values())
 
 

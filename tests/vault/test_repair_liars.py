@@ -77,6 +77,24 @@ async def test_liar_is_found_by_the_sets_that_went_wrong() -> None:
     assert suspects(done) == {"hakusan"}
 
 
+async def test_budget_holds_for_attempts_that_were_not_planned() -> None:
+    world, key, _ = await lost(7, "3-of-7")
+    lie_when_helping(world, "hakusan")
+    planned: list[int] = []
+
+    def look(needs: Any) -> bool:
+        planned.append(sum(sum(need.bits.values()) for need in needs))
+        return False
+
+    await world.vault.repair(["a"], planned=look)
+    done = await world.vault.repair(["a"], key_budget_bits=planned[0])
+    assert not done[0].done
+    assert done[0].attempts == 1
+    assert sum(done[0].key_bits.values()) == planned[0]
+    assert not holds(world, TARGET, key)
+    assert (await world.vault.repair(["a"], key_budget_bits=8 * planned[0]))[0].done
+
+
 async def test_helper_that_lies_in_both_ways_does_not_frame_others() -> None:
     """With k+1 other answers a lie shows and cannot be located, so the owner reads before it counts."""
     world, key, whole = await lost()

@@ -10,59 +10,37 @@ A share is called wrong only by a check with the owner's keys (``verify``), neve
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
 
-from shosoin.base import ObjectId, ShosoinError, SiteId, Unavailable
+from shosoin.base import ObjectId, ShosoinError, SiteId
 from shosoin.base.ports import Event
-from shosoin.kernels import ELEMENT_BYTES
-from shosoin.vault.catalog import Conflict, Outcome, Proposal
+from shosoin.vault.catalog import Outcome
 from shosoin.vault.concurrency import gather_few, settle
 from shosoin.vault.context import CLASSES, VaultContext
-from shosoin.vault.envelope import canonical_json
 from shosoin.vault.exposure import checked_statuses
 from shosoin.vault.names import Names
-from shosoin.vault.repair_audit import Verdict, audit_rebuilt, keyed_states
-from shosoin.vault.repair_order import Party, RepairOrder, sign_orders
 from shosoin.vault.repair_plan import (
     Link,
     Links,
     Need,
     Reason,
-    chunk_bytes,
     held_shares,
     helper_sets,
     key_bits,
     read_links,
     wanted_links,
 )
-from shosoin.vault.repair_run import AttemptRun, SiteFailed
+from shosoin.vault.repair_register import count_on
+from shosoin.vault.repair_run import AttemptRun
+from shosoin.vault.repair_work import ShareWork
 from shosoin.vault.values import Body, RegisterValue
 
 __all__ = ["Repaired", "Repairer"]
 
-_ATTEMPTS_MAX = 8
-"""Helper sets that are tried for one share before it is left for later."""
-_PROPOSALS_MAX = 5
 _AT_ONCE = 4
 """Registers that are repaired side by side."""
 _BAD = {"wrong": Reason.WRONG, "damaged": Reason.DAMAGED, "missing": Reason.LOST}
-
-
-class RepairWrong(Unavailable):
-    """What was rebuilt fails its audit: a helper lied. It does not count, and was dropped."""
-
-    code = "vault.repair_wrong"
-
-
-class Unpinned(Unavailable):
-    """The share is rebuilt, and its site has not accepted the value that counts on it."""
-
-    code = "vault.repair_unpinned"
-    hint = "repair again; nothing has to be rebuilt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,23 +68,6 @@ class Repaired:
 
 
 @dataclass(slots=True)
-class _Work:
-    """One share while it is rebuilt."""
-
-    need: Need
-    bits: dict[Link, int] = field(default_factory=dict)
-    attempts: int = 0
-    failed: list[tuple[SiteId, ...]] = field(default_factory=list)
-    """Helper sets whose result was wrong."""
-    avoided: set[SiteId] = field(default_factory=set)
-    """Sites that did not do their part."""
-    suspects: set[SiteId] = field(default_factory=set)
-    last: ShosoinError | None = None
-    facts: dict[str, Any] | None = None
-    """How the share that counts in the end travelled, for the label."""
-
-
-@dataclass(slots=True)
 class Repairer:
     """Finds what is missing and rebuilds it."""
 
@@ -117,6 +78,8 @@ class Repairer:
     _ready_s: float = 0.0
     _open: list[AttemptRun] = field(default_factory=list)
     """Attempts that have not been ended."""
+    _left_bits: int | None = None
+    """What the plan leaves of the budget, for attempts that have to be made again."""
 
     async def plan(
         self, names: Sequence[str] | None, states: Mapping[str, Mapping[SiteId, str]] | None = None
@@ -157,9 +120,7 @@ class Repairer:
     ) -> list[Need]:
         context = self.context
         channels = context.channels(class_)
-        if class_ == "its":  # closes links of which nobody says who sees their keys, and refuses an exposed placement
-            for _, value, _ in values:
-                await checked_statuses(context, value.placement, value.scheme, value)
+        refusal = await self._exposed([value for _, value, _ in values]) if class_ == "its" else ""
         held = await held_shares(context, channels, [value.register_id for _, value, _ in values])
         needs = [
             Need(name, value, body, site, reason)
@@ -172,7 +133,17 @@ class Repairer:
             links = await read_links(context, channels)
             for need in needs:
                 self._choose(need, links, silent=set(channels) - set(held))
+                need.problem = refusal or need.problem
         return needs
+
+    async def _exposed(self, values: Sequence[RegisterValue]) -> str:
+        """Say why shares must not move now: a coalition would learn k of them, or nobody says who sees the keys."""
+        for value in values:
+            try:
+                await checked_statuses(self.context, value.placement, value.scheme, value)
+            except ShosoinError as error:
+                return error.message
+        return ""
 
     def _choose(self, need: Need, links: Links, silent: set[SiteId]) -> None:
         """Choose helpers and count what it takes; say what is in the way if nobody can help."""
@@ -182,7 +153,8 @@ class Repairer:
         if need.reason == Reason.UNCONFIRMED:
             return
         sets = helper_sets(self.context, need, links)
-        helpers = sets[0] if sets else tuple(need.body.good[: need.value.scheme.k])
+        others = [site for site in need.body.good if site != need.target]
+        helpers = sets[0] if sets else tuple(others[: need.value.scheme.k])
         wanted = wanted_links(self.context, helpers, need.target)
         need.bits = key_bits(need.value, need.size_bytes, wanted, need.target)
         need.stock = {link: links.states[link].stored_bits for link in wanted if link in links.states}
@@ -193,7 +165,7 @@ class Repairer:
         waits = [links.wait_s(link, need.bits[link]) for link in wanted]
         need.wait_s = None if None in waits else max((wait for wait in waits if wait is not None), default=None)
         bad = next((link for link in wanted if not links.usable(link, need.bits[link])), None)
-        fit = [site for site in need.body.good if site != need.target and site not in links.silent]
+        fit = [site for site in others if site not in links.silent]
         if len(fit) < need.value.scheme.k or bad is None:
             need.problem = f"{len(fit)} sites with good shares answer, {need.value.scheme.k} are needed"
         else:
@@ -210,7 +182,17 @@ class Repairer:
                 need.helpers = ()
             else:
                 left -= total
+        self._left_bits = left
         return needs
+
+    def _allow(self, bits: int) -> bool:
+        """Take key bits for an attempt that was not planned, if the budget has them."""
+        if self._left_bits is None:
+            return True
+        if bits > self._left_bits:
+            return False
+        self._left_bits -= bits
+        return True
 
     async def run(self, needs: Sequence[Need], progress: Callable[[int], None] | None = None) -> list[Repaired]:
         """Rebuild what can be rebuilt; what fails is reported and left as it was."""
@@ -237,12 +219,12 @@ class Repairer:
 
     async def _one(self, need: Need, more: Callable[[int], None]) -> Repaired:
         started_s = self.context.clock.now_s()
-        work = _Work(need)
+        work = ShareWork(self.context, need, self._pace, more, self._allow, self._open)
         durable_at = len(need.body.good)
         problem = need.problem
         try:
             if not problem:
-                durable_at = len((await self._rebuilt(work, more)).durable_at)
+                durable_at = len((await self._rebuilt(work)).durable_at)
         except ShosoinError as error:
             problem = error.message
         self._tell(work, problem)
@@ -263,7 +245,7 @@ class Repairer:
             problem=problem,
         )
 
-    def _tell(self, work: _Work, problem: str) -> None:
+    def _tell(self, work: ShareWork, problem: str) -> None:
         need = work.need
         fields = {"object": str(need.value.register_id), "site": str(need.target), "reason": need.reason}
         name, severity = ("vault.repair_left", "warning") if problem else ("vault.repaired", "info")
@@ -273,136 +255,16 @@ class Repairer:
                 Event("vault.repair_suspect", "alarm", {**fields, "site": str(site), "kind": "repair_wrong"})
             )
 
-    async def _rebuilt(self, work: _Work, more: Callable[[int], None]) -> Outcome:
+    async def _rebuilt(self, work: ShareWork) -> Outcome:
         """Try helper sets until one gives a good share, then have the register count on it."""
         need = work.need
         if need.reason != Reason.UNCONFIRMED:
-            await self._try_helpers(work, more)
+            await work.rebuild()
         outcome = await count_on(self.context, need.value, need.body, need.target, work.facts)
         op = {"op": "erase", "object": need.value.register_id}
         channel = self.context.channels(need.value.class_)[need.target]
         await settle(self.context.runtime, [channel.exchange([op], timeout_s=5.0)])  # versions from before it was away
         return outcome
-
-    async def _try_helpers(self, work: _Work, more: Callable[[int], None]) -> None:
-        need = work.need
-        while work.attempts < _ATTEMPTS_MAX:
-            helpers = await self._next_helpers(work)
-            if helpers is None:
-                break
-            work.attempts += 1
-            need.helpers = helpers
-            for link, bits in key_bits(
-                need.value, need.size_bytes, wanted_links(self.context, helpers, need.target), need.target
-            ).items():
-                work.bits[link] = work.bits.get(link, 0) + bits
-            if await self._attempt(work, helpers, more):
-                self._locate(work, helpers)
-                return
-        self._locate(work, None)
-        raise work.last or RepairWrong(f"nobody can help {need.target} now")
-
-    async def _next_helpers(self, work: _Work) -> tuple[SiteId, ...] | None:
-        """Return the planned helpers, then others: without sites that failed, and not a set that went wrong before."""
-        need = work.need
-        if not work.attempts:
-            return need.helpers or None
-        links = await read_links(self.context, self.context.channels(need.value.class_))
-        sets = helper_sets(self.context, need, links)
-        return next((each for each in sets if each not in work.failed and not work.avoided.intersection(each)), None)
-
-    async def _attempt(self, work: _Work, helpers: tuple[SiteId, ...], more: Callable[[int], None]) -> bool:
-        """Make one attempt; true if a good share is recorded at the target."""
-        run = self._run_of(work.need, helpers, more)
-        self._open.append(run)
-        discard, staged = False, 0
-        try:
-            staged = await run.open()
-            await run.transfer(staged)
-            await run.seal()
-            finding = await audit_rebuilt(self.context, work.need.value, work.need.body, run)
-            work.suspects.update(finding.suspects)
-            work.facts = _facts(run)
-            discard = finding.verdict == Verdict.WRONG
-            if not discard:
-                await run.adopt()
-                discard = finding.verdict == Verdict.UNKNOWN  # if the check by keys fails or ends, nothing may stay
-                discard = discard and not await self._reads_well(work)
-        except ShosoinError as error:
-            await self._end(run, discard=discard)
-            if not isinstance(error, SiteFailed):
-                raise
-            self._note_failure(work, helpers, error)
-            return False
-        await self._end(run, discard=discard)
-        if discard:
-            if not staged:  # else the start may be what other helpers gave: these are asked once more, for all of it
-                work.failed.append(helpers)
-            work.last = RepairWrong(f"what {', '.join(helpers)} gave for {work.need.target} is not its share")
-        return not discard
-
-    async def _end(self, run: AttemptRun, *, discard: bool) -> None:
-        await run.abort(discard=discard)
-        self._open.remove(run)
-
-    def _note_failure(self, work: _Work, helpers: tuple[SiteId, ...], error: SiteFailed) -> None:
-        """Decide what a failed attempt says about its sites."""
-        work.last = error
-        if error.site == work.need.target and not error.forged:
-            raise error
-        if error.code == "vault.repair_no_key" or error.forged:
-            work.failed.append(helpers)  # which end of a pair is at fault is not known: try others
-        else:
-            work.avoided.add(error.site)
-
-    async def _reads_well(self, work: _Work) -> bool:
-        """Check a recorded share with the owner's keys, where too few others answer an audit."""
-        need = work.need
-        body = replace(need.body, good=_with(need.value, need.body, need.target))
-        states = await keyed_states(self.context, need.value, body)
-        return states.get(need.target) == "ok"
-
-    def _locate(self, work: _Work, good: tuple[SiteId, ...] | None) -> None:
-        """Suspect who took part whenever it went wrong, and not when it went well."""
-        if work.failed:
-            common = set(work.failed[0]).intersection(*work.failed[1:]) - set(good or ()) - {self.context.home}
-            if good is not None or len(work.failed) > 1:
-                work.suspects |= common
-
-    def _run_of(self, need: Need, helpers: tuple[SiteId, ...], more: Callable[[int], None]) -> AttemptRun:
-        context = self.context
-        order = self._order(need, helpers)
-        (proof,) = sign_orders([order], context.signer)
-        return AttemptRun(
-            order,
-            base64.b64encode(proof).decode(),
-            context.channels(need.value.class_),
-            context.runtime,
-            chunk_bytes(need.value.scheme.k),
-            self._pace,
-            more,
-        )
-
-    def _order(self, need: Need, helpers: tuple[SiteId, ...]) -> RepairOrder:
-        context, value, body = self.context, need.value, need.body
-        nodes = {site.name: site.node for site in context.sites}
-        place = {site: index for index, site in enumerate(value.placement, start=1)}
-        parties = [Party(site, nodes[site], place[site]) for site in sorted(helpers, key=place.__getitem__)]
-        return RepairOrder(
-            owner=context.owner,
-            object_id=value.register_id,
-            version=body.version,
-            epoch=body.epoch,
-            class_=value.class_,
-            size_bytes=body.layout.total,
-            masks=body.layout.masks // ELEMENT_BYTES,
-            counter=value.counter,
-            target=Party(need.target, nodes[need.target], place[need.target]),
-            helpers=tuple(parties),
-            attempt=context.entropy.random_bytes(16).hex(),
-            replaces=need.reason in {Reason.WRONG, Reason.DAMAGED},
-            counted=need.target in body.good,
-        )
 
     async def _pace(self, size_bytes: int) -> None:
         """Wait so that no more bytes are rebuilt in a second than was asked for."""
@@ -433,58 +295,3 @@ def _reason(
     if site in held and body in value.added_bodies and site not in certificate:
         return Reason.UNCONFIRMED
     return ""
-
-
-def _with(value: RegisterValue, body: Body, site: SiteId) -> tuple[SiteId, ...]:
-    return tuple(each for each in value.placement if each in body.good or each == site)
-
-
-async def count_on(
-    context: VaultContext, value: RegisterValue, body: Body, target: SiteId, facts: Mapping[str, Any] | None
-) -> Outcome:
-    """Propose the register's value with the target among the good sites of a body; return what came of it.
-
-    ``facts`` say how its share travelled; ``None`` if it has been there before. A target that promised another
-    proposer more is asked again, for only what it accepted is pinned.
-
-    Raises:
-        Conflict: the register does not count on that body any more.
-        Unavailable: too few sites take part, or the target does not.
-    """
-    channels = context.channels(value.class_)
-    for _ in range(_PROPOSALS_MAX):
-        current = (await context.catalog.read(channels, value.register_id)).value
-        same = [each for each in current.bodies if each.version == body.version] if current is not None else []
-        if current is None or not same:
-            raise Conflict("the object got a new version, or was removed, while its share was rebuilt")
-        bodies = tuple(
-            each.with_good(_with(current, each, target), target, facts) if each.version == body.version else each
-            for each in current.bodies
-        )
-        proposal = Proposal(value.register_id, _with_bodies(current, bodies), fresh=False)
-        (outcome,) = await context.catalog.propose(channels, [proposal])
-        if outcome.error is None and target in outcome.durable_at:
-            return outcome
-        if outcome.error is not None and not isinstance(outcome.error, Conflict):
-            raise outcome.error
-    raise Unpinned(f"{target} holds the share, and did not take part in the change of the register")
-
-
-def _facts(run: AttemptRun) -> dict[str, Any]:
-    """Return how a rebuilt share travelled, as the helpers say where their keys came from."""
-    keys: dict[str, dict[str, Any]] = {}
-    for origins in run.origins.values():
-        for origin in origins:
-            same = {name: origin.get(name) for name in ("kind", "simulated", "epsilon")}
-            known = keys.setdefault(canonical_json(same).decode(), {**same, "keys": 0})
-            known["keys"] += origin["keys"]
-    helpers = [str(helper.site) for helper in run.order.helpers]
-    how = "one-time pad" if run.order.class_ == "its" else "AES-256 in counter mode"
-    return {"how": f"rebuilt by {', '.join(helpers)} under {how}", "keys": list(keys.values())}
-
-
-def _with_bodies(value: RegisterValue, bodies: Sequence[Body]) -> RegisterValue:
-    """Return the value with another site part."""
-    outer: dict[str, Any] = json.loads(value.text)
-    outer["site"] = {"bodies": [body.to_json() for body in bodies]}
-    return RegisterValue.parse(canonical_json(outer).decode())
