@@ -183,6 +183,33 @@ async def test_share_that_no_certificate_confirms_needs_no_rebuilding() -> None:
     assert (await world.vault.stat("a")).label.durable_at == 5
 
 
+async def test_key_managers_that_hand_out_32_bytes_at_most() -> None:
+    """A pad is many keys then, and their IDs are longer than what they hide."""
+    world = make_world(4, "2-of-4", max_key_size_bits=256, max_key_per_request=100)
+    counted = count_keys(world)
+    world.links["hongo"].down = True
+    receipt = await store(world, "a", pattern(300_000), "qkd")
+    world.links["hongo"].down = False
+    other = await store(world, "b", pattern(60_000))
+    key = world.share_key(other.object_id, "hongo")
+    lose(world, "hongo", key)
+    sizes: list[int] = []
+    world.links["hongo"].before = lambda _, header: sizes.append(len(json.dumps(header)))
+    planned: list[Need] = []
+
+    def look(needs: Any) -> bool:
+        planned.extend(needs)
+        return True
+
+    assert not problems(await world.vault.repair(planned=look))
+    assert share(world, "hongo", key) == dealt(world, "hongo", key, 2)
+    there = world.share_key(receipt.object_id, "hongo")
+    assert share(world, "hongo", there) == dealt(world, "hongo", there, 2)
+    assert max(sizes) < 3 << 20
+    drawn = sum(8 * len(content) for keys in counted.values() for content in keys.contents.values())
+    assert drawn <= sum(sum(need.bits.values()) for need in planned)
+
+
 async def test_two_sites_are_rebuilt_one_after_the_other() -> None:
     world = make_world(7, "3-of-7")
     for away in ("hongo", "tsukuba"):

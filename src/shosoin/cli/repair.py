@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -127,24 +128,25 @@ class _Request:
         _judge(done)
 
     async def _repaired(self, vault: Vault) -> list[Repaired]:
-        total = 0
+        with contextlib.ExitStack() as stack:
+            bars: list[Any] = []
 
-        def planned(needs: Sequence[Need]) -> bool:
-            nonlocal total
-            self.planned = list(needs)
-            total = sum(need.size_bytes for need in needs if not need.problem)
-            if needs and not self.as_json:
-                print_lines(_plan_lines(needs))
-            return not self.dry_run
+            def planned(needs: Sequence[Need]) -> bool:
+                self.planned = list(needs)
+                if needs and not self.as_json:
+                    print_lines(_plan_lines(needs))
+                if not self.dry_run:
+                    total = sum(need.size_bytes for need in needs if not need.problem)
+                    bars.append(stack.enter_context(progress(text("repair.rebuilding"), total, wanted=total > 0)))
+                return not self.dry_run
 
-        with progress(text("repair.rebuilding"), None, wanted=not self.dry_run) as done:
             return await vault.repair(
                 self.names,
                 verify=self.verify,
                 rate_bytes_per_s=self.rate,
                 key_budget_bits=self.key_budget,
                 planned=planned,
-                progress=done,
+                progress=lambda done: bars[0](done) if bars[0] is not None else None,
             )
 
 

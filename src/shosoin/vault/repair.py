@@ -27,7 +27,6 @@ from shosoin.vault.repair_plan import (
     Reason,
     held_shares,
     helper_sets,
-    key_bits,
     read_links,
     wanted_links,
 )
@@ -152,11 +151,12 @@ class Repairer:
             return
         if need.reason == Reason.UNCONFIRMED:
             return
+        need.key_bytes_max = links.key_bytes_max()
         sets = helper_sets(self.context, need, links)
         others = [site for site in need.body.good if site != need.target]
         helpers = sets[0] if sets else tuple(others[: need.value.scheme.k])
         wanted = wanted_links(self.context, helpers, need.target)
-        need.bits = key_bits(need.value, need.size_bytes, wanted, need.target)
+        need.bits = need.key_bits(wanted)
         need.stock = {link: links.states[link].stored_bits for link in wanted if link in links.states}
         if sets:
             need.helpers = helpers

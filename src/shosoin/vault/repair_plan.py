@@ -27,10 +27,8 @@ __all__ = [
     "Links",
     "Need",
     "Reason",
-    "chunk_bytes",
     "held_shares",
     "helper_sets",
-    "key_bits",
     "read_links",
     "wanted_links",
 ]
@@ -76,11 +74,34 @@ class Need:
     """Until the links have as much; ``None`` when that is not known, or never."""
     problem: str = ""
     """Why it cannot be done now."""
+    key_bytes_max: int = 1 << 20
+    """The longest key that every KME concerned hands out: many short keys make long messages."""
 
     @property
     def size_bytes(self) -> int:
         """Length of the share."""
         return 0 if self.reason == Reason.UNCONFIRMED else self.body.layout.total
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Length of a range, so that k ciphertexts with their key_IDs fit into one envelope's header."""
+        per_byte = 4 / 3 + _KEY_ID_BYTES / max(self.key_bytes_max, 1)
+        fitting = int(_ENVELOPE_BYTES / (self.value.scheme.k * per_byte))
+        return max(min(fitting, _CHUNK_BYTES_MAX) // 4096 * 4096, 4096)
+
+    def key_bits(self, links: Iterable[Link]) -> dict[Link, int]:
+        """Return the key bits that rebuilding takes of each link.
+
+        Class ``its``: every pair of helpers takes the length of the share, and so does every helper with the target.
+        """
+        if self.value.class_ == "pqc":
+            return dict.fromkeys(links, 0)
+        if self.value.class_ == "qkd":
+            return dict.fromkeys(links, 8 * QKD_KEY_BYTES)
+        chunks = -(-self.size_bytes // self.chunk_bytes) + 1
+        pair = 8 * (self.size_bytes + 2 * TAG_KEY_BYTES * chunks)
+        given = 8 * (self.size_bytes + TAG_KEY_BYTES * (chunks + 1))
+        return {link: given if link[1] == self.target else pair for link in links}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +149,10 @@ class Links:
             return f"keys of {link[0]} and {link[1]} pass through {', '.join(state.relays)}"
         return f"too little key between {link[0]} and {link[1]}"
 
+    def key_bytes_max(self) -> int:
+        """Return the longest key that every KME hands out."""
+        return min((state.key_bytes_max for state in self.states.values()), default=1 << 20)
+
     def spend(self, bits: Mapping[Link, int]) -> None:
         """Count planned bits as gone."""
         for link, count in bits.items():
@@ -143,27 +168,6 @@ def wanted_links(context: VaultContext, helpers: Sequence[SiteId], target: SiteI
     order = {site: index for index, site in enumerate(context.members)}
     pairs = [tuple(sorted(pair, key=order.__getitem__)) for pair in combinations(helpers, 2)]
     return [(pair[0], pair[1]) for pair in pairs] + [(helper, target) for helper in helpers]
-
-
-def chunk_bytes(k: int, key_bytes_max: int = 1 << 20) -> int:
-    """Return the length of a range, so that k ciphertexts with their key_IDs fit into one envelope's header."""
-    per_byte = 4 / 3 + _KEY_ID_BYTES / max(key_bytes_max, 1)
-    return max(min(int(_ENVELOPE_BYTES / (k * per_byte)), _CHUNK_BYTES_MAX) // 4096 * 4096, 4096)
-
-
-def key_bits(value: RegisterValue, size_bytes: int, links: Iterable[Link], target: SiteId) -> dict[Link, int]:
-    """Return the key bits that rebuilding so many bytes takes of each link.
-
-    Class ``its``: every pair of helpers takes the length of the share, and so does every helper with the target.
-    """
-    if value.class_ == "pqc":
-        return dict.fromkeys(links, 0)
-    if value.class_ == "qkd":
-        return dict.fromkeys(links, 8 * QKD_KEY_BYTES)
-    chunks = -(-size_bytes // chunk_bytes(value.scheme.k)) + 1
-    pair = 8 * (size_bytes + 2 * TAG_KEY_BYTES * chunks)
-    given = 8 * (size_bytes + TAG_KEY_BYTES * (chunks + 1))
-    return {link: given if link[1] == target else pair for link in links}
 
 
 async def held_shares(
@@ -252,7 +256,7 @@ def helper_sets(context: VaultContext, need: Need, links: Links) -> list[tuple[S
     found: list[tuple[bool, float, tuple[SiteId, ...]]] = []
     for helpers in combinations(fit, value.scheme.k):
         wanted = wanted_links(context, helpers, need.target)
-        bits = key_bits(value, need.size_bytes, wanted, need.target)
+        bits = need.key_bits(wanted)
         if value.class_ == "pqc" or all(links.usable(link, bits[link]) for link in wanted):
             spare = min((links.states[link].stored_bits for link in wanted if link in links.states), default=0)
             found.append((context.home not in helpers, -float(spare), helpers))

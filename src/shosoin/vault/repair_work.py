@@ -18,7 +18,7 @@ from shosoin.vault.context import VaultContext
 from shosoin.vault.envelope import canonical_json
 from shosoin.vault.repair_audit import Verdict, audit_rebuilt, keyed_states
 from shosoin.vault.repair_order import Party, RepairOrder, sign_orders
-from shosoin.vault.repair_plan import Link, Need, Reason, chunk_bytes, helper_sets, key_bits, read_links, wanted_links
+from shosoin.vault.repair_plan import Link, Need, Reason, helper_sets, read_links, wanted_links
 from shosoin.vault.repair_register import good_with
 from shosoin.vault.repair_run import AttemptRun, SiteFailed
 
@@ -70,7 +70,7 @@ class ShareWork:
             if helpers is None:
                 break
             wanted = wanted_links(self.context, helpers, need.target)
-            bits = key_bits(need.value, need.size_bytes, wanted, need.target)
+            bits = need.key_bits(wanted)
             if self.attempts and not self.allow(sum(bits.values())):
                 break
             self.attempts += 1
@@ -159,7 +159,7 @@ class ShareWork:
             base64.b64encode(proof).decode(),
             context.channels(need.value.class_),
             context.runtime,
-            chunk_bytes(need.value.scheme.k),
+            need.chunk_bytes,
             self.pace,
             self.more,
         )
