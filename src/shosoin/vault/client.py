@@ -7,6 +7,7 @@ register is committed before the index names the object, and old versions are er
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -432,7 +433,10 @@ class Vault:
         missing = next((name for name in wanted if name not in entries), None)
         if missing is not None:
             raise NotFound(f"there is no object named {missing!r}")
-        states = {name: (await self.verify(name)).per_site for name in wanted} if verify else {}
+        states: dict[str, dict[SiteId, str]] = {}
+        for name in wanted if verify else ():
+            with suppress(Unavailable):  # what cannot be read now may still lack shares that can be rebuilt
+                states[name] = (await self.verify(name)).per_site
         repairer = Repairer(self._context, self._names, rate_bytes_per_s, key_budget_bits)
         needs = await repairer.plan(wanted, states)
         if not planned(needs):
