@@ -70,11 +70,13 @@ def reset(stored: Stored) -> support.World:
         node = world.links[site].node
         fresh = type(node._operations)(
             node._site,
+            node._sae,
             store,
             node._keys,
-            node._entropy,
-            world.context.clock,
-            world.context.runtime,
+            entropy=node._entropy,
+            clock=world.context.clock,
+            runtime=world.context.runtime,
+            sink=world.sink,
             signer=support.SITE_SIGNERS[node._site],
             site_keys=support.SITE_KEYS,
         )

@@ -668,6 +668,16 @@ async def test_records_of_another_store_stop_the_start(tmp_path):
         open_store(tmp_path / "one")
 
 
+async def test_records_from_before_there_was_repair_get_its_table(tmp_path):
+    await open_store(tmp_path / "store").close()
+    connection = sqlite3.connect(tmp_path / "store" / "records.sqlite")
+    connection.execute("DROP TABLE attempts")
+    connection.close()
+    store = open_store(tmp_path / "store")
+    assert await store.transact(lambda tx: tx.use_attempt(key(1), "aa" * 16))
+    await store.close()
+
+
 async def test_records_of_a_newer_format_are_refused(tmp_path):
     await open_store(tmp_path / "store").close()
     connection = sqlite3.connect(tmp_path / "store" / "records.sqlite")

@@ -304,3 +304,25 @@ async def test_impossible_ranges_are_refused(store):
             await store.read(made, offset, length)
     with pytest.raises(Rejected):
         await store.write(key(2), -1, b"x")
+
+
+async def test_an_attempt_is_begun_once_over_restarts_and_deletion(bench):
+    store = bench.store
+    made = await put(store, key(1), content(5000))
+    assert await store.transact(lambda tx: tx.use_attempt(made.key, "aa" * 16))
+    assert not await store.transact(lambda tx: tx.use_attempt(made.key, "aa" * 16))
+    await store.transact(lambda tx: tx.delete_share(made.key))
+    store = await bench.restart()
+    assert not await store.transact(lambda tx: tx.use_attempt(made.key, "aa" * 16))
+    assert await store.transact(lambda tx: tx.use_attempt(made.key, "bb" * 16))
+    assert await store.transact(lambda tx: tx.use_attempt(key(1, epoch=1), "aa" * 16))
+
+
+async def test_an_attempt_of_a_step_that_fails_is_not_begun(store):
+    def fails(tx):
+        assert tx.use_attempt(key(1), "aa" * 16)
+        raise Rejected("after all")
+
+    with pytest.raises(Rejected):
+        await store.transact(fails)
+    assert await store.transact(lambda tx: tx.use_attempt(key(1), "aa" * 16))

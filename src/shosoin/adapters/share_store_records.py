@@ -56,6 +56,13 @@ CREATE TABLE registers (
 CREATE TABLE signature_sets (name TEXT PRIMARY KEY, refs INTEGER NOT NULL, text TEXT NOT NULL);
 CREATE TABLE garbage (path TEXT PRIMARY KEY) WITHOUT ROWID;
 """
+_ATTEMPTS = """
+CREATE TABLE IF NOT EXISTS attempts (
+    owner TEXT NOT NULL, object_id TEXT NOT NULL, version TEXT NOT NULL, epoch INTEGER NOT NULL,
+    attempt TEXT NOT NULL, PRIMARY KEY (owner, object_id, version, epoch, attempt)
+) WITHOUT ROWID
+"""
+"""Attempts to repair a share; records of format 1 that were made without the table get it when they are opened."""
 
 _OF_WRITER = ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON", "cache_size = -65536")
 _KEY = "owner = ? AND object_id = ? AND version = ? AND epoch = ?"
@@ -94,13 +101,14 @@ def create_schema(connection: sqlite3.Connection, store_id: str) -> None:
     """
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version == SCHEMA_VERSION and connection.execute("PRAGMA application_id").fetchone()[0] == _APPLICATION_ID:
+        connection.execute(_ATTEMPTS)
         return
     if version or connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         raise Rejected(
             f"records of format {version}, this version reads format {SCHEMA_VERSION}", code="vault.records_version"
         )
     connection.execute("BEGIN IMMEDIATE")
-    for statement in _SCHEMA.split(";"):
+    for statement in (*_SCHEMA.split(";"), _ATTEMPTS):
         connection.execute(statement)
     connection.executemany(
         "INSERT INTO meta VALUES (?, ?)", [("store_id", store_id), ("generation", "0"), ("scrub", "0")]
@@ -366,6 +374,11 @@ class Records:
             self.connection.execute(
                 "INSERT OR REPLACE INTO challenges VALUES (?,?,?,?,?)", (*_values(key), " ".join([*known, challenge]))
             )
+
+    def use_attempt(self, key: ShareKey, attempt: str) -> bool:
+        """Record that an attempt to repair a share was begun; false if it was recorded before."""
+        done = self.connection.execute("INSERT OR IGNORE INTO attempts VALUES (?,?,?,?,?)", (*_values(key), attempt))
+        return done.rowcount == 1
 
     def staged_before(self, wall_s: float, limit: int) -> list[ShareKey]:
         """Return shares that were staged before a moment and never became part of anything."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         Stat,
         VerifyReport,
     )
+    from shosoin.vault.repair import Repaired
+    from shosoin.vault.repair_plan import Need
 
 __all__ = [
     "checked_json",
@@ -28,10 +30,12 @@ __all__ = [
     "get_json",
     "labelled_json",
     "listing_json",
+    "need_json",
     "plan_json",
     "policies_json",
     "policy_json",
     "put_json",
+    "repaired_json",
     "rm_json",
     "stat_json",
     "verify_json",
@@ -200,4 +204,41 @@ def verify_json(report: VerifyReport) -> dict[str, Any]:
         "ok": report.ok,
         "per_site": {str(site): str(state) for site, state in report.per_site.items()},
         "alarms": events_json(report.alarms),
+    }
+
+
+def need_json(need: Need) -> dict[str, Any]:
+    """Return a share that has to be rebuilt, with what that takes of the links between sites."""
+    return {
+        "name": need.name,
+        "object_id": str(need.value.register_id),
+        "version": str(need.body.version),
+        "site": str(need.target),
+        "reason": need.reason,
+        "size_bytes": need.size_bytes,
+        "helpers": [str(site) for site in need.helpers],
+        "needed_bits": {"-".join(link): bits for link, bits in need.bits.items()},
+        "stock_bits": {"-".join(link): bits for link, bits in need.stock.items()},
+        "wait_s": need.wait_s,
+        "problem": need.problem,
+    }
+
+
+def repaired_json(repaired: Repaired) -> dict[str, Any]:
+    """Return what came of a share."""
+    return {
+        "name": repaired.name,
+        "object_id": str(repaired.object_id),
+        "version": repaired.version,
+        "site": str(repaired.site),
+        "reason": repaired.reason,
+        "done": repaired.done,
+        "durable_at": repaired.durable_at,
+        "helpers": [str(site) for site in repaired.helpers],
+        "size_bytes": repaired.size_bytes,
+        "key_bits": {"-".join(link): bits for link, bits in repaired.key_bits.items()},
+        "attempts": repaired.attempts,
+        "seconds": round(repaired.seconds, 6),
+        "suspects": [str(site) for site in repaired.suspects],
+        "problem": repaired.problem,
     }

@@ -9,7 +9,23 @@ import typer
 
 import shosoin
 from shosoin.base.messages import language_of, set_language
-from shosoin.cli import audit, demo, doctor, evidence, get, kme, ls, node, policy, put, rm, stat, testbed, verify
+from shosoin.cli import (
+    audit,
+    demo,
+    doctor,
+    evidence,
+    get,
+    kme,
+    ls,
+    node,
+    policy,
+    put,
+    repair,
+    rm,
+    stat,
+    testbed,
+    verify,
+)
 
 __all__ = ["app", "command"]
 
@@ -52,6 +68,7 @@ app.command("verify")(verify.verify)
 app.command("audit")(audit.audit)
 app.add_typer(evidence.app, name="evidence")
 app.add_typer(policy.app, name="policy")
+app.command("repair")(repair.repair)
 app.command("doctor")(doctor.doctor)
 app.add_typer(kme.app, name="kme")
 app.add_typer(node.app, name="node")

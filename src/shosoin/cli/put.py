@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -243,4 +244,5 @@ def _receipt_lines(answer: dict[str, Any]) -> list[str]:
     ]
     if missing:
         lines.append(text("put.missing", sites=", ".join(missing)))
+        lines.append(text("put.repair", name=shlex.quote(answer["name"])))
     return [*lines, *label_lines(answer["label"])]

@@ -70,6 +70,7 @@ class _Tables:
     signatures: dict[str, str] = field(default_factory=dict)
     challenges: dict[ShareKey, tuple[str, ...]] = field(default_factory=dict)
     used: dict[OwnerId, int] = field(default_factory=dict)
+    attempts: dict[tuple[ShareKey, str], bool] = field(default_factory=dict)
 
 
 class _Step:
@@ -164,6 +165,12 @@ class _Step:
         known = self._tables.challenges.get(key, ())
         if challenge not in known:
             self._set(self._tables.challenges, key, (*known, challenge))
+
+    def use_attempt(self, key: ShareKey, attempt: str) -> bool:
+        if (key, attempt) in self._tables.attempts:
+            return False
+        self._set(self._tables.attempts, (key, attempt), True)
+        return True
 
 
 def _order(row: ShareRow) -> tuple[str, str, int]:

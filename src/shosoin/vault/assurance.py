@@ -154,7 +154,7 @@ class _Labelled:
 
     def __init__(self, value: RegisterValue, reads: ReadRoutes, declared: Mapping[SiteId, SiteDomains]) -> None:
         self.value = value
-        self.facts = ObjectFacts.read(value.facts)
+        self.facts = ObjectFacts.read(value.facts).rebuilt(dict(value.bodies[0].repaired))
         self.good = value.bodies[0].good
         former = tuple(SiteId(site) for site in self.facts.former if site not in value.placement)
         self.holders = (*value.placement, *former)

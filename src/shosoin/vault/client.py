@@ -7,6 +7,7 @@ register is committed before the index names the object, and old versions are er
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -46,6 +47,8 @@ from shosoin.vault.receipts import (
     Stat,
     VerifyReport,
 )
+from shosoin.vault.repair import Repaired, Repairer
+from shosoin.vault.repair_plan import Need
 from shosoin.vault.scheme import Scheme
 from shosoin.vault.session import QKD_KEY_BYTES
 from shosoin.vault.tally import Tally
@@ -577,6 +580,42 @@ class Vault:
         if missing is not None:
             raise NotFound(f"there is no object named {missing!r}")
         return [entries[name] for name in wanted]
+
+    async def repair(
+        self,
+        names: Sequence[str] | None = None,
+        *,
+        verify: bool = False,
+        rate_bytes_per_s: float | None = None,
+        key_budget_bits: int | None = None,
+        planned: Callable[[Sequence[Need]], bool] = lambda _: True,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Repaired]:
+        """Have the sites rebuild shares that were not written, are lost or (found by ``verify``) bad.
+
+        Those of all objects unless some are named, and of the index. ``planned`` is shown what will be done, and what
+        it takes of every link, before any key between nodes is drawn; if it returns false nothing is. Shares that
+        cannot be rebuilt are in the result with the reason.
+
+        Raises:
+            NotFound: one of the names does not exist.
+        """
+        entries = await self._names.load()
+        wanted = sorted(entries) if names is None else [checked_name(name) for name in dict.fromkeys(names)]
+        missing = next((name for name in wanted if name not in entries), None)
+        if missing is not None:
+            raise NotFound(f"there is no object named {missing!r}")
+        states: dict[str, dict[SiteId, str]] = {}
+        for name in wanted if verify else ():
+            with suppress(Unavailable):  # what cannot be read now may still lack shares that can be rebuilt
+                states[name] = (await self.verify(name)).per_site
+        repairer = Repairer(self._context, self._names, rate_bytes_per_s, key_budget_bits)
+        needs = await repairer.plan(wanted, states)
+        if not planned(needs):
+            return []
+        done = await repairer.run(needs, progress)
+        self._names.states.clear()  # who holds the names has changed
+        return done
 
     def _scheme(self, scheme: Scheme | tuple[int, int] | None) -> Scheme:
         chosen = scheme if isinstance(scheme, Scheme) else Scheme(*scheme) if scheme else self._context.default_scheme

@@ -81,6 +81,25 @@ class Digests:
             answers[index] = answer
         return answers
 
+    async def challenged(self, row: ShareRow, challenge: str) -> bytes:
+        """Write a challenge for one share down, within the limit, and return the digest.
+
+        Raises:
+            AuditsUsed: the limit is reached.
+            Rejected, Unavailable: there is no such share any more, or it has no masks.
+        """
+        (answer,) = await self.answer([DigestAsked(row.key, challenge, lambda _: None)])
+        if isinstance(answer, ShosoinError):
+            raise answer
+        return answer
+
+    async def digest_of(self, row: ShareRow, challenge: str) -> bytes:
+        """Return a digest that nothing is written down for: of bytes that are no share yet."""
+        answer = await self._large(row, ObjectId(challenge).raw)
+        if isinstance(answer, ShosoinError):
+            raise answer
+        return answer
+
     def _admit_all(self, asked: Sequence[DigestAsked], tx: SiteTransaction) -> list[ShareRow | ShosoinError]:
         """Admit several in one step; one that is refused wrote nothing, so nothing has to be undone for it."""
         rows: list[ShareRow | ShosoinError] = []

@@ -8,9 +8,10 @@ these.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from shosoin.base import Rejected, SiteId
@@ -101,6 +102,19 @@ class ObjectFacts:
             policy=policy,
             unreadable=tuple(name for name, is_lost in lost.items() if is_lost),
         )
+
+    def rebuilt(self, shares: Mapping[SiteId, str]) -> ObjectFacts:
+        """Return the facts with the transfers of shares that were rebuilt since, each as its canonical JSON says.
+
+        Keys between sites pass no relay, or the sites would not have rebuilt it; whoever saw the keys of the share that
+        was there before knows the same share.
+        """
+        transfers = dict(self.transfers)
+        for site, text in shares.items():
+            before, now = transfers.pop(site, None), _transfer(json.loads(text))
+            if now is not None:
+                transfers[site] = replace(now, relays=before.relays if before is not None else ())
+        return replace(self, transfers=transfers)
 
 
 def probability(value: Any) -> float | None:

@@ -100,7 +100,7 @@ class Names:
     async def _load_parts(self, class_: str, register_id: ObjectId, reading: Reading) -> tuple[IndexState, list[Event]]:
         context = self.context
         known = self.states.get(class_)
-        same = known and known.value and reading.value and known.value.version == reading.value.version
+        same = known and known.value and reading.value and known.value.text == reading.value.text
         if known and same and known.unreadable is None:
             return known, []
         state = IndexState(class_, register_id, reading.value, [], reading.freshness)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from shosoin.base import Entropy, ObjectId, Rejected, SaeId, ShosoinError, SiteId, Unavailable, VersionId
 from shosoin.base.errors import Alarm, Denied, PeerFault
-from shosoin.base.ports import Clock, KeySource, Runtime
+from shosoin.base.ports import Clock, EventSink, KeySource, Runtime
 from shosoin.kernels import ELEMENT_BYTES
 from shosoin.vault.attestations import SiteKeys
 from shosoin.vault.concurrency import gather
@@ -24,6 +24,9 @@ from shosoin.vault.pads import fetch_pad
 from shosoin.vault.ports import Buffer, ShareKey, ShareRow, ShareState, SiteStore, SiteTransaction
 from shosoin.vault.quotas import OwnerRecord, StagingQuotas
 from shosoin.vault.register_operations import RegisterCall, RegisterOperations, check_register, signature_sets
+from shosoin.vault.repair_attempts import NodeParts
+from shosoin.vault.repair_node import RepairNode
+from shosoin.vault.repair_wire import json_bytes
 from shosoin.vault.seals import Seals
 from shosoin.vault.signing import SiteSigner
 from shosoin.vault.values import read_value
@@ -81,7 +84,7 @@ class _Room:
             Rejected: they do not fit.
         """
         if name not in self.sets:
-            self._count(len(text))
+            self.take_bytes(len(text))
             self.sets[name] = text
 
     def take(self, result: dict[str, Any]) -> None:
@@ -92,9 +95,14 @@ class _Room:
         """
         size = _RESULT_BYTES + sum(len(value) for value in result.values() if isinstance(value, str))
         size += _LISTED_BYTES * len(result.get("shares", ()))
-        self._count(size)
+        self.take_bytes(size)
 
-    def _count(self, size: int) -> None:
+    def take_bytes(self, size: int) -> None:
+        """Count so many bytes of a header.
+
+        Raises:
+            Rejected: they do not fit.
+        """
         if size > self.left_bytes:
             raise Rejected("the answer would be longer than any may be", code="vault.answer_too_long")
         self.left_bytes -= size
@@ -131,12 +139,14 @@ class SiteOperations:
     def __init__(
         self,
         site: SiteId,
+        node: SaeId,
         store: SiteStore,
         keys: KeySource,
+        *,
         entropy: Entropy,
         clock: Clock,
         runtime: Runtime,
-        *,
+        sink: EventSink,
         signer: SiteSigner,
         site_keys: SiteKeys,
     ) -> None:
@@ -167,6 +177,22 @@ class SiteOperations:
         self._digests = Digests(site, store, runtime)
         self._quotas = StagingQuotas(site, store, clock)
         self._seals: Seals[_Call] = Seals(runtime, entropy)
+        self._repair = RepairNode(
+            NodeParts(
+                site=site,
+                node=node,
+                store=store,
+                keys=keys,
+                entropy=entropy,
+                clock=clock,
+                runtime=runtime,
+                sink=sink,
+                quotas=self._quotas,
+                challenged=self._digests.challenged,
+                digest=self._digests.digest_of,
+            )
+        )
+        self._handlers |= dict.fromkeys(self._repair.handlers, self._repair_one)
 
     async def run(
         self, owner: OwnerRecord, class_: str, operations: Any, payload: memoryview, answer_bytes: int
@@ -416,6 +442,11 @@ class SiteOperations:
         key = _share_key(owner, call.op)
         return lambda tx: answered_challenges(tx, key, call.require)
 
+    async def _repair_one(self, owner: OwnerRecord, call: _Call) -> dict[str, Any]:
+        result, call.out = await self._repair.run(owner, call.class_, call.op)
+        call.room.take_bytes(json_bytes(result))
+        return result
+
     def _erase(self, owner: OwnerRecord, call: _Call) -> _Step:
         """Erase shares of an object that its committed value no longer counts on."""
         object_id = ObjectId(str(call.op.get("object")))
@@ -520,7 +551,7 @@ def _answer_bytes(op: dict[str, Any]) -> int:
     """Return how much payload an operation answers with."""
     if op.get("op") == "read":
         return _number(op, "size", _READ_BYTES_MAX, 1)
-    return ELEMENT_BYTES if op.get("op") == "digest" else 0
+    return ELEMENT_BYTES if op.get("op") in {"digest", "repair_digest"} else 0
 
 
 def _split(class_: str, operations: Any, payload: memoryview) -> list[_Call]:

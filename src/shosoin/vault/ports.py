@@ -153,6 +153,10 @@ class SiteTransaction(Protocol):
         """Record an audit challenge."""
         ...
 
+    def use_attempt(self, key: ShareKey, attempt: str) -> bool:
+        """Record that an attempt to repair a share was begun; false if it was recorded before. Never forgotten."""
+        ...
+
 
 class SiteStore(Protocol):
     """Everything durable at a share node.

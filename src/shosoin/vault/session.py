@@ -38,6 +38,8 @@ class SessionKeys:
     session_id: str
     to_node: AESGCM
     to_owner: AESGCM
+    exporter: bytes
+    """32 more secret bytes, for other uses than messages of the session (see ``repair_keys``)."""
 
     def __repr__(self) -> str:
         return f"SessionKeys({self.session_id}, redacted)"
@@ -59,8 +61,8 @@ def _unb64(value: Any, size_bytes: int) -> bytes:
 
 def _derive(secrets: list[bytes], transcript: bytes, session_id: str) -> tuple[SessionKeys, bytes]:
     material = b"".join(len(secret).to_bytes(4, "little") + secret for secret in secrets)
-    okm = HKDF(SHA384(), 96, salt=sha384(transcript).digest(), info=_LABEL).derive(material)
-    return SessionKeys(session_id, AESGCM(okm[:32]), AESGCM(okm[32:64])), okm[64:]
+    okm = HKDF(SHA384(), 128, salt=sha384(transcript).digest(), info=_LABEL).derive(material)
+    return SessionKeys(session_id, AESGCM(okm[:32]), AESGCM(okm[32:64]), okm[96:]), okm[64:96]
 
 
 def _confirmation(key: bytes, transcript: bytes) -> bytes:

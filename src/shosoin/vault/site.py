@@ -89,7 +89,16 @@ class SiteNode:
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         """All sessions, least recently used first; at most 64 of one owner."""
         self._operations = SiteOperations(
-            site, store, keys, entropy, clock, runtime, signer=signer, site_keys=site_keys
+            site,
+            node_sae,
+            store,
+            keys,
+            entropy=entropy,
+            clock=clock,
+            runtime=runtime,
+            sink=sink,
+            signer=signer,
+            site_keys=site_keys,
         )
 
     def info(self) -> dict[str, Any]:

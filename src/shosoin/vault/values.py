@@ -16,7 +16,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -57,6 +57,18 @@ def _seconds(value: Any) -> float:
     return float(value)
 
 
+def _repaired(facts: Any) -> str:
+    """Return the canonical text of how a share travelled; the label is computed from it."""
+    keys = facts["keys"]
+    sound = isinstance(facts["how"], str) and isinstance(keys, list) and set(facts) == {"how", "keys"}
+    for key in keys if sound else ():
+        sound = sound and isinstance(key["kind"], str) and isinstance(key["simulated"], bool)
+        sound = sound and type(key["keys"]) is int and isinstance(key["epsilon"], float | int | None)
+    if not sound:
+        raise MalformedValue("how a share was repaired cannot be read")
+    return canonical_json(facts).decode()
+
+
 @dataclass(frozen=True, slots=True)
 class Body:
     """One shared body that a value counts on."""
@@ -66,14 +78,25 @@ class Body:
     good: tuple[SiteId, ...]
     """Sites whose shares were durable when the body was written."""
     epoch: int = 0
+    repaired: tuple[tuple[SiteId, str], ...] = ()
+    """Sites whose share was rebuilt, with canonical JSON that says how it travelled (for the label)."""
+
+    def with_good(self, good: tuple[SiteId, ...], target: SiteId, facts: Mapping[str, Any] | None) -> Body:
+        """Return the body with other good sites; ``facts`` say how the target's share travelled if it was rebuilt."""
+        if facts is None:
+            return replace(self, good=good)
+        others = [each for each in self.repaired if each[0] != target]
+        return replace(self, good=good, repaired=(*others, (target, canonical_json(facts).decode())))
 
     def to_json(self) -> dict[str, Any]:
         """Return the public form."""
+        rebuilt = {site: json.loads(facts) for site, facts in self.repaired}
         return {
             "version": self.version,
             "layout": self.layout.to_json(),
             "good": list(self.good),
             "epoch": self.epoch,
+            **({"repaired": rebuilt} if rebuilt else {}),
         }
 
     @classmethod
@@ -86,6 +109,7 @@ class Body:
             BodyLayout.from_json(raw["layout"]),
             tuple(SiteId(site) for site in raw["good"]),
             _whole(raw["epoch"]),
+            tuple((SiteId(site), _repaired(facts)) for site, facts in raw.get("repaired", {}).items()),
         )
 
 
