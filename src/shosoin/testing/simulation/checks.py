@@ -13,7 +13,10 @@ from shosoin.testing.simulation.world import OWNER, World
 from shosoin.vault import PutReceipt
 from shosoin.vault.ports import ShareState
 
-__all__ = ["check_label", "check_put", "tag_of"]
+__all__ = ["AUDITOR", "check_label", "check_put", "tag_of"]
+
+AUDITOR = "auditor"
+"""The client that reads everything back when all faults are over."""
 
 
 def tag_of(world: World, client: str, name: str, content: bytes, start: int, length: int | None) -> str | None:
