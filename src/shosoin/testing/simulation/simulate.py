@@ -19,6 +19,7 @@ _CALM_S = 1.0
 _PATIENCE_S = 3_000.0
 """Until every operation must have ended once all faults are over."""
 
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of a plan."""
