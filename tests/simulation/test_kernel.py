@@ -19,7 +19,8 @@ async def nap(runtime, seconds, log, name):
 
 
 def test_time_passes_only_when_nothing_can_run():
-    kernel, log = Kernel(1), []
+    kernel = Kernel(1)
+    log: list = []
     process = kernel.process("p")
     for seconds in (3.0, 1.0, 2.0):
         process.start(nap(process.runtime, seconds, log, seconds))
@@ -31,7 +32,8 @@ def test_time_passes_only_when_nothing_can_run():
 
 def test_the_order_of_what_is_ready_follows_the_seed():
     def order(seed):
-        kernel, log = Kernel(seed), []
+        kernel = Kernel(seed)
+        log: list = []
         process = kernel.process("p")
         for name in range(6):
             process.start(nap(process.runtime, 0.0, log, name))
@@ -44,7 +46,8 @@ def test_the_order_of_what_is_ready_follows_the_seed():
 
 
 def test_waiting_ends_with_the_first_with_all_or_with_the_time():
-    kernel, log = Kernel(1), []
+    kernel = Kernel(1)
+    log: list = []
     process = kernel.process("p")
 
     async def main():
@@ -63,7 +66,8 @@ def test_waiting_ends_with_the_first_with_all_or_with_the_time():
 
 
 def test_a_cancelled_task_cleans_up_and_a_killed_one_does_not():
-    kernel, log = Kernel(1), []
+    kernel = Kernel(1)
+    log: list = []
 
     async def careful(runtime):
         try:
@@ -93,7 +97,8 @@ def test_a_dead_process_reaches_nothing():
 
 
 def test_a_process_that_kills_itself_stops_at_its_next_port():
-    kernel, log = Kernel(1), []
+    kernel = Kernel(1)
+    log: list = []
     process = kernel.process("p")
 
     async def suicide():
@@ -110,7 +115,8 @@ def test_a_process_that_kills_itself_stops_at_its_next_port():
 
 
 def test_a_frozen_process_goes_on_where_it_was():
-    kernel, log = Kernel(1), []
+    kernel = Kernel(1)
+    log: list = []
     process = kernel.process("p")
     process.start(nap(process.runtime, 1.0, log, "a"))
     kernel.run(until_s=0.5)
@@ -123,7 +129,8 @@ def test_a_frozen_process_goes_on_where_it_was():
 
 
 def test_the_vaults_own_helpers_run_on_it():
-    kernel, log = Kernel(3), []
+    kernel = Kernel(3)
+    log: list = []
     process = kernel.process("p")
     runtime = process.runtime
 
