@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from shosoin.testing.simulation.plan import ClientPlan, Deed, Fault, FaultKind, Lie, Operation, Plan
 
 
@@ -57,6 +59,18 @@ def crashing_disk(number: int, phase: str) -> Plan:
     """A node dies at one of the calls of its disk while objects are written and read."""
     clients = {"anna": [deed(Deed.PUT, "old"), deed(Deed.PUT, "new"), deed(Deed.GET, "read")]}
     return plan("2-of-4", clients, Fault(FaultKind.DISK_CRASH, "otemachi", number=number, phase=phase, for_s=0.2))
+
+
+def forgetful_liar(number: int) -> Plan:
+    """One writer freezes in the middle of a put; another meets a liar who forgets, and misses an honest site."""
+    clients = {
+        "anna": [deed(Deed.PUT, "anna1"), deed(Deed.GET, "anna2", 100.0)],
+        "bert": [replace(deed(Deed.PUT, "bert1", 10.0), names=("b",))],
+    }
+    stall = Fault(FaultKind.CLIENT_STALL, "anna", number=number, for_s=60.0)
+    cut = Fault(FaultKind.CUT_PAIR, "hakusan", "bert", at_s=5.0, for_s=50.0)
+    lies = (Lie("otemachi", "forget_accepts"), Lie("otemachi", "forget_promises"), Lie("otemachi", "grant_all"))
+    return replace(plan("3-of-5", clients, stall, cut, lies=lies), orphan_age_s=3600.0)
 
 
 def three_writers(seed: int) -> Plan:

@@ -40,6 +40,13 @@ def check_put(world: World, client: str, receipt: PutReceipt) -> None:
         if site not in world.plan.liars and not holds(world, site, receipt.object_id, receipt.version):
             world.trace.violate(f"{who} names {site}, which does not hold the share durably")
     check_label(world, client, receipt.name, receipt.label)
+    held = [
+        site
+        for site in world.plan.sites
+        if site in world.plan.liars or holds(world, site, receipt.object_id, receipt.version)
+    ]
+    if receipt.label.durable_at > len(held):
+        world.trace.violate(f"{who} is labelled durable at {receipt.label.durable_at} sites, {len(held)} hold it")
 
 
 def check_label(world: World, client: str, name: str, label: AssuranceLabel) -> None:

@@ -6,6 +6,7 @@ tell it, which of them asks, and what it answered before. It lies from a time on
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
@@ -51,6 +52,12 @@ class _LyingOperations(SiteOperations):
         told, content = liar.before(operations, payload)
         results, out = await self._honest.run(owner, class_, told, content, answer_bytes)
         return liar.after(operations, results, out)
+
+
+def _certificate(value: str) -> str:
+    """Return what names a quorum, and is signed by nobody."""
+    owner = json.loads(json.loads(value)["owner"])
+    return json.dumps(sorted(owner["members"])[: owner["quorum"]])
 
 
 class LyingNode(SiteNode):
@@ -195,7 +202,7 @@ class Liar:
         if result.get("committed") is None and result.get("accepted") and self.lies("forge_certificate"):
             self._tell("claims that an accepted value was committed")
             forged = {"committed": result["accepted"], "committed_ballot": result["accepted_ballot"]}
-            return {**result, **forged, "certificate": "[]"}, b""
+            return {**result, **forged, "certificate": _certificate(result["accepted"])}, b""
         if self.lies("invalid_registers"):
             self._tell("answers what is no register")
             return {**result, "committed": "{}", "certificate": "[[", "committed_ballot": [1, 2, 3]}, b""
