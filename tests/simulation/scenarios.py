@@ -62,15 +62,19 @@ def crashing_disk(number: int, phase: str) -> Plan:
 
 
 def forgetful_liar(number: int) -> Plan:
-    """One writer freezes in the middle of a put; another meets a liar who forgets, and misses an honest site."""
+    """One writer freezes in the middle of a put; another meets a liar who forgets, and misses an honest site.
+
+    A third site was down for the first writer alone.
+    """
     clients = {
         "anna": [deed(Deed.PUT, "anna1"), deed(Deed.GET, "anna2", 100.0)],
         "bert": [replace(deed(Deed.PUT, "bert1", 10.0), names=("b",))],
     }
     stall = Fault(FaultKind.CLIENT_STALL, "anna", number=number, for_s=60.0)
     cut = Fault(FaultKind.CUT_PAIR, "hakusan", "bert", at_s=5.0, for_s=50.0)
+    down = Fault(FaultKind.NODE_CRASH, "hongo", for_s=8.0)
     lies = (Lie("otemachi", "forget_accepts"), Lie("otemachi", "forget_promises"), Lie("otemachi", "grant_all"))
-    return replace(plan("3-of-5", clients, stall, cut, lies=lies), orphan_age_s=3600.0)
+    return replace(plan("3-of-5", clients, stall, cut, down, lies=lies), orphan_age_s=3600.0)
 
 
 def three_writers(seed: int) -> Plan:

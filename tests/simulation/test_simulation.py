@@ -61,6 +61,13 @@ def test_a_liar_is_named_and_the_right_bytes_are_served():
     assert outcome.counts["alarms"] >= 1
 
 
+@pytest.mark.parametrize("number", [42, 46, 47, 48, 50])
+def test_a_liar_that_forgets_does_not_make_a_name_vanish(number):
+    outcome = simulate(scenarios.forgetful_liar(number))
+    assert outcome.violations == ()
+    assert outcome.counts["lies"] >= 1
+
+
 @pytest.mark.parametrize("seed", [3, 17, 35])
 def test_a_seed_gives_the_same_run_twice(seed):
     first, second = simulate(make_plan(seed)), simulate(make_plan(seed))
@@ -96,7 +103,7 @@ MUTANTS = {
     mutants.reads_do_not_write_back: [scenarios.dying_writer(number) for number in range(60, 100)],
     mutants.pads_are_used_twice: seeds(*range(1, 6)),
     mutants.erased_before_commit: seeds(*range(1, 10)),
-    mutants.conflicts_are_ignored: seeds(*range(1, 25)),
+    mutants.conflicts_are_ignored: [*map(scenarios.three_writers, range(4)), *seeds(*range(1, 25))],
 }
 
 
