@@ -147,3 +147,26 @@ def test_plans_have_faults_and_liars_within_bounds():
         assert len(plan.liars) <= min((n - k) // 2, (n - 1) // 3)
         assert plan.sites[0] not in plan.liars
     assert any(len(plan.liars) > 1 for plan in plans)
+
+
+DEFECTS = {
+    "a reader of a name that changes its class is told that it was removed": [
+        scenarios.read_while_the_class_changes(number) for number in range(12, 20)
+    ],
+    "a site whose share is erased while it is asked for it is accused of damage": [
+        scenarios.verify_during_removal(0.64 + number / 250) for number in range(14)
+    ],
+    "a value that a quorum accepted and too few sites hold blocks its register for good": [
+        scenarios.full_disk_and_false_receipt(0.05 + number / 100) for number in range(5)
+    ],
+    "one high promise of a dead writer and one silent site block a register for good": [
+        scenarios.dead_writer_and_silent_site(number, seed) for seed in (11, 14, 20) for number in range(33, 37)
+    ],
+}
+
+
+@pytest.mark.parametrize("plans", DEFECTS.values(), ids=DEFECTS)
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="defects of the vault that the simulation found")
+def test_a_known_defect_is_gone(plans):
+    for plan in plans:
+        assert simulate(plan).violations == ()
