@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from shosoin.testing.simulation.disk import SimulatedDisk
-from shosoin.vault import acceptor, catalog, fetching, names, operations, pads, putting, scheme
-from shosoin.vault.catalog import Catalog
+from shosoin.vault import acceptor, fetching, names, operations, pads, putting, scheme
 from shosoin.vault.ports import ShareState
 
 Patch = pytest.MonkeyPatch
@@ -68,15 +67,6 @@ def accept_does_not_pin(patch: Patch) -> None:
     patch.setattr(acceptor, "accept", accept)
 
 
-def reads_do_not_write_back(patch: Patch) -> None:
-    """A read returns what only some sites know, and the next read may not see it."""
-
-    async def nothing(*_: Any) -> None:
-        pass
-
-    patch.setattr(Catalog, "_write_back", nothing)
-
-
 def pads_are_used_twice(patch: Patch) -> None:
     """A key source hands out a pad again if it is long enough."""
     honest = pads.PadSource.draw
@@ -108,15 +98,3 @@ def erased_before_commit(patch: Patch) -> None:
         return all_of_it
 
     patch.setattr(operations.SiteOperations, "_erase", erase)
-
-
-def conflicts_are_ignored(patch: Patch) -> None:
-    """A writer's value replaces another one than its parent."""
-    honest = Catalog._adopt
-
-    def adopt(self, attempt, index, asked):
-        honest(self, attempt, index, asked)
-        if isinstance(attempt.outcome.error, catalog.Conflict):
-            attempt.outcome.error = None
-
-    patch.setattr(Catalog, "_adopt", adopt)
