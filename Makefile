@@ -58,6 +58,10 @@ fuzz: setup ## atheris on every parser of outside bytes for SECONDS=60 each, or 
 rounds: setup ## ROUNDS=300 of kills, full disks and lies under load on real processes, SEED=number to repeat one
 	@$(BIN)/python -m tests.e2e.rounds $(or $(ROUNDS),300) $(SEED)
 
+.PHONY: secrecy
+secrecy: setup ## every coalition against every protocol, on symbols (SECRECY_ARGS="--answers 16 --json")
+	@$(BIN)/python scripts/secrecy.py $(SECRECY_ARGS)
+
 .PHONY: sanitize
 sanitize: setup ## the kernel tests on a build with address and undefined-behaviour sanitizers
 	scripts/sanitize.sh tests/kernels

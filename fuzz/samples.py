@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from shosoin.base import ObjectId, OwnerId, SiteId, VersionId
+from shosoin.vault.electorate import Electorate
 from shosoin.vault.index import Entry, condemned_name
 from shosoin.vault.layout import BodyLayout
 from shosoin.vault.manifest import Manifest, SegmentEntry, encode_pages, encode_roots
@@ -71,8 +72,7 @@ def _draft(kind: str, bodies: tuple[Body, ...], added: int) -> ValueDraft:
         scheme=Scheme(2, 3),
         class_="pqc",
         placement=SITES,
-        members=SITES,
-        quorum=2,
+        electorate=Electorate(SITES, 2, 0),
         bodies=bodies,
         added=added,
         created_wall_s=1.5,

@@ -6,6 +6,7 @@ fuzzed too.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from fuzz.samples import (
     ENTROPY,
     OBJECT,
     SIGNER,
+    SITES,
     VERSION,
     SeededEntropy,
     example_entries,
@@ -24,15 +26,16 @@ from fuzz.samples import (
     example_values,
 )
 from shosoin.base import KmeId, ObjectId, OwnerId, PeerFault, Rejected, ShosoinError, SiteId, VersionId
-from shosoin.vault.acceptor import parse_ballot
 from shosoin.vault.amd import amd_decode, amd_encode
+from shosoin.vault.attestations import BadCertificate, Certificate, SignatureSet, parse_promises
+from shosoin.vault.ballots import NO_BALLOT, parse_ballot
 from shosoin.vault.envelope import HEADER_BYTES_MAX, canonical_json, cut, join, parse_json
 from shosoin.vault.index import decode_part, encode_part
 from shosoin.vault.layout import BodyLayout
 from shosoin.vault.manifest import Manifest, decode_page, decode_root, page_hash
 from shosoin.vault.naming import NAME_BYTES_MAX, checked_name, padme_bytes
 from shosoin.vault.scheme import Scheme
-from shosoin.vault.signing import check_proof
+from shosoin.vault.signing import SIGNATURE_BYTES, check_proof
 from shosoin.vault.values import Body, RegisterValue
 
 __all__ = ["HARNESSES"]
@@ -104,6 +107,33 @@ def ballot(raw: bytes) -> None:
     number, proposer = parse_ballot(parse_json(raw).get("ballot"))
     if not (1 <= number <= 1 << 40 and 1 <= len(proposer) <= 64):
         raise Finding(f"ballot {number}")
+
+
+def certificate(raw: bytes) -> None:
+    """Certificates, the signatures they refer to, and promises; none proves anything without real signatures."""
+    text = raw.decode("utf-8", "surrogatepass")
+    for kind in (Certificate, SignatureSet):
+        with contextlib.suppress(BadCertificate):
+            found = kind.parse(text)
+            same(kind.parse(found.text).text, found.text, "a certificate")
+            if isinstance(found, Certificate) and found.signers({}, b"", {}):
+                raise Finding("a certificate without signatures has signers")
+    promises = parse_promises(parse_json(raw).get("promises"))
+    for each in promises:
+        if (each.committed_digest is None) != (each.committed_ballot == NO_BALLOT):
+            raise Finding("a promise of half a value")
+    same(
+        [each.to_json() for each in parse_promises([each.to_json() for each in promises])],
+        [each.to_json() for each in promises],
+        "promises",
+    )
+
+
+def _certificates() -> list[bytes]:
+    signatures = SignatureSet.of(dict.fromkeys(SITES, bytes(SIGNATURE_BYTES)))
+    paths = Certificate.of(signatures.name, dict.fromkeys(SITES, b"\0\0"))
+    promises = [[SITES[0], [0, ""], None, "AAA="], [SITES[1], [2, "me"], "ab" * 48, "AAA="]]
+    return [signatures.text.encode(), paths.text.encode(), canonical_json({"promises": promises})]
 
 
 def proof(raw: bytes) -> None:
@@ -303,6 +333,7 @@ HARNESSES = (
     Harness("body", body, _bodies, size_max=1024),
     Harness("register_value", _guarded(register_value), _values, size_max=16384),
     Harness("ballot", ballot, _json({"ballot": [2, "me"]}, {"ballot": [1 << 40, "x" * 64]}), size_max=512),
+    Harness("certificate_of_sites", _guarded(certificate), _certificates, size_max=16384),
     Harness("signature_proof", proof, _proof_seeds),
     Harness("manifest_root", root, example_roots, size_max=16384),
     Harness(

@@ -216,11 +216,13 @@ INNER: dict[str, Callable[[list[dict[str, Any]], list[Any]], Outcome]] = {
 def _serve_inner(config: Path, behaviour: str) -> None:
     true_run, stale = SiteOperations.run, _Stale()
 
-    async def run(self: SiteOperations, owner: Any, class_: str, ops: Any, payload: Any, answer_bytes: int) -> Outcome:
-        results, out = await true_run(self, owner, class_, ops, payload, answer_bytes)
+    async def run(self: SiteOperations, owner: Any, class_: str, ops: Any, payload: Any, answer_bytes: int) -> Any:
+        header, out = await true_run(self, owner, class_, ops, payload, answer_bytes)
+        results = header["results"]
         if behaviour == "stale registers":
-            return stale.change(ops, results), out
-        return INNER[behaviour](results, out)
+            return {**header, "results": stale.change(ops, results)}, out
+        results, out = INNER[behaviour](results, out)
+        return {**header, "results": results}, out
 
     SiteOperations.run = run  # type: ignore[method-assign, assignment]
     node_service.run(config)

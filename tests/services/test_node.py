@@ -35,6 +35,7 @@ CONFIG = """
 id = "node-a"
 site = "koganei"
 directory = "state"
+signing_key = "site.key"
 [node.api]
 host = "127.0.0.1"
 port = 0
@@ -54,6 +55,9 @@ id = "owner-1"
 home_site = "koganei"
 signing_public_key = "signing.pub"
 quota_bytes = 1000000
+[[site]]
+name = "koganei"
+signing_public_key = "site.pub"
 """
 
 
@@ -144,6 +148,7 @@ def directory(tmp_path_factory) -> Path:
     ]:
         authority.issue(role, identifier, client=True).write(made / f"{name}.crt", made / f"{name}.key")
     write_signing_key(made / "signing.key", made / "signing.pub")
+    write_signing_key(made / "site.key", made / "site.pub")
     (made / "config.toml").write_text(CONFIG)
     return made
 

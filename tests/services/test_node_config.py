@@ -14,6 +14,7 @@ GOOD = """
 id = "node-a"
 site = "koganei"
 directory = "state"
+signing_key = "site.key"
 
 [node.api]
 host = "127.0.0.1"
@@ -40,6 +41,10 @@ id = "owner-1"
 home_site = "koganei"
 signing_public_key = "owner-1.pub"
 quota_bytes = 1000
+
+[[site]]
+name = "koganei"
+signing_public_key = "site.pub"
 """
 
 

@@ -35,6 +35,7 @@ def made(tmp_path_factory) -> Path:
     node.issue(Role.NODE, "node-a", server=True).write(directory / "node.crt", directory / "node.key")
     sae.issue(Role.SAE, "owner-1", client=True).write(directory / "owner.crt", directory / "owner.key")
     write_signing_key(directory / "signing.key", directory / "signing.pub")
+    write_signing_key(directory / "site.key", directory / "site.pub")
     (directory / "config.toml").write_text(CONFIG)
     return directory
 

@@ -22,6 +22,7 @@ from shosoin.services.node import listening
 from shosoin.services.node_edge import NodeEdge
 from shosoin.testing.memory_keys import MemoryKeyNetwork
 from shosoin.vault.envelope import canonical_json, cut, join, parse_json
+from shosoin.vault.signing import SiteSigner
 from shosoin.vault.site import OwnerRecord, SiteNode
 from tests.adapters.store_support import ManualClock, content, open_store
 from tests.services.test_node import Recorder, Served, config_in, directory  # noqa: F401  # a fixture
@@ -110,6 +111,8 @@ async def site_in(path: Path) -> AsyncIterator[Site]:
         clock=clock,
         sink=Recorder(),
         runtime=runtime,
+        signer=SiteSigner(bytes(32)),
+        site_keys={},
     )
     try:
         yield Site(node, store, disk)

@@ -16,20 +16,26 @@ from typing import Any
 
 from shosoin.adapters.clock import SystemClock
 from shosoin.adapters.entropy import SystemEntropy
-from shosoin.base import Entropy, KeyMaterial, OwnerId, SaeId, SiteId, Unavailable
+from shosoin.base import Entropy, KeyMaterial, ObjectId, OwnerId, SaeId, SiteId, Unavailable
 from shosoin.base.ports import DeliveredKey, Event, KeySource, KeySourceFacts, KeyStatus, Task
 from shosoin.testing.memory_keys import MemoryKeyNetwork
 from shosoin.testing.memory_store import MemorySiteStore
-from shosoin.vault import OwnerRecord, Scheme, SiteNode, Vault, VaultContext, VaultSite
+from shosoin.vault import OwnerRecord, Scheme, SiteNode, Vault, VaultContext, VaultSite, attestations
+from shosoin.vault.acceptor import Certified, Justification
 from shosoin.vault.assurance import SiteDomains
+from shosoin.vault.attestations import STATEMENT_CONTEXT, Certificate, Promise, SignatureSet
+from shosoin.vault.ballots import NO_BALLOT, Ballot
 from shosoin.vault.envelope import cut, parse_json
 from shosoin.vault.ports import Buffer, ShareKey
 from shosoin.vault.putting import BytesSource
-from shosoin.vault.signing import OwnerSigner
+from shosoin.vault.signing import OwnerSigner, SiteSigner
+from shosoin.vault.values import RegisterValue
 
 OWNER = OwnerId("owner-1")
 SITES = ("koganei", "otemachi", "hakusan", "hongo", "musashino", "kawasaki", "tsukuba", "yokosuka")
 SIGNER = OwnerSigner(bytes(range(32)))
+SITE_SIGNERS = {SiteId(name): SiteSigner(name.encode().ljust(32)) for name in SITES}
+SITE_KEYS = {name: signer.public_key for name, signer in SITE_SIGNERS.items()}
 _TURNS_PER_S = 400
 
 Hook = Callable[["DirectLink", dict[str, Any]], Awaitable[None] | None]
@@ -298,10 +304,12 @@ def make_world(
             clock=clock,
             sink=sink,
             runtime=runtime,
+            signer=SITE_SIGNERS[SiteId(name)],
+            site_keys=SITE_KEYS,
         )
         links[name], stores[name] = DirectLink(SiteId(name), node), store
         declared = (domains or {}).get(name, SiteDomains(f"operator-{name}"))
-        sites.append(VaultSite(SiteId(name), sae, links[name], declared))
+        sites.append(VaultSite(SiteId(name), sae, links[name], declared, SITE_KEYS[SiteId(name)]))
     keys = WrappedKeys(network.kme(SaeId(OWNER)), facts)
     context = VaultContext(
         owner=OWNER,
@@ -342,3 +350,32 @@ async def reached(event: asyncio.Event, *tasks: asyncio.Task[Any]) -> None:
     await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
     assert event.is_set(), [task.exception() for task in tasks if task.done()]
+
+
+@dataclass(frozen=True)
+class Signed:
+    """What sites sign about one register, for tests that speak to acceptors directly."""
+
+    register_id: ObjectId
+    owner: OwnerId = OWNER
+
+    def certified(self, ballot: Ballot, value: RegisterValue, sites: Sequence[str]) -> Certified:
+        """A value with the acceptances of some sites."""
+        statement = attestations.acceptance(self.owner, self.register_id, ballot, value.digest)
+        signed = {SiteId(site): _sign(site, statement) for site in sites}
+        signatures = SignatureSet.of({site: signature for site, (_, signature) in signed.items()})
+        certificate = Certificate.of(signatures.name, {site: path for site, (path, _) in signed.items()})
+        signers = certificate.signers({signatures.name: signatures}, statement, SITE_KEYS)
+        return Certified(ballot, value, certificate, signatures, signers)
+
+    def justified(self, ballot: Ballot, sites: Sequence[str], top: Certified | None = None) -> Justification:
+        """The promises of some sites, all of which hold ``top``."""
+        held, digest = (top.ballot, top.value.digest) if top else (NO_BALLOT, None)
+        statement = attestations.promise(self.owner, self.register_id, ballot, held, digest)
+        promises = [Promise(SiteId(site), held, digest, _sign(site, statement)[0]) for site in sites]
+        return Justification(promises, top)
+
+
+def _sign(site: str, statement: bytes) -> tuple[bytes, bytes]:
+    (path,), signature = SITE_SIGNERS[SiteId(site)].sign_together([statement], STATEMENT_CONTEXT)
+    return path, signature

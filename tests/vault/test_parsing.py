@@ -12,9 +12,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from shosoin.base import ObjectId, Rejected, ShosoinError, SiteId, VersionId
-from shosoin.vault.acceptor import parse_ballot
 from shosoin.vault.amd import amd_encode
+from shosoin.vault.ballots import parse_ballot
 from shosoin.vault.deal_check import combined_challenge
+from shosoin.vault.electorate import Electorate
 from shosoin.vault.envelope import HEADER_BYTES_MAX, MalformedEnvelope, canonical_json, cut, join, parse_json
 from shosoin.vault.index import IndexInvalid, decode_part
 from shosoin.vault.layout import BodyLayout
@@ -50,8 +51,7 @@ def example_value() -> RegisterValue:
         scheme=Scheme(2, 3),
         class_="pqc",
         placement=sites,
-        members=sites,
-        quorum=2,
+        electorate=Electorate(sites, 2, 0),
         bodies=(Body(VERSION, BodyLayout(512, 64, 0, 0, 4096), sites),),
         created_wall_s=1.5,
         facts={},

@@ -614,6 +614,8 @@ def test_numbers_out_of_bounds_in_a_register_value_are_malformed(field: str) -> 
     part = json.loads(outer["owner"])
     if field == "epoch":
         outer["site"]["bodies"][0]["epoch"] = float("inf")
+    elif field == "quorum":
+        part["electorate"][field] = float("inf")
     else:
         part[field] = float("inf")
     outer["owner"] = json.dumps(part)

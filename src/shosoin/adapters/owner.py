@@ -6,7 +6,7 @@
     [kme]       id, url, server_name, ca
     [nodes]     ca
     [defaults]  scheme, class
-    [[site]]    name, node, url, server_name, domain, vendor     (order = share index)
+    [[site]]    name, node, url, server_name, domain, vendor, signing_public_key     (order = share index)
 
 Paths are absolute or relative to the file.
 """
@@ -63,6 +63,7 @@ class OwnerSite:
     server_name: str
     domain: str
     vendor: str
+    signing_public_key: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +140,8 @@ def load_owner_config(path: Path) -> OwnerConfig:
 def _site(path: Path, entry: Any) -> OwnerSite:
     if not isinstance(entry, dict):
         raise BadOwnerConfig(f"{path}: [[site]] must be tables")
-    missing = [
-        name for name in ("name", "node", "url", "server_name", "domain") if not isinstance(entry.get(name), str)
-    ]
+    needed = ("name", "node", "url", "server_name", "domain", "signing_public_key")
+    missing = [name for name in needed if not isinstance(entry.get(name), str)]
     if missing:
         raise BadOwnerConfig(f"{path}: a [[site]] lacks {', '.join(missing)}")
     return OwnerSite(
@@ -151,6 +151,7 @@ def _site(path: Path, entry: Any) -> OwnerSite:
         entry["server_name"],
         entry["domain"],
         str(entry.get("vendor", "")),
+        path.parent / entry["signing_public_key"],
     )
 
 
@@ -231,6 +232,7 @@ async def open_vault(config: OwnerConfig, *, sink: EventSink | None = None) -> A
                 site.node,
                 HttpsNodeLink(session, site.name, site.node, site.url, site.server_name),
                 SiteDomains(site.domain, site.vendor),
+                _site_key(site),
             )
             for site in config.sites
         )
@@ -249,6 +251,13 @@ async def open_vault(config: OwnerConfig, *, sink: EventSink | None = None) -> A
                 memo=FileMemo(config.state / "index"),
             )
         )
+
+
+def _site_key(site: OwnerSite) -> bytes:
+    try:
+        return site.signing_public_key.read_bytes()
+    except OSError as error:
+        raise BadOwnerConfig(f"cannot read {site.signing_public_key}: {error.strerror}") from None
 
 
 class FileSource:

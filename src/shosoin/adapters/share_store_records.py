@@ -20,7 +20,7 @@ from shosoin.vault.ports import RegisterRow, ShareKey, ShareRow, ShareState
 
 __all__ = ["Finished", "Records", "connect", "content_of", "create_schema", "locator_of", "share_key"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _APPLICATION_ID = 0x53484F53  # "SHOS"
 _BUSY_MS = 10_000
 _LOCATOR = re.compile(r"[bf][0-9a-f]{16}")
@@ -51,8 +51,9 @@ CREATE TABLE registers (
     promised_round INTEGER NOT NULL, promised_by TEXT NOT NULL,
     accepted_round INTEGER NOT NULL, accepted_by TEXT NOT NULL, accepted_value TEXT,
     committed_round INTEGER NOT NULL, committed_by TEXT NOT NULL, committed_value TEXT,
-    certificate TEXT, UNIQUE (owner, register_id)
+    certificate TEXT, signature_set TEXT, UNIQUE (owner, register_id)
 );
+CREATE TABLE signature_sets (name TEXT PRIMARY KEY, refs INTEGER NOT NULL, text TEXT NOT NULL);
 CREATE TABLE garbage (path TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
@@ -64,10 +65,11 @@ _SHARE = (
 )
 _SHARE_TYPES = ((int, float), int, int, int, str, str)
 _STATES = frozenset(state.value for state in ShareState)
-_REGISTER_TYPES = (int, str, int, str, (str, type(None)), int, str, (str, type(None)), (str, type(None)))
+_TEXT = (str, type(None))
+_REGISTER_TYPES = (int, str, int, str, _TEXT, int, str, _TEXT, _TEXT, _TEXT)
 _REGISTER = (
     "promised_round, promised_by, accepted_round, accepted_by, accepted_value,"
-    " committed_round, committed_by, committed_value, certificate"
+    " committed_round, committed_by, committed_value, certificate, signature_set"
 )
 
 
@@ -190,22 +192,20 @@ class Records:
         ).fetchone()
         if found is None:
             return None
-        promised, by, accepted, accepted_by, value, committed, committed_by, committed_value, certificate = sound(
-            found, *_REGISTER_TYPES
-        )
-        return RegisterRow(
-            (promised, by), (accepted, accepted_by), value, (committed, committed_by), committed_value, certificate
-        )
+        promised, by, accepted, accepted_by, value, committed, committed_by, *certified = sound(found, *_REGISTER_TYPES)
+        return RegisterRow((promised, by), (accepted, accepted_by), value, (committed, committed_by), *certified)
 
     def put_register(self, owner: OwnerId, register_id: ObjectId, row: RegisterRow) -> None:
-        """Replace a register."""
+        """Replace a register; signatures that none refers to any more are deleted."""
+        self._count_references(owner, register_id, row.signature_set)
         self.connection.execute(
-            f"INSERT INTO registers (owner, register_id, {_REGISTER}) VALUES (?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608
+            f"INSERT INTO registers (owner, register_id, {_REGISTER}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608
             " ON CONFLICT (owner, register_id) DO UPDATE SET promised_round = excluded.promised_round,"
             " promised_by = excluded.promised_by, accepted_round = excluded.accepted_round,"
             " accepted_by = excluded.accepted_by, accepted_value = excluded.accepted_value,"
             " committed_round = excluded.committed_round, committed_by = excluded.committed_by,"
-            " committed_value = excluded.committed_value, certificate = excluded.certificate",
+            " committed_value = excluded.committed_value, certificate = excluded.certificate,"
+            " signature_set = excluded.signature_set",
             (
                 str(owner),
                 str(register_id),
@@ -215,8 +215,31 @@ class Records:
                 *row.committed_ballot,
                 row.committed_value,
                 row.certificate,
+                row.signature_set,
             ),
         )
+
+    def _count_references(self, owner: OwnerId, register_id: ObjectId, name: str | None) -> None:
+        """Count the registers that refer to each set of signatures, before one of them is replaced."""
+        found = self.connection.execute(
+            "SELECT signature_set FROM registers WHERE owner = ? AND register_id = ?", (str(owner), str(register_id))
+        ).fetchone()
+        before = found[0] if found else None
+        if before == name:
+            return
+        change = "UPDATE signature_sets SET refs = refs + ? WHERE name = ?"
+        self.connection.execute(change, (1, name))
+        self.connection.execute(change, (-1, before))
+        self.connection.execute("DELETE FROM signature_sets WHERE name = ? AND refs = 0", (before,))
+
+    def put_signatures(self, name: str, text: str) -> None:
+        """Keep signatures that registers will refer to."""
+        self.connection.execute("INSERT OR IGNORE INTO signature_sets VALUES (?, 0, ?)", (name, text))
+
+    def signatures(self, name: str) -> str | None:
+        """Return signatures that a register refers to."""
+        found = self.connection.execute("SELECT text FROM signature_sets WHERE name = ?", (name,)).fetchone()
+        return str(sound(found, str)[0]) if found else None
 
     def share(self, key: ShareKey) -> ShareRow | None:
         """Return a share's record."""

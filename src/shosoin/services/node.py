@@ -27,13 +27,14 @@ from shosoin.adapters.memory import reuse_large_blocks
 from shosoin.adapters.runtime import AsyncioRuntime
 from shosoin.adapters.share_store import ShareStore, StoreLimits
 from shosoin.adapters.tls import peer_identity, server_context
-from shosoin.base import Denied, OwnerId, Rejected, Unavailable
+from shosoin.base import Denied, OwnerId, Rejected, SiteId, Unavailable
 from shosoin.base.ports import Event, EventSink, KeySource
 from shosoin.services.guarded_connections import ConnectionGuard
 from shosoin.services.json_log import LoggedEvents, log, start_logging
 from shosoin.services.node_config import NodeConfig, OwnerSection, load_node_config
 from shosoin.services.node_edge import NodeEdge
 from shosoin.services.node_upkeep import Upkeep, describe
+from shosoin.vault.signing import SiteSigner
 from shosoin.vault.site import OwnerRecord, SiteNode
 
 __all__ = ["ServingNode", "listening", "node_service", "run"]
@@ -41,6 +42,7 @@ __all__ = ["ServingNode", "listening", "node_service", "run"]
 _READ_BUFFER_BYTES = 1 << 20
 _SIGNING_KEY_BYTES = 1952
 """ML-DSA-65 public key (FIPS 204)."""
+_SIGNING_SEED_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,8 @@ async def node_service(config: NodeConfig, keys: KeySource, sink: EventSink) -> 
             clock=SystemClock(),
             sink=sink,
             runtime=runtime,
+            signer=_signer(config),
+            site_keys=_site_keys(config),
         )
         edge = NodeEdge(logic, config.limits, sink)
         port = await stack.enter_async_context(listening(config, edge))
@@ -150,16 +154,38 @@ def _owners(config: NodeConfig) -> dict[OwnerId, OwnerRecord]:
 
 
 def _owner(owner: OwnerSection) -> OwnerRecord:
-    try:
-        public_key = owner.signing_public_key.read_bytes()
-    except OSError as err:
-        raise Rejected(f"cannot read the signing key of {owner.id}: {err.strerror}", code="config.bad_value") from err
-    if len(public_key) != _SIGNING_KEY_BYTES:
-        raise Rejected(
-            f"the signing key of {owner.id} has {len(public_key)} bytes, expected {_SIGNING_KEY_BYTES}",
-            code="config.bad_value",
-        )
+    public_key = _key_bytes(owner.signing_public_key, owner.id, _SIGNING_KEY_BYTES)
     return OwnerRecord(owner.id, owner.home_site, public_key, owner.quota_bytes)
+
+
+def _site_keys(config: NodeConfig) -> dict[SiteId, bytes]:
+    return {site.name: _key_bytes(site.signing_public_key, site.name, _SIGNING_KEY_BYTES) for site in config.sites}
+
+
+def _signer(config: NodeConfig) -> SiteSigner:
+    """Return the site's signing key.
+
+    Raises:
+        Rejected: it cannot be read, or is not the one that the other sites are told of.
+    """
+    signer = SiteSigner(_key_bytes(config.node.signing_key, config.node.site, _SIGNING_SEED_BYTES))
+    if _site_keys(config)[config.node.site] != signer.public_key:
+        raise Rejected(
+            f"[[site]] has another signing key for {config.node.site} than [node] signing_key", code="config.bad_value"
+        )
+    return signer
+
+
+def _key_bytes(path: Path, whose: str, size_bytes: int) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as err:
+        raise Rejected(f"cannot read the signing key of {whose}: {err.strerror}", code="config.bad_value") from err
+    if len(content) != size_bytes:
+        raise Rejected(
+            f"the signing key of {whose} has {len(content)} bytes, expected {size_bytes}", code="config.bad_value"
+        )
+    return content
 
 
 @asynccontextmanager

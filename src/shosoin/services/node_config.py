@@ -18,6 +18,7 @@ __all__ = [
     "NodeLimitSection",
     "NodeSection",
     "OwnerSection",
+    "SiteSection",
     "load_node_config",
 ]
 
@@ -31,6 +32,8 @@ class NodeSection:
     id: SaeId
     site: SiteId
     directory: Path
+    signing_key: Path
+    """Seed of the ML-DSA-65 key under which this site states what it promised and accepted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,14 @@ class OwnerSection:
 
 
 @dataclass(frozen=True, slots=True)
+class SiteSection:
+    """``[[site]]``: a site whose statements about registers this node takes; its own is among them."""
+
+    name: SiteId
+    signing_public_key: Path
+
+
+@dataclass(frozen=True, slots=True)
 class NodeConfig:
     """Everything a node process is told."""
 
@@ -103,6 +114,7 @@ class NodeConfig:
     kme: NodeKmeSection
     limits: NodeLimitSection
     owners: tuple[OwnerSection, ...]
+    sites: tuple[SiteSection, ...]
 
     @property
     def store(self) -> Path:
@@ -123,7 +135,7 @@ def load_node_config(path: Path) -> NodeConfig:
     """
     document = load_toml(path)
     sections = Sections(path)
-    sections.only(document, {"node", "limits", "owner"}, "the file")
+    sections.only(document, {"node", "limits", "owner", "site"}, "the file")
     node = sections.table(document, "node", "node")
     parts = {"api", "kme"}
     config = NodeConfig(
@@ -132,11 +144,15 @@ def load_node_config(path: Path) -> NodeConfig:
         kme=sections.read(NodeKmeSection, "node.kme", sections.table(node, "kme", "node.kme")),
         limits=sections.read(NodeLimitSection, "limits", document.get("limits", {})),
         owners=tuple(sections.read(OwnerSection, "owner", entry) for entry in sections.tables(document, "owner")),
+        sites=tuple(sections.read(SiteSection, "site", entry) for entry in sections.tables(document, "site")),
     )
     if config.api.port > _PORT_MAX:
         raise sections.wrong(f"[node.api] port must be at most {_PORT_MAX}, got {config.api.port}")
     if len({owner.id for owner in config.owners}) != len(config.owners):
         raise sections.wrong("an owner appears twice in [[owner]]")
+    names = [site.name for site in config.sites]
+    if len(set(names)) != len(names) or config.node.site not in names:
+        raise sections.wrong(f"[[site]] must name every site once, {config.node.site} among them")
     if config.kme.id:
         KmeId(config.kme.id)
     if not config.kme.url.startswith("https://"):

@@ -165,6 +165,7 @@ class _Builder:
             "server_name": site.node_id,
             "domain": site.domain,
             "vendor": site.vendor,
+            "signing_public_key": f"../../sites/{site.name}/node/signing.pub",
         }
 
     def _kme(self, site: Site) -> None:
@@ -245,6 +246,7 @@ class _Builder:
         issued.write(directory / "node.crt", directory / "node.key")
         issued = self.sae_plane.issue(Role.SAE, site.node_id, client=True)
         issued.write(directory / "sae.crt", directory / "sae.key")
+        write_signing_key(directory / "signing.key", directory / "signing.pub")
         write_private(directory / "config.toml", self._node_toml(site).encode())
 
     def _node_toml(self, site: Site) -> str:
@@ -260,7 +262,12 @@ class _Builder:
         ]
         return toml_text(
             {
-                "node": {"id": site.node_id, "site": site.name, "directory": "state"},
+                "node": {
+                    "id": site.node_id,
+                    "site": site.name,
+                    "directory": "state",
+                    "signing_key": "signing.key",
+                },
                 "node.api": {
                     "host": HOST,
                     "port": ports.node_api,
@@ -278,6 +285,10 @@ class _Builder:
                     "sae_id": site.node_id,
                 },
                 "owner": owners,
+                "site": [
+                    {"name": other.name, "signing_public_key": f"../../{other.name}/node/signing.pub"}
+                    for other in self.layout.scenario.sites
+                ],
             }
         )
 

@@ -67,6 +67,7 @@ class _Tables:
     contents: dict[str, bytearray] = field(default_factory=dict)
     damaged: set[str] = field(default_factory=set)
     registers: dict[tuple[OwnerId, ObjectId], RegisterRow] = field(default_factory=dict)
+    signatures: dict[str, str] = field(default_factory=dict)
     challenges: dict[ShareKey, tuple[str, ...]] = field(default_factory=dict)
     used: dict[OwnerId, int] = field(default_factory=dict)
 
@@ -98,7 +99,17 @@ class _Step:
         return self._tables.registers.get((owner, register_id))
 
     def put_register(self, owner: OwnerId, register_id: ObjectId, row: RegisterRow) -> None:
+        old = self.register(owner, register_id)
         self._set(self._tables.registers, (owner, register_id), row)
+        name = old.signature_set if old else None
+        if name and not any(kept.signature_set == name for kept in self._tables.registers.values()):
+            self._set(self._tables.signatures, name, _ABSENT)
+
+    def put_signatures(self, name: str, text: str) -> None:
+        self._set(self._tables.signatures, name, text)
+
+    def signatures(self, name: str) -> str | None:
+        return self._tables.signatures.get(name)
 
     def share(self, key: ShareKey) -> ShareRow | None:
         return self._tables.shares.get(key)

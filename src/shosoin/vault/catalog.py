@@ -1,56 +1,43 @@
-"""The owner's half of the catalog: read registers, and change them with one linearizable step each.
+"""The owner's half of the catalog: read registers, and change them with one linearizable step each (see ``proposing``).
 
-A change goes through three phases over all sites of the placement: prepare (learn what may have been chosen), accept
-(a quorum q pins the shares and accepts), commit (a quorum q holds the certificate). A put returns after the third.
-The creator of a random register ID skips the first phase: nobody else can have used round 1. Many registers of one
-batch travel together.
-
-Reads ask ``read_quorum`` sites, whose answers meet every certificate, and every other site too unless those agree; what
-only some know is written back to the others first, so that no later read goes back. Fewer answers, but at least k, are
-served as ``unproven``. Crash faults are covered here; signed answers against lying sites are not (design, section 7).
+Up to f_r sites may lie. Whatever one site shows counts only with its certificate, so lies are omissions: a reader hears
+of the last acknowledged change from a truthful site among ``read_quorum`` answers. Before a read returns as ``proven``
+it makes sure that a quorum holds what it found, so that no later read goes back; a caller that knows of the version
+from elsewhere (an index names only what was acknowledged) *vouches* for it and saves that. Fewer answers, but at least
+k, are served as ``unproven``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from shosoin.base import Entropy, ObjectId, PeerFault, Rejected, ShosoinError, SiteId
-from shosoin.base.ports import Runtime
-from shosoin.vault import envelope
-from shosoin.vault.acceptor import Ballot
-from shosoin.vault.catalog_answers import AnswerReader, Asked, SiteAnswers, Stored, asked_of, later, newer, round_of
-from shosoin.vault.channel import TIMEOUT_S, Channel
-from shosoin.vault.concurrency import collect, gather_few, succeeded
+from shosoin.base import Entropy, ObjectId, SiteId, VersionId
+from shosoin.base.ports import Event, EventSink, Runtime
+from shosoin.vault.attestations import SignatureSet
+from shosoin.vault.catalog_answers import AnswerReader, Asked, SiteAnswers, ask, asked_of
+from shosoin.vault.channel import Channel
+from shosoin.vault.concurrency import collect, succeeded
+from shosoin.vault.electorate import Electorate, decided_by
+from shosoin.vault.proposing import Attempt, Conflict, Outcome, Proposal, Proposer, commit_operation, with_sets
 from shosoin.vault.scheme import Scheme
-from shosoin.vault.signing import SignatureForged
 from shosoin.vault.values import RegisterValue
 
-__all__ = ["Catalog", "Conflict", "Outcome", "Reading"]
+__all__ = ["Catalog", "Conflict", "Outcome", "Proposal", "Reading"]
 
 PROVEN = "proven"
 UNPROVEN = "unproven"
-_ATTEMPTS = 6
-_BACKOFF_S = 0.05
 _READ_TOGETHER = 64
-_BATCHES = 2
-"""Exchanges that run side by side, so that owner and sites work at the same time."""
+_READ_ATTEMPTS = 3
 _WRITE_BACK_TIMEOUT_S = 3.0
 _READ_GRACE_S = 0.3
-_WRITE_GRACE_S = 3.0
-
-
-class Conflict(Rejected):
-    """Somebody else changed the object first."""
-
-    code = "vault.conflict"
-    hint = "the other writer's version stands, whole; look at it and put again if yours should replace it"
+_Operations = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a read found: the committed value (``None`` when nothing was ever committed) and how sure it is."""
+    """What a read found: the certified value (``None`` when there is none) and how sure it is."""
 
     value: RegisterValue | None
     freshness: str
@@ -58,96 +45,81 @@ class Reading:
     """Sites that accepted the value, and so hold and pin what it counts on."""
 
 
-@dataclass(slots=True)
-class Proposal:
-    """One register's wanted change."""
-
-    register_id: ObjectId
-    value: RegisterValue
-    fresh: bool
-    """Whether the register ID is random and new, so that phase one may be skipped."""
-    offered: bool = False
-    """Whether a site may have accepted the value: from then on its shares must not be withdrawn."""
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What came of a proposal: the sites that hold the certificate, or the error."""
-
-    proposal: Proposal
-    accepted_by: list[SiteId] = field(default_factory=list)
-    held_by: list[SiteId] = field(default_factory=list)
-    unreached: Asked = field(default_factory=lambda: Asked({}, {}))
-    """The last exchange, for the reasons of the sites that did not take part."""
-    error: ShosoinError | None = None
-
-    def committed(self, scheme: Scheme) -> bool:
-        """Whether a quorum holds the certificate."""
-        return len(self.held_by) >= scheme.write_quorum
-
-    @property
-    def durable_at(self) -> list[SiteId]:
-        """Sites that hold and pin the share that the value adds."""
-        return self.proposal.value.durable_sites(self.accepted_by)
-
-
-@dataclass(slots=True)
-class _Attempt:
-    proposal: Proposal
-    ballot: Ballot
-    value: RegisterValue
-    outcome: Outcome
-
-
 class Catalog:
-    """Registers over all sites of one owner; ``scheme`` gives the quorums (its n is the number of members)."""
+    """Registers over all sites of one owner; ``scheme`` gives the quorums of new ones (its n is all members)."""
 
     def __init__(
         self,
         scheme: Scheme,
         members: Sequence[SiteId],
-        public_key: bytes,
+        electorate: Electorate,
+        answers: AnswerReader,
+        *,
         entropy: Entropy,
         runtime: Runtime,
+        sink: EventSink,
         proposer: str,
+        settled: set[str],
     ) -> None:
         self._scheme = scheme
         self._members = tuple(members)
-        self._answers = AnswerReader(public_key)
-        self._entropy = entropy
+        self._electorate = electorate
+        self._answers = answers
         self._runtime = runtime
-        self._proposer = proposer
-        self._readers = max(scheme.read_quorum, scheme.k)
+        self._sink = sink
+        self._settled = settled
+        self._proposer = Proposer(
+            scheme, members, electorate, answers, entropy=entropy, runtime=runtime, name=proposer, settled=settled
+        )
 
-    async def read(self, channels: Mapping[SiteId, Channel], register_id: ObjectId) -> Reading:
+    async def propose(self, channels: Mapping[SiteId, Channel], proposals: Sequence[Proposal]) -> list[Outcome]:
+        """Try to make each proposal the next value of its register (see ``Proposer.propose``)."""
+        return await self._proposer.propose(channels, proposals)
+
+    async def read(
+        self, channels: Mapping[SiteId, Channel], register_id: ObjectId, vouched: VersionId | None = None
+    ) -> Reading:
         """Read one register."""
-        return (await self.read_many(channels, [register_id]))[0]
+        known = {register_id: vouched} if vouched is not None else {}
+        return (await self.read_many(channels, [register_id], known))[0]
 
-    async def read_many(self, channels: Mapping[SiteId, Channel], register_ids: Sequence[ObjectId]) -> list[Reading]:
-        """Read registers with one exchange per site.
+    async def read_many(
+        self,
+        channels: Mapping[SiteId, Channel],
+        register_ids: Sequence[ObjectId],
+        vouched: Mapping[ObjectId, VersionId] | None = None,
+    ) -> list[Reading]:
+        """Read registers with one exchange per site; ``vouched`` are versions known to have been acknowledged.
 
         Raises:
-            TooFewSites: fewer than k sites answered.
-            SignatureForged: a site holds a value that the owner did not sign and no site holds a better one.
+            TooFewSites: fewer than k sites gave a sound answer.
         """
         readings: list[Reading] = []
         for at in range(0, len(register_ids), _READ_TOGETHER):
-            readings += await self._read_batch(channels, register_ids[at : at + _READ_TOGETHER])
+            readings += await self._read_batch(channels, register_ids[at : at + _READ_TOGETHER], vouched or {})
         return readings
 
-    async def _read_batch(self, channels: Mapping[SiteId, Channel], register_ids: Sequence[ObjectId]) -> list[Reading]:
+    async def _read_batch(
+        self,
+        channels: Mapping[SiteId, Channel],
+        register_ids: Sequence[ObjectId],
+        vouched: Mapping[ObjectId, VersionId],
+    ) -> list[Reading]:
         operations = [{"op": "register", "register": register_id} for register_id in register_ids]
-        asked = await self._ask_readers(channels, operations)
+        enough = max(self._scheme.read_quorum, self._scheme.k)
+        first = enough if all(one in vouched for one in register_ids) else max(enough, self._scheme.write_quorum)
+        asked = await self._ask_some(channels, operations, first)
         found = self._answers.held(register_ids, asked)
         rest = [site for site in self._members if site not in asked.answers and site not in asked.errors]
-        if rest and any(stored.behind() or len(stored.held) < self._readers for stored in found):
-            more = await self._ask(
+        if rest and not all(map(self._is_settled, found, [vouched.get(one) for one in register_ids])):
+            more = await ask(
+                self._runtime,
                 channels,
                 dict.fromkeys(rest, operations),
-                enough=self._readers - len(asked.answers),
+                enough=enough - len(asked.answers),
                 grace_s=_READ_GRACE_S,
             )
-            asked = Asked(asked.answers | more.answers, asked.errors | more.errors)
+            asked = asked | more
             found = self._answers.held(register_ids, asked)
         sound = min(len(stored.held) for stored in found)
         if sound < self._scheme.k:
@@ -155,12 +127,16 @@ class Catalog:
                 f"{sound} of {self._scheme.n} sites give a sound answer, at least {self._scheme.k} are needed",
                 self._scheme,
             )
-        await self._write_back(channels, register_ids, found)
-        return [self._reading(stored) for stored in found]
+        self._report_forgetful(found)
+        await self._settle(channels, register_ids, found, vouched)
+        return [
+            self._reading(stored, vouched.get(register_id))
+            for register_id, stored in zip(register_ids, found, strict=True)
+        ]
 
-    async def _ask_readers(self, channels: Mapping[SiteId, Channel], operations: list[dict[str, Any]]) -> Asked:
-        """Ask as many sites as a read needs; all others too when one of them fails or is slow."""
-        asked, others = self._members[: self._readers], self._members[self._readers :]
+    async def _ask_some(self, channels: Mapping[SiteId, Channel], operations: list[_Operations], count: int) -> Asked:
+        """Ask ``count`` sites; all others too when one of them fails or is slow."""
+        asked, others = self._members[:count], self._members[count:]
         running = [self._runtime.start(channels[site].exchange(operations)) for site in asked]
         try:
             await self._runtime.wait(running, timeout_s=_READ_GRACE_S, first=False)
@@ -168,7 +144,7 @@ class Catalog:
             tasks = await collect(
                 self._runtime,
                 (channels[site].exchange(operations) for site in more),
-                enough=self._readers,
+                enough=count,
                 grace_s=_READ_GRACE_S,
                 running=running,
             )
@@ -177,279 +153,116 @@ class Catalog:
                 task.cancel()
         return asked_of(dict.fromkeys((*asked, *more), operations), tasks)
 
+    def _is_settled(self, found: SiteAnswers, vouched: VersionId | None) -> bool:
+        """Whether no acknowledged change can be missing, and no later reader can miss what was found."""
+        best = found.best
+        electorate = best.value.electorate if best is not None else self._electorate
+        if not electorate.can_read(found.held):
+            return False
+        if best is None or best.value.version == vouched or best.value.digest in self._settled:
+            return True
+        return decided_by(best.value.electorates, found.holders())
+
+    def _reading(self, found: SiteAnswers, vouched: VersionId | None) -> Reading:
+        freshness = PROVEN if self._is_settled(found, vouched) else UNPROVEN
+        best = found.best
+        return Reading(None, freshness) if best is None else Reading(best.value, freshness, best.signers)
+
+    def _report_forgetful(self, found: Sequence[SiteAnswers]) -> None:
+        """Raise an alarm for each site that denies what it signed: it was rolled back, or it lies."""
+        for site in {site for stored in found for site in stored.forgetful()}:
+            self._sink.emit(Event("vault.register_denied", "alarm", {"site": str(site), "kind": "register_denied"}))
+
+    async def _settle(
+        self,
+        channels: Mapping[SiteId, Channel],
+        register_ids: Sequence[ObjectId],
+        found: Sequence[SiteAnswers],
+        vouched: Mapping[ObjectId, VersionId],
+    ) -> None:
+        """Give the newest certified values to sites without them, until a quorum holds each.
+
+        Where a site has promised something newer meanwhile, the value is proposed again: that succeeds only if nothing
+        else came in between. If something did, that is what is read.
+        """
+        await self._write_back(channels, register_ids, found)
+        for _ in range(_READ_ATTEMPTS):
+            doubtful = [
+                (register_id, stored)
+                for register_id, stored in zip(register_ids, found, strict=True)
+                if stored.best is not None
+                and not self._is_settled(stored, vouched.get(register_id))
+                and decided_by(stored.best.value.electorates, stored.held)
+            ]
+            if not doubtful:
+                return
+            for (register_id, stored), outcome in zip(
+                doubtful, await self._propose_again(channels, doubtful), strict=True
+            ):
+                if outcome is not None:
+                    stored.best = outcome.certified
+                    stored.held |= dict.fromkeys(outcome.outcome.held_by, outcome.certified)
+                else:
+                    await self._read_anew(channels, register_id, stored)
+
     async def _write_back(
         self, channels: Mapping[SiteId, Channel], register_ids: Sequence[ObjectId], found: Sequence[SiteAnswers]
     ) -> None:
-        """Give the newest committed value to the sites that answered without it.
-
-        What at most f_r sites report may be a lie about the register: such a value is proposed like any other, which
-        succeeds only if it was chosen.
-        """
-        operations: dict[SiteId, list[dict[str, Any]]] = {}
-        doubtful: list[tuple[ObjectId, SiteAnswers]] = []
-        for register_id, stored in zip(register_ids, found, strict=True):
-            behind = stored.behind()
-            if stored.best is not None and behind and len(stored.held) - len(behind) <= self._scheme.register_liars:
-                doubtful.append((register_id, stored))
-            elif stored.best is not None:
-                for site in behind:
-                    operations.setdefault(site, []).append(_commit_operation(register_id, stored.best))
-        await self._finish_doubtful(channels, doubtful)
-        if not operations:
-            return
-        asked = await self._ask(
-            channels, operations, enough=len(operations), grace_s=0.0, timeout_s=_WRITE_BACK_TIMEOUT_S
-        )
-        answers = asked.answers
+        operations: dict[SiteId, list[tuple[SiteAnswers, _Operations]]] = {}
+        sets: dict[str, SignatureSet] = {}
         for register_id, stored in zip(register_ids, found, strict=True):
             for site in stored.behind():
-                sent = operations.get(site, [])
-                index = next((i for i, op in enumerate(sent) if op["register"] == register_id), None)
-                if index is not None and site in answers and answers[site][index].get("granted") is True:
+                if stored.best is not None:
+                    sets[stored.best.signatures.name] = stored.best.signatures
+                    operations.setdefault(site, []).append((stored, commit_operation(register_id, stored.best)))
+        if not operations:
+            return
+        asked = await ask(
+            self._runtime,
+            channels,
+            {site: with_sets([op for _, op in told], sets) for site, told in operations.items()},
+            enough=len(operations),
+            grace_s=0.0,
+            timeout_s=_WRITE_BACK_TIMEOUT_S,
+        )
+        for site, results in asked.answers.items():
+            for (stored, _), result in zip(operations[site], results, strict=True):
+                if result.get("granted") is True:
                     stored.held[site] = stored.best
 
-    async def _finish_doubtful(
+    async def _propose_again(
         self, channels: Mapping[SiteId, Channel], doubtful: Sequence[tuple[ObjectId, SiteAnswers]]
-    ) -> None:
-        """Carry values that few sites know to their end; what turns out to be stale or unchosen changes nothing."""
+    ) -> list[Attempt | None]:
+        """Carry values that few sites know to their end; ``None`` where something else came in between."""
         proposals = [
             Proposal(register_id, stored.best.value, fresh=False)
             for register_id, stored in doubtful
             if stored.best is not None
         ]
-        for (_, stored), outcome in zip(doubtful, await self.propose(channels, proposals), strict=True):
-            if outcome.error is None and stored.best is not None:
-                finished = Stored(stored.best.ballot, stored.best.value, tuple(outcome.accepted_by))
-                stored.best = finished
-                stored.held.update(dict.fromkeys(outcome.held_by, finished))
+        attempts = [await self._last_attempts(channels, [proposal]) for proposal in proposals]
+        return [attempt for found in attempts for attempt in found]
 
-    def _reading(self, found: SiteAnswers) -> Reading:
-        """Return the newest value; proven if a read quorum answered and every later one must meet a holder."""
-        holders = len(found.held) - len(found.behind())
-        meets = holders >= self._scheme.n - self._scheme.read_quorum + 1
-        proven = len(found.held) >= self._scheme.read_quorum and (found.best is None or meets)
-        freshness = PROVEN if proven else UNPROVEN
-        if found.best is None:
-            return Reading(None, freshness)
-        return Reading(found.best.value, freshness, found.best.certificate)
-
-    async def propose(self, channels: Mapping[SiteId, Channel], proposals: Sequence[Proposal]) -> list[Outcome]:
-        """Try to make each proposal the next value of its register.
-
-        A proposal succeeds only if its ``value.parent`` is the version it replaces. Values of writers that crashed
-        half way are completed first. The outcome of each proposal is reported; nothing is raised for single ones.
-        """
-        batches: list[list[Proposal]] = []
-        left_bytes = 0
-        for proposal in proposals:
-            size_bytes = len(proposal.value.text)
-            if size_bytes > left_bytes:
-                batches.append([])
-                # an answer to a prepare may carry two values of each register, so an eighth of a header leaves room
-                left_bytes = envelope.HEADER_BYTES_MAX // 8
-            batches[-1].append(proposal)
-            left_bytes -= size_bytes
-        works = [self._propose_batch(channels, batch) for batch in batches]
-        return [outcome for found in await gather_few(self._runtime, works, at_once=_BATCHES) for outcome in found]
-
-    async def _propose_batch(self, channels: Mapping[SiteId, Channel], proposals: Sequence[Proposal]) -> list[Outcome]:
-        outcomes = [Outcome(proposal) for proposal in proposals]
-        for attempt_number in range(_ATTEMPTS):
-            pending = [
-                _Attempt(outcome.proposal, (1, self._proposer), outcome.proposal.value, outcome)
-                for outcome in outcomes
-                if outcome.error is None and not outcome.committed(self._scheme)
-            ]
-            if not pending:
-                return outcomes
-            if attempt_number:
-                jitter = self._entropy.random_bytes(1)[0] / 255
-                await self._runtime.sleep(_BACKOFF_S * attempt_number * (0.5 + jitter))
-            prepared = await self._prepare(channels, pending, attempt_number)
-            await self._commit(channels, await self._accept(channels, prepared))
-        for outcome in outcomes:
-            if outcome.error is None and not outcome.committed(self._scheme):
-                outcome.error = outcome.unreached.too_few(
-                    f"{len(outcome.held_by)} sites took part in the commit, {self._scheme.write_quorum} are needed",
-                    self._scheme,
-                )
-        return outcomes
-
-    async def _prepare(
-        self, channels: Mapping[SiteId, Channel], attempts: list[_Attempt], attempt_number: int
-    ) -> list[_Attempt]:
-        """Phase one. Fills in ballot and value; drops attempts that met a conflict."""
-        skip = [attempt for attempt in attempts if attempt.proposal.fresh and attempt_number == 0]
-        preparing = [attempt for attempt in attempts if attempt not in skip]
-        if not preparing:
-            return skip
-        round_number = 2 + attempt_number
-        asked = Asked({}, {})
-        for _ in range(_ATTEMPTS):
-            for attempt in preparing:
-                attempt.ballot = (round_number, self._proposer)
-            operations = [
-                {"op": "prepare", "register": a.proposal.register_id, "ballot": list(a.ballot)} for a in preparing
-            ]
-            asked = await self._ask(
-                channels,
-                dict.fromkeys(self._members, operations),
-                enough=self._scheme.write_quorum,
-                grace_s=_WRITE_GRACE_S,
-            )
-            highest = self._highest_promise(asked.answers)
-            if highest < round_number or all(self._granted(asked.answers, i) for i in range(len(preparing))):
-                break
-            round_number = highest + 1
-        for index, attempt in enumerate(preparing):
-            self._adopt(attempt, index, asked)
-        return skip + [attempt for attempt in preparing if attempt.outcome.error is None]
-
-    def _granted(self, answers: Mapping[SiteId, list[dict[str, Any]]], index: int) -> bool:
-        return sum(results[index].get("granted") is True for results in answers.values()) >= self._scheme.write_quorum
-
-    def _highest_promise(self, answers: Mapping[SiteId, list[dict[str, Any]]]) -> int:
-        """Return the highest round that refused us; the f_r highest claims are passed over, they may be lies."""
-        claims = []
-        for results in answers.values():
-            rounds = [round_of(result.get("promised")) for result in results if result.get("granted") is False]
-            if rounds:
-                claims.append(max(rounds))
-        claims.sort(reverse=True)
-        return claims[self._scheme.register_liars] if len(claims) > self._scheme.register_liars else 0
-
-    def _adopt(self, attempt: _Attempt, index: int, asked: Asked) -> None:
-        """Decide which value phase two must carry: one that may have been chosen already, else ours."""
-        answers = {site: results[index] for site, results in asked.answers.items()}
-        register_id, wanted = attempt.proposal.register_id, attempt.proposal.value
-        accepted: dict[SiteId, Stored | None] = {}
-        committed: Stored | None = None
-        known: dict[str, RegisterValue] = {wanted.text: wanted}
-        for site, answer in answers.items():
-            if answer.get("granted") is not True:
-                continue
-            try:
-                accepted[site] = self._answers.stored(register_id, answer, "accepted", known)
-                committed = later(committed, self._answers.committed(register_id, answer, known))
-            except (SignatureForged, PeerFault):
-                accepted.pop(site, None)  # an unsound answer is no promise
-        if len(accepted) < self._scheme.write_quorum:
-            attempt.outcome.error = asked.too_few(
-                f"{len(accepted)} of {self._scheme.n} sites take part, {self._scheme.write_quorum} are needed to write",
-                self._scheme,
-            )
-            return
-        unfinished = self._maybe_chosen(accepted, committed)
-        current = unfinished.value if unfinished else committed.value if committed else None
-        if current is not None and current.version == wanted.version:
-            attempt.value = wanted  # our own value from an earlier round
-        elif unfinished is not None:
-            attempt.value = unfinished.value  # finish it before anything else
-        elif (current.version if current else None) != wanted.parent:
-            attempt.outcome.error = Conflict("the object was changed by somebody else meanwhile")
-
-    def _maybe_chosen(self, accepted: Mapping[SiteId, Stored | None], committed: Stored | None) -> Stored | None:
-        """Return the value of the highest accepted ballot if a quorum may have accepted it.
-
-        A value that too few sites can have accepted, the silent ones included, was not chosen and never will be:
-        a quorum has just promised to accept nothing older. It is left behind.
-        """
-        best: Stored | None = None
-        for stored in accepted.values():
-            best = newer(best, stored)
-        if best is None or (committed is not None and best.value.counter <= committed.value.counter):
-            return None
-        supporters = sum(
-            stored is not None and stored.value.version == best.value.version for stored in accepted.values()
-        )
-        silent = self._scheme.n - len(accepted)
-        return best if supporters + silent >= self._scheme.write_quorum else None
-
-    async def _accept(self, channels: Mapping[SiteId, Channel], attempts: list[_Attempt]) -> list[_Attempt]:
-        """Phase two. Returns the attempts that a quorum accepted."""
-        if not attempts:
-            return []
-        for attempt in attempts:
-            attempt.proposal.offered = attempt.proposal.offered or attempt.value is attempt.proposal.value
-        operations = [
-            {
-                "op": "accept",
-                "register": attempt.proposal.register_id,
-                "ballot": list(attempt.ballot),
-                "value": attempt.value.text,
-            }
-            for attempt in attempts
+    async def _last_attempts(
+        self, channels: Mapping[SiteId, Channel], proposals: Sequence[Proposal]
+    ) -> list[Attempt | None]:
+        last: dict[ObjectId, Attempt] = {}
+        outcomes = await self._proposer.propose_batch(channels, proposals, last)
+        return [
+            last.get(outcome.proposal.register_id) if outcome.done and outcome.error is None else None
+            for outcome in outcomes
         ]
-        asked = await self._ask(
+
+    async def _read_anew(self, channels: Mapping[SiteId, Channel], register_id: ObjectId, stored: SiteAnswers) -> None:
+        """Ask all sites again what they hold."""
+        operations = [{"op": "register", "register": register_id}]
+        asked = await ask(
+            self._runtime,
             channels,
             dict.fromkeys(self._members, operations),
             enough=self._scheme.write_quorum,
-            grace_s=_WRITE_GRACE_S,
+            grace_s=_READ_GRACE_S,
         )
-        chosen = []
-        for index, attempt in enumerate(attempts):
-            attempt.outcome.unreached = asked
-            accepted_by = [site for site, results in asked.answers.items() if results[index].get("granted") is True]
-            durable = attempt.value.durable_sites(accepted_by)
-            needed = attempt.value.scheme.durable_min if attempt.value.added else 0
-            if len(accepted_by) >= self._scheme.write_quorum and len(durable) >= needed:
-                attempt.outcome.accepted_by = accepted_by
-                chosen.append(attempt)
-        return chosen
-
-    async def _commit(self, channels: Mapping[SiteId, Channel], attempts: list[_Attempt]) -> None:
-        """Phase three: every site learns the certificate."""
-        if not attempts:
-            return
-        asked = await self._ask(
-            channels,
-            {site: [_commit_to(site, attempt) for attempt in attempts] for site in self._members},
-            enough=self._scheme.write_quorum,
-            grace_s=_WRITE_GRACE_S,
-        )
-        for index, attempt in enumerate(attempts):
-            attempt.outcome.unreached = asked
-            held = [site for site, results in asked.answers.items() if results[index].get("granted") is True]
-            if attempt.value.version == attempt.proposal.value.version:
-                attempt.outcome.held_by = held
-
-    async def _ask(
-        self,
-        channels: Mapping[SiteId, Channel],
-        operations: Mapping[SiteId, list[dict[str, Any]]],
-        *,
-        enough: int,
-        grace_s: float,
-        timeout_s: float = TIMEOUT_S,
-    ) -> Asked:
-        """Send sites their operations.
-
-        Once ``enough`` have answered the rest get ``grace_s`` more, so that one frozen site cannot stall everybody.
-        """
-        tasks = await collect(
-            self._runtime,
-            (channels[site].exchange(ops, timeout_s=timeout_s) for site, ops in operations.items()),
-            enough=enough,
-            grace_s=grace_s,
-        )
-        return asked_of(operations, tasks)
-
-
-def _commit_to(site: SiteId, attempt: _Attempt) -> dict[str, Any]:
-    """Tell a site that a value was chosen: the whole value unless the site has just accepted it."""
-    stored = Stored(attempt.ballot, attempt.value, tuple(attempt.outcome.accepted_by))
-    operation = _commit_operation(attempt.proposal.register_id, stored)
-    if site in stored.certificate:
-        del operation["value"]
-        operation["version"] = stored.value.version
-    return operation
-
-
-def _commit_operation(register_id: ObjectId, stored: Stored) -> dict[str, Any]:
-    return {
-        "op": "commit",
-        "register": register_id,
-        "ballot": list(stored.ballot),
-        "value": stored.value.text,
-        "certificate": list(stored.certificate),
-    }
+        (found,) = self._answers.held([register_id], asked)
+        if found.best is not None and (stored.best is None or found.best.ballot >= stored.best.ballot):
+            stored.held, stored.best, stored.accepted = found.held, found.best, found.accepted
+            await self._write_back(channels, [register_id], [stored])

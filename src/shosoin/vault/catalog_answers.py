@@ -1,28 +1,29 @@
-"""What sites answer about registers, sorted: who answered, what each holds, and which of it is the newest.
+"""What sites answer about registers, checked and sorted: who answered, what each holds, and which of it is the newest.
 
-Answers come from outside. A site whose answer cannot be read, carries no certificate of a quorum, or holds a value that
+Answers come from outside. A site whose answer cannot be read, shows no certificate of a quorum, or holds a value that
 the owner did not sign does not count; what it says spoils nothing else.
 """
 
 from __future__ import annotations
 
-import json
+import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from shosoin.base import Denied, ObjectId, PeerFault, Rejected, ShosoinError, SiteId, Unavailable
-from shosoin.base.ports import Task
-from shosoin.vault.acceptor import Ballot
-from shosoin.vault.channel import Answer
-from shosoin.vault.concurrency import failure
+from shosoin.base import Denied, ObjectId, OwnerId, PeerFault, Rejected, ShosoinError, SiteId, Unavailable
+from shosoin.base.ports import Runtime, Task
+from shosoin.vault import attestations
+from shosoin.vault.acceptor import Certified
+from shosoin.vault.attestations import STATEMENT_CONTEXT, Certificate, Promise, SignatureSet, SiteKeys
+from shosoin.vault.ballots import NO_BALLOT, Ballot, parse_ballot
+from shosoin.vault.channel import TIMEOUT_S, Answer, Channel
+from shosoin.vault.concurrency import collect, failure
 from shosoin.vault.scheme import Scheme
-from shosoin.vault.signing import SignatureForged
-from shosoin.vault.values import RegisterValue
+from shosoin.vault.signing import PATH_BYTES_MAX, SIGNATURE_BYTES, SignatureForged, check_proof
+from shosoin.vault.values import RegisterValue, read_value
 
-__all__ = ["AnswerReader", "Asked", "SiteAnswers", "Stored", "asked_of", "later", "newer", "round_of"]
-
-_ROUND_MAX = 1 << 40
+__all__ = ["AnswerReader", "Asked", "Promised", "SiteAnswers", "Statement", "ask", "asked_of"]
 
 
 class TooFewSites(Unavailable):
@@ -45,6 +46,11 @@ class Asked:
 
     answers: dict[SiteId, list[dict[str, Any]]]
     errors: dict[SiteId, ShosoinError]
+    headers: dict[SiteId, Mapping[str, Any]] = field(default_factory=dict)
+    """What else the sites that answered said: signatures."""
+
+    def __or__(self, other: Asked) -> Asked:
+        return Asked(self.answers | other.answers, self.errors | other.errors, self.headers | other.headers)
 
     def too_few(self, message: str, scheme: Scheme) -> ShosoinError:
         """Return the error for the caller: sites that refuse us need another remedy than sites that are away.
@@ -61,103 +67,207 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """A value as a site reported it."""
+class Statement:
+    """A site's signature below a statement, in its two parts (see ``signing``)."""
 
-    ballot: Ballot
-    value: RegisterValue
-    certificate: tuple[SiteId, ...] = ()
+    path: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Promised:
+    """A promise that holds, and the certified value that it names."""
+
+    promise: Promise
+    signature: bytes
+    top: Certified | None
 
 
 @dataclass(slots=True)
 class SiteAnswers:
     """What the sites that answered soundly hold of one register, and the newest of it."""
 
-    held: dict[SiteId, Stored | None]
-    best: Stored | None
+    held: dict[SiteId, Certified | None]
+    best: Certified | None
+    accepted: dict[SiteId, Ballot]
+    """The ballot under which each site accepted last, as it says."""
 
-    def behind(self) -> list[SiteId]:
-        """Sites that do not hold the newest value."""
+    def holders(self) -> list[SiteId]:
+        """Sites that hold the newest value under its newest ballot."""
+        best = self.best
         return [
             site
-            for site, stored in self.held.items()
-            if self.best is not None and (stored is None or stored.value.version != self.best.value.version)
+            for site, found in self.held.items()
+            if best is not None and found is not None and found.ballot == best.ballot
+        ]
+
+    def behind(self) -> list[SiteId]:
+        """Sites that answered and do not hold it."""
+        holders = set(self.holders())
+        return [site for site in self.held if site not in holders] if self.best is not None else []
+
+    def forgetful(self) -> list[SiteId]:
+        """Sites whose signature says that they accepted the newest value, and who claim never to have seen it."""
+        best = self.best
+        return [
+            site
+            for site in self.behind()
+            if best is not None and site in best.signers and self.accepted.get(site, NO_BALLOT) < best.ballot
         ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AnswerReader:
-    """Reads answers about one owner's registers; what the owner did not sign is no answer."""
+    """Reads answers about one owner's registers; what was checked once is not checked again."""
 
+    owner: OwnerId
     public_key: bytes
+    site_keys: SiteKeys
+    _certified: dict[tuple[str, str, Ballot], Certified] = field(default_factory=dict)
 
     def held(self, register_ids: Sequence[ObjectId], asked: Asked) -> list[SiteAnswers]:
         """Return what the sites hold of each register."""
-        known: dict[str, RegisterValue] = {}
+        sets = {site: _sets(header) for site, header in asked.headers.items()}
         return [
-            self._committed_at(register_id, {site: results[index] for site, results in asked.answers.items()}, known)
+            self._held(register_id, {site: results[index] for site, results in asked.answers.items()}, sets)
             for index, register_id in enumerate(register_ids)
         ]
 
-    def _committed_at(
-        self, register_id: ObjectId, answers: Mapping[SiteId, dict[str, Any]], known: dict[str, RegisterValue]
+    def _held(
+        self,
+        register_id: ObjectId,
+        answers: Mapping[SiteId, Mapping[str, Any]],
+        sets: Mapping[SiteId, Mapping[str, SignatureSet]],
     ) -> SiteAnswers:
         """Sort the sites by what they hold; a site whose answer is unsound does not count."""
-        found = SiteAnswers({}, None)
+        found = SiteAnswers({}, None, {})
         for site, answer in answers.items():
             try:
-                found.held[site] = self.committed(register_id, answer, known)
-            except (SignatureForged, PeerFault):
+                certified = self.committed(register_id, answer, sets.get(site, {}))
+                found.accepted[site] = parse_ballot(answer.get("accepted_ballot"), none_too=True)
+            except ShosoinError:
                 continue
-            found.best = later(found.best, found.held[site])
+            found.held[site] = certified
+            if certified is not None and (found.best is None or certified.ballot > found.best.ballot):
+                found.best = certified
         return found
 
     def committed(
-        self, register_id: ObjectId, answer: dict[str, Any], known: dict[str, RegisterValue]
-    ) -> Stored | None:
-        """Read the committed value of an answer with its certificate; ``known`` are values that were verified.
+        self, register_id: ObjectId, answer: Mapping[str, Any], sets: Mapping[str, SignatureSet]
+    ) -> Certified | None:
+        """Read the certified value of an answer.
 
         Raises:
-            PeerFault, SignatureForged: the answer is unsound.
+            PeerFault, Rejected, SignatureForged: the answer is unsound.
         """
-        stored = self.stored(register_id, answer, "committed", known)
-        if stored is None:
-            return None
-        try:
-            sites = tuple(SiteId(site) for site in json.loads(str(answer.get("certificate"))))
-        except (ValueError, TypeError, Rejected):
-            raise PeerFault("a certificate that cannot be read", code="vault.bad_certificate") from None
-        if len(set(sites)) < stored.value.quorum or not set(sites) <= set(stored.value.members):
-            raise PeerFault("a certificate without a quorum", code="vault.bad_certificate")
-        return Stored(stored.ballot, stored.value, sites)
-
-    def stored(
-        self, register_id: ObjectId, answer: dict[str, Any], name: str, known: dict[str, RegisterValue]
-    ) -> Stored | None:
-        """Read the ``accepted`` or ``committed`` value of an answer; ``known`` are values that were verified."""
         if "error" in answer:
             raise PeerFault("a site did not answer about this register", code="vault.no_answer")
-        text = answer.get(name)
+        text = answer.get("committed")
         if text is None:
             return None
-        ballot = _ballot(answer.get(f"{name}_ballot"))
-        value = known.get(str(text))
-        if value is None:
-            value = RegisterValue.parse(str(text))
-            value.verify(self.public_key)
-            known[value.text] = value
-        if value.register_id != register_id:
+        ballot, shown = parse_ballot(answer.get("committed_ballot")), answer.get("certificate")
+        known = self._certified.get((str(text), str(shown), ballot))
+        if known is None:
+            known = self._certify(str(text), ballot, shown, sets)
+            self._certified[str(text), str(shown), ballot] = known
+        if known.value.register_id != register_id:
             raise SignatureForged("a site answered with another register's value")
-        return Stored(ballot, value)
+        return known
+
+    def _certify(self, text: str, ballot: Ballot, shown: Any, sets: Mapping[str, SignatureSet]) -> Certified:
+        value = read_value(text)
+        if value.owner != self.owner:
+            raise SignatureForged("a site answered with another owner's value")
+        value.verify(self.public_key)
+        certificate = Certificate.parse(shown)
+        if certificate.set_name not in sets:
+            raise PeerFault("a certificate without its signatures", code="vault.bad_certificate")
+        statement = attestations.acceptance(self.owner, value.register_id, ballot, value.digest)
+        signers = certificate.signers(sets, statement, self.site_keys)
+        certified = Certified(ballot, value, certificate, sets[certificate.set_name], signers)
+        certified.check()
+        return certified
+
+    def promises(self, register_id: ObjectId, ballot: Ballot, index: int, asked: Asked) -> dict[SiteId, Promised]:
+        """Return the promises for a ballot that hold, with the certified values that they name."""
+        found: dict[SiteId, Promised] = {}
+        for site, results in asked.answers.items():
+            answer, header = results[index], asked.headers[site]
+            try:
+                if answer.get("granted") is True:
+                    found[site] = self._promised(register_id, ballot, site, answer, header)
+            except ShosoinError:
+                continue  # an unsound answer is no promise
+        return found
+
+    def _promised(
+        self, register_id: ObjectId, ballot: Ballot, site: SiteId, answer: Mapping[str, Any], header: Mapping[str, Any]
+    ) -> Promised:
+        top = self.committed(register_id, answer, _sets(header))
+        held = top.ballot if top is not None else NO_BALLOT
+        digest = top.value.digest if top is not None else None
+        statement = attestations.promise(self.owner, register_id, ballot, held, digest)
+        signed = self._signed(site, answer, header, statement)
+        return Promised(Promise(site, held, digest, signed.path), signed.signature, top)
+
+    def acceptances(self, value: RegisterValue, ballot: Ballot, index: int, asked: Asked) -> dict[SiteId, Statement]:
+        """Return the acceptances of a value that hold."""
+        statement = attestations.acceptance(self.owner, value.register_id, ballot, value.digest)
+        found: dict[SiteId, Statement] = {}
+        for site, results in asked.answers.items():
+            try:
+                if results[index].get("granted") is True:
+                    found[site] = self._signed(site, results[index], asked.headers[site], statement)
+            except ShosoinError:
+                continue
+        return found
+
+    def _signed(
+        self, site: SiteId, answer: Mapping[str, Any], header: Mapping[str, Any], statement: bytes
+    ) -> Statement:
+        """Return the site's signature of a statement.
+
+        Raises:
+            PeerFault, SignatureForged: it cannot be read, or does not hold.
+        """
+        try:
+            path = base64.b64decode(answer["path"], validate=True)
+            signature = base64.b64decode(header["signatures"][answer["signed"]], validate=True)
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise PeerFault("a statement without a signature", code="vault.not_signed") from None
+        if len(path) > PATH_BYTES_MAX or len(signature) != SIGNATURE_BYTES or site not in self.site_keys:
+            raise PeerFault("a statement without a signature", code="vault.not_signed")
+        check_proof(self.site_keys[site], path + signature, statement, STATEMENT_CONTEXT)
+        return Statement(path, signature)
+
+
+def _sets(header: Mapping[str, Any]) -> dict[str, SignatureSet]:
+    """Return the signatures that came with an answer; what cannot be read is left out."""
+    given = header.get("sets")
+    found: dict[str, SignatureSet] = {}
+    for text in given if isinstance(given, list) else ():
+        try:
+            one = SignatureSet.parse(text)
+        except Rejected:
+            continue
+        found[one.name] = one
+    return found
 
 
 def asked_of(operations: Mapping[SiteId, list[dict[str, Any]]], tasks: Sequence[Task[Answer]]) -> Asked:
-    """Sort what came of exchanges; an answer that does not fit its operations is none."""
+    """Sort what came of exchanges; an answer that does not fit its operations is none.
+
+    Results of operations that only bring signatures are left out.
+    """
     asked = Asked({}, {})
     for (site, sent), task in zip(operations.items(), tasks, strict=True):
         error = failure(task)
         if error is None and len(task.result().results) == len(sent):
-            asked.answers[site] = task.result().results
+            answer = task.result()
+            asked.answers[site] = [
+                result for op, result in zip(sent, answer.results, strict=True) if op["op"] != "signatures"
+            ]
+            asked.headers[site] = answer.header
         elif isinstance(error, ShosoinError):
             asked.errors[site] = error
         elif isinstance(error, Exception) and not isinstance(error, TimeoutError):
@@ -167,25 +277,23 @@ def asked_of(operations: Mapping[SiteId, list[dict[str, Any]]], tasks: Sequence[
     return asked
 
 
-def later(best: Stored | None, found: Stored | None) -> Stored | None:
-    """Return the later of two committed values: by version counter, which the owner signed, then by ballot."""
-    if found is None or best is None:
-        return found or best
-    return max(best, found, key=lambda stored: (stored.value.counter, stored.ballot))
+async def ask(
+    runtime: Runtime,
+    channels: Mapping[SiteId, Channel],
+    operations: Mapping[SiteId, list[dict[str, Any]]],
+    *,
+    enough: int,
+    grace_s: float,
+    timeout_s: float = TIMEOUT_S,
+) -> Asked:
+    """Send sites their operations.
 
-
-def newer(best: Stored | None, found: Stored | None) -> Stored | None:
-    """Return the one of two accepted values that has the higher ballot."""
-    return found if found and (best is None or found.ballot > best.ballot) else best
-
-
-def round_of(promised: Any) -> int:
-    """Return the round of a promise that a site reports, 0 if it is junk."""
-    known = isinstance(promised, list) and promised and type(promised[0]) is int
-    return promised[0] if known and 0 <= promised[0] < _ROUND_MAX else 0
-
-
-def _ballot(raw: Any) -> Ballot:
-    if isinstance(raw, list) and len(raw) == 2 and type(raw[0]) is int and isinstance(raw[1], str):
-        return raw[0], raw[1]
-    raise PeerFault("a ballot that cannot be read", code="vault.bad_ballot")
+    Once ``enough`` have answered the rest get ``grace_s`` more, so that one frozen site cannot stall everybody.
+    """
+    tasks = await collect(
+        runtime,
+        (channels[site].exchange(ops, timeout_s=timeout_s) for site, ops in operations.items()),
+        enough=enough,
+        grace_s=grace_s,
+    )
+    return asked_of(operations, tasks)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from shosoin.base import Denied, OwnerId, PeerFault, SaeId, SiteId
@@ -38,6 +38,8 @@ class Answer:
 
     results: list[dict[str, Any]]
     payload: memoryview
+    header: Mapping[str, Any] = field(default_factory=dict)
+    """What else the answer's header says: signatures that results refer to."""
 
 
 class Channel(Protocol):
@@ -126,12 +128,13 @@ class _Base:
         )
         parts = cut(raw)
         clear = seals[1].open(parts.header, parts.sealed)
-        results = parse_json(parts.header).get("results")
+        head = parse_json(parts.header)
+        results = head.get("results")
         if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
             raise PeerFault(f"{self.site} answered without results", code="vault.malformed_answer")
         if len(clear) > answer_bytes:
             raise PeerFault(f"{self.site} answered {len(clear)} bytes, expected at most {answer_bytes}")
-        return Answer(results, clear)
+        return Answer(results, clear, head)
 
 
 class LocalChannel(_Base):

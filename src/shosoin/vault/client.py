@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from shosoin.base import AssuranceLabel, ObjectId, Rejected, SiteId, Unavailable
+from shosoin.base import AssuranceLabel, ObjectId, Rejected, SiteId, Unavailable, VersionId
 from shosoin.base.ports import KeyStatus
 from shosoin.kernels import ELEMENT_BYTES
 from shosoin.vault.assurance import label_of
@@ -24,6 +24,7 @@ from shosoin.vault.fetching import Fetcher, NotRecoverable
 from shosoin.vault.index import Entry
 from shosoin.vault.layout import PAGE_ENTRIES, SEGMENT_BYTES, mask_elements
 from shosoin.vault.manifest import page_size, root_size
+from shosoin.vault.moving import Moved, move_objects
 from shosoin.vault.names import Names, index_sites_needed
 from shosoin.vault.naming import BadName, checked_name, padme_bytes
 from shosoin.vault.ports import Buffer
@@ -254,7 +255,7 @@ class Vault:
     async def _get_batch(self, class_: str, entries: list[Entry]) -> dict[str, bytes]:
         for _ in range(_READ_ATTEMPTS):
             channels = self._context.channels(class_)
-            readings = await self._context.catalog.read_many(channels, [ObjectId(e.object_id) for e in entries])
+            readings = await self._context.catalog.read_many(channels, *_ids_and_versions(entries))
             pairs = [
                 (entry, self._reader(self._live(entry.name, reading)))
                 for entry, reading in zip(entries, readings, strict=True)
@@ -353,6 +354,10 @@ class Vault:
         removed = await remove_unnamed(self._context, self._names, older_than_s)
         return [str(value.register_id) for value in removed]
 
+    async def move_retired(self, *, progress: Callable[[int], None] | None = None) -> list[Moved]:
+        """Move everything off the sites that the configuration calls retired (see ``vault.moving``)."""
+        return await move_objects(self._context, self._names, progress)
+
     async def verify(self, name: str, *, progress: Callable[[int], None] | None = None) -> VerifyReport:
         """Read and check every share of an object at every site."""
         name = checked_name(name)
@@ -393,7 +398,7 @@ class Vault:
             for at in range(0, len(chosen), _AUDITED_TOGETHER):
                 some = chosen[at : at + _AUDITED_TOGETHER]
                 channels = self._context.channels(class_)
-                readings = await self._context.catalog.read_many(channels, [ObjectId(e.object_id) for e in some])
+                readings = await self._context.catalog.read_many(channels, *_ids_and_versions(some))
                 live = {
                     entry.name: self._live(entry.name, reading)
                     for entry, reading in zip(some, readings, strict=True)
@@ -487,7 +492,8 @@ class Vault:
             if name not in entries:
                 raise NotFound(f"there is no object named {name!r}")
             channels = self._context.channels(entries[name].class_)
-            reading = await self._context.catalog.read(channels, ObjectId(entries[name].object_id))
+            (object_id,), vouched = _ids_and_versions([entries[name]])
+            reading = await self._context.catalog.read(channels, object_id, vouched.get(object_id))
             value = self._live(name, reading)
         except NotFound:
             if self._names.unreadable is not None:
@@ -517,6 +523,13 @@ class Vault:
             freshness=reading.freshness,
         )
         return replace(label, durable_at=min(label.durable_at, self._names.durable_at(name)))
+
+
+def _ids_and_versions(entries: Sequence[Entry]) -> tuple[list[ObjectId], dict[ObjectId, VersionId]]:
+    """Return the registers of entries, and the versions that the index vouches for: it names what was acknowledged."""
+    ids = [ObjectId(entry.object_id) for entry in entries]
+    versions = {ObjectId(entry.object_id): VersionId(entry.version) for entry in entries if entry.version}
+    return ids, versions
 
 
 def _is_live(reading: Reading) -> bool:

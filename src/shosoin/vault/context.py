@@ -10,7 +10,9 @@ from shosoin.base import Entropy, OwnerId, Rejected, SaeId, SiteId
 from shosoin.base.ports import Clock, EventSink, KeySource, KeySourceFacts, Runtime
 from shosoin.vault.assurance import SiteDomains
 from shosoin.vault.catalog import Catalog
+from shosoin.vault.catalog_answers import AnswerReader
 from shosoin.vault.channel import Channel, open_channel
+from shosoin.vault.electorate import Electorate
 from shosoin.vault.fetching import Fetcher
 from shosoin.vault.pads import OpenLinks
 from shosoin.vault.patience import PatientLink
@@ -33,6 +35,10 @@ class VaultSite:
     node: SaeId
     link: NodeLink
     domains: SiteDomains
+    public_key: bytes
+    """ML-DSA-65 key of the site's statements about registers."""
+    retired: bool = False
+    """Whether it is being replaced: what it holds is still read, nothing new goes there."""
 
 
 @dataclass(slots=True)
@@ -57,16 +63,29 @@ class VaultContext:
     """Relays that see the keys shared with each site, as last asked."""
     _channels: dict[str, dict[SiteId, Channel]] = field(default_factory=dict)
     _links: dict[SiteId, PatientLink] = field(default_factory=dict)
+    _settled: set[str] = field(default_factory=set)
+    """Digests of values that handed registers over to other members, and are known to be done."""
 
     @property
     def members(self) -> tuple[SiteId, ...]:
-        """All sites: they keep the registers."""
-        return tuple(site.name for site in self.sites)
+        """All sites that are not retired: they keep the registers."""
+        return tuple(site.name for site in self.sites if not site.retired)
+
+    @property
+    def everyone(self) -> tuple[SiteId, ...]:
+        """All sites, the home site first."""
+        return tuple(sorted((site.name for site in self.sites), key=lambda site: site != self.home))
 
     @property
     def register_scheme(self) -> Scheme:
         """The scheme whose quorums the registers use: the default k over all sites."""
-        return Scheme(min(self.default_scheme.k, len(self.sites)), len(self.sites))
+        return Scheme(min(self.default_scheme.k, len(self.members)), len(self.members))
+
+    @property
+    def electorate(self) -> Electorate:
+        """Who decides about new register values: all sites of the configuration."""
+        scheme = self.register_scheme
+        return Electorate(self.members, scheme.write_quorum, scheme.register_liars)
 
     @property
     def domains(self) -> dict[SiteId, SiteDomains]:
@@ -76,9 +95,17 @@ class VaultContext:
     @property
     def catalog(self) -> Catalog:
         """The owner's registers, under a proposer name that no other run uses; the home site is asked first."""
-        proposer = self.entropy.random_bytes(8).hex()
-        members = sorted(self.members, key=lambda site: site != self.home)
-        return Catalog(self.register_scheme, members, self.signer.public_key, self.entropy, self.runtime, proposer)
+        return Catalog(
+            self.register_scheme,
+            self.everyone,
+            self.electorate,
+            AnswerReader(self.owner, self.signer.public_key, {site.name: site.public_key for site in self.sites}),
+            entropy=self.entropy,
+            runtime=self.runtime,
+            sink=self.sink,
+            proposer=self.entropy.random_bytes(8).hex(),
+            settled=self._settled,
+        )
 
     def channels(self, class_: str) -> Mapping[SiteId, Channel]:
         """Return the channels of a class to all sites.
@@ -112,8 +139,8 @@ class VaultContext:
         Raises:
             BadScheme: there are fewer than n sites.
         """
-        if scheme.n > len(self.sites):
-            raise BadScheme(f"{scheme} needs {scheme.n} sites, there are {len(self.sites)}")
+        if scheme.n > len(self.members):
+            raise BadScheme(f"{scheme} needs {scheme.n} sites, there are {len(self.members)}")
         others = [site for site in self.members if site != self.home]
         chosen = {self.home, *others[: scheme.n - 1]}
         return tuple(site for site in self.members if site in chosen)

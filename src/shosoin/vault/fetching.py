@@ -68,7 +68,8 @@ class Fetcher:
     ) -> None:
         self._channels = channels
         self._point = dict(zip(placement, scheme.points(), strict=True))
-        self._order = sorted(placement, key=lambda site: (site != home, placement.index(site)))
+        known = [site for site in placement if site in channels]  # a site that was replaced may be known no more
+        self._order = sorted(known, key=lambda site: (site != home, placement.index(site)))
         self._scheme = scheme
         self._runtime = runtime
         self._sink = sink
@@ -98,7 +99,10 @@ class Fetcher:
 
     async def fetch_all_shares(self, wanted: Sequence[Range]) -> _Answers:
         """Ask every site (for ``verify``)."""
-        return await self._ask(wanted, len(self._order), hedge_s=None)
+        answers = await self._ask(wanted, len(self._order), hedge_s=None)
+        unknown = [site for site in self._point if site not in self._channels]
+        answers.errors |= {site: Unavailable(f"{site} is not configured any more") for site in unknown}
+        return answers
 
     def _sites(self, wanted: Sequence[Range]) -> list[SiteId]:
         """Sites in the order they are asked: home, the others, ``last``, suspects, sites thought to lack the share."""

@@ -125,16 +125,21 @@ class IndexState:
         """Return at how many sites an entry is durable."""
         return max((len(part.holders) for part in self.parts if entry in (part.entries or ())), default=0)
 
-    def folded(self, fresh: Sequence[Entry], reachable: int) -> tuple[list[Part], list[list[Entry]]]:
+    def folded(
+        self, fresh: Sequence[Entry], reachable: int, *, whole: bool = False
+    ) -> tuple[list[Part], list[list[Entry]]]:
         """Return the parts to keep, and the entries of the new parts (at most 1,024 each).
 
         ``reachable`` is how many sites will hold the new parts. A part that more sites hold is kept, for its names were
         acknowledged as that durable; one that fewer hold is written anew, so that its names become as durable as the
-        others once the missing sites are back.
+        others once the missing sites are back. ``whole`` writes every part anew, for other sites than before.
         """
         kept: list[Part] = []
         merged = {entry.name: entry for entry in fresh}
         everything, small = self._is_mostly_stale(), True
+        if whole:
+            reachable = max((len(part.holders) for part in self.parts), default=0)
+            everything = True
         for part in reversed(self.parts):
             holders, entries = len(part.holders), part.entries
             small = small and entries is not None and len(entries) <= min(len(merged), PART_ENTRIES_MAX - 1)

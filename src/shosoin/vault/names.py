@@ -203,6 +203,30 @@ class Names:
             deleted=True,
         )
 
+    async def rewrite(self, class_: str) -> None:
+        """Write the index of a class anew, for the members of the configuration.
+
+        Raises:
+            Unavailable: too few sites take part.
+        """
+        for _ in range(_ATTEMPTS):
+            await self._make_whole()
+            state = self.states[class_]
+            if state.value is None or not self._moved(state) or await self._try_commit(state, []):
+                return
+            await self._reload()
+        raise Conflict("the index changes faster than it can be written; try again")
+
+    def _moved(self, state: IndexState) -> bool:
+        """Whether other sites, or another scheme, are configured than those under which the index is kept."""
+        context, value = self.context, state.value
+        return value is not None and (
+            value.placement != context.members
+            or value.scheme != context.register_scheme
+            or value.electorate != context.electorate
+            or value.former is not None
+        )
+
     def _next_sequence(self) -> int:
         return max(state.highest_sequence() for state in self.states.values()) + 1
 
@@ -210,9 +234,9 @@ class Names:
         """Write the new parts and propose them; 0 means that another commit came first."""
         context, class_ = self.context, state.class_
         before = context.key_facts(class_)
-        reachable = await self._reachable(state)
+        reachable, moved = await self._reachable(state), self._moved(state)
         while True:
-            kept, parts = state.folded(fresh, reachable)
+            kept, parts = state.folded(fresh, reachable, whole=moved)
             dropped = [part for part in state.parts if part not in kept]
             stager = self._stager(class_)
             keys = [new_key(context.owner, state.register_id, context.entropy) for _ in parts]
@@ -229,6 +253,12 @@ class Names:
                 await stager.abort(keys)
                 raise
             await stager.abort(keys)  # fewer sites than thought: what more of them hold must stay as it is
+            if moved:
+                raise Unavailable(
+                    f"{held} of the new members take the index, which more of the former ones hold",
+                    code="vault.too_few_sites",
+                    hint="nothing was changed; start the missing sites and try again",
+                )
             reachable = held
         bodies = [*(part.counted() for part in kept), *added]
         facts = self._facts(class_, stager, before)
@@ -249,7 +279,7 @@ class Names:
         ]
         self.states[class_] = IndexState(class_, state.register_id, value, [*kept, *new_parts], PROVEN)
         short = [part for part in dropped if len(part.holders) > len(outcome.durable_at)]
-        if short:
+        if short and not moved:
             await self._take_back(state, kept, short, new_parts)
         elif dropped:
             await self._erase_old(class_, state)
@@ -353,8 +383,7 @@ class Names:
             scheme=scheme,
             class_=class_,
             placement=context.members,
-            members=context.members,
-            quorum=scheme.write_quorum,
+            electorate=context.electorate,
             bodies=tuple(bodies),
             added=added,
             created_wall_s=context.clock.wall_s(),

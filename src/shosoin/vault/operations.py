@@ -15,15 +15,17 @@ from shosoin.base import Entropy, ObjectId, Rejected, SaeId, ShosoinError, SiteI
 from shosoin.base.errors import Alarm, Denied, PeerFault
 from shosoin.base.ports import Clock, KeySource, Runtime
 from shosoin.kernels import ELEMENT_BYTES, Digest
-from shosoin.vault import acceptor
+from shosoin.vault.attestations import SiteKeys
 from shosoin.vault.concurrency import gather, gather_few
 from shosoin.vault.envelope import HEADER_BYTES_MAX, MalformedEnvelope
 from shosoin.vault.layout import ANSWERS_PER_EPOCH, BODY_BYTES_MAX
 from shosoin.vault.pads import fetch_pad
 from shosoin.vault.ports import Buffer, ShareKey, ShareRow, ShareState, SiteStore, SiteTransaction
 from shosoin.vault.quotas import OwnerRecord, StagingQuotas
+from shosoin.vault.register_operations import RegisterCall, RegisterOperations, check_register, signature_sets
 from shosoin.vault.seals import Seals
-from shosoin.vault.values import RegisterValue, read_value
+from shosoin.vault.signing import SiteSigner
+from shosoin.vault.values import read_value
 
 __all__ = ["KINDS", "OwnerRecord", "SiteOperations"]
 
@@ -71,6 +73,18 @@ class _Room:
     """What the results of one envelope may still take: a short request must not make the node build a long answer."""
 
     left_bytes: int = HEADER_BYTES_MAX
+    sets: dict[str, str] = field(default_factory=dict)
+    """Signatures that results refer to; each is sent once."""
+
+    def attach(self, name: str, text: str) -> None:
+        """Send signatures along.
+
+        Raises:
+            Rejected: they do not fit.
+        """
+        if name not in self.sets:
+            self._count(len(text))
+            self.sets[name] = text
 
     def take(self, result: dict[str, Any]) -> None:
         """Count a result.
@@ -80,6 +94,9 @@ class _Room:
         """
         size = _RESULT_BYTES + sum(len(value) for value in result.values() if isinstance(value, str))
         size += _LISTED_BYTES * len(result.get("shares", ()))
+        self._count(size)
+
+    def _count(self, size: int) -> None:
         if size > self.left_bytes:
             raise Rejected("the answer would be longer than any may be", code="vault.answer_too_long")
         self.left_bytes -= size
@@ -95,6 +112,8 @@ class _Call:
     class_: str
     room: _Room
     out: Buffer = field(default=b"", repr=False)
+    register: RegisterCall | None = None
+    """The operation as one on a register, if it is."""
 
     def apart(self) -> _Call:
         """Return a copy that holds nothing of the payload."""
@@ -112,7 +131,16 @@ class SiteOperations:
     """Runs the operations of one envelope."""
 
     def __init__(
-        self, site: SiteId, store: SiteStore, keys: KeySource, entropy: Entropy, clock: Clock, runtime: Runtime
+        self,
+        site: SiteId,
+        store: SiteStore,
+        keys: KeySource,
+        entropy: Entropy,
+        clock: Clock,
+        runtime: Runtime,
+        *,
+        signer: SiteSigner,
+        site_keys: SiteKeys,
     ) -> None:
         self._site = site
         self._store = store
@@ -120,11 +148,9 @@ class SiteOperations:
         self._entropy = entropy
         self._clock = clock
         self._runtime = runtime
+        self._registers = RegisterOperations(site, signer, site_keys)
         self._steps: dict[str, Callable[[OwnerRecord, _Call], _Step]] = {
-            "register": self._register,
-            "prepare": self._prepare,
-            "accept": self._accept,
-            "commit": self._commit,
+            **dict.fromkeys(self._registers.steps, self._register_step),
             "erase": self._erase,
             "inventory": self._inventory,
         }
@@ -142,19 +168,45 @@ class SiteOperations:
 
     async def run(
         self, owner: OwnerRecord, class_: str, operations: Any, payload: memoryview, answer_bytes: int
-    ) -> tuple[list[dict[str, Any]], list[Buffer]]:
+    ) -> tuple[dict[str, Any], list[Buffer]]:
         """Run all operations; those on one object in order, those on different objects side by side.
+
+        Returns the header of the answer and its payload.
 
         Raises:
             MalformedEnvelope: no list of operations, or the payload does not fit them.
-            Rejected: the answers would be longer than ``answer_bytes``; nothing was run.
+            Rejected: the answers would be longer than ``answer_bytes``, or signatures that cannot be read came along;
+                nothing was run.
         """
         calls = _split(class_, operations, payload)
+        sets = signature_sets([call.op for call in calls])
+        for call in calls:
+            if str(call.op.get("op")) in self._registers.steps:
+                call.register = RegisterCall(owner, call.op, sets, call.require, call.room.attach)
         if sum(_answer_bytes(call.op) for call in calls) > answer_bytes:
             raise Rejected("the answer is longer than the request allows", code="vault.answer_too_long")
         for rank in _ranks(calls):
             await self._side_by_side(owner, rank)
-        return [call.result for call in calls], [call.out for call in calls if call.out]
+        header = {"results": [call.result for call in calls], **self._signed(calls)}
+        return header, [call.out for call in calls if call.out]
+
+    def _signed(self, calls: Sequence[_Call]) -> dict[str, Any]:
+        """Sign what the operations promised and accepted, which is durable now; return what goes with the answer."""
+        stated = [
+            (call.result, call.register.statement)
+            for call in calls
+            if call.register is not None and call.register.statement is not None and call.result.get("granted") is True
+        ]
+        sets = calls[0].room.sets
+        return {
+            **({"signatures": self._registers.sign(stated)} if stated else {}),
+            **({"sets": list(sets.values())} if sets else {}),
+        }
+
+    def _register_step(self, owner: OwnerRecord, call: _Call) -> _Step:
+        if call.register is None:
+            raise TypeError("an operation on a register that was not read as one")
+        return self._registers.steps[str(call.op.get("op"))](call.register)
 
     async def _side_by_side(self, owner: OwnerRecord, calls: Sequence[_Call]) -> None:
         """Run operations on different objects: of each kind all together, kind after kind."""
@@ -188,6 +240,8 @@ class SiteOperations:
 
     async def _one(self, owner: OwnerRecord, call: _Call) -> None:
         with _told(call):
+            if call.op.get("op") == "signatures":
+                return  # they were read with the request
             handler = self._handlers.get(str(call.op.get("op")))
             if handler is None:
                 raise Rejected("an operation this node does not know", code="vault.bad_operation")
@@ -365,68 +419,12 @@ class SiteOperations:
         call.out = digest.finish()
         return {"size": len(call.out)}
 
-    def _register(self, owner: OwnerRecord, call: _Call) -> _Step:
-        register_id = ObjectId(str(call.op.get("register")))
-        return lambda tx: acceptor.read_register(tx, owner.owner, register_id)
-
-    def _prepare(self, owner: OwnerRecord, call: _Call) -> _Step:
-        register_id, ballot = ObjectId(str(call.op.get("register"))), acceptor.parse_ballot(call.op.get("ballot"))
-
-        def step(tx: SiteTransaction) -> dict[str, Any]:
-            self._check_register(tx, owner, register_id, call)
-            return acceptor.prepare(tx, owner.owner, register_id, ballot)
-
-        return step
-
-    @staticmethod
-    def _check_register(tx: SiteTransaction, owner: OwnerRecord, register_id: ObjectId, call: _Call) -> None:
-        """Refuse to change a register of another class."""
-        row = tx.register(owner.owner, register_id)
-        for text in (row.committed_value, row.accepted_value) if row else ():
-            if text is not None:
-                call.require(read_value(text).class_)
-
-    def _value(self, owner: OwnerRecord, call: _Call) -> RegisterValue:
-        value = read_value(str(call.op.get("value")))
-        if value.owner != owner.owner or value.register_id != call.op.get("register"):
-            raise Denied("the value belongs to another owner or register", code="vault.wrong_party")
-        value.verify(owner.signing_public_key)
-        call.require(value.class_)
-        return value
-
-    def _accept(self, owner: OwnerRecord, call: _Call) -> _Step:
-        value, ballot = self._value(owner, call), acceptor.parse_ballot(call.op.get("ballot"))
-
-        def step(tx: SiteTransaction) -> dict[str, Any]:
-            self._check_register(tx, owner, value.register_id, call)
-            return acceptor.accept(tx, self._site, owner.owner, value.register_id, ballot, value)
-
-        return step
-
-    def _commit(self, owner: OwnerRecord, call: _Call) -> _Step:
-        """Learn that a value was chosen; a site that accepted it is told the version alone."""
-        register_id, ballot = ObjectId(str(call.op.get("register"))), acceptor.parse_ballot(call.op.get("ballot"))
-        brought = self._value(owner, call) if "value" in call.op else None
-        certificate = call.op.get("certificate")
-        if not isinstance(certificate, list):
-            raise Rejected("a commit without a certificate", code="vault.bad_certificate")
-        sites = [str(site) for site in certificate]
-
-        def step(tx: SiteTransaction) -> dict[str, Any]:
-            self._check_register(tx, owner, register_id, call)
-            value = brought or acceptor.accepted(tx, owner.owner, register_id, ballot, str(call.op.get("version")))
-            if not set(sites) <= set(value.members):
-                raise Rejected("a certificate that names other sites", code="vault.bad_certificate")
-            return acceptor.commit(tx, self._site, owner.owner, register_id, ballot, value, certificate=sites)
-
-        return step
-
     def _erase(self, owner: OwnerRecord, call: _Call) -> _Step:
         """Erase shares of an object that its committed value no longer counts on."""
         object_id = ObjectId(str(call.op.get("object")))
 
         def erase(tx: SiteTransaction) -> dict[str, Any]:
-            self._check_register(tx, owner, object_id, call)
+            check_register(tx, owner.owner, object_id, call.require)
             held = tx.shares_of(owner.owner, object_id)
             row = tx.register(owner.owner, object_id)
             if row is None or row.committed_value is None:

@@ -97,6 +97,9 @@ class RegisterRow:
     committed_ballot: tuple[int, str] = (0, "")
     committed_value: str | None = None
     certificate: str | None = None
+    """Who accepted the committed value, without their signatures."""
+    signature_set: str | None = None
+    """Name of the signatures that the certificate refers to (see ``put_signatures``)."""
 
 
 class SiteTransaction(Protocol):
@@ -107,7 +110,15 @@ class SiteTransaction(Protocol):
         ...
 
     def put_register(self, owner: OwnerId, register_id: ObjectId, row: RegisterRow) -> None:
-        """Replace a register."""
+        """Replace a register. Signatures that no register refers to any more may be forgotten."""
+        ...
+
+    def put_signatures(self, name: str, text: str) -> None:
+        """Keep signatures that registers will refer to, in this transaction at the latest."""
+        ...
+
+    def signatures(self, name: str) -> str | None:
+        """Return signatures that a register refers to."""
         ...
 
     def share(self, key: ShareKey) -> ShareRow | None:

@@ -1,8 +1,9 @@
-"""The owner's signatures: ML-DSA-65, one for a whole batch, with a short proof for each message of it.
+"""Signatures of owners and sites: ML-DSA-65, one for a whole batch, with a short proof for each message of it.
 
 A post-quantum signature is slow to make and larger than what it signs. A batch is therefore signed once: a Merkle tree
 is built over its messages and the root is signed. What each message carries, its *proof*, is the way up to the root and
-the signature of the root, and stands alone: whoever has one message and its proof needs nothing else. Leaves and inner
+the signature of the root, and stands alone: whoever has one message and its proof needs nothing else. Where many proofs
+travel together, the way (``path``) and the signature can be told apart and the signature sent once. Leaves and inner
 nodes are hashed under different prefixes (RFC 6962, section 2.1), so that neither passes for the other; the hash is
 SHA-384, whose collisions are no easier than a forgery of ML-DSA-65 (FIPS 204, category 3).
 
@@ -21,34 +22,45 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, M
 from shosoin.base import Alarm
 from shosoin.vault.ports import Buffer
 
-__all__ = ["PROOF_BYTES_MAX", "SIGNED_TOGETHER_MAX", "OwnerSigner", "SignatureForged", "check_proof"]
+__all__ = [
+    "PATH_BYTES_MAX",
+    "PROOF_BYTES_MAX",
+    "SIGNATURE_BYTES",
+    "SIGNED_TOGETHER_MAX",
+    "BatchSigner",
+    "OwnerSigner",
+    "SignatureForged",
+    "SiteSigner",
+    "check_proof",
+]
 
 SIGNED_TOGETHER_MAX = 256
 """Messages under one signature: eight levels of the tree."""
-_SIGNATURE_BYTES = 3309
+SIGNATURE_BYTES = 3309
 _HASH_BYTES = 48
 _LEVELS_MAX = 8
 _HEAD_BYTES = 2
-PROOF_BYTES_MAX = _HEAD_BYTES + _LEVELS_MAX * _HASH_BYTES + _SIGNATURE_BYTES
+PATH_BYTES_MAX = _HEAD_BYTES + _LEVELS_MAX * _HASH_BYTES
+PROOF_BYTES_MAX = PATH_BYTES_MAX + SIGNATURE_BYTES
 _ROOTS_REMEMBERED = 1024
 _LEAF, _NODE, _NO_LEAF = b"\0", b"\1", b"\2"
 
 
 class SignatureForged(Alarm):
-    """Something that claims to be the owner's and is not signed by the owner."""
+    """Something that claims to be the owner's, or a site's, and is not signed by that party."""
 
     code = "vault.value_forged"
 
 
-class OwnerSigner:
-    """The owner's ML-DSA-65 key pair (FIPS 204)."""
+class BatchSigner:
+    """An ML-DSA-65 key pair (FIPS 204) that signs batches."""
 
     def __init__(self, seed: bytes) -> None:
         self._private = MLDSA65PrivateKey.from_seed_bytes(seed)
         self.public_key = self._private.public_key().public_bytes_raw()
 
     def __repr__(self) -> str:
-        return "OwnerSigner(redacted)"
+        return f"{type(self).__name__}(redacted)"
 
     def proofs(self, messages: Sequence[bytes], context: bytes) -> list[bytes]:
         """Sign messages together and return the proof of each, of at most ``PROOF_BYTES_MAX`` bytes.
@@ -57,10 +69,12 @@ class OwnerSigner:
         """
         proofs: list[bytes] = []
         for at in range(0, len(messages), SIGNED_TOGETHER_MAX):
-            proofs += self._signed_together(messages[at : at + SIGNED_TOGETHER_MAX], context)
+            paths, signature = self.sign_together(messages[at : at + SIGNED_TOGETHER_MAX], context)
+            proofs += [path + signature for path in paths]
         return proofs
 
-    def _signed_together(self, messages: Sequence[bytes], context: bytes) -> list[bytes]:
+    def sign_together(self, messages: Sequence[bytes], context: bytes) -> tuple[list[bytes], bytes]:
+        """Sign 1 to ``SIGNED_TOGETHER_MAX`` messages; path + signature is the proof of each."""
         levels = [[_leaf(message) for message in messages]]
         while len(levels[-1]) > 1:
             row = levels[-1]
@@ -68,20 +82,24 @@ class OwnerSigner:
                 row.append(sha384(_NO_LEAF).digest())
             levels.append([_node(row[at], row[at + 1]) for at in range(0, len(row), 2)])
         signature = self._private.sign(levels[-1][0], context)
-        return [
-            b"".join(
-                (
-                    bytes((len(levels) - 1, index)),
-                    *(row[(index >> level) ^ 1] for level, row in enumerate(levels[:-1])),
-                    signature,
-                )
-            )
-            for index in range(len(messages))
-        ]
+        return [_path(levels, index) for index in range(len(messages))], signature
+
+
+def _path(levels: Sequence[Sequence[bytes]], index: int) -> bytes:
+    way = (row[(index >> level) ^ 1] for level, row in enumerate(levels[:-1]))
+    return b"".join((bytes((len(levels) - 1, index)), *way))
+
+
+class OwnerSigner(BatchSigner):
+    """The owner's key pair: register values and manifests."""
+
+
+class SiteSigner(BatchSigner):
+    """A site's key pair: its promises and acceptances."""
 
 
 def check_proof(public_key: bytes, proof: bytes, message: Buffer, context: bytes) -> None:
-    """Check that the owner of ``public_key`` signed ``message``, alone or in a batch.
+    """Check that the holder of ``public_key`` signed ``message``, alone or in a batch.
 
     Security: ML-DSA-65 and the collision resistance of SHA-384; computational.
 
@@ -89,7 +107,7 @@ def check_proof(public_key: bytes, proof: bytes, message: Buffer, context: bytes
         SignatureForged: the same error for every cause.
     """
     levels = proof[0] if proof else 0
-    if levels > _LEVELS_MAX or len(proof) != _HEAD_BYTES + levels * _HASH_BYTES + _SIGNATURE_BYTES:
+    if levels > _LEVELS_MAX or len(proof) != _HEAD_BYTES + levels * _HASH_BYTES + SIGNATURE_BYTES:
         raise SignatureForged("a proof of a signature that cannot be read")
     index, way = proof[1], proof[_HEAD_BYTES : _HEAD_BYTES + levels * _HASH_BYTES]
     node = _leaf(message)
@@ -97,8 +115,8 @@ def check_proof(public_key: bytes, proof: bytes, message: Buffer, context: bytes
         beside = way[at : at + _HASH_BYTES]
         node = _node(beside, node) if index & 1 else _node(node, beside)
         index >>= 1
-    if index or not _holds(public_key, proof[-_SIGNATURE_BYTES:], node, context):
-        raise SignatureForged("a signature does not hold under the owner's key")
+    if index or not _holds(public_key, proof[-SIGNATURE_BYTES:], node, context):
+        raise SignatureForged("a signature does not hold under its signer's key")
 
 
 def _leaf(message: Buffer) -> bytes:

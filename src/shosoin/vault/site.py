@@ -14,6 +14,7 @@ from typing import Any
 
 from shosoin.base import Denied, Entropy, OwnerId, SaeId, SiteId
 from shosoin.base.ports import Clock, Event, EventSink, KeySource, Runtime
+from shosoin.vault.attestations import SiteKeys
 from shosoin.vault.envelope import MalformedEnvelope, canonical_json, cut, join, parse_json
 from shosoin.vault.operations import SiteOperations
 from shosoin.vault.pads import fetch_pad
@@ -21,6 +22,7 @@ from shosoin.vault.ports import Buffer, SiteStore
 from shosoin.vault.quotas import OwnerRecord
 from shosoin.vault.sealing import MAC_KEY_BYTES, AeadSeal, LocalSeal, OneTimeSeal, Seal, SealBroken
 from shosoin.vault.session import QKD_KEY_BYTES, SessionKeys, accept_offer, read_offer
+from shosoin.vault.signing import SiteSigner
 
 __all__ = ["OwnerRecord", "SiteNode"]
 
@@ -75,6 +77,8 @@ class SiteNode:
         clock: Clock,
         sink: EventSink,
         runtime: Runtime,
+        signer: SiteSigner,
+        site_keys: SiteKeys,
     ) -> None:
         self._site = site
         self._sae = node_sae
@@ -84,7 +88,9 @@ class SiteNode:
         self._sink = sink
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         """All sessions, least recently used first; at most 64 of one owner."""
-        self._operations = SiteOperations(site, store, keys, entropy, clock, runtime)
+        self._operations = SiteOperations(
+            site, store, keys, entropy, clock, runtime, signer=signer, site_keys=site_keys
+        )
 
     def info(self) -> dict[str, Any]:
         """Return what anyone with a certificate may know of this node."""
@@ -113,8 +119,8 @@ class SiteNode:
             raise
         if class_ in {"qkd", "pqc"}:
             self._sessions[str(auth["session"])].use(auth["number"])
-        results, out = await self._operations.run(owner, class_, header.get("ops"), payload, answer_bytes)
-        head = canonical_json({"results": results})
+        content, out = await self._operations.run(owner, class_, header.get("ops"), payload, answer_bytes)
+        head = canonical_json(content)
         sealed, tag = answer.close(head, out)
         return join(head, sealed, tag)
 

@@ -5,6 +5,10 @@ ML-DSA-65; the site part (epoch, sites that hold good shares) changes without th
 repaired. Nothing here says anything about content: sizes are padded, IDs are random.
 
 A value counts on *bodies*: an object has one; an index register has one per part of the index.
+
+A value *follows* another if it names it as parent, or if it changes its site part alone: then owner part and version
+are the same and ``revision`` is one higher. ``ancestors`` names the last versions before, so that a writer that was
+overtaken can tell whether its own version was ever the current one.
 """
 
 from __future__ import annotations
@@ -17,6 +21,8 @@ from functools import lru_cache
 from typing import Any
 
 from shosoin.base import ObjectId, OwnerId, PeerFault, ShosoinError, SiteId, VersionId
+from shosoin.vault.attestations import digest_of
+from shosoin.vault.electorate import Electorate
 from shosoin.vault.envelope import canonical_json
 from shosoin.vault.layout import BodyLayout
 from shosoin.vault.ports import ShareKey
@@ -26,6 +32,8 @@ from shosoin.vault.signing import OwnerSigner, check_proof
 __all__ = ["Body", "RegisterValue", "ValueDraft", "read_value", "sign_values"]
 
 _CONTEXT = b"shosoin register value v1"
+_FORMAT = 2
+_ANCESTORS_MAX = 8
 VALUE_BYTES_MAX = 1 << 20
 _REMEMBERED_BYTES_MAX = 16 << 10
 
@@ -95,10 +103,8 @@ class ValueDraft:
     class_: str
     placement: tuple[SiteId, ...]
     """Sites that hold shares; the position decides the evaluation point."""
-    members: tuple[SiteId, ...]
+    electorate: Electorate
     """Sites that keep the register (catalog membership is separate from placement)."""
-    quorum: int
-    """Accepts that make a certificate."""
     bodies: tuple[Body, ...]
     added: int
     """How many bodies, the last ones, this value adds; older ones were committed with earlier values."""
@@ -108,20 +114,24 @@ class ValueDraft:
 
     def owner_part(self) -> bytes:
         """Return the text that the owner signs."""
+        parent = self.parent
+        former = parent.electorate if parent is not None and parent.electorate != self.electorate else None
+        ancestors = [parent.version, *parent.ancestors][:_ANCESTORS_MAX] if parent else []
         return canonical_json(
             {
-                "v": 1,
+                "v": _FORMAT,
                 "kind": self.kind,
                 "register": self.register_id,
                 "owner": self.owner,
                 "version": self.version,
-                "parent": self.parent.version if self.parent else None,
-                "counter": self.parent.counter + 1 if self.parent else 1,
+                "ancestors": ancestors,
+                "revision": parent.revision if parent else 0,
+                "counter": parent.counter + 1 if parent else 1,
                 "scheme": [self.scheme.k, self.scheme.n],
                 "class": self.class_,
                 "placement": list(self.placement),
-                "members": list(self.members),
-                "quorum": self.quorum,
+                "electorate": self.electorate.to_json(),
+                "former": former.to_json() if former else None,
                 "layouts": [[body.version, body.layout.to_json()] for body in self.bodies],
                 "added": self.added,
                 "created": self.created_wall_s,
@@ -138,10 +148,14 @@ def sign_values(drafts: Sequence[ValueDraft], signer: OwnerSigner) -> list[Regis
         outer = {
             "owner": part.decode(),
             "signature": base64.b64encode(proof).decode(),
-            "site": {"bodies": [body.to_json() for body in draft.bodies]},
+            "site": _site_part(draft.bodies, 0),
         }
         values.append(RegisterValue.parse(canonical_json(outer).decode()))
     return values
+
+
+def _site_part(bodies: Iterable[Body], revision: int) -> dict[str, Any]:
+    return {"bodies": [body.to_json() for body in bodies], "revision": revision}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,20 +167,28 @@ class RegisterValue:
     register_id: ObjectId
     owner: OwnerId
     version: VersionId
-    parent: VersionId | None
+    ancestors: tuple[VersionId, ...]
+    """Versions before this one, the latest first."""
+    parent_revision: int
+    """Revision of the parent's site part that this value builds on."""
     counter: int
     """1 for the first version, one more for each that follows."""
+    revision: int
+    """How often the site part was changed since the owner signed."""
     scheme: Scheme
     class_: str
     placement: tuple[SiteId, ...]
-    members: tuple[SiteId, ...]
-    quorum: int
+    electorate: Electorate
+    former: Electorate | None
+    """Who decided about the parent, where that was somebody else: both decide about this value."""
     bodies: tuple[Body, ...]
     added: int
     created_wall_s: float
     facts: Mapping[str, Any]
     owner_part: bytes
     signature: bytes
+    digest: str
+    """SHA-384 of ``text``: what sites sign when they accept."""
 
     @classmethod
     def parse(cls, text: str) -> RegisterValue:
@@ -182,7 +204,7 @@ class RegisterValue:
             owner_part = outer["owner"].encode()
             part = json.loads(owner_part)
             bodies = tuple(Body.from_json(body) for body in outer["site"]["bodies"])
-            if [[body.version, body.layout.to_json()] for body in bodies] != part["layouts"] or part["v"] != 1:
+            if [[body.version, body.layout.to_json()] for body in bodies] != part["layouts"] or part["v"] != _FORMAT:
                 raise MalformedValue("owner part and site part disagree")
             value = cls(
                 text=text,
@@ -190,19 +212,22 @@ class RegisterValue:
                 register_id=ObjectId(part["register"]),
                 owner=OwnerId(part["owner"]),
                 version=VersionId(part["version"]),
-                parent=VersionId(part["parent"]) if part["parent"] is not None else None,
+                ancestors=tuple(VersionId(version) for version in part["ancestors"]),
+                parent_revision=_whole(part["revision"]),
                 counter=_whole(part["counter"]),
+                revision=_whole(outer["site"]["revision"]),
                 scheme=Scheme(*map(_whole, part["scheme"])),
                 class_=str(part["class"]),
                 placement=tuple(SiteId(site) for site in part["placement"]),
-                members=tuple(SiteId(site) for site in part["members"]),
-                quorum=_whole(part["quorum"]),
+                electorate=Electorate.from_json(part["electorate"]),
+                former=Electorate.from_json(part["former"]) if part["former"] is not None else None,
                 bodies=bodies,
                 added=_whole(part["added"]),
                 created_wall_s=_seconds(part["created"]),
                 facts=dict(part["facts"]),
                 owner_part=owner_part,
                 signature=base64.b64decode(outer["signature"], validate=True),
+                digest=digest_of(text),
             )
         except MalformedValue:
             raise
@@ -212,8 +237,8 @@ class RegisterValue:
             raise MalformedValue("the placement does not name n distinct sites")
         if value.added > len(value.bodies):
             raise MalformedValue("more bodies are added than there are")
-        if not set(value.placement) <= set(value.members) or not len(value.members) // 2 < value.quorum:
-            raise MalformedValue("members or quorum of the register cannot be")
+        if len(value.ancestors) > _ANCESTORS_MAX or (value.counter == 1) == bool(value.ancestors):
+            raise MalformedValue("versions before this one that cannot be")
         return value
 
     def verify(self, public_key: bytes) -> None:
@@ -223,6 +248,42 @@ class RegisterValue:
             SignatureForged: it does not hold.
         """
         check_proof(public_key, self.signature, self.owner_part, _CONTEXT)
+
+    @property
+    def parent(self) -> VersionId | None:
+        """The version that this one replaces."""
+        return self.ancestors[0] if self.ancestors else None
+
+    @property
+    def members(self) -> tuple[SiteId, ...]:
+        """Sites that keep the register."""
+        return self.electorate.members
+
+    @property
+    def electorates(self) -> tuple[Electorate, ...]:
+        """Everyone who decides about this value."""
+        return (self.electorate, self.former) if self.former else (self.electorate,)
+
+    def follows(self, other: RegisterValue) -> bool:
+        """Whether this value may come right after another."""
+        if self.version == other.version:
+            same = self.owner_part == other.owner_part and self.signature == other.signature
+            return same and self.revision == other.revision + 1
+        decided = self.electorate if self.former is None else self.former
+        return (
+            not other.tombstone
+            and self.parent == other.version
+            and self.counter == other.counter + 1
+            and self.revision == 0
+            and self.parent_revision == other.revision
+            and decided == other.electorate
+        )
+
+    def with_bodies(self, bodies: Sequence[Body]) -> RegisterValue:
+        """Return this version with another site part: other sites hold good shares now, or another epoch counts."""
+        outer = json.loads(self.text)
+        outer["site"] = _site_part(bodies, self.revision + 1)
+        return RegisterValue.parse(canonical_json(outer).decode())
 
     @property
     def tombstone(self) -> bool:
@@ -235,8 +296,13 @@ class RegisterValue:
         return self.bodies[len(self.bodies) - self.added :]
 
     def durable_sites(self, pinned: Iterable[SiteId]) -> list[SiteId]:
-        """Return the sites of ``pinned`` that hold everything this value adds."""
-        return [site for site in pinned if all(site in body.good for body in self.added_bodies)]
+        """Return the sites of ``pinned`` that hold everything this value adds, or of all sites what it counts on.
+
+        What was added earlier was pinned earlier: a value that adds nothing names as good only sites that pinned.
+        """
+        if self.added:
+            return [site for site in pinned if all(site in body.good for body in self.added_bodies)]
+        return [site for site in self.placement if all(site in body.good for body in self.bodies)]
 
     def share_keys(self, owner: OwnerId, site: SiteId) -> list[ShareKey]:
         """Return the shares that this value counts on at a site."""

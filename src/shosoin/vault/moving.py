@@ -1,0 +1,227 @@
+"""Replacing a site: what a retired site keeps moves to the site that takes its place.
+
+An owner marks the old site as retired in its configuration and adds the new one. From then on every value that is
+written names the new members, and old and new members decide together about the first such value of each register (see
+``electorate``). ``move_objects`` does that for objects nobody writes: it proposes a value with the same content, whose
+placement has the new site where the old one was, at the same evaluation point. The new site holds no share yet, so the
+object is durable at one site less until it is repaired; what the retired site holds is erased only when no site is
+missing.
+
+Indexes move with the next commit, which writes their parts anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from shosoin.base import ObjectId, ShosoinError, SiteId, Unavailable, VersionId
+from shosoin.vault.channel import Channel
+from shosoin.vault.concurrency import settle
+from shosoin.vault.context import CLASSES, VaultContext
+from shosoin.vault.exposure import checked_statuses
+from shosoin.vault.index import Entry
+from shosoin.vault.names import Names
+from shosoin.vault.proposing import Proposal
+from shosoin.vault.values import RegisterValue, ValueDraft, sign_values
+
+__all__ = ["Moved", "move_objects"]
+
+_TOGETHER = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What became of one object."""
+
+    name: str
+    object_id: ObjectId
+    good: tuple[SiteId, ...]
+    """Sites that hold good shares and are not retired."""
+    missing: tuple[SiteId, ...]
+    """Sites that should hold one and do not yet: repair them."""
+    erased_at: tuple[SiteId, ...] = ()
+    """Retired sites that hold nothing of it any more."""
+    error: ShosoinError | None = None
+
+
+async def move_objects(
+    context: VaultContext, names: Names, progress: Callable[[int], None] | None = None
+) -> list[Moved]:
+    """Move every named object off retired sites, as far as it can be done now; run it again after a repair.
+
+    Raises:
+        Unavailable: part of the index cannot be read, or too few sites answer.
+    """
+    entries = await names.load()
+    moved: list[Moved] = []
+    for class_ in CLASSES:
+        chosen = [entries[name] for name in sorted(entries) if entries[name].class_ == class_]
+        for at in range(0, len(chosen), _TOGETHER):
+            moved += await _move_batch(context, names, class_, chosen[at : at + _TOGETHER])
+            if progress is not None:
+                progress(len(moved))
+    await _move_indexes(context, names)
+    return moved
+
+
+async def _move_batch(context: VaultContext, names: Names, class_: str, entries: Sequence[Entry]) -> list[Moved]:
+    channels = context.channels(class_)
+    readings = await context.catalog.read_many(channels, [ObjectId(entry.object_id) for entry in entries])
+    live = [
+        (entry, reading.value, reading.certificate)
+        for entry, reading in zip(entries, readings, strict=True)
+        if reading.value is not None and not reading.value.tombstone
+    ]
+    moved: list[Moved] = []
+    todo: list[tuple[Entry, RegisterValue, ValueDraft]] = []
+    for entry, value, certificate in live:
+        if _is_settled(context, value):
+            moved.append(await _erase_retired(context, entry, value))
+            continue
+        try:
+            todo.append((entry, value, await _draft(context, value, certificate)))
+        except ShosoinError as error:
+            moved.append(_moved(entry, value, error=error))
+    handed_over = await _propose(context, channels, [(entry, draft) for entry, _, draft in todo])
+    # the first value needed the former members; one more, and the new ones need them no longer
+    alone = [(entry, _again(context, value)) for entry, value, failed in handed_over if failed is None]
+    moved += [_moved(entry, value, error=failed) for entry, value, failed in handed_over if failed is not None]
+    done: list[Entry] = []
+    for entry, value, failed in await _propose(context, channels, alone):
+        moved.append(_moved(entry, value, error=failed))
+        if failed is None:
+            done.append(replace(entry, version=value.version, counter=value.counter))
+    if done:
+        await names.commit(class_, done, {entry.name: entry.object_id for entry in done})
+    return moved
+
+
+async def _propose(
+    context: VaultContext, channels: Mapping[SiteId, Channel], drafts: Sequence[tuple[Entry, ValueDraft]]
+) -> list[tuple[Entry, RegisterValue, ShosoinError | None]]:
+    values = sign_values([draft for _, draft in drafts], context.signer)
+    proposals = [Proposal(value.register_id, value, fresh=False) for value in values]
+    outcomes = await context.catalog.propose(channels, proposals)
+    return [(entry, value, outcome.error) for (entry, _), value, outcome in zip(drafts, values, outcomes, strict=True)]
+
+
+def _again(context: VaultContext, value: RegisterValue) -> ValueDraft:
+    """Return the same content once more, for the same members."""
+    return ValueDraft(
+        kind=value.kind,
+        register_id=value.register_id,
+        owner=value.owner,
+        version=VersionId.from_bytes(context.entropy.random_bytes(16)),
+        parent=value,
+        scheme=value.scheme,
+        class_=value.class_,
+        placement=value.placement,
+        electorate=value.electorate,
+        bodies=value.bodies,
+        added=0,
+        created_wall_s=value.created_wall_s,
+        facts=dict(value.facts),
+    )
+
+
+def _is_settled(context: VaultContext, value: RegisterValue) -> bool:
+    mine = value.electorate == context.electorate and value.former is None
+    return mine and set(value.placement) <= set(context.members)
+
+
+def _moved(entry: Entry, value: RegisterValue, **more: Any) -> Moved:
+    good = value.bodies[0].good
+    missing = tuple(site for site in value.placement if site not in good)
+    return Moved(entry.name, value.register_id, good, missing, **more)
+
+
+async def _draft(context: VaultContext, value: RegisterValue, certificate: Sequence[SiteId]) -> ValueDraft:
+    """Return the same content for the new members.
+
+    Raises:
+        Unavailable: too few sites that stay hold good shares.
+        Exposed: an allowed coalition could learn k shares in the new placement.
+    """
+    placement = placement_for(value.placement, context)
+    if value.class_ == "its":
+        await checked_statuses(context, placement, value.scheme, value)
+    staying = set(placement).intersection(value.durable_sites(certificate))
+    bodies = tuple(replace(body, good=tuple(site for site in body.good if site in staying)) for body in value.bodies)
+    if any(len(body.good) < value.scheme.durable_min for body in bodies):
+        raise Unavailable(
+            f"{len(bodies[0].good)} sites that stay hold good shares, {value.scheme.durable_min} are needed",
+            code="vault.too_few_sites",
+            hint="repair the object at the sites that stay first; until then the retired site is needed",
+        )
+    return ValueDraft(
+        kind=value.kind,
+        register_id=value.register_id,
+        owner=value.owner,
+        version=VersionId.from_bytes(context.entropy.random_bytes(16)),
+        parent=value,
+        scheme=value.scheme,
+        class_=value.class_,
+        placement=placement,
+        electorate=context.electorate,
+        bodies=bodies,
+        added=0,
+        created_wall_s=value.created_wall_s,
+        facts=_facts(context, value, placement),
+    )
+
+
+def placement_for(placement: Sequence[SiteId], context: VaultContext) -> tuple[SiteId, ...]:
+    """Return a placement in which members take the places of sites that are none, in the order of the configuration.
+
+    Raises:
+        Unavailable: there are not enough members.
+    """
+    free = [site for site in context.members if site not in placement]
+    gone = [site for site in placement if site not in context.members]
+    if len(free) < len(gone):
+        raise Unavailable(
+            f"{len(gone)} sites of the placement are retired and {len(free)} are free to take their places",
+            code="vault.too_few_sites",
+            hint="add the new sites to the configuration",
+        )
+    taking = dict(zip(gone, free, strict=False))
+    return tuple(taking.get(site, site) for site in placement)
+
+
+def _facts(context: VaultContext, value: RegisterValue, placement: Sequence[SiteId]) -> dict[str, Any]:
+    """Return the facts of a value that moved: what a former site knows it may keep, so it counts for ever."""
+    domains = dict(value.facts.get("domains", {}))
+    former = dict(value.facts.get("former", {}))
+    former |= {site: domains.get(site, [str(site)]) for site in value.placement if site not in placement}
+    domains |= {site: list(context.domains[site].names()) for site in placement if site not in domains}
+    return {**value.facts, "domains": domains, "former": former}
+
+
+async def _erase_retired(context: VaultContext, entry: Entry, value: RegisterValue) -> Moved:
+    """Have retired sites erase what they hold of an object that lacks no site."""
+    moved = _moved(entry, value)
+    retired = [site.name for site in context.sites if site.retired]
+    if moved.missing or not retired:
+        return moved
+    channels = context.channels(value.class_)
+    operations = [{"op": "erase", "object": value.register_id}]
+    tasks = await settle(context.runtime, (channels[site].exchange(operations, timeout_s=5.0) for site in retired))
+    erased: list[SiteId] = []
+    for site, task in zip(retired, tasks, strict=True):
+        try:
+            results = task.result().results
+        except ShosoinError:
+            continue
+        if results and results[0].get("left") == 0:
+            erased.append(site)
+    return replace(moved, erased_at=tuple(erased))
+
+
+async def _move_indexes(context: VaultContext, names: Names) -> None:
+    """Write indexes anew that are kept by former members."""
+    for class_ in CLASSES:
+        state = names.states.get(class_)
+        if state is not None and state.value is not None and not _is_settled(context, state.value):
+            await names.rewrite(class_)

@@ -1,0 +1,371 @@
+"""Changing registers: prepare, accept, commit, over all sites and for many registers together.
+
+Prepare learns the newest certified value and collects the promises that justify what follows it; accept has a quorum
+pin the shares and sign, which makes the certificate; commit has a quorum hold the certificate, and then the change is
+done. The creator of a random register ID skips the first phase: nobody else can have used round 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from shosoin.base import Entropy, ObjectId, Rejected, ShosoinError, SiteId
+from shosoin.base.ports import Runtime
+from shosoin.vault import envelope
+from shosoin.vault.acceptor import Certified
+from shosoin.vault.attestations import Certificate, SignatureSet
+from shosoin.vault.ballots import FIRST_ROUND, Ballot, round_of
+from shosoin.vault.catalog_answers import AnswerReader, Asked, Promised, ask
+from shosoin.vault.channel import Channel
+from shosoin.vault.concurrency import gather_few
+from shosoin.vault.electorate import Electorate, decided_by
+from shosoin.vault.scheme import Scheme
+from shosoin.vault.values import RegisterValue
+
+__all__ = ["Attempt", "Conflict", "Outcome", "Proposal", "Proposer", "commit_operation", "with_sets"]
+
+_ATTEMPTS = 6
+_BACKOFF_S = 0.05
+_PREPARED_TOGETHER = 24
+"""Each of them may need signatures of its own, and a request carries 64 sets at most."""
+_BATCHES = 2
+"""Exchanges that run side by side, so that owner and sites work at the same time."""
+_WRITE_GRACE_S = 3.0
+_Operations = dict[str, Any]
+
+
+class Conflict(Rejected):
+    """Somebody else changed the object first."""
+
+    code = "vault.conflict"
+    hint = "the other writer's version stands, whole; look at it and put again if yours should replace it"
+
+
+@dataclass(slots=True)
+class Proposal:
+    """One register's wanted change."""
+
+    register_id: ObjectId
+    value: RegisterValue
+    fresh: bool
+    """Whether the register ID is random and new, so that phase one may be skipped."""
+    offered: bool = False
+    """Whether a site may have accepted the value: from then on its shares must not be withdrawn."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of a proposal: the sites that hold the certificate, or the error."""
+
+    proposal: Proposal
+    accepted_by: list[SiteId] = field(default_factory=list)
+    held_by: list[SiteId] = field(default_factory=list)
+    unreached: Asked = field(default_factory=lambda: Asked({}, {}))
+    """The last exchange, for the reasons of the sites that did not take part."""
+    error: ShosoinError | None = None
+    done: bool = False
+
+    @property
+    def durable_at(self) -> list[SiteId]:
+        """Sites that hold and pin the share that the value adds."""
+        return self.proposal.value.durable_sites(self.accepted_by)
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try to have a value certified under a ballot."""
+
+    outcome: Outcome
+    ballot: Ballot
+    promised: dict[SiteId, Promised] = field(default_factory=dict)
+    certified: Certified | None = None
+
+    @property
+    def register_id(self) -> ObjectId:
+        """The register."""
+        return self.outcome.proposal.register_id
+
+    @property
+    def value(self) -> RegisterValue:
+        """What is wanted."""
+        return self.outcome.proposal.value
+
+    @property
+    def top(self) -> Certified | None:
+        """The newest certified value among the promises."""
+        tops = [one.top for one in self.promised.values() if one.top is not None]
+        return max(tops, key=lambda top: top.ballot, default=None)
+
+
+class Proposer:
+    """Changes registers of one owner; ``scheme`` gives the quorums of new ones (its n is all members)."""
+
+    def __init__(
+        self,
+        scheme: Scheme,
+        members: Sequence[SiteId],
+        electorate: Electorate,
+        answers: AnswerReader,
+        *,
+        entropy: Entropy,
+        runtime: Runtime,
+        name: str,
+        settled: set[str],
+    ) -> None:
+        self._scheme = scheme
+        self._members = tuple(members)
+        self._electorate = electorate
+        self._answers = answers
+        self._entropy = entropy
+        self._runtime = runtime
+        self._name = name
+        self._settled = settled
+        """Digests of values that handed a register over to other members, and that quorums of both hold."""
+
+    async def propose(self, channels: Mapping[SiteId, Channel], proposals: Sequence[Proposal]) -> list[Outcome]:
+        """Try to make each proposal the next value of its register.
+
+        A proposal succeeds only if its value follows the current one (``RegisterValue.follows``). The outcome of each
+        proposal is reported; nothing is raised for single ones.
+        """
+        batches: list[list[Proposal]] = []
+        left_bytes = 0
+        for proposal in proposals:
+            size_bytes = len(proposal.value.text)
+            full = not batches or (not proposal.fresh and len(batches[-1]) >= _PREPARED_TOGETHER)
+            if full or size_bytes > left_bytes:
+                batches.append([])
+                # an answer to a prepare carries a value of each register too, and signatures
+                left_bytes = envelope.HEADER_BYTES_MAX // 8
+            batches[-1].append(proposal)
+            left_bytes -= size_bytes
+        works = [self.propose_batch(channels, batch, {}) for batch in batches]
+        return [outcome for found in await gather_few(self._runtime, works, at_once=_BATCHES) for outcome in found]
+
+    async def propose_batch(
+        self, channels: Mapping[SiteId, Channel], proposals: Sequence[Proposal], last: dict[ObjectId, Attempt]
+    ) -> list[Outcome]:
+        """Propose values; ``last`` remembers the attempt of each that came furthest."""
+        outcomes = [Outcome(proposal) for proposal in proposals]
+        for number in range(_ATTEMPTS):
+            pending = [
+                Attempt(outcome, (FIRST_ROUND, self._name))
+                for outcome in outcomes
+                if outcome.error is None and not outcome.done
+            ]
+            if not pending:
+                return outcomes
+            if number:
+                jitter = self._entropy.random_bytes(1)[0] / 255
+                await self._runtime.sleep(_BACKOFF_S * number * (0.5 + jitter))
+            prepared = await self._prepare(channels, pending, number)
+            certified = await self._accept(channels, prepared)
+            await self._commit(channels, certified)
+            last |= {attempt.register_id: attempt for attempt in certified}
+        for outcome in outcomes:
+            if outcome.error is None and not outcome.done:
+                outcome.error = outcome.unreached.too_few(
+                    f"{len(outcome.held_by)} sites took part in the commit, {self._scheme.write_quorum} are needed",
+                    self._scheme,
+                )
+        return outcomes
+
+    async def _prepare(self, channels: Mapping[SiteId, Channel], attempts: list[Attempt], number: int) -> list[Attempt]:
+        """Phase one: ballots and promises; drops what met a conflict, or turns out to be done."""
+        skip = [attempt for attempt in attempts if attempt.outcome.proposal.fresh and number == 0]
+        preparing = [attempt for attempt in attempts if attempt not in skip]
+        if not preparing:
+            return skip
+        round_number = 2 + number
+        asked = Asked({}, {})
+        for _ in range(_ATTEMPTS):
+            for attempt in preparing:
+                attempt.ballot = (round_number, self._name)
+            operations = [{"op": "prepare", "register": a.register_id, "ballot": list(a.ballot)} for a in preparing]
+            asked = await ask(
+                self._runtime,
+                channels,
+                dict.fromkeys(self._members, operations),
+                enough=self._scheme.write_quorum,
+                grace_s=_WRITE_GRACE_S,
+            )
+            highest = self._highest_promise(asked.answers)
+            if highest < round_number or all(self._granted(asked.answers, i) for i in range(len(preparing))):
+                break
+            round_number = highest + 1
+        for index, attempt in enumerate(preparing):
+            attempt.outcome.unreached = asked
+            attempt.promised = self._answers.promises(attempt.register_id, attempt.ballot, index, asked)
+            self._judge(attempt, asked)
+        ready = [each for each in preparing if each.outcome.error is None and not self._needs_top_settled(each)]
+        for attempt in preparing:
+            if attempt.outcome.error is None and attempt not in ready:
+                await self._settle_top(channels, attempt)
+        return skip + ready
+
+    def _granted(self, answers: Mapping[SiteId, list[_Operations]], index: int) -> bool:
+        return sum(results[index].get("granted") is True for results in answers.values()) >= self._scheme.write_quorum
+
+    def _highest_promise(self, answers: Mapping[SiteId, list[_Operations]]) -> int:
+        """Return the highest round that refused us; the f_r highest claims are passed over, they may be lies."""
+        claims = []
+        for results in answers.values():
+            rounds = [round_of(result.get("promised")) for result in results if result.get("granted") is False]
+            if rounds:
+                claims.append(max(rounds))
+        claims.sort(reverse=True)
+        return claims[self._scheme.register_liars] if len(claims) > self._scheme.register_liars else 0
+
+    def _judge(self, attempt: Attempt, asked: Asked) -> None:
+        """Decide whether the value may follow what the promises tell."""
+        wanted, top, outcome = attempt.value, attempt.top, attempt.outcome
+        deciding = (*wanted.electorates, top.value.electorate if top is not None else self._electorate)
+        if not decided_by(deciding, attempt.promised):
+            outcome.error = asked.too_few(
+                f"{len(attempt.promised)} of {self._scheme.n} sites take part, "
+                f"{self._scheme.write_quorum} are needed to write",
+                self._scheme,
+            )
+        elif top is None:
+            if wanted.parent is not None or wanted.revision:
+                outcome.error = Conflict("the object was changed by somebody else meanwhile")
+        elif wanted.text != top.value.text and not _was_replaced(wanted, top) and not wanted.follows(top.value):
+            outcome.error = Conflict("the object was changed by somebody else meanwhile")
+
+    def _needs_top_settled(self, attempt: Attempt) -> bool:
+        """Whether a quorum must hold the newest certified value before anything is built, or said, on it.
+
+        That is so if it comes after ours, for then ours is done if it is; and if it hands the register over to other
+        members, for the new ones may decide alone only once the old ones know.
+        """
+        top, wanted = attempt.top, attempt.value
+        if top is None or wanted.text == top.value.text:
+            return False
+        if _was_replaced(wanted, top):
+            return True
+        holders = [
+            site for site, one in attempt.promised.items() if one.top is not None and one.top.ballot == top.ballot
+        ]
+        handed_over = decided_by(top.value.electorates, holders) or top.value.digest in self._settled
+        return top.value.former is not None and not handed_over
+
+    async def _settle_top(self, channels: Mapping[SiteId, Channel], attempt: Attempt) -> None:
+        """Have a quorum hold the newest certified value; the next attempt sees what came of it."""
+        top, outcome = attempt.top, attempt.outcome
+        if top is None:
+            return
+        (settled,) = await self.propose_batch(channels, [Proposal(attempt.register_id, top.value, fresh=False)], {})
+        outcome.unreached = settled.unreached
+        if settled.done and _was_replaced(attempt.value, top):
+            outcome.done = True  # it came to be, and was replaced before we heard of it
+            outcome.held_by = settled.held_by
+
+    async def _accept(self, channels: Mapping[SiteId, Channel], attempts: list[Attempt]) -> list[Attempt]:
+        """Phase two. Returns the attempts whose values are certified now."""
+        if not attempts:
+            return []
+        operations: dict[SiteId, list[_Operations]] = {}
+        sets: dict[str, SignatureSet] = {}
+        for attempt in attempts:
+            attempt.outcome.proposal.offered = True
+            for site, operation in self._accept_operations(attempt, sets).items():
+                operations.setdefault(site, []).append(operation)
+        asked = await ask(
+            self._runtime,
+            channels,
+            {site: with_sets(ops, sets) for site, ops in operations.items()},
+            enough=self._scheme.write_quorum,
+            grace_s=_WRITE_GRACE_S,
+        )
+        return [attempt for index, attempt in enumerate(attempts) if self._certify(attempt, index, asked)]
+
+    def _accept_operations(self, attempt: Attempt, sets: dict[str, SignatureSet]) -> dict[SiteId, _Operations]:
+        """Return what each site is told; the newest certified value is shown to those that do not hold it."""
+        common: _Operations = {
+            "op": "accept",
+            "register": attempt.register_id,
+            "ballot": list(attempt.ballot),
+            "value": attempt.value.text,
+        }
+        if not attempt.promised:
+            return dict.fromkeys(self._members, common)
+        signed = SignatureSet.of({site: one.signature for site, one in attempt.promised.items()})
+        sets[signed.name] = signed
+        given = [one.promise.to_json() for one in attempt.promised.values()]
+        common["promises"] = {"set": signed.name, "given": given}
+        top = attempt.top
+        if top is None:
+            return dict.fromkeys(self._members, common)
+        sets[top.signatures.name] = top.signatures
+        shown = {"ballot": list(top.ballot), "certificate": top.certificate.text, "value": top.value.text}
+        holding = {
+            site for site, one in attempt.promised.items() if one.top is not None and one.top.ballot == top.ballot
+        }
+        return {site: common if site in holding else {**common, "top": shown} for site in self._members}
+
+    def _certify(self, attempt: Attempt, index: int, asked: Asked) -> bool:
+        """Make the certificate out of the acceptances, if they are enough and their sites hold enough shares."""
+        outcome, value = attempt.outcome, attempt.value
+        outcome.unreached = asked
+        accepted = self._answers.acceptances(value, attempt.ballot, index, asked)
+        needed = value.scheme.durable_min if value.added else 0
+        if not decided_by(value.electorates, accepted) or len(value.durable_sites(accepted)) < needed:
+            return False
+        signatures = SignatureSet.of({site: one.signature for site, one in accepted.items()})
+        certificate = Certificate.of(signatures.name, {site: one.path for site, one in accepted.items()})
+        attempt.certified = Certified(attempt.ballot, value, certificate, signatures, tuple(accepted))
+        outcome.accepted_by = list(accepted)
+        return True
+
+    async def _commit(self, channels: Mapping[SiteId, Channel], attempts: list[Attempt]) -> None:
+        """Phase three: every site learns the certificate; done when a quorum holds it."""
+        if not attempts:
+            return
+        sets = {one.certified.signatures.name: one.certified.signatures for one in attempts if one.certified}
+        asked = await ask(
+            self._runtime,
+            channels,
+            {site: with_sets([_commit_to(site, attempt) for attempt in attempts], sets) for site in self._members},
+            enough=self._scheme.write_quorum,
+            grace_s=_WRITE_GRACE_S,
+        )
+        for index, attempt in enumerate(attempts):
+            outcome = attempt.outcome
+            outcome.unreached = asked
+            outcome.held_by = [site for site, results in asked.answers.items() if results[index].get("granted") is True]
+            outcome.done = decided_by(attempt.value.electorates, outcome.held_by)
+            if outcome.done and attempt.value.former is not None:
+                self._settled.add(attempt.value.digest)
+
+
+def _was_replaced(wanted: RegisterValue, top: Certified) -> bool:
+    return wanted.version in top.value.ancestors
+
+
+def with_sets(operations: Sequence[_Operations], sets: Mapping[str, SignatureSet]) -> list[_Operations]:
+    """Put the signatures that operations refer to in front of them."""
+    return [*({"op": "signatures", "text": one.text} for one in sets.values()), *operations]
+
+
+def _commit_to(site: SiteId, attempt: Attempt) -> _Operations:
+    """Tell a site that a value is certified: the whole value unless the site has just accepted it."""
+    if attempt.certified is None:
+        raise TypeError("a commit without a certificate")
+    operation = commit_operation(attempt.register_id, attempt.certified)
+    if site in attempt.certified.signers:
+        del operation["value"]
+    return operation
+
+
+def commit_operation(register_id: ObjectId, certified: Certified) -> _Operations:
+    """Return the operation that gives a site a certified value."""
+    return {
+        "op": "commit",
+        "register": register_id,
+        "ballot": list(certified.ballot),
+        "digest": certified.value.digest,
+        "value": certified.value.text,
+        "certificate": certified.certificate.text,
+    }
