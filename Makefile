@@ -48,6 +48,10 @@ format: setup ## format the code, and mend what lint can mend
 bench: setup ## all of bench/, or ONLY=name: JSON lines on stdout, a table on stderr
 	@$(BIN)/python bench/run.py $(ONLY)
 
+.PHONY: secrecy
+secrecy: setup ## every coalition against every protocol, on symbols (SECRECY_ARGS="--answers 16 --json")
+	@$(BIN)/python scripts/secrecy.py $(SECRECY_ARGS)
+
 .PHONY: fuzz
 fuzz: setup ## atheris on every parser of outside bytes for SECONDS=60 each, or on ONLY=name
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet \
@@ -57,10 +61,6 @@ fuzz: setup ## atheris on every parser of outside bytes for SECONDS=60 each, or 
 .PHONY: rounds
 rounds: setup ## ROUNDS=300 of kills, full disks and lies under load on real processes, SEED=number to repeat one
 	@$(BIN)/python -m tests.e2e.rounds $(or $(ROUNDS),300) $(SEED)
-
-.PHONY: secrecy
-secrecy: setup ## every coalition against every protocol, on symbols (SECRECY_ARGS="--answers 16 --json")
-	@$(BIN)/python scripts/secrecy.py $(SECRECY_ARGS)
 
 .PHONY: sanitize
 sanitize: setup ## the kernel tests on a build with address and undefined-behaviour sanitizers

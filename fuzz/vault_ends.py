@@ -305,14 +305,33 @@ def _operations() -> list[bytes]:
     stored = prepared(3, "2-of-3", "pqc")
     share = {"object": stored.object_id, "version": stored.version, "epoch": 0}
     fresh = {"object": "12" * 16, "version": "34" * 16, "epoch": 0}
-    lists: list[list[dict[str, Any]]] = [
-        [{"op": "abort", **fresh}, {"op": "abort", **share}],
-        [{"op": "digest", **share, "r": "5" * 32}],
-        [{"op": "erase", "object": stored.object_id}],
-        [{"op": "inventory", "after": "", "limit": 10}],
-        [{"op": "take", **fresh, "offset": 0, "size": 16, "keys": ["x"]}],
+    register = {"register": stored.object_id}
+    (row,) = [row for (_, name), row in stored.tables[HOME].registers.items() if name == stored.object_id]
+    value, ballot = {"value": row.committed_value}, {"ballot": [2, "me"]}
+    signatures = stored.tables[HOME].signatures[str(row.signature_set)]
+    held = {**value, "ballot": list(row.committed_ballot), "certificate": row.certificate}
+    promises = {"promises": {"set": row.signature_set, "given": []}, "top": held}
+    lists: list[tuple[list[dict[str, Any]], bytes]] = [
+        (
+            [
+                {"op": "write", **fresh, "offset": 0, "size": 32},
+                {"op": "seal", **fresh, "size": 32, "x": 1, "k": 2, "masks": 1},
+            ],
+            bytes(32),
+        ),
+        ([{"op": "abort", **fresh}, {"op": "abort", **share}], b""),
+        ([{"op": "digest", **share, "r": "5" * 32}], b""),
+        ([{"op": "read", **share, "offset": 0, "size": 64}], b""),
+        ([{"op": "register", **register}], b""),
+        ([{"op": "prepare", **register, **ballot}], b""),
+        ([{"op": "accept", **register, **ballot, **value}], b""),
+        ([{"op": "signatures", "text": signatures}, {"op": "commit", **register, **held, "digest": ""}], b""),
+        ([{"op": "signatures", "text": signatures}, {"op": "accept", **register, **ballot, **value, **promises}], b""),
+        ([{"op": "erase", "object": stored.object_id}], b""),
+        ([{"op": "inventory", "after": "", "limit": 10}], b""),
+        ([{"op": "take", **fresh, "offset": 0, "size": 16, "keys": ["x"]}], b""),
     ]
-    seeds = [canonical_json({"ops": ops, "payload": ""}) for ops in lists]
+    seeds = [canonical_json({"ops": ops, "payload": payload.hex()}) for ops, payload in lists]
     for action in (_replace, _get, ACTIONS["rm"]):
         world = reset(stored)
         asyncio.run(_whole(action(world.vault)))

@@ -216,7 +216,9 @@ INNER: dict[str, Callable[[list[dict[str, Any]], list[Any]], Outcome]] = {
 def _serve_inner(config: Path, behaviour: str) -> None:
     true_run, stale = SiteOperations.run, _Stale()
 
-    async def run(self: SiteOperations, owner: Any, class_: str, ops: Any, payload: Any, answer_bytes: int) -> Any:
+    async def run(
+        self: SiteOperations, owner: Any, class_: str, ops: Any, payload: Any, answer_bytes: int
+    ) -> tuple[dict[str, Any], list[Any]]:
         header, out = await true_run(self, owner, class_, ops, payload, answer_bytes)
         results = header["results"]
         if behaviour == "stale registers":

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from functools import partial
 from hashlib import sha256
+from os import urandom
 from typing import Any
 
 import pytest
@@ -237,6 +238,30 @@ async def test_the_limit_of_audit_answers_is_what_keeps_an_auditor_out(obeyed, m
     assert [deal.masks for deal in trace.deals] == [4, 4]
     assert len(answers) == 2 * ((2 if obeyed else 6) + 1)  # of the object, its deal check among them, and of the index
     assert bool(learned(trace, Scheme(2, 3))) is not obeyed
+
+
+class SameMasks:
+    """A generator that draws the masks of every body alike."""
+
+    source, physical = "worn out", False
+
+    def random_bytes(self, size_bytes):
+        return bytes(range(1, 65)) if size_bytes == 64 else urandom(size_bytes)
+
+
+@pytest.mark.parametrize("worn", [True, False])
+async def test_masks_that_are_drawn_alike_for_several_objects_are_found(worn, monkeypatch):
+    """Each object answers T = 2 challenges, which its 4 masks would hide; three objects together answer 6."""
+    for module in ("layout", "operations"):
+        monkeypatch.setattr(f"shosoin.vault.{module}.ANSWERS_PER_EPOCH", 2)
+    recording = recorded_world(3, "2-of-3", **({"entropy": SameMasks()} if worn else {}))
+    for name in ("one", "two", "three"):
+        await store(recording.world, name, pattern(100))
+    await recording.world.vault.audit()
+    trace = recording.trace()
+    assert {deal.masks for deal in trace.deals} == {4}
+    trace.run.reveal(WIRE, [form for one in trace.run.exchanges for form in one.answer])
+    assert bool(learned(trace, Scheme(2, 3))) is worn
 
 
 async def test_a_share_of_another_polynomial_is_not_explained(monkeypatch):

@@ -13,7 +13,7 @@ import pytest
 from shosoin.kernels import POINTS, reference
 from shosoin.kernels.fields import GF2_128, SmallField
 from shosoin.testing.symbolic import Basis, leaked
-from shosoin.testing.symbolic.forms import GF2_128_FAST, Form, Symbols, forms_of
+from shosoin.testing.symbolic.forms import GF2_128_FAST, Form, Symbols, forms_of, windowed_product
 
 GF4 = SmallField(2, 0b111)
 
@@ -25,6 +25,17 @@ def concrete(values):
 def elements(count, seed):
     content = np.frombuffer(random.Random(seed).randbytes(16 * count), np.uint8)
     return GF2_128.from_bytes(content)
+
+
+def test_products_and_inverses_are_those_of_the_field():
+    rng = random.Random(3)
+    some = [0, 1, 2, 3, 1 << 127, (1 << 128) - 1, *(rng.getrandbits(128) for _ in range(20))]
+    for a in some:
+        for b in some:
+            assert windowed_product(a, b) == GF2_128_FAST.multiply(a, b) == GF2_128.multiply(a, b)
+    assert [GF2_128_FAST.inverse(a) for a in some[1:]] == [GF2_128.inverse(a) for a in some[1:]]
+    with pytest.raises(ZeroDivisionError):
+        GF2_128_FAST.inverse(0)
 
 
 @pytest.mark.parametrize("k", [2, 3, 4])

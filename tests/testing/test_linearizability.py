@@ -37,6 +37,13 @@ GOOD = {
         op(R, "x", 5, 6),
     ],
     "an unknown write that is over never came": [op(W, "x", 1, 4, Fate.UNKNOWN), op(W, "y", 2, 3), op(R, "y", 5, 6)],
+    "a fitting read must not end the time of an unknown write": [
+        op(W, "x", 0, 0.5),
+        op(W, "y", 1, 4, Fate.UNKNOWN),
+        op(W, "x", 1, 9),
+        op(R, "y", 1, 9),
+        op(R, "x", 5, 6),
+    ],
     "a failed write does not count": [op(W, "y", 2, 3), op(W, "x", 4, 5, Fate.FAILED), op(R, "y", 6, 7)],
     "an unproven read promises nothing": [op(W, "x", 1, 2), op(R, None, 3, 4, proven=False)],
     "a read that never returned": [op(W, "x", 1, 2), unknown(R, "q", 3)],

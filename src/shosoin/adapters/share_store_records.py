@@ -65,8 +65,8 @@ _SHARE = (
 )
 _SHARE_TYPES = ((int, float), int, int, int, str, str)
 _STATES = frozenset(state.value for state in ShareState)
-_TEXT = (str, type(None))
-_REGISTER_TYPES = (int, str, int, str, _TEXT, int, str, _TEXT, _TEXT, _TEXT)
+_TEXT_OR_NONE = (str, type(None))
+_REGISTER_TYPES = (int, str, int, str, _TEXT_OR_NONE, int, str, _TEXT_OR_NONE, _TEXT_OR_NONE, _TEXT_OR_NONE)
 _REGISTER = (
     "promised_round, promised_by, accepted_round, accepted_by, accepted_value,"
     " committed_round, committed_by, committed_value, certificate, signature_set"
@@ -228,13 +228,16 @@ class Records:
         if before == name:
             return
         change = "UPDATE signature_sets SET refs = refs + ? WHERE name = ?"
-        self.connection.execute(change, (1, name))
-        self.connection.execute(change, (-1, before))
-        self.connection.execute("DELETE FROM signature_sets WHERE name = ? AND refs = 0", (before,))
+        if name is not None:
+            self.connection.execute(change, (1, name))
+        if before is not None:
+            self.connection.execute(change, (-1, before))
+            self.connection.execute("DELETE FROM signature_sets WHERE name = ? AND refs = 0", (before,))
 
     def put_signatures(self, name: str, text: str) -> None:
         """Keep signatures that registers will refer to."""
-        self.connection.execute("INSERT OR IGNORE INTO signature_sets VALUES (?, 0, ?)", (name, text))
+        if self.connection.execute("SELECT 1 FROM signature_sets WHERE name = ?", (name,)).fetchone() is None:
+            self.connection.execute("INSERT INTO signature_sets VALUES (?, 0, ?)", (name, text))
 
     def signatures(self, name: str) -> str | None:
         """Return signatures that a register refers to."""

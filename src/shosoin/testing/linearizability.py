@@ -167,7 +167,9 @@ def _explained(operations: Sequence[Operation], initial: Hashable) -> bool:
             return True
         for index in _next(useful, done):
             each = useful[index]
-            if each.reads or (each.fate is Fate.UNKNOWN and not _awaited(useful, done, each.result)):
+            if each.reads and each.value != value:
+                continue
+            if each.fate is Fate.UNKNOWN and not _awaited(useful, done, each.result):
                 continue
             state = done | 1 << index, each.result
             if state not in met:
@@ -195,11 +197,16 @@ def _next(operations: Sequence[Operation], done: int) -> list[int]:
 
 
 def _with_fitting_reads(operations: Sequence[Operation], done: int, value: Hashable) -> int:
-    """Take every read that may come next and fits; as it changes nothing, taking it at once loses no solution."""
-    while fitting := [i for i in _next(operations, done) if operations[i].reads and operations[i].value == value]:
+    """Take every read that may come next, fits and ends nobody's time; as it changes nothing, no solution is lost."""
+    while True:
+        possible = _next(operations, done)
+        limit = min((operations[index].returned for index in possible), default=math.inf)
+        fitting = [i for i in possible if operations[i].reads and operations[i].value == value]
+        fitting = [i for i in fitting if operations[i].called <= limit]
+        if not fitting:
+            return done
         for index in fitting:
             done |= 1 << index
-    return done
 
 
 def _awaited(operations: Sequence[Operation], done: int, value: Hashable) -> bool:

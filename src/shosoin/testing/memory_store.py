@@ -191,6 +191,12 @@ class MemorySiteStore:
     async def transact(self, step: Callable[[SiteTransaction], T]) -> T:
         """Run ``step`` atomically."""
         self.probe("transact")
+        result = self._apply(step)[0]
+        self.probe("transact.done")
+        return result
+
+    def _apply(self, step: Callable[[SiteTransaction], T]) -> tuple[T, Callable[[], None]]:
+        """Run a step at once; return its result and a way to undo it, as long as no later step stands."""
         view = _Step(self._tables, self._finished)
         grown = sum(map(len, self._tables.contents.values())) if self.full else 0
         try:
@@ -203,8 +209,7 @@ class MemorySiteStore:
             raise
         for locator in view.claimed:
             self._finished.pop(locator, None)
-        self.probe("transact.done")
-        return result
+        return result, view.undo
 
     async def transact_each(self, steps: Sequence[Callable[[SiteTransaction], T]]) -> list[T | ShosoinError]:
         """Run several steps, each atomic by itself."""

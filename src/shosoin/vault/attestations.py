@@ -25,7 +25,7 @@ from typing import Any
 from shosoin.base import ObjectId, OwnerId, Rejected, ShosoinError, SiteId
 from shosoin.vault.ballots import NO_BALLOT, Ballot, parse_ballot
 from shosoin.vault.envelope import canonical_json
-from shosoin.vault.signing import PATH_BYTES_MAX, SIGNATURE_BYTES, SignatureForged, check_proof
+from shosoin.vault.signing import PATH_BYTES_MAX, SIGNATURE_BYTES, SignatureForged, check_root, root_of
 
 __all__ = [
     "STATEMENT_CONTEXT",
@@ -73,10 +73,8 @@ class SignatureSet:
 
     @classmethod
     def of(cls, signatures: Mapping[SiteId, bytes]) -> SignatureSet:
-        """Return the set of these signatures."""
-        encoded = {site: base64.b64encode(signature).decode() for site, signature in signatures.items()}
-        text = canonical_json(encoded).decode()
-        return cls(text, _name(text), dict(signatures))
+        """Return the set of these signatures; registers of one batch ask for the same one again."""
+        return _set_of(tuple(sorted(signatures.items())))
 
     @classmethod
     def parse(cls, text: Any) -> SignatureSet:
@@ -106,6 +104,12 @@ class SignatureSet:
 @lru_cache(maxsize=256)
 def _parsed_set(text: str) -> SignatureSet:
     return SignatureSet._parse(text)  # noqa: SLF001  # its own memory
+
+
+@lru_cache(maxsize=64)
+def _set_of(signatures: tuple[tuple[SiteId, bytes], ...]) -> SignatureSet:
+    text = canonical_json({site: base64.b64encode(signature).decode() for site, signature in signatures}).decode()
+    return SignatureSet(text, _name(text), dict(signatures))
 
 
 SignatureSets = Mapping[str, SignatureSet]
@@ -163,12 +167,14 @@ class Certificate:
         show a wrong version, never open one.
         """
         signatures = sets[self.set_name].signatures if self.set_name in sets else {}
-        return tuple(
-            site
-            for path, sites in self.paths
-            for site in sites
-            if site in signatures and _holds(keys.get(site), path, signatures[site], statement)
-        )
+        found: list[SiteId] = []
+        for path, sites in self.paths:
+            try:
+                root = root_of(path, statement)
+            except SignatureForged:
+                continue
+            found += [site for site in sites if site in signatures and _holds(keys.get(site), signatures[site], root)]
+        return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +213,10 @@ class Promise:
         """Whether the site gave this promise under that ballot."""
         statement = promise(owner, register_id, ballot, self.committed_ballot, self.committed_digest)
         signature = signatures.signatures.get(self.site)
-        return signature is not None and _holds(keys.get(self.site), self.path, signature, statement)
+        try:
+            return signature is not None and _holds(keys.get(self.site), signature, root_of(self.path, statement))
+        except SignatureForged:
+            return False
 
 
 def newest(promises: Iterable[Promise]) -> Promise | None:
@@ -216,11 +225,11 @@ def newest(promises: Iterable[Promise]) -> Promise | None:
     return best if best is not None and best.committed_ballot != NO_BALLOT else None
 
 
-def _holds(key: bytes | None, path: bytes, signature: bytes, statement: bytes) -> bool:
+def _holds(key: bytes | None, signature: bytes, root: bytes) -> bool:
     if key is None:
         return False
     try:
-        check_proof(key, path + signature, statement, STATEMENT_CONTEXT)
+        check_root(key, signature, root, STATEMENT_CONTEXT)
     except SignatureForged:
         return False
     return True

@@ -20,7 +20,7 @@ from shosoin.vault.ballots import NO_BALLOT, Ballot, parse_ballot
 from shosoin.vault.channel import TIMEOUT_S, Answer, Channel
 from shosoin.vault.concurrency import collect, failure
 from shosoin.vault.scheme import Scheme
-from shosoin.vault.signing import PATH_BYTES_MAX, SIGNATURE_BYTES, SignatureForged, check_proof
+from shosoin.vault.signing import PATH_BYTES_MAX, SignatureForged, check_root, root_of
 from shosoin.vault.values import RegisterValue, read_value
 
 __all__ = ["AnswerReader", "Asked", "Promised", "SiteAnswers", "Statement", "ask", "asked_of"]
@@ -46,11 +46,18 @@ class Asked:
 
     answers: dict[SiteId, list[dict[str, Any]]]
     errors: dict[SiteId, ShosoinError]
-    headers: dict[SiteId, Mapping[str, Any]] = field(default_factory=dict)
-    """What else the sites that answered said: signatures."""
+    signatures: dict[SiteId, list[bytes]] = field(default_factory=dict)
+    """What the sites signed in their answers; results refer to it by index."""
+    sets: dict[SiteId, dict[str, SignatureSet]] = field(default_factory=dict)
+    """Signatures of others that certificates in the answers refer to."""
 
     def __or__(self, other: Asked) -> Asked:
-        return Asked(self.answers | other.answers, self.errors | other.errors, self.headers | other.headers)
+        return Asked(
+            self.answers | other.answers,
+            self.errors | other.errors,
+            self.signatures | other.signatures,
+            self.sets | other.sets,
+        )
 
     def too_few(self, message: str, scheme: Scheme) -> ShosoinError:
         """Return the error for the caller: sites that refuse us need another remedy than sites that are away.
@@ -127,9 +134,8 @@ class AnswerReader:
 
     def held(self, register_ids: Sequence[ObjectId], asked: Asked) -> list[SiteAnswers]:
         """Return what the sites hold of each register."""
-        sets = {site: _sets(header) for site, header in asked.headers.items()}
         return [
-            self._held(register_id, {site: results[index] for site, results in asked.answers.items()}, sets)
+            self._held(register_id, {site: results[index] for site, results in asked.answers.items()}, asked.sets)
             for index, register_id in enumerate(register_ids)
         ]
 
@@ -192,52 +198,59 @@ class AnswerReader:
         """Return the promises for a ballot that hold, with the certified values that they name."""
         found: dict[SiteId, Promised] = {}
         for site, results in asked.answers.items():
-            answer, header = results[index], asked.headers[site]
             try:
-                if answer.get("granted") is True:
-                    found[site] = self._promised(register_id, ballot, site, answer, header)
+                if results[index].get("granted") is True:
+                    found[site] = self._promised(register_id, ballot, site, results[index], asked)
             except ShosoinError:
                 continue  # an unsound answer is no promise
         return found
 
     def _promised(
-        self, register_id: ObjectId, ballot: Ballot, site: SiteId, answer: Mapping[str, Any], header: Mapping[str, Any]
+        self, register_id: ObjectId, ballot: Ballot, site: SiteId, answer: Mapping[str, Any], asked: Asked
     ) -> Promised:
-        top = self.committed(register_id, answer, _sets(header))
+        top = self.committed(register_id, answer, asked.sets[site])
         held = top.ballot if top is not None else NO_BALLOT
         digest = top.value.digest if top is not None else None
         statement = attestations.promise(self.owner, register_id, ballot, held, digest)
-        signed = self._signed(site, answer, header, statement)
+        signed = self._signed(site, answer, asked, statement, {})
         return Promised(Promise(site, held, digest, signed.path), signed.signature, top)
 
     def acceptances(self, value: RegisterValue, ballot: Ballot, index: int, asked: Asked) -> dict[SiteId, Statement]:
         """Return the acceptances of a value that hold."""
         statement = attestations.acceptance(self.owner, value.register_id, ballot, value.digest)
         found: dict[SiteId, Statement] = {}
+        roots: dict[bytes, bytes] = {}
         for site, results in asked.answers.items():
             try:
                 if results[index].get("granted") is True:
-                    found[site] = self._signed(site, results[index], asked.headers[site], statement)
+                    found[site] = self._signed(site, results[index], asked, statement, roots)
             except ShosoinError:
                 continue
         return found
 
     def _signed(
-        self, site: SiteId, answer: Mapping[str, Any], header: Mapping[str, Any], statement: bytes
+        self,
+        site: SiteId,
+        answer: Mapping[str, Any],
+        asked: Asked,
+        statement: bytes,
+        roots: dict[bytes, bytes],
     ) -> Statement:
-        """Return the site's signature of a statement.
+        """Return the site's signature of a statement; ``roots`` remembers where ways from it lead.
 
         Raises:
             PeerFault, SignatureForged: it cannot be read, or does not hold.
         """
         try:
             path = base64.b64decode(answer["path"], validate=True)
-            signature = base64.b64decode(header["signatures"][answer["signed"]], validate=True)
+            signature = asked.signatures[site][answer["signed"]]
         except (KeyError, IndexError, TypeError, ValueError):
             raise PeerFault("a statement without a signature", code="vault.not_signed") from None
-        if len(path) > PATH_BYTES_MAX or len(signature) != SIGNATURE_BYTES or site not in self.site_keys:
+        if len(path) > PATH_BYTES_MAX or site not in self.site_keys:
             raise PeerFault("a statement without a signature", code="vault.not_signed")
-        check_proof(self.site_keys[site], path + signature, statement, STATEMENT_CONTEXT)
+        if path not in roots:
+            roots[path] = root_of(path, statement)
+        check_root(self.site_keys[site], signature, roots[path], STATEMENT_CONTEXT)
         return Statement(path, signature)
 
 
@@ -254,6 +267,15 @@ def _sets(header: Mapping[str, Any]) -> dict[str, SignatureSet]:
     return found
 
 
+def _signatures(header: Mapping[str, Any]) -> list[bytes]:
+    """Return the site's own signatures of an answer, in order; none of them if one cannot be read."""
+    given = header.get("signatures")
+    try:
+        return [base64.b64decode(text, validate=True) for text in given] if isinstance(given, list) else []
+    except (TypeError, ValueError):
+        return []
+
+
 def asked_of(operations: Mapping[SiteId, list[dict[str, Any]]], tasks: Sequence[Task[Answer]]) -> Asked:
     """Sort what came of exchanges; an answer that does not fit its operations is none.
 
@@ -267,7 +289,7 @@ def asked_of(operations: Mapping[SiteId, list[dict[str, Any]]], tasks: Sequence[
             asked.answers[site] = [
                 result for op, result in zip(sent, answer.results, strict=True) if op["op"] != "signatures"
             ]
-            asked.headers[site] = answer.header
+            asked.signatures[site], asked.sets[site] = _signatures(answer.header), _sets(answer.header)
         elif isinstance(error, ShosoinError):
             asked.errors[site] = error
         elif isinstance(error, Exception) and not isinstance(error, TimeoutError):

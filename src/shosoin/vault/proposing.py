@@ -323,11 +323,13 @@ class Proposer:
         """Phase three: every site learns the certificate; done when a quorum holds it."""
         if not attempts:
             return
-        sets = {one.certified.signatures.name: one.certified.signatures for one in attempts if one.certified}
+        certified = [one.certified for one in attempts if one.certified is not None]
+        sets = {one.signatures.name: one.signatures for one in certified}
+        told = [(one, commit_operation(one.value.register_id, one)) for one in certified]
         asked = await ask(
             self._runtime,
             channels,
-            {site: with_sets([_commit_to(site, attempt) for attempt in attempts], sets) for site in self._members},
+            {site: with_sets([_told(site, *each) for each in told], sets) for site in self._members},
             enough=self._scheme.write_quorum,
             grace_s=_WRITE_GRACE_S,
         )
@@ -349,14 +351,9 @@ def with_sets(operations: Sequence[_Operations], sets: Mapping[str, SignatureSet
     return [*({"op": "signatures", "text": one.text} for one in sets.values()), *operations]
 
 
-def _commit_to(site: SiteId, attempt: Attempt) -> _Operations:
+def _told(site: SiteId, certified: Certified, operation: _Operations) -> _Operations:
     """Tell a site that a value is certified: the whole value unless the site has just accepted it."""
-    if attempt.certified is None:
-        raise TypeError("a commit without a certificate")
-    operation = commit_operation(attempt.register_id, attempt.certified)
-    if site in attempt.certified.signers:
-        del operation["value"]
-    return operation
+    return {key: operation[key] for key in operation if key != "value" or site not in certified.signers}
 
 
 def commit_operation(register_id: ObjectId, certified: Certified) -> _Operations:

@@ -32,6 +32,8 @@ __all__ = [
     "SignatureForged",
     "SiteSigner",
     "check_proof",
+    "check_root",
+    "root_of",
 ]
 
 SIGNED_TOGETHER_MAX = 256
@@ -106,16 +108,37 @@ def check_proof(public_key: bytes, proof: bytes, message: Buffer, context: bytes
     Raises:
         SignatureForged: the same error for every cause.
     """
-    levels = proof[0] if proof else 0
-    if levels > _LEVELS_MAX or len(proof) != _HEAD_BYTES + levels * _HASH_BYTES + SIGNATURE_BYTES:
+    path, signature = proof[:-SIGNATURE_BYTES], proof[-SIGNATURE_BYTES:]
+    check_root(public_key, signature, root_of(path, message), context)
+
+
+def root_of(path: bytes, message: Buffer) -> bytes:
+    """Return the root of the batch in which ``message`` is at the start of a way.
+
+    Raises:
+        SignatureForged: no way.
+    """
+    levels = path[0] if path else _LEVELS_MAX + 1
+    if levels > _LEVELS_MAX or len(path) != _HEAD_BYTES + levels * _HASH_BYTES:
         raise SignatureForged("a proof of a signature that cannot be read")
-    index, way = proof[1], proof[_HEAD_BYTES : _HEAD_BYTES + levels * _HASH_BYTES]
+    index, way = path[1], path[_HEAD_BYTES:]
     node = _leaf(message)
     for at in range(0, len(way), _HASH_BYTES):
         beside = way[at : at + _HASH_BYTES]
         node = _node(beside, node) if index & 1 else _node(node, beside)
         index >>= 1
-    if index or not _holds(public_key, proof[-SIGNATURE_BYTES:], node, context):
+    if index:
+        raise SignatureForged("a proof of a signature that cannot be read")
+    return node
+
+
+def check_root(public_key: bytes, signature: bytes, root: bytes, context: bytes) -> None:
+    """Check that the holder of ``public_key`` signed a batch with that root.
+
+    Raises:
+        SignatureForged: it did not.
+    """
+    if len(signature) != SIGNATURE_BYTES or not _holds(public_key, signature, root, context):
         raise SignatureForged("a signature does not hold under its signer's key")
 
 

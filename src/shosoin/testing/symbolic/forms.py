@@ -19,21 +19,52 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shosoin.kernels import element_inv, element_mul
+from shosoin.kernels import active_path, element_mul
 from shosoin.kernels.fields import Constants, Values
 
 __all__ = ["GF2_128_FAST", "Form", "Symbols", "forms_of"]
 
 
-class _Fast128:
-    """The constants of GF(2^128), multiplied by the kernels in use."""
+_MODULUS = (1 << 128) | 0x87
 
-    multiply = staticmethod(element_mul)
-    inverse = staticmethod(element_inv)
+
+class _Fast128:
+    """GF(2^128) for public constants: native products where there are any, else by windows of four bits."""
+
+    def multiply(self, a: int, b: int) -> int:
+        """Return a * b."""
+        return windowed_product(a, b) if active_path() == "reference" else element_mul(a, b)
+
+    def inverse(self, a: int) -> int:
+        """Return 1 / a by Euclid's algorithm on polynomials."""
+        if a == 0:
+            raise ZeroDivisionError("0 has no inverse")
+        u, v, x, y = a, _MODULUS, 1, 0
+        while u != 1:
+            shift = u.bit_length() - v.bit_length()
+            if shift < 0:
+                u, v, x, y, shift = v, u, y, x, -shift
+            u ^= v << shift
+            x ^= y << shift
+        return x
 
 
 GF2_128_FAST: Constants = _Fast128()
-"""GF(2^128) for many products of single constants; equal to ``GF2_128``, whose strength is long arrays."""
+"""GF(2^128) for many products of single constants; equal to ``GF2_128``, which is for secrets and long arrays."""
+
+
+def windowed_product(a: int, b: int) -> int:
+    """Return a * b in GF(2^128), fast for an interpreter and not in constant time."""
+    multiples = [0, a]
+    for half in range(1, 8):
+        multiples += [multiples[half] << 1, (multiples[half] << 1) ^ a]
+    product = 0
+    for digit in range(124, -1, -4):
+        product = (product << 4) ^ multiples[b >> digit & 15]
+    for _ in range(2):
+        high = product >> 128
+        product = (product & ((1 << 128) - 1)) ^ high ^ high << 1 ^ high << 2 ^ high << 7
+    return product
 
 
 class Form:

@@ -1,6 +1,6 @@
 """A recorded run of the real vault, read as linear forms: what its owner and sites really sent, byte by byte.
 
-Every 16 bytes of key are an unknown, known by their content, so that key used twice is one unknown in two places.
+Every 16 bytes of key or mask are an unknown, known by their content, so that what is used twice is one in two places.
 Shares are rebuilt as the code should have made them: those of sites that took key bits are these bits, the others
 follow with ``lagrange_weights`` and ``linear_map`` of the reference kernels; reads and digests follow from the shares.
 
@@ -150,7 +150,7 @@ class Trace:
         content = b"".join(self._keys[key_id] for key_id in key_ids)
         if len(content) < ELEMENT_BYTES * len(titles):
             raise Unexplained(f"keys of {len(content)} bytes, expected {ELEMENT_BYTES * len(titles)}")
-        blocks = [content[at * ELEMENT_BYTES : (at + 1) * ELEMENT_BYTES] for at in range(len(titles))]
+        blocks = _blocks(content[: ELEMENT_BYTES * len(titles)])
         forms = [self._block(block, title) for block, title in zip(blocks, titles, strict=True)]
         self.run.reveal(at_link((OWNER, site), "0"), forms)
         return forms
@@ -220,21 +220,27 @@ class Trace:
     def _rebuild(self, deal: _Deal) -> None:
         """Compute the shares of a body as forms."""
         offsets = sorted(deal.chunks)
-        size = sum(deal.chunks.values())
         if offsets != [sum(deal.chunks[at] for at in offsets[:index]) for index in range(len(offsets))]:
             raise Unexplained("chunks that leave gaps")
-        elements = size // ELEMENT_BYTES
-        masks = self.run.fresh(("mask", deal.name), deal.masks)
-        body = joined([masks, self.run.secrets(("secret", deal.name), elements - deal.masks)])
+        body = self._body_of(deal, [value for offset in offsets for value in _combined(deal, offset)])
         pieces: dict[int, list[Values]] = {site: [] for site in deal.sites}
         for offset in offsets:
             chunk = slice(offset // ELEMENT_BYTES, (offset + deal.chunks[offset]) // ELEMENT_BYTES)
             for site, share in self._shares(deal, offset, body[chunk]).items():
                 pieces[site].append(share)
-            self._assign(deal, offset, body[chunk])
         deal.shares = {site: joined(parts) for site, parts in pieces.items()}
         if self._home in deal.shares:
             self.run.reveal(at_site(self._home, "0"), deal.shares[self._home])
+
+    def _body_of(self, deal: _Deal, values: Sequence[int]) -> Values:
+        """Return a body as unknowns: masks by their content, like key; what comes after them is the secret."""
+        masks = [
+            self._block(value.to_bytes(ELEMENT_BYTES, "little"), (("mask", deal.name), at))
+            for at, value in enumerate(values[: deal.masks])
+        ]
+        secret = self.run.secrets(("secret", deal.name), len(values) - deal.masks)
+        self.assignment.update({(("secret", deal.name), at): value for at, value in enumerate(values[deal.masks :])})
+        return joined([array(masks), secret])
 
     def _shares(self, deal: _Deal, offset: int, secret: Values) -> dict[int, Values]:
         """Return the shares of a chunk: k-1 are key bits, the others follow from them and the secret."""
@@ -246,10 +252,10 @@ class Trace:
         sent = sorted(deal.clear[offset])
         free = [site for site in sent if site != self._home and site not in known]
         for site in free[: deal.k - 1 - len(known)]:
-            titles = [(("take", deal.name, site), start + at) for at in range(len(secret))]
-            known[site] = array([self.run.symbols.unknown(title) for title in titles])
+            blocks = _blocks(deal.clear[offset][site])
+            titles = [(("take", deal.name, site), start + at) for at in range(len(blocks))]
+            known[site] = array([self._block(*both) for both in zip(blocks, titles, strict=True)])
             self.run.reveal(at_link((OWNER, site), "0"), known[site])
-            self.assignment.update(zip(titles, _elements(deal.clear[offset][site]), strict=True))
         if len(known) != deal.k - 1:
             raise Unexplained(f"{len(known)} shares of key bits, expected {deal.k - 1}")
         points = [0, *(point_of(deal.sites[site]) for site in known)]
@@ -257,17 +263,6 @@ class Trace:
         rows = [reference.lagrange_weights(self.run.symbols, points, point_of(deal.sites[site])) for site in others]
         made = reference.linear_map(self.run.symbols, rows, [secret, *known.values()])
         return known | dict(zip(others, made, strict=True))
-
-    def _assign(self, deal: _Deal, offset: int, secret: Values) -> None:
-        """Find the body's bytes from k of the shares that were sent; the others are then evidence."""
-        clear = dict(list(deal.clear[offset].items())[: deal.k])
-        weights = lagrange_weights([point_of(deal.sites[site]) for site in clear])
-        columns = [reference.GF2_128.from_bytes(np.frombuffer(content, np.uint8)) for content in clear.values()]
-        (whole,) = reference.linear_map(reference.GF2_128, [weights], columns)
-        values = _elements(reference.GF2_128.to_bytes(whole).tobytes())
-        for form, value in zip(forms_of(secret), values, strict=True):
-            (unknown,) = form.terms
-            self.assignment[self.run.symbols.names[unknown]] = value
 
     def _explain(self, parts: _Parts) -> None:
         """Compute what a message carried as forms, hold them against its bytes, and put them on the wire."""
@@ -327,7 +322,20 @@ def _unsealed(header: memoryview, sealed: memoryview, mac_key: bytes, pad: bytes
     return bytes(a ^ b for a, b in zip(payload, pad, strict=False))
 
 
-def _elements(content: bytes) -> list[int]:
+def _combined(deal: _Deal, offset: int) -> list[int]:
+    """Return a chunk of the body, from k of the shares that were sent; the others are then evidence."""
+    clear = dict(list(deal.clear[offset].items())[: deal.k])
+    weights = lagrange_weights([point_of(deal.sites[site]) for site in clear])
+    columns = [reference.GF2_128.from_bytes(np.frombuffer(content, np.uint8)) for content in clear.values()]
+    (whole,) = reference.linear_map(reference.GF2_128, [weights], columns)
+    return _elements(reference.GF2_128.to_bytes(whole).tobytes())
+
+
+def _blocks(content: bytes) -> list[bytes]:
     if len(content) % ELEMENT_BYTES:
         raise Unexplained(f"{len(content)} bytes are not whole elements")
-    return [int.from_bytes(content[at : at + ELEMENT_BYTES], "little") for at in range(0, len(content), ELEMENT_BYTES)]
+    return [content[at : at + ELEMENT_BYTES] for at in range(0, len(content), ELEMENT_BYTES)]
+
+
+def _elements(content: bytes) -> list[int]:
+    return [int.from_bytes(block, "little") for block in _blocks(content)]

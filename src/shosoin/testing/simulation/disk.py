@@ -1,0 +1,164 @@
+"""A share node's disk under simulated time: it is slow, it dies at any call, it fills up, it can be set back.
+
+Steps of a transaction show at once and become durable in the order of the log, when the disk has had its time; they
+return only then. A crash keeps a random prefix of what was not durable yet. Staged bytes, and finished bytes that no
+record names, are gone after it, as ``SiteStore`` says.
+
+A *crash point* is the number of a call and a phase: ``before`` it did anything, ``during`` (its effects show and are
+not durable), or ``after`` (durable, and nobody was told).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from typing import TypeVar
+
+from shosoin.base import ObjectId, OwnerId, ShosoinError, SimulationRng
+from shosoin.testing.memory_store import MemorySiteStore
+from shosoin.testing.simulation.kernel import Process
+from shosoin.vault.ports import Buffer, ShareKey, ShareRow, ShareState, SiteTransaction
+
+__all__ = ["PHASES", "SimulatedDisk"]
+
+T = TypeVar("T")
+PHASES = ("before", "during", "after")
+
+
+class SimulatedDisk(MemorySiteStore):
+    """``SiteStore`` that outlives the processes of its node."""
+
+    def __init__(self, seed: int = 0, *, latency_s: float = 0.0) -> None:
+        super().__init__()
+        self._rng = SimulationRng(seed)
+        self._latency_s = latency_s
+        self._process: Process | None = None
+        self._journal: list[Callable[[], None]] = []
+        """How to undo what is not durable yet, oldest first."""
+        self._log_end = 0
+        self._log_synced = 0
+        self._saved: object = None
+        self.calls = 0
+        self.crash_points: dict[int, str] = {}
+        self.on_crash: Callable[[], None] = lambda: None
+        """Kills the process that uses the disk."""
+
+    def mount(self, process: Process | None) -> None:
+        """Let a new process use the disk."""
+        self._process = process
+
+    def crash(self) -> None:
+        """Lose what is not durable, except a random prefix of the log."""
+        kept = self._rng.integer(0, len(self._journal))
+        for undo in reversed(self._journal[kept:]):
+            undo()
+        self._journal.clear()
+        self._log_synced = self._log_end
+        super().crash()
+
+    def save(self) -> None:
+        """Remember everything durable and not, as a snapshot of a running machine does."""
+        self._saved = deepcopy(self._tables)
+
+    def set_back(self) -> bool:
+        """Return to what was saved; whether there was anything."""
+        if self._saved is None:
+            return False
+        self._journal.clear()
+        self._log_synced = self._log_end
+        self._tables = deepcopy(self._saved)  # type: ignore[assignment]  # saved by ``save``
+        super().crash()
+        return True
+
+    def committed(self, owner: OwnerId, register_id: ObjectId) -> str | None:
+        """Return the committed value of a register."""
+        row = self._tables.registers.get((owner, register_id))
+        return row.committed_value if row else None
+
+    async def transact(self, step: Callable[[SiteTransaction], T]) -> T:
+        """Run ``step`` atomically."""
+        outcome = (await self.transact_each([step]))[0]
+        if isinstance(outcome, ShosoinError):
+            raise outcome
+        return outcome
+
+    async def transact_each(self, steps: Sequence[Callable[[SiteTransaction], T]]) -> list[T | ShosoinError]:
+        """Run several steps, each atomic by itself, made durable together."""
+        await self._enter()
+        outcomes: list[T | ShosoinError] = []
+        for step in steps:
+            try:
+                result, undo = self._apply(step)
+            except ShosoinError as error:
+                outcomes.append(error)
+            else:
+                outcomes.append(result)
+                self._journal.append(undo)
+                self._log_end += 1
+        await self._sync()
+        return outcomes
+
+    async def _sync(self) -> None:
+        """Wait until everything in the log so far is durable."""
+        mine = self._log_end
+        self._perhaps_crash("during")
+        await self._pause()
+        if mine > self._log_synced:
+            del self._journal[: mine - self._log_synced]
+            self._log_synced = mine
+        self._perhaps_crash("after")
+
+    async def write(self, key: ShareKey, offset: int, data: Buffer) -> None:
+        """Put bytes into the staging area of a share."""
+        await self._enter()
+        await super().write(key, offset, bytes(data))
+        self._perhaps_crash("after")
+
+    async def finish(self, key: ShareKey, size_bytes: int) -> str:
+        """Make the staged bytes durable and return their locator."""
+        await self._enter()
+        locator = await super().finish(key, size_bytes)
+        self._perhaps_crash("during")
+        await self._pause()
+        self._perhaps_crash("after")
+        return locator
+
+    async def read(self, row: ShareRow, offset: int, length: int) -> bytes:
+        """Return bytes of a share."""
+        await self._enter()
+        return await super().read(row, offset, length)
+
+    async def discard(self, key: ShareKey) -> None:
+        """Forget what is staged of one share."""
+        await self._enter()
+        await super().discard(key)
+
+    async def collect_orphans(self, before_wall_s: float) -> int:
+        """Drop shares that stayed ``STAGED`` since before a time; return how many."""
+
+        def collect(tx: SiteTransaction) -> int:
+            old = [row.key for row in self.shares(ShareState.STAGED) if row.created_wall_s < before_wall_s]
+            for key in old:
+                tx.delete_share(key)
+            return len(old)
+
+        return await self.transact(collect)
+
+    async def _enter(self) -> None:
+        """Begin a call: the place where a planned crash may come before it does anything."""
+        if self._process is not None:
+            self._process.check()
+        self.calls += 1
+        self._perhaps_crash("before")
+        await self._pause()
+
+    async def _pause(self) -> None:
+        if self._process is not None and self._latency_s:
+            await self._process.runtime.sleep(self._rng.uniform(0.1, 2.0) * self._latency_s)
+
+    def _perhaps_crash(self, phase: str) -> None:
+        if self.crash_points.get(self.calls) == phase:
+            del self.crash_points[self.calls]
+            self.on_crash()
+            if self._process is not None:
+                self._process.check()

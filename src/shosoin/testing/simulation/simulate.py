@@ -1,0 +1,100 @@
+"""One run: clients at work while things go wrong, then quiet, then the reckoning."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from shosoin.testing.linearizability import find_violations
+from shosoin.testing.simulation.clients import Caller, Client, perform
+from shosoin.testing.simulation.faults import arm, heal
+from shosoin.testing.simulation.plan import Deed, FaultKind, Operation, Plan
+from shosoin.testing.simulation.world import World, build_vault
+
+__all__ = ["Outcome", "simulate"]
+
+_CALM_S = 1.0
+"""After the last fault ended."""
+_PATIENCE_S = 3_000.0
+"""Until every operation must have ended once all faults are over."""
+
+_COUNTED = {FaultKind.DISK_CRASH, FaultKind.CLIENT_CRASH, FaultKind.CLIENT_STALL}
+"""Faults that come after a number of calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a plan."""
+
+    plan: Plan
+    violations: tuple[str, ...]
+    lines: tuple[str, ...]
+    digest: str
+    counts: Counter[str]
+    seconds: float
+    """Simulated."""
+
+
+def simulate(plan: Plan) -> Outcome:
+    """Run a plan."""
+    world = World(plan)
+    clients = {each.name: Client(world, each) for each in plan.clients}
+    try:
+        _work(world, clients)
+        _reckon(world)
+    finally:
+        _end(world, clients)
+    trace = world.trace
+    return Outcome(plan, tuple(trace.violations), tuple(trace.lines), trace.digest(), trace.counts, world.kernel.now_s)
+
+
+def _work(world: World, clients: dict[str, Client]) -> None:
+    """Let the clients work until the faults are over, and after that until they are done."""
+    arm(world, clients)
+    kernel = world.kernel
+    timed = [fault for fault in world.plan.faults if fault.kind not in _COUNTED]
+    over_s = max([fault.at_s + fault.for_s for fault in timed], default=0.0) + _CALM_S
+
+    def ended() -> bool:
+        return all(client.ended for client in clients.values())
+
+    kernel.run(until_s=over_s, stop=ended)
+    heal(world, clients)
+    kernel.run(until_s=kernel.now_s + _PATIENCE_S, stop=ended)
+    for client in clients.values():
+        if not client.ended:
+            world.trace.violate(f"an operation of {client.name} never ends")
+
+
+def _reckon(world: World) -> None:
+    """Read everything back with a client that remembers nothing, and judge the history."""
+    process = world.kernel.process("auditor")
+    caller = Caller(world, process.name, process, build_vault(world, process)[0])
+    names = sorted({name for client in world.plan.clients for op in client.operations for name in op.names})
+    deeds = [Operation(Deed.GET, (name,), 1, 0.0, 0, "its", "check") for name in names]
+    deeds += [Operation(Deed.LS, (), 1, 0.0, 0, "its", "check"), Operation(Deed.AUDIT, (), 1, 0.0, 0, "its", "check")]
+    deeds += [Operation(Deed.VERIFY, (name,), 1, 0.0, 0, "its", "check") for name in names[:1]]
+    class_ = ("its", "qkd", "pqc")[world.plan.seed % 3]
+    deeds += [Operation(deed, ("new",), 1, 0.0, 100, class_, "check") for deed in (Deed.PUT, Deed.GET)]
+
+    async def check() -> None:
+        for deed in deeds:
+            error = await perform(caller, deed)
+            if error is not None and error.code != "vault.not_found":
+                world.trace.violate(f"after all faults ended, {deed.deed} {deed.names} fails: {error.code}: {error}")
+
+    task = process.start(check(), origin="auditor")
+    world.kernel.run(until_s=world.kernel.now_s + _PATIENCE_S, stop=task.done)
+    if not task.done():
+        world.trace.violate("after all faults ended, a check never ends")
+    for violation in find_violations(world.history.operations):
+        world.trace.violate(violation.story())
+
+
+def _end(world: World, clients: dict[str, Client]) -> None:
+    """Close all coroutines that are left."""
+    for client in clients.values():
+        client.process.kill()
+    for host in world.network.hosts.values():
+        if host.process is not None:
+            host.process.kill()
