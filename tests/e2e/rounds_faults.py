@@ -126,6 +126,8 @@ class Faults:
         wrong = []
         for owner, event in self.journal.alarms:
             site, about = str(event.fields.get("site")), str(event.fields.get("object"))
+            if event.fields.get("kind") == "audit_doubtful" and about in self.tampered:
+                continue  # with k + 1 answers an audit sees that one is wrong and cannot say which: it says so of all
             if self.tampered.get(about) != site:
                 wrong.append(f"{owner}: {event.name} {dict(event.fields)}")
         for name, site, said in self.journal.reported:
