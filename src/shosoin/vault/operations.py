@@ -557,7 +557,7 @@ def _answer_bytes(op: dict[str, Any]) -> int:
     """Return how much payload an operation answers with."""
     if op.get("op") == "read":
         return _number(op, "size", _READ_BYTES_MAX, 1)
-    return ELEMENT_BYTES if op.get("op") in {"digest", "repair_digest"} else 0
+    return ELEMENT_BYTES if str(op.get("op")) in {"digest", "repair_digest"} else 0
 
 
 def _split(class_: str, operations: Any, payload: memoryview) -> list[_Call]:
