@@ -34,7 +34,7 @@ from tests.vault.support import (
     store,
 )
 from tests.vault.test_moving import configured
-from tests.vault.test_register_liars import Liar, alarms, down, register_of, says_nothing_is_there
+from tests.vault.test_register_liars import Liar, alarms, down, register_of, roll_back, says_nothing_is_there
 
 A, B, C, D, E, F = SITES[:6]
 
@@ -68,6 +68,13 @@ async def test_one_site_that_promised_more_and_one_that_is_away_do_not_block_a_w
 # ---------------------------------------------------------------------------------------------------- replacing a site
 
 
+def without(world: World, *sites: str) -> World:
+    """A client in whose configuration these sites are not."""
+    client = configured(world)
+    client.context.sites = tuple(site for site in client.context.sites if site.name not in sites)
+    return client
+
+
 def cut_commits(world: World, *sites: str) -> None:
     """These sites accept, and never hear that it was certified."""
     for site in sites:
@@ -77,7 +84,7 @@ def cut_commits(world: World, *sites: str) -> None:
 async def test_a_client_of_the_new_members_finds_what_a_quorum_of_the_old_ones_holds() -> None:
     """No liar: one site of three is dead, another is away for a moment, the new one knows nothing."""
     world = make_world(4, "2-of-3")
-    before = configured(world, D)
+    before = without(world, D)
     cut_commits(before, A)
     receipt = await store(before, "name", b"content", "pqc")
     assert len(receipt.acknowledged) == 3
@@ -92,7 +99,7 @@ async def test_a_client_of_the_new_members_finds_what_a_quorum_of_the_old_ones_h
 
 async def test_a_name_is_not_proven_missing_by_new_members_who_never_knew_it() -> None:
     world = make_world(4, "2-of-3")
-    before = configured(world, D)
+    before = without(world, D)
     cut_commits(before, A)
     await store(before, "name", b"content", "pqc")
     after = configured(world, C)
@@ -102,13 +109,13 @@ async def test_a_name_is_not_proven_missing_by_new_members_who_never_knew_it() -
     assert reading.value is not None or reading.freshness != PROVEN
 
 
-async def test_a_liar_and_a_replaced_site_do_not_start_an_index_anew() -> None:
+async def test_a_site_rolled_back_and_one_replaced_do_not_start_an_index_anew() -> None:
     world = make_world(5, "2-of-4")
-    before = configured(world, E)
+    before = without(world, E)
     cut_commits(before, C)
     await store(before, "name", b"content", "pqc")
     after = configured(world, D)
-    Liar(world, A, says_nothing_is_there)
+    roll_back(world, A, ({}, {}))
     down(after, B, D)
     with contextlib.suppress(Unavailable):
         await store(after, "other", b"another", "pqc")
@@ -290,9 +297,8 @@ async def test_many_registers_with_signatures_of_their_own_are_read_together(mon
 async def test_what_a_dead_site_signed_counts_when_it_left_the_configuration() -> None:
     """One site was away when the object was written, another died since and is in no configuration any more."""
     world = make_world(6, "3-of-5")
-    before = configured(world, F)
+    before = without(world, F)
     before.links[E].down = True
     await store(before, "name", b"content", "pqc")
-    after = configured(world)
-    after.context.sites = tuple(site for site in after.context.sites if site.name != D)
+    after = without(world, D)
     assert (await fetch(after.vault, "name"))[0] == b"content"

@@ -156,10 +156,11 @@ class Catalog:
     def _is_settled(self, found: SiteAnswers, vouched: VersionId | None) -> bool:
         """Whether no acknowledged change can be missing, and no later reader can miss what was found."""
         best = found.best
-        electorate = best.value.electorate if best is not None else self._electorate
-        if not electorate.can_read(found.held):
+        if best is None:
+            return self._electorate.can_read(found.held) and self._electorate.rules_out(self._members, found.held)
+        if not best.value.electorate.can_read(found.held):
             return False
-        if best is None or best.value.version == vouched or best.value.digest in self._settled:
+        if best.value.version == vouched or best.value.digest in self._settled:
             return True
         return decided_by(best.value.electorates, found.holders())
 

@@ -222,7 +222,8 @@ class Proposer:
         """Decide whether the value may follow what the promises tell."""
         wanted, top, outcome = attempt.value, attempt.top, attempt.outcome
         deciding = (*wanted.electorates, top.value.electorate if top is not None else self._electorate)
-        if not decided_by(deciding, attempt.promised):
+        unknown = top is None and not self._electorate.rules_out(self._members, attempt.promised)
+        if unknown or not decided_by(deciding, attempt.promised):
             outcome.error = asked.too_few(
                 f"{len(attempt.promised)} of {self._scheme.n} sites take part, "
                 f"{self._scheme.write_quorum} are needed to write",
