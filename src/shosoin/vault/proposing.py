@@ -33,6 +33,8 @@ _PREPARED_TOGETHER = 24
 _BATCHES = 2
 """Exchanges that run side by side, so that owner and sites work at the same time."""
 _WRITE_GRACE_S = 3.0
+_STEP_MAX = 1 << 12
+"""Rounds that a claim which may be a lie moves us on by."""
 _Operations = dict[str, Any]
 
 
@@ -191,10 +193,10 @@ class Proposer:
                 enough=self._scheme.write_quorum,
                 grace_s=_WRITE_GRACE_S,
             )
-            highest = self._highest_promise(asked.answers)
-            if highest < round_number or all(self._granted(asked.answers, i) for i in range(len(preparing))):
+            higher = self._higher_round(asked.answers, round_number)
+            if higher is None or all(self._granted(asked.answers, i) for i in range(len(preparing))):
                 break
-            round_number = highest + 1
+            round_number = higher
         for index, attempt in enumerate(preparing):
             attempt.outcome.unreached = asked
             attempt.promised = self._answers.promises(attempt.register_id, attempt.ballot, index, asked)
@@ -208,15 +210,24 @@ class Proposer:
     def _granted(self, answers: Mapping[SiteId, list[_Operations]], index: int) -> bool:
         return sum(results[index].get("granted") is True for results in answers.values()) >= self._scheme.write_quorum
 
-    def _highest_promise(self, answers: Mapping[SiteId, list[_Operations]]) -> int:
-        """Return the highest round that refused us; the f_r highest claims are passed over, they may be lies."""
+    def _higher_round(self, answers: Mapping[SiteId, list[_Operations]], refused: int) -> int | None:
+        """Return the round to try after one that was refused, ``None`` if another would be of no use.
+
+        The f_r highest claims are passed over, they may be lies. If nothing is left, they may be true as well, and
+        without those sites there is no quorum: then they are followed, a moderate step at a time.
+        """
         claims = []
         for results in answers.values():
             rounds = [round_of(result.get("promised")) for result in results if result.get("granted") is False]
-            if rounds:
+            if rounds and max(rounds) >= refused:
                 claims.append(max(rounds))
         claims.sort(reverse=True)
-        return claims[self._scheme.register_liars] if len(claims) > self._scheme.register_liars else 0
+        liars = self._scheme.register_liars
+        if len(claims) > liars:
+            return claims[liars] + 1
+        if claims and len(answers) >= self._scheme.write_quorum:
+            return min(claims[-1], refused + _STEP_MAX) + 1
+        return None
 
     def _judge(self, attempt: Attempt, asked: Asked) -> None:
         """Decide whether the value may follow what the promises tell."""
