@@ -127,7 +127,7 @@ class Catalog:
                 f"{sound} of {self._scheme.n} sites give a sound answer, at least {self._scheme.k} are needed",
                 self._scheme,
             )
-        self._report_forgetful(found)
+        await self._report_forgetful(channels, register_ids, found)
         await self._settle(channels, register_ids, found, vouched)
         return [
             self._reading(stored, vouched.get(register_id))
@@ -169,10 +169,32 @@ class Catalog:
         best = found.best
         return Reading(None, freshness) if best is None else Reading(best.value, freshness, best.signers)
 
-    def _report_forgetful(self, found: Sequence[SiteAnswers]) -> None:
-        """Raise an alarm for each site that denies what it signed: it was rolled back, or it lies."""
-        for site in {site for stored in found for site in stored.forgetful()}:
-            self._sink.emit(Event("vault.register_denied", "alarm", {"site": str(site), "kind": "register_denied"}))
+    async def _report_forgetful(
+        self, channels: Mapping[SiteId, Channel], register_ids: Sequence[ObjectId], found: Sequence[SiteAnswers]
+    ) -> None:
+        """Raise an alarm for each site that denies what it signed: it was rolled back, or it lies.
+
+        It may have answered before it signed, and others after a writer came through; so it is asked again.
+        """
+        doubted: dict[SiteId, list[tuple[ObjectId, SiteAnswers]]] = {}
+        for register_id, stored in zip(register_ids, found, strict=True):
+            for site in stored.forgetful():
+                doubted.setdefault(site, []).append((register_id, stored))
+        if not doubted:
+            return
+        operations = {site: [{"op": "register", "register": one} for one, _ in some] for site, some in doubted.items()}
+        asked = await ask(
+            self._runtime,
+            channels,
+            operations,
+            enough=len(operations),
+            grace_s=0.0,
+            timeout_s=_WRITE_BACK_TIMEOUT_S,
+        )
+        for site in asked.answers:
+            told = self._answers.held([register_id for register_id, _ in doubted[site]], asked.only(site))
+            if any(stored.denied_again(site, now) for (_, stored), now in zip(doubted[site], told, strict=True)):
+                self._sink.emit(Event("vault.register_denied", "alarm", {"site": str(site), "kind": "register_denied"}))
 
     async def _settle(
         self,

@@ -59,6 +59,11 @@ class Asked:
             self.sets | other.sets,
         )
 
+    def only(self, site: SiteId) -> Asked:
+        """Return what one site answered."""
+        signed, sets = self.signatures.get(site, []), self.sets.get(site, {})
+        return Asked({site: self.answers[site]}, {}, {site: signed}, {site: sets})
+
     def too_few(self, message: str, scheme: Scheme) -> ShosoinError:
         """Return the error for the caller: sites that refuse us need another remedy than sites that are away.
 
@@ -121,6 +126,14 @@ class SiteAnswers:
             for site in self.behind()
             if best is not None and site in best.signers and self.accepted.get(site, NO_BALLOT) < best.ballot
         ]
+
+
+    def denied_again(self, site: SiteId, now: SiteAnswers) -> bool:
+        """Whether a site that is ``forgetful`` here denies the newest value in a later answer too."""
+        held, best = now.held.get(site), self.best
+        if best is None or site not in now.held or (held is not None and held.ballot >= best.ballot):
+            return False
+        return now.accepted[site] < best.ballot
 
 
 @dataclass(slots=True)

@@ -355,7 +355,13 @@ class Proposer:
 
 
 def _was_replaced(wanted: RegisterValue, top: Certified) -> bool:
-    return wanted.version in top.value.ancestors
+    """Whether the wanted value was the current one before the newest.
+
+    Ancestors name versions: a change of the site part alone may have come before or may have been passed over.
+    """
+    newest = top.value
+    changed = newest.version == wanted.version and newest.revision > 0
+    return wanted.revision == 0 and (changed or wanted.version in newest.ancestors)
 
 
 def with_sets(operations: Sequence[_Operations], sets: Mapping[str, SignatureSet]) -> list[_Operations]:
