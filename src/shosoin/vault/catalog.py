@@ -15,6 +15,7 @@ from typing import Any
 
 from shosoin.base import Entropy, ObjectId, SiteId, VersionId
 from shosoin.base.ports import Event, EventSink, Runtime
+from shosoin.vault import envelope
 from shosoin.vault.attestations import SignatureSet
 from shosoin.vault.catalog_answers import AnswerReader, Asked, SiteAnswers, ask, asked_of
 from shosoin.vault.channel import Channel
@@ -29,6 +30,10 @@ __all__ = ["Catalog", "Conflict", "Outcome", "Proposal", "Reading"]
 PROVEN = "proven"
 UNPROVEN = "unproven"
 _READ_TOGETHER = 64
+_ANSWER_BYTES = envelope.HEADER_BYTES_MAX // 4 * 3
+_VALUE_BYTES = 16 << 10
+_SIGNED_BYTES = 4600
+"""A site's signature in base64, with its name."""
 _READ_ATTEMPTS = 3
 _WRITE_BACK_TIMEOUT_S = 3.0
 _READ_GRACE_S = 0.3
@@ -43,6 +48,8 @@ class Reading:
     freshness: str
     certificate: tuple[SiteId, ...] = ()
     """Sites that accepted the value, and so hold and pin what it counts on."""
+    newest: bool = True
+    """Whether enough sites answered to rule out a newer value, if not that this one will stand."""
 
 
 class Catalog:
@@ -95,9 +102,15 @@ class Catalog:
             TooFewSites: fewer than k sites gave a sound answer.
         """
         readings: list[Reading] = []
-        for at in range(0, len(register_ids), _READ_TOGETHER):
-            readings += await self._read_batch(channels, register_ids[at : at + _READ_TOGETHER], vouched or {})
+        together = self._together()
+        for at in range(0, len(register_ids), together):
+            readings += await self._read_batch(channels, register_ids[at : at + together], vouched or {})
         return readings
+
+    def _together(self) -> int:
+        """Return how many registers are read at once: each may need signatures of its own from all members."""
+        each_bytes = _VALUE_BYTES + len(self._members) * _SIGNED_BYTES
+        return min(_READ_TOGETHER, _ANSWER_BYTES // each_bytes)
 
     async def _read_batch(
         self,
@@ -167,7 +180,9 @@ class Catalog:
     def _reading(self, found: SiteAnswers, vouched: VersionId | None) -> Reading:
         freshness = PROVEN if self._is_settled(found, vouched) else UNPROVEN
         best = found.best
-        return Reading(None, freshness) if best is None else Reading(best.value, freshness, best.signers)
+        if best is None:
+            return Reading(None, freshness, newest=freshness == PROVEN)
+        return Reading(best.value, freshness, best.signers, newest=best.value.electorate.can_read(found.held))
 
     async def _report_forgetful(
         self, channels: Mapping[SiteId, Channel], register_ids: Sequence[ObjectId], found: Sequence[SiteAnswers]

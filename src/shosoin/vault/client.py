@@ -702,11 +702,11 @@ class Vault:
             reading = await self._context.catalog.read(channels, object_id, vouched.get(object_id))
             value = self._live(name, reading)
         except NotFound:
-            if self._names.unreadable is not None:
-                raise self._names.unreadable from None
+            if self._names.doubt is not None:
+                raise self._names.doubt from None
             raise
-        if self._names.unreadable is not None:
-            reading = replace(reading, freshness=UNPROVEN)  # what cannot be read may say something newer of this name
+        if self._names.doubt is not None:
+            reading = replace(reading, freshness=UNPROVEN)  # what was not read may say something newer of this name
         return reading, value
 
     @staticmethod
