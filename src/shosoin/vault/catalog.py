@@ -15,6 +15,7 @@ from typing import Any
 
 from shosoin.base import Entropy, ObjectId, SiteId, VersionId
 from shosoin.base.ports import Event, EventSink, Runtime
+from shosoin.vault import envelope
 from shosoin.vault.attestations import SignatureSet
 from shosoin.vault.catalog_answers import AnswerReader, Asked, SiteAnswers, ask, asked_of
 from shosoin.vault.channel import Channel
@@ -29,6 +30,10 @@ __all__ = ["Catalog", "Conflict", "Outcome", "Proposal", "Reading"]
 PROVEN = "proven"
 UNPROVEN = "unproven"
 _READ_TOGETHER = 64
+_ANSWER_BYTES = envelope.HEADER_BYTES_MAX // 4 * 3
+_VALUE_BYTES = 16 << 10
+_SIGNED_BYTES = 4600
+"""A site's signature in base64, with its name."""
 _READ_ATTEMPTS = 3
 _WRITE_BACK_TIMEOUT_S = 3.0
 _READ_GRACE_S = 0.3
@@ -43,6 +48,8 @@ class Reading:
     freshness: str
     certificate: tuple[SiteId, ...] = ()
     """Sites that accepted the value, and so hold and pin what it counts on."""
+    newest: bool = True
+    """Whether enough sites answered to rule out a newer value, if not that this one will stand."""
 
 
 class Catalog:
@@ -95,9 +102,15 @@ class Catalog:
             TooFewSites: fewer than k sites gave a sound answer.
         """
         readings: list[Reading] = []
-        for at in range(0, len(register_ids), _READ_TOGETHER):
-            readings += await self._read_batch(channels, register_ids[at : at + _READ_TOGETHER], vouched or {})
+        together = self._together()
+        for at in range(0, len(register_ids), together):
+            readings += await self._read_batch(channels, register_ids[at : at + together], vouched or {})
         return readings
+
+    def _together(self) -> int:
+        """Return how many registers are read at once: each may need signatures of its own from all members."""
+        each_bytes = _VALUE_BYTES + len(self._members) * _SIGNED_BYTES
+        return min(_READ_TOGETHER, _ANSWER_BYTES // each_bytes)
 
     async def _read_batch(
         self,
@@ -127,7 +140,7 @@ class Catalog:
                 f"{sound} of {self._scheme.n} sites give a sound answer, at least {self._scheme.k} are needed",
                 self._scheme,
             )
-        self._report_forgetful(found)
+        await self._report_forgetful(channels, register_ids, found)
         await self._settle(channels, register_ids, found, vouched)
         return [
             self._reading(stored, vouched.get(register_id))
@@ -156,22 +169,47 @@ class Catalog:
     def _is_settled(self, found: SiteAnswers, vouched: VersionId | None) -> bool:
         """Whether no acknowledged change can be missing, and no later reader can miss what was found."""
         best = found.best
-        electorate = best.value.electorate if best is not None else self._electorate
-        if not electorate.can_read(found.held):
+        if best is None:
+            return self._electorate.can_read(found.held) and self._electorate.rules_out(self._members, found.held)
+        if not best.value.electorate.can_read(found.held):
             return False
-        if best is None or best.value.version == vouched or best.value.digest in self._settled:
+        if best.value.version == vouched or best.value.digest in self._settled:
             return True
         return decided_by(best.value.electorates, found.holders())
 
     def _reading(self, found: SiteAnswers, vouched: VersionId | None) -> Reading:
         freshness = PROVEN if self._is_settled(found, vouched) else UNPROVEN
         best = found.best
-        return Reading(None, freshness) if best is None else Reading(best.value, freshness, best.signers)
+        if best is None:
+            return Reading(None, freshness, newest=freshness == PROVEN)
+        return Reading(best.value, freshness, best.signers, newest=best.value.electorate.can_read(found.held))
 
-    def _report_forgetful(self, found: Sequence[SiteAnswers]) -> None:
-        """Raise an alarm for each site that denies what it signed: it was rolled back, or it lies."""
-        for site in {site for stored in found for site in stored.forgetful()}:
-            self._sink.emit(Event("vault.register_denied", "alarm", {"site": str(site), "kind": "register_denied"}))
+    async def _report_forgetful(
+        self, channels: Mapping[SiteId, Channel], register_ids: Sequence[ObjectId], found: Sequence[SiteAnswers]
+    ) -> None:
+        """Raise an alarm for each site that denies what it signed: it was rolled back, or it lies.
+
+        It may have answered before it signed, and others after a writer came through; so it is asked again.
+        """
+        doubted: dict[SiteId, list[tuple[ObjectId, SiteAnswers]]] = {}
+        for register_id, stored in zip(register_ids, found, strict=True):
+            for site in stored.forgetful():
+                doubted.setdefault(site, []).append((register_id, stored))
+        if not doubted:
+            return
+        operations = {site: [{"op": "register", "register": one} for one, _ in some] for site, some in doubted.items()}
+        asked = await ask(
+            self._runtime,
+            channels,
+            operations,
+            enough=len(operations),
+            grace_s=0.0,
+            timeout_s=_WRITE_BACK_TIMEOUT_S,
+        )
+        for site in asked.answers:
+            told = self._answers.held([register_id for register_id, _ in doubted[site]], asked.only(site))
+            if any(stored.denied_again(site, now) for (_, stored), now in zip(doubted[site], told, strict=True)):
+                self._sink.emit(Event("vault.register_denied", "alarm", {"site": str(site), "kind": "register_denied"}))
 
     async def _settle(
         self,

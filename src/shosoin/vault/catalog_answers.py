@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from shosoin.base import Denied, ObjectId, OwnerId, PeerFault, Rejected, ShosoinError, SiteId, Unavailable
@@ -23,7 +23,7 @@ from shosoin.vault.scheme import Scheme
 from shosoin.vault.signing import PATH_BYTES_MAX, SignatureForged, check_root, root_of
 from shosoin.vault.values import RegisterValue, read_value
 
-__all__ = ["AnswerReader", "Asked", "Promised", "SiteAnswers", "Statement", "ask", "asked_of"]
+__all__ = ["AnswerReader", "Asked", "Promised", "SiteAnswers", "Statement", "TooFewSites", "ask", "asked_of"]
 
 
 class TooFewSites(Unavailable):
@@ -58,6 +58,11 @@ class Asked:
             self.signatures | other.signatures,
             self.sets | other.sets,
         )
+
+    def only(self, site: SiteId) -> Asked:
+        """Return what one site answered."""
+        signed, sets = self.signatures.get(site, []), self.sets.get(site, {})
+        return Asked({site: self.answers[site]}, {}, {site: signed}, {site: sets})
 
     def too_few(self, message: str, scheme: Scheme) -> ShosoinError:
         """Return the error for the caller: sites that refuse us need another remedy than sites that are away.
@@ -121,6 +126,13 @@ class SiteAnswers:
             for site in self.behind()
             if best is not None and site in best.signers and self.accepted.get(site, NO_BALLOT) < best.ballot
         ]
+
+    def denied_again(self, site: SiteId, now: SiteAnswers) -> bool:
+        """Whether a site that is ``forgetful`` here denies the newest value in a later answer too."""
+        held, best = now.held.get(site), self.best
+        if best is None or site not in now.held or (held is not None and held.ballot >= best.ballot):
+            return False
+        return now.accepted[site] < best.ballot
 
 
 @dataclass(slots=True)
@@ -190,9 +202,20 @@ class AnswerReader:
             raise PeerFault("a certificate without its signatures", code="vault.bad_certificate")
         statement = attestations.acceptance(self.owner, value.register_id, ballot, value.digest)
         signers = certificate.signers(sets, statement, self.site_keys)
-        certified = Certified(ballot, value, certificate, sets[certificate.set_name], signers)
+        certified = self._without_junk(Certified(ballot, value, certificate, sets[certificate.set_name], signers))
         certified.check()
         return certified
+
+    def _without_junk(self, certified: Certified) -> Certified:
+        """Leave out signatures in the names of sites that we do not know: we pass certificates on to others."""
+        shown, certificate = certified.signatures.signatures, certified.certificate
+        known = {site: signature for site, signature in shown.items() if site in self.site_keys}
+        if len(known) == len(shown) and set(certificate.sites) <= set(certified.signers):
+            return certified
+        signatures = SignatureSet.of(known)
+        kept = ((path, tuple(site for site in sites if site in certified.signers)) for path, sites in certificate.paths)
+        paths = tuple((path, sites) for path, sites in kept if sites)
+        return replace(certified, certificate=Certificate(signatures.name, paths), signatures=signatures)
 
     def promises(self, register_id: ObjectId, ballot: Ballot, index: int, asked: Asked) -> dict[SiteId, Promised]:
         """Return the promises for a ballot that hold, with the certified values that they name."""

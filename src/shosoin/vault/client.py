@@ -721,12 +721,12 @@ class Vault:
             reading = await self._context.catalog.read(channels, object_id, vouched.get(object_id))
             value = reading.value
             if value is not None and not value.tombstone:
-                if self._names.unreadable is not None:
-                    reading = replace(reading, freshness=UNPROVEN)  # what cannot be read may say something newer
+                if self._names.doubt is not None:
+                    reading = replace(reading, freshness=UNPROVEN)  # what was not read may say something newer
                 return reading, value
             looked_up = entry.object_id
-        if self._names.unreadable is not None:
-            raise self._names.unreadable
+        if self._names.doubt is not None:
+            raise self._names.doubt
         if looked_up is not None and entry is not None:
             raise NotFound(f"the object named {name!r} was removed")
         raise NotFound(f"there is no object named {name!r}")

@@ -47,6 +47,14 @@ class Electorate:
         """Whether the answers of these sites must include a truthful one of every quorum."""
         return len(set(sites).intersection(self.members)) >= len(self.members) + self.liars + 1 - self.quorum
 
+    def rules_out(self, everyone: Iterable[SiteId], answered: Iterable[SiteId]) -> bool:
+        """Whether no quorum of as many members, whoever of ``everyone`` they were, is unknown to those who answered.
+
+        Who finds nothing does not know who decided before a site was replaced: silence of new members proves nothing
+        about old ones.
+        """
+        return len(set(everyone).difference(answered)) < self.quorum - self.liars
+
     def to_json(self) -> dict[str, Any]:
         """Return the public form."""
         return {"members": list(self.members), "quorum": self.quorum, "liars": self.liars}

@@ -100,6 +100,8 @@ class IndexState:
     freshness: str
     unreadable: ShosoinError | None = None
     """Why something of it is missing here, if anything is."""
+    newest: bool = True
+    """Whether enough sites answered to rule out a newer index."""
 
     def entries(self) -> dict[str, Entry]:
         """Return the newest entry of every name, deleted ones included."""

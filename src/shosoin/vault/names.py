@@ -12,6 +12,7 @@ from shosoin.vault import index as names_index
 from shosoin.vault.amd import amd_encode
 from shosoin.vault.assurance import KeyFacts, record_facts
 from shosoin.vault.catalog import PROVEN, UNPROVEN, Conflict, Proposal, Reading
+from shosoin.vault.catalog_answers import TooFewSites
 from shosoin.vault.concurrency import gather, settle, succeeded
 from shosoin.vault.context import CLASSES, KEYLESS_CLASS, VaultContext
 from shosoin.vault.deal_check import checked_sites, sites_needed
@@ -56,6 +57,13 @@ class Names:
     def unreadable(self) -> ShosoinError | None:
         """Why some names may be missing, or old, in what was last loaded."""
         return next((state.unreadable for state in self.states.values() if state.unreadable is not None), None)
+
+    @property
+    def doubt(self) -> ShosoinError | None:
+        """Why what was last loaded may not be all, or not the newest."""
+        old = [class_ for class_, state in self.states.items() if not state.newest]
+        stale = TooFewSites(f"too few sites answer to rule out a newer index of class {old[0]}") if old else None
+        return self.unreadable or stale
 
     def entries(self) -> dict[str, Entry]:
         """Return the names that exist, as last loaded."""
@@ -102,9 +110,11 @@ class Names:
         known = self.states.get(class_)
         same = known and known.value and reading.value and known.value.text == reading.value.text
         if known and same and known.unreadable is None:
-            return known, []
-        state = IndexState(class_, register_id, reading.value, [], reading.freshness)
+            return replace(known, freshness=reading.freshness, newest=reading.newest), []
+        state = IndexState(class_, register_id, reading.value, [], reading.freshness, newest=reading.newest)
         if reading.value is None:
+            if not reading.newest:
+                state.unreadable = TooFewSites(f"too few sites answer to say that there is no index of class {class_}")
             return state, []
         if class_ == "its" and missing_bodies(reading.value, context.memo):
             try:

@@ -16,7 +16,7 @@ from shosoin.base.ports import Runtime
 from shosoin.vault import envelope
 from shosoin.vault.acceptor import Certified
 from shosoin.vault.attestations import Certificate, SignatureSet
-from shosoin.vault.ballots import FIRST_ROUND, JUMP_MAX, Ballot, round_of
+from shosoin.vault.ballots import FIRST_ROUND, Ballot, round_of
 from shosoin.vault.catalog_answers import AnswerReader, Asked, Promised, ask
 from shosoin.vault.channel import Channel
 from shosoin.vault.concurrency import gather_few
@@ -33,6 +33,8 @@ _PREPARED_TOGETHER = 24
 _BATCHES = 2
 """Exchanges that run side by side, so that owner and sites work at the same time."""
 _WRITE_GRACE_S = 3.0
+_STEP_MAX = 1 << 12
+"""Rounds that a claim which may be a lie moves us on by."""
 _Operations = dict[str, Any]
 
 
@@ -191,10 +193,10 @@ class Proposer:
                 enough=self._scheme.write_quorum,
                 grace_s=_WRITE_GRACE_S,
             )
-            highest = self._highest_promise(asked.answers, round_number)
-            if highest < round_number or all(self._granted(asked.answers, i) for i in range(len(preparing))):
+            higher = self._higher_round(asked.answers, round_number)
+            if higher is None or all(self._granted(asked.answers, i) for i in range(len(preparing))):
                 break
-            round_number = highest + 1
+            round_number = higher
         for index, attempt in enumerate(preparing):
             attempt.outcome.unreached = asked
             attempt.promised = self._answers.promises(attempt.register_id, attempt.ballot, index, asked)
@@ -208,28 +210,31 @@ class Proposer:
     def _granted(self, answers: Mapping[SiteId, list[_Operations]], index: int) -> bool:
         return sum(results[index].get("granted") is True for results in answers.values()) >= self._scheme.write_quorum
 
-    def _highest_promise(self, answers: Mapping[SiteId, list[_Operations]], tried: int) -> int:
-        """Return the highest round that refused us.
+    def _higher_round(self, answers: Mapping[SiteId, list[_Operations]], refused: int) -> int | None:
+        """Return the round to try after one that was refused, ``None`` if another would be of no use.
 
-        The f_r highest claims may be lies and are passed over, unless nothing else explains why we were refused: then
-        one is followed as far as truthful sites let a ballot jump.
+        The f_r highest claims are passed over, they may be lies. If nothing is left, they may be true as well, and
+        without those sites there is no quorum: then they are followed, a moderate step at a time.
         """
         claims = []
         for results in answers.values():
             rounds = [round_of(result.get("promised")) for result in results if result.get("granted") is False]
-            if rounds:
+            if rounds and max(rounds) >= refused:
                 claims.append(max(rounds))
         claims.sort(reverse=True)
-        likely = claims[self._scheme.register_liars] if len(claims) > self._scheme.register_liars else 0
-        if likely >= tried or not claims:
-            return likely
-        return min(claims[0], tried + JUMP_MAX // 2)
+        liars = self._scheme.register_liars
+        if len(claims) > liars:
+            return claims[liars] + 1
+        if claims and len(answers) >= self._scheme.write_quorum:
+            return min(claims[-1], refused + _STEP_MAX) + 1
+        return None
 
     def _judge(self, attempt: Attempt, asked: Asked) -> None:
         """Decide whether the value may follow what the promises tell."""
         wanted, top, outcome = attempt.value, attempt.top, attempt.outcome
         deciding = (*wanted.electorates, top.value.electorate if top is not None else self._electorate)
-        if not decided_by(deciding, attempt.promised):
+        unknown = top is None and not self._electorate.rules_out(self._members, attempt.promised)
+        if unknown or not decided_by(deciding, attempt.promised):
             outcome.error = asked.too_few(
                 f"{len(attempt.promised)} of {self._scheme.n} sites take part, "
                 f"{self._scheme.write_quorum} are needed to write",
@@ -350,7 +355,13 @@ class Proposer:
 
 
 def _was_replaced(wanted: RegisterValue, top: Certified) -> bool:
-    return wanted.version in top.value.ancestors
+    """Whether the wanted value was the current one before the newest.
+
+    Ancestors name versions: a change of the site part alone may have come before or may have been passed over.
+    """
+    newest = top.value
+    changed = newest.version == wanted.version and newest.revision > 0
+    return wanted.revision == 0 and (changed or wanted.version in newest.ancestors)
 
 
 def with_sets(operations: Sequence[_Operations], sets: Mapping[str, SignatureSet]) -> list[_Operations]:
