@@ -6,7 +6,7 @@
     [kme]       id, url, server_name, ca
     [nodes]     ca
     [defaults]  scheme, class
-    [[site]]    name, node, url, server_name, domain, vendor, signing_public_key, relays, retired   (order = share index)
+    [[site]]    name, node, url, server_name, domain, vendor, signing_public_key, relays, retired  (order = share index)
     [[policy]]  prefix, require     (see ``owner_policies``)
     [[relay]]   name, domain, vendor
 
