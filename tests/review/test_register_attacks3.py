@@ -346,3 +346,20 @@ async def test_an_index_that_was_proven_once_is_not_proven_for_ever() -> None:
     down(reader, A, B, C)
     await reader.vault._names.load(whole=False)
     assert {state.freshness for state in reader.vault._names.states.values() if state.value} == {UNPROVEN}
+
+
+async def test_a_site_that_was_wiped_takes_what_comes_late_in_the_life_of_a_register() -> None:
+    """Every commit of an index takes another round; after 65,536 of them an empty site was too far behind for ever."""
+    world = make_world()
+    await store(world, "name", b"old", "pqc")
+    register = index_register(OWNER, "pqc")
+    for round_number in range(60_000, 300_001, 60_000):
+        for site in SITES[:5]:
+            await promise(world, site, register, round_number)
+    await store(world, "name", b"new", "pqc")
+    roll_back(world, C, ({}, {}))
+    await store(world, "other", b"other", "pqc")
+    await store(world, "third", b"third", "pqc")
+    rows = [world.stores[site]._tables.registers[OWNER, register] for site in SITES[:5]]
+    assert len({row.committed_value for row in rows}) == 1
+    assert rows[2].accepted_ballot == rows[0].accepted_ballot
