@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from shosoin.adapters.owner import load_owner_config
 from shosoin.base import ObjectId, SiteId, Unavailable, VersionId
 from shosoin.vault.acceptor import Certified
 from shosoin.vault.attestations import Certificate, SignatureSet
-from shosoin.vault.catalog import PROVEN, Proposal
+from shosoin.vault.catalog import PROVEN, UNPROVEN, Proposal
 from shosoin.vault.index import index_register
 from shosoin.vault.ports import RegisterRow
 from shosoin.vault.signing import SIGNATURE_BYTES
@@ -31,7 +33,15 @@ from tests.vault.support import (
     store,
 )
 from tests.vault.test_moving import configured
-from tests.vault.test_register_liars import Liar, alarms, down, register_of, roll_back, says_nothing_is_there
+from tests.vault.test_register_liars import (
+    Liar,
+    alarms,
+    down,
+    register_of,
+    roll_back,
+    says_nothing_is_there,
+    snapshot_of,
+)
 
 A, B, C, D, E, F = SITES[:6]
 
@@ -232,7 +242,8 @@ async def test_signatures_that_nobody_made_are_not_passed_on() -> None:
     world.stores[A]._tables.signatures[padded.name] = padded.text
     reader = world.another_vault()
     reading = await reader.context.catalog.read(reader.context.channels("pqc"), register)
-    assert reading.value is not None and reading.value.text == text
+    assert reading.value is not None
+    assert reading.value.text == text
     for site in SITES[1:5]:
         kept = world.stores[site]._tables.registers[OWNER, register]
         assert kept.committed_value == text
@@ -291,11 +302,64 @@ async def test_many_registers_with_signatures_of_their_own_are_read_together(mon
 # ------------------------------------------------------------------------------------------------------- dead and gone
 
 
-async def test_what_a_dead_site_signed_counts_when_it_left_the_configuration() -> None:
-    """One site was away when the object was written, another died since and is in no configuration any more."""
+async def test_what_a_dead_site_signed_counts_while_it_is_kept_as_retired(tmp_path: Path) -> None:
+    """One site was away when the object was written, another died since. Without its key nothing could be checked."""
+    fields = "node = 'n'\nurl = 'u'\nserver_name = 's'\ndomain = 'd'\nsigning_public_key = 'k'\n"
+    tables = "[owner]\nid = 'owner-1'\nsite = 'a'\ncertificate = 'c'\nkey = 'k'\nsigning_key = 's'\nstate = 't'\n"
+    tables += "[kme]\nid = 'k'\nurl = 'u'\nserver_name = 's'\nca = 'c'\n[nodes]\nca = 'c'\n"
+    for name, more in (("a", ""), ("b", ""), ("c", ""), ("d", "retired = true\n")):
+        tables += f"[[site]]\nname = '{name}'\n{fields}{more}"
+    tables += "[defaults]\nscheme = '2-of-3'\nclass = 'its'\n"
+    (tmp_path / "owner.toml").write_text(tables)
+    assert [site.retired for site in load_owner_config(tmp_path / "owner.toml").sites] == [False] * 3 + [True]
     world = make_world(6, "3-of-5")
     before = without(world, F)
     before.links[E].down = True
     await store(before, "name", b"content", "pqc")
-    after = without(world, D)
+    after = configured(world, D)
+    down(after, D)
     assert (await fetch(after.vault, "name"))[0] == b"content"
+
+
+async def test_a_name_that_an_old_index_does_not_know_is_not_called_missing() -> None:
+    """Two sites answer: one was away when the name was made, one was rolled back since."""
+    world = make_world(5, "2-of-5")
+    await store(world, "first", b"first", "pqc")
+    writer = world.another_vault()
+    writer.links[E].down = True
+    before = snapshot_of(world, D)
+    await store(writer, "second", b"second", "pqc")
+    roll_back(world, D, before)
+    reader = world.another_vault()
+    down(reader, A, B, C)
+    with pytest.raises(Unavailable):
+        await fetch(reader.vault, "second")
+    content, receipt = await fetch(reader.vault, "first")
+    assert (content, receipt.freshness) == (b"first", UNPROVEN)
+
+
+async def test_an_index_that_was_proven_once_is_not_proven_for_ever() -> None:
+    world = make_world(5, "2-of-5")
+    await store(world, "name", b"content", "pqc")
+    reader = world.another_vault()
+    assert (await fetch(reader.vault, "name"))[1].freshness == PROVEN
+    down(reader, A, B, C)
+    await reader.vault._names.load(whole=False)
+    assert {state.freshness for state in reader.vault._names.states.values() if state.value} == {UNPROVEN}
+
+
+async def test_a_site_that_was_wiped_takes_what_comes_late_in_the_life_of_a_register() -> None:
+    """Every commit of an index takes another round; after 65,536 of them an empty site was too far behind for ever."""
+    world = make_world()
+    await store(world, "name", b"old", "pqc")
+    register = index_register(OWNER, "pqc")
+    for round_number in range(60_000, 300_001, 60_000):
+        for site in SITES[:5]:
+            await promise(world, site, register, round_number)
+    await store(world, "name", b"new", "pqc")
+    roll_back(world, C, ({}, {}))
+    await store(world, "other", b"other", "pqc")
+    await store(world, "third", b"third", "pqc")
+    rows = [world.stores[site]._tables.registers[OWNER, register] for site in SITES[:5]]
+    assert len({row.committed_value for row in rows}) == 1
+    assert rows[2].accepted_ballot == rows[0].accepted_ballot

@@ -6,7 +6,7 @@
     [kme]       id, url, server_name, ca
     [nodes]     ca
     [defaults]  scheme, class
-    [[site]]    name, node, url, server_name, domain, vendor, signing_public_key, relays     (order = share index)
+    [[site]]    name, node, url, server_name, domain, vendor, signing_public_key, relays, retired  (order = share index)
     [[policy]]  prefix, require     (see ``owner_policies``)
     [[relay]]   name, domain, vendor
 
@@ -75,6 +75,8 @@ class OwnerSite:
     vendor: str
     signing_public_key: Path
     relays: tuple[SiteId, ...] | None = None
+    retired: bool = False
+    """Whether it is being replaced; dead or not, it stays until everything was moved (what it signed is checked)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,9 @@ def load_owner_config(path: Path) -> OwnerConfig:
         raise BadOwnerConfig(f"{path}: [[site]] must be tables")
     sites = tuple(_site(path, entry) for entry in entries)
     home = SiteId(text("owner", "site"))
-    if home not in {site.name for site in sites} or len({site.name for site in sites}) != len(sites):
+    if home not in {site.name for site in sites if not site.retired} or len({site.name for site in sites}) != len(
+        sites
+    ):
         raise BadOwnerConfig(f"{path}: the sites must be distinct and include the home site {home}")
     return OwnerConfig(
         owner=OwnerId(text("owner", "id")),
@@ -159,6 +163,8 @@ def _site(path: Path, entry: Any) -> OwnerSite:
     missing = [name for name in needed if not isinstance(entry.get(name), str)]
     if missing:
         raise BadOwnerConfig(f"{path}: a [[site]] lacks {', '.join(missing)}")
+    if not isinstance(entry.get("retired", False), bool):
+        raise BadOwnerConfig(f"{path}: retired of a [[site]] must be true or false")
     return OwnerSite(
         SiteId(entry["name"]),
         SaeId(entry["node"]),
@@ -168,6 +174,7 @@ def _site(path: Path, entry: Any) -> OwnerSite:
         str(entry.get("vendor", "")),
         path.parent / entry["signing_public_key"],
         declared_relays(entry),
+        entry.get("retired", False),
     )
 
 
@@ -249,6 +256,7 @@ async def open_vault(config: OwnerConfig, *, sink: EventSink | None = None) -> A
                 HttpsNodeLink(session, site.name, site.node, site.url, site.server_name),
                 SiteDomains(site.domain, site.vendor, site.relays),
                 _site_key(site),
+                retired=site.retired,
             )
             for site in config.sites
         )

@@ -61,6 +61,7 @@ class Justification:
 
 
 def _check_jump(row: RegisterRow, ballot: Ballot) -> None:
+    """Refuse to promise far beyond what is known; a quorum that promised or accepted a ballot is reason enough."""
     if ballot[0] > max(row.promised[0], row.committed_ballot[0]) + JUMP_MAX:
         raise Rejected(f"ballot {ballot[0]} jumps by more than {JUMP_MAX}", code="vault.bad_ballot")
 
@@ -118,7 +119,6 @@ def accept(
             ``vault.not_justified`` when the promises do not allow this value.
     """
     row = tx.register(owner, register_id) or RegisterRow()
-    _check_jump(row, ballot)
     repeated = row.accepted_ballot == ballot and _accepted_digest(row) == value.digest
     if ballot < row.promised or (row.accepted_ballot == ballot and not repeated):
         return _refused(row), None
@@ -208,7 +208,6 @@ def commit(
     """
     row = tx.register(owner, register_id) or RegisterRow()
     ballot, value = certified.ballot, certified.value
-    _check_jump(row, ballot)
     if ballot == row.committed_ballot and row.committed_value == value.text:
         return {"granted": True}
     if ballot < row.promised or ballot <= row.committed_ballot:
