@@ -28,8 +28,8 @@ class ShareFound(StrEnum):
 
     OK = "ok"
     UNCHECKED = "unchecked"
-    """It answered, but too few did to tell; or its disk is full, so it wrote nothing down; or keys to ask it lack; or it
-    got its share by repair and has no answers left."""
+    """It answered, but too few did to tell; or its disk is full, so it wrote nothing down; or keys to ask it lack; or
+    its share is a repaired one that has no answers left."""
     UNREACHABLE = "unreachable"
     """No answer at all."""
     REFUSED = "refused"
