@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from shosoin.base import ObjectId, ShosoinError, SiteId
 from shosoin.base.ports import Event
-from shosoin.vault.catalog import Outcome
+from shosoin.vault.catalog import Conflict, Outcome
 from shosoin.vault.concurrency import gather_few, settle
 from shosoin.vault.context import CLASSES, VaultContext
 from shosoin.vault.exposure import checked_statuses
@@ -264,11 +264,22 @@ class Repairer:
         need = work.need
         if need.reason != Reason.UNCONFIRMED:
             await work.rebuild()
-        outcome = await count_on(self.context, need.value, need.body, need.target, work.facts)
+        try:
+            outcome = await count_on(self.context, need.value, need.body, need.target, work.facts)
+        except Conflict:
+            await self._withdraw(need)
+            raise
         op = {"op": "erase", "object": need.value.register_id}
         channel = self.context.channels(need.value.class_)[need.target]
         await settle(self.context.runtime, [channel.exchange([op], timeout_s=5.0)])  # versions from before it was away
         return outcome
+
+    async def _withdraw(self, need: Need) -> None:
+        """Have the target drop a share of a version that nothing counts on any more, best effort."""
+        where = {"object": need.value.register_id, "version": need.body.version, "epoch": need.body.epoch}
+        channel = self.context.channels(need.value.class_)[need.target]
+        erase = {"op": "erase", "object": need.value.register_id}
+        await settle(self.context.runtime, [channel.exchange([{"op": "abort", **where}, erase], timeout_s=5.0)])
 
     async def _pace(self, size_bytes: int) -> None:
         """Wait so that no more bytes are rebuilt in a second than was asked for."""

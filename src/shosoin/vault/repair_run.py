@@ -56,6 +56,8 @@ class AttemptRun:
     """Waits until so many more bytes may be rebuilt."""
     progress: Callable[[int], None]
     """Told how many more bytes were rebuilt."""
+    judge: Callable[[], None] = lambda: None
+    """Told when it is known where more of the helpers' keys came from; may raise."""
     contributions: list[str] = field(default_factory=list)
     origins: dict[SiteId, list[dict[str, Any]]] = field(default_factory=dict)
     """Where the keys that each helper drew came from, as it says."""
@@ -134,6 +136,7 @@ class AttemptRun:
         for site, result in given.items():
             self.origins[site] = _origins(site, result.pop("origins", None))
             parts[site] = result
+        self.judge()
         await self.ask(self.order.target, "repair_take", timeout_s=timeout_s, parts=parts, **where)
         self.progress(size)
 

@@ -17,6 +17,7 @@ from shosoin.base import ShosoinError, SiteId, Unavailable
 from shosoin.kernels import ELEMENT_BYTES
 from shosoin.vault.context import VaultContext
 from shosoin.vault.envelope import canonical_json
+from shosoin.vault.guard import check_rebuilt
 from shosoin.vault.repair_audit import Verdict, audit_rebuilt, keyed_states
 from shosoin.vault.repair_order import Party, RepairOrder, sign_orders
 from shosoin.vault.repair_plan import Link, Need, Reason, helper_sets, read_links, wanted_links
@@ -168,7 +169,7 @@ class ShareWork:
         context, need = self.context, self.need
         order = self._order(helpers)
         (proof,) = sign_orders([order], context.signer)
-        return AttemptRun(
+        run = AttemptRun(
             order,
             base64.b64encode(proof).decode(),
             context.channels(need.value.class_),
@@ -177,6 +178,8 @@ class ShareWork:
             self.pace,
             self.more,
         )
+        run.judge = lambda: check_rebuilt(context, need.name, need.value, need.body, need.target, _facts(run))
+        return run
 
     def _order(self, helpers: tuple[SiteId, ...]) -> RepairOrder:
         context, need = self.context, self.need
