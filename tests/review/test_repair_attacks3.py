@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from shosoin.base import SiteId, Unavailable
+from shosoin.vault.audit_round import AuditOptions
+from shosoin.vault.layout import ANSWERS_PER_EPOCH
 from shosoin.vault.ports import ShareState
 from tests.vault.repair_support import FIVE, count_keys, dealt, lose, share
 from tests.vault.support import SITES, World, fetch, make_world, pattern, store
@@ -308,3 +310,46 @@ async def test_honest_site_that_lost_everything_and_was_repaired_is_not_accused_
         assert states.pop(SiteId(target)) == "unchecked"
         assert set(states.values()) == {"ok"}
     assert not [event for event in world.sink.events if event.severity == "alarm"]
+
+
+@pytest.mark.parametrize("class_", CLASSES)
+async def test_repair_in_the_middle_of_a_move(class_: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The move stopped after the value that former and new members decided together about."""
+    world, after = await moved_world(class_)
+
+    def stop(*_: Any) -> Any:
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shosoin.vault.moving._again", stop)
+        with pytest.raises(RuntimeError):
+            await after.vault.move_retired()
+    client = configured(world, OLD)
+    done = await client.vault.repair(list(CONTENT))
+    assert not problems(done)
+    assert {(each.name, str(each.site)) for each in done} >= {(name, NEW) for name in CONTENT}
+    await client.vault.move_retired()
+    await client.vault.repair()
+    for name, content in CONTENT.items():
+        assert (await client.vault.stat(name)).label.durable_at == 5
+        assert (await fetch(client.vault, name))[0] == content
+    assert all(one.erased_at == (OLD,) for one in await client.vault.move_retired())
+
+
+async def test_share_that_was_moved_answers_no_more_than_the_place_may() -> None:
+    """With the owner's own schedule, the retired and the new site at one place answer the same few challenges."""
+    world, after = await moved_world("pqc")
+    for _ in range(10):
+        await after.vault.audit_round(["b"], options=AuditOptions(fresh=True))
+    await after.vault.move_retired()
+    await after.vault.repair()
+    for _ in range(10):
+        await after.vault.audit_round(["b"], options=AuditOptions(fresh=True))
+    key = world.share_key(await id_of(after, "b"), NEW)
+    answered = {
+        each
+        for site in (OLD, NEW)
+        for each in world.stores[site]._tables.challenges[key]
+        if not each.startswith("unknown-")
+    }
+    assert len(answered) <= ANSWERS_PER_EPOCH + 1  # one is the repair's own, which a helper has answered before
