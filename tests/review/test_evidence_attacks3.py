@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shosoin.adapters.clock import SystemClock
-from shosoin.adapters.evidence_log import FileEvidence
+from shosoin.adapters.evidence_log import EvidenceUnwritable, FileEvidence
 from shosoin.vault.envelope import canonical_json, parse_json
 from shosoin.vault.evidence import EvidenceTampered, verify_lines
 from tests.vault.support import OWNER, SIGNER
@@ -74,3 +76,34 @@ def test_change_of_the_last_signature_is_told(tmp_path: Path, change: str) -> No
     path.write_bytes(b"".join(lines))
     with pytest.raises(EvidenceTampered):
         verified(path)
+
+
+@pytest.mark.parametrize("torn", [b"", bytes(50_000)])
+@pytest.mark.parametrize("call", ["pwrite", "fsync", "ftruncate"])
+def test_full_disk_leaves_a_whole_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, torn: bytes) -> None:
+    path = tmp_path / "evidence.jsonl"
+    log = opened(path)
+    log.append([{"kind": "audit", "round": 1}])
+    with path.open("ab") as file:
+        file.write(torn)
+    real, times = getattr(os, call), [0]
+
+    def full(*arguments: Any) -> Any:
+        times[0] += 1
+        if times[0] > 1:
+            return real(*arguments)
+        if call == "pwrite":
+            real(arguments[0], bytes(arguments[1])[:100], arguments[2])
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, full)
+        with pytest.raises(EvidenceUnwritable):
+            log.append([{"kind": "audit", "round": 2}])
+    assert times[0] >= 1
+    log.append([{"kind": "audit", "round": 3}])
+    opened(path).append([{"kind": "audit", "round": 4}])
+    report = verified(path)
+    rounds = [told.get("round") for told in map(parse_json, path.read_bytes().splitlines()) if told["kind"] == "audit"]
+    assert rounds == [1, 3, 4]
+    assert report.unsigned == 0
