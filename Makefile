@@ -30,6 +30,11 @@ test: setup ## the whole suite, twice for what the kernels carry
 	SHOSOIN_KERNELS=reference $(PYTEST) -q -m "not processes and not slow" $(KERNEL_TESTS)
 	$(PYTEST) $(PYTEST_ARGS)
 
+SEEDS ?= 200
+.PHONY: soak
+soak: setup ## SEEDS=N simulated clouds with faults and liars; SEED=s replays one and tells its story
+	$(BIN)/python -m shosoin.testing.simulation --jobs 2 --seeds $(SEEDS) $(if $(SEED),--seed $(SEED) --shrink)
+
 .PHONY: check
 check: setup ## formatting, lint, types, layers, docs
 	$(BIN)/ruff format --check

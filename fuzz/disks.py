@@ -28,7 +28,7 @@ from shosoin.vault.ports import RegisterRow, ShareRow
 
 __all__ = ["HARNESSES"]
 
-TABLES = ("meta", "shares", "contents", "usage", "challenges", "registers", "garbage")
+TABLES = ("meta", "shares", "contents", "usage", "challenges", "registers", "signature_sets", "garbage")
 SMALL, LARGE = store_support.content(500), store_support.content((1 << 20) + 5000, 2)
 REGISTER = ObjectId("1" * 32)
 STORAGE_KEY = bytes(range(32))
@@ -44,7 +44,8 @@ def _share_store() -> Path:
         store = store_support.open_store(root)
         for number, data in ((1, SMALL), (2, LARGE)):
             await store_support.put(store, store_support.key(number), data)
-        register = RegisterRow((3, "a"), (3, "a"), "{}", (2, "b"), "{}", "[]")
+        register = RegisterRow((3, "a"), (3, "a"), "{}", (2, "b"), "{}", "[]", "name")
+        await store.transact(lambda step: step.put_signatures("name", "{}"))
         await store.transact(lambda step: step.put_register(store_support.OWNER, REGISTER, register))
         await store.transact(lambda step: step.add_challenge(store_support.key(1), "5" * 32))
         await store.close()
@@ -102,6 +103,7 @@ async def _use(root: Path) -> None:
 
 _USES: tuple[Callable[[ShareStore], Awaitable[Any]], ...] = (
     lambda store: store.transact(lambda step: step.register(store_support.OWNER, REGISTER)),
+    lambda store: store.transact(lambda step: step.signatures("name")),
     lambda store: store.transact(lambda step: step.challenges(store_support.key(1))),
     lambda store: store.transact(lambda step: step.used_bytes(store_support.OWNER)),
     lambda store: store.transact(lambda step: step.list_shares(store_support.OWNER, "", 10)),

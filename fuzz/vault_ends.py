@@ -29,6 +29,7 @@ __all__ = ["HARNESSES"]
 
 CONTENT = b"a secret of the owner that no error may quote, whatever a site says."
 QUOTA_BYTES = 1 << 20
+OPERATIONS_BYTES_MAX = 60_000
 HOME, OTHER = support.SITES[0], support.SITES[1]
 NODE = f"node-{HOME}"
 
@@ -68,7 +69,7 @@ def reset(stored: Stored) -> support.World:
         store.crash()
         store._tables = _copied(tables)
         node = world.links[site].node
-        fresh = type(node._operations)(
+        node._operations = type(node._operations)(
             node._site,
             node._sae,
             store,
@@ -80,7 +81,6 @@ def reset(stored: Stored) -> support.World:
             signer=support.SITE_SIGNERS[node._site],
             site_keys=support.SITE_KEYS,
         )
-        node._operations = fresh
     for link in world.links.values():
         link.seen.clear()
         link.answered.clear()
@@ -208,7 +208,8 @@ def _make_lie(operations: Any, told: dict[str, Any]) -> None:
     async def run(owner: Any, class_: str, ops: Any, payload: Any, answer_bytes: int) -> Any:
         header, out = await true_run(owner, class_, ops, payload, answer_bytes)
         changed = [_lie(told, str(op.get("op")), result) for op, result in zip(ops, header["results"], strict=True)]
-        return {**header, "results": _cut(told, changed)}, _lied_payload(told, out)
+        rest = {name: _lie(told, name, header[name]) for name in header if name != "results"}
+        return {"results": _cut(told, changed), **rest}, _lied_payload(told, out)
 
     operations.run = run
 
@@ -242,7 +243,7 @@ async def _whole(work: Awaitable[Any]) -> Any:
         return await work
 
 
-def _lie(told: dict[str, Any], kind: str, result: dict[str, Any]) -> Any:
+def _lie(told: dict[str, Any], kind: str, result: Any) -> Any:
     """Return what the site says instead of a result."""
     if str(told.get("about")) not in {kind, "all"}:
         return result
@@ -279,8 +280,8 @@ def _lied_payload(told: dict[str, Any], out: Sequence[Any]) -> list[Any]:
 
 
 def _lies() -> list[bytes]:
-    kinds = ("register", "prepare", "accept", "commit", "read", "write", "take", "seal", "digest", "erase", "all")
-    lies: list[dict[str, Any]] = [{"do": do, "about": about, "seed": 1} for do in ACTIONS for about in kinds[:6]]
+    kinds = ("register", "prepare", "accept", "commit", "read", "signatures", "sets", "write", "seal", "digest", "all")
+    lies: list[dict[str, Any]] = [{"do": do, "about": about, "seed": 1} for do in ACTIONS for about in kinds[:7]]
     lies += [{"do": "get", "about": "read", "flip": 0}, {"do": "verify", "about": "read", "flip": 700, "keep": 9}]
     lies += [
         {"do": "put", "about": about, "say": {"error": {"kind": "alarm", "code": "x.y", "message": "m"}}}
@@ -302,6 +303,7 @@ def _lies() -> list[bytes]:
 
 
 def _operations() -> list[bytes]:
+    """Operations that a put, a get and a removal send to the home node, and those that they do not send."""
     stored = prepared(3, "2-of-3", "pqc")
     share = {"object": stored.object_id, "version": stored.version, "epoch": 0}
     fresh = {"object": "12" * 16, "version": "34" * 16, "epoch": 0}
@@ -331,7 +333,19 @@ def _operations() -> list[bytes]:
         ([{"op": "inventory", "after": "", "limit": 10}], b""),
         ([{"op": "take", **fresh, "offset": 0, "size": 16, "keys": ["x"]}], b""),
     ]
-    return [canonical_json({"ops": ops, "payload": payload.hex()}) for ops, payload in lists]
+    seeds = [canonical_json({"ops": ops, "payload": payload.hex()}) for ops, payload in lists]
+    for action in (_replace, _get, ACTIONS["rm"]):
+        world = reset(stored)
+        asyncio.run(_whole(action(world.vault)))
+        for raw in world.links[HOME].seen:
+            parts = cut(raw)
+            told = {"ops": parse_json(parts.header)["ops"], "payload": bytes(parts.sealed).hex()}
+            seeds.append(canonical_json(told))
+    return [seed for seed in seeds if len(seed) <= OPERATIONS_BYTES_MAX]
+
+
+async def _replace(vault: Any) -> None:
+    await vault.put(BytesSource(b"another content"), "name", class_="pqc")
 
 
 def _envelopes() -> list[bytes]:
@@ -339,7 +353,7 @@ def _envelopes() -> list[bytes]:
     seeds = [envelope_of(raw) for raw in _operations()]
     for class_ in ("its", "qkd", "pqc"):
         stored = asyncio.run(_prepare(3, "2-of-3", class_))
-        seeds += [raw for link in stored.world.links.values() for raw in link.seen if len(raw) < 6000][:2]
+        seeds += [raw for link in stored.world.links.values() for raw in link.seen if len(raw) < 16_000][:2]
     return seeds
 
 
@@ -357,10 +371,10 @@ def _session_answers() -> list[bytes]:
 SECRETS = (CONTENT[:24], support.SIGNER._private.private_bytes_raw()[:16])
 
 HARNESSES = (
-    Harness("node_operations", node_operations, _operations, SECRETS, size_max=16384),
-    Harness("node_envelope", node_envelope, _envelopes, SECRETS, size_max=16384),
+    Harness("node_operations", node_operations, _operations, SECRETS, size_max=OPERATIONS_BYTES_MAX),
+    Harness("node_envelope", node_envelope, _envelopes, SECRETS, size_max=OPERATIONS_BYTES_MAX),
     Harness("node_session", node_session, _offers, SECRETS),
     Harness("session_answer", session_answer, _session_answers, SECRETS),
-    Harness("owner_answers", owner_answers, _answers, SECRETS, size_max=16384),
+    Harness("owner_answers", owner_answers, _answers, SECRETS, size_max=32768),
     Harness("lying_site", lying_site, _lies, SECRETS, size_max=4096),
 )

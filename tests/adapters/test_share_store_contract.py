@@ -14,16 +14,17 @@ from hypothesis import strategies as st
 
 from shosoin.base import ObjectId, OwnerId, Rejected
 from shosoin.testing.memory_store import MemorySiteStore
+from shosoin.testing.simulation.disk import SimulatedDisk
 from shosoin.vault.ports import RegisterRow, ShareDamaged, ShareState, SiteStore
 from tests.adapters.store_support import MIB, OWNER, Bench, content, key, open_store, put, row, stage
 
 SIZES = [1, 5 << 10, 64 << 10, (64 << 10) + 1, 256 << 10, MIB + 768]
 
 
-@pytest.fixture(params=["files", "memory"])
+@pytest.fixture(params=["files", "memory", "simulated"])
 async def bench(request: Any, tmp_path: Path) -> AsyncIterator[Bench]:
-    if request.param == "memory":
-        memory = MemorySiteStore()
+    if request.param != "files":
+        memory = MemorySiteStore() if request.param == "memory" else SimulatedDisk()
 
         async def crash() -> SiteStore:
             memory.crash()

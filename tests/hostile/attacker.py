@@ -290,6 +290,9 @@ class Attacker:
             "2",
         ):
             await self.op("ballot", {"op": "prepare", "register": register, "ballot": ballot})
+        for digest in ("ab" * 48, "", None):
+            op = {"op": "commit", "register": register, "ballot": [1, "x"], "digest": digest}
+            await self.op("forged", {**op, "certificate": '{"paths":[],"set":""}'})
         value = await self._own_value()
         for name in ("owner", "signature", "site"):
             outer = json.loads(value)

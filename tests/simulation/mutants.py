@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from shosoin.testing.simulation.disk import SimulatedDisk
-from shosoin.vault import acceptor, catalog, fetching, names, operations, pads, putting, scheme
-from shosoin.vault.catalog import Catalog
+from shosoin.vault import acceptor, fetching, names, operations, pads, putting, scheme
 from shosoin.vault.ports import ShareState
 
 Patch = pytest.MonkeyPatch
@@ -36,6 +34,8 @@ def acknowledged_at_k(patch: Patch) -> None:
     """A put is content with k sites."""
     patch.setattr(scheme.Scheme, "durable_min", property(lambda self: self.k))
     patch.setattr(putting, "sites_needed", lambda class_, scheme: scheme.k)
+    patch.setattr(names, "sites_needed", lambda class_, scheme: scheme.k)
+    patch.setattr(names, "index_sites_needed", lambda class_, scheme: scheme.k)
 
 
 def content_is_not_checked(patch: Patch) -> None:
@@ -67,20 +67,6 @@ def accept_does_not_pin(patch: Patch) -> None:
     patch.setattr(acceptor, "accept", accept)
 
 
-def reads_do_not_write_back(patch: Patch) -> None:
-    """A read returns what only some sites know, and the next read may not see it."""
-
-    async def nothing(*_: Any) -> None:
-        pass
-
-    patch.setattr(Catalog, "_write_back", nothing)
-
-
-def unfinished_values_are_dropped(patch: Patch) -> None:
-    """A writer overwrites a value that may have been chosen already."""
-    patch.setattr(Catalog, "_maybe_chosen", lambda *_: None)
-
-
 def pads_are_used_twice(patch: Patch) -> None:
     """A key source hands out a pad again if it is long enough."""
     honest = pads.PadSource.draw
@@ -94,18 +80,6 @@ def pads_are_used_twice(patch: Patch) -> None:
         return pads.Pad(pad.key_ids, pad.content)
 
     patch.setattr(pads.PadSource, "draw", draw)
-
-
-def names_are_overwritten(patch: Patch) -> None:
-    """A writer does not notice that a name went to another object meanwhile."""
-    honest = names.Names.commit
-
-    async def commit(self, class_, fresh, expected):
-        known = self.entries()
-        now = {entry.name: known[entry.name].object_id if entry.name in known else None for entry in fresh}
-        return await honest(self, class_, fresh, {**expected, **now})
-
-    patch.setattr(names.Names, "commit", commit)
 
 
 def erased_before_commit(patch: Patch) -> None:
@@ -124,33 +98,3 @@ def erased_before_commit(patch: Patch) -> None:
         return all_of_it
 
     patch.setattr(operations.SiteOperations, "_erase", erase)
-
-
-def conflicts_are_ignored(patch: Patch) -> None:
-    """A writer's value replaces another one than its parent."""
-    honest = Catalog._adopt
-
-    def adopt(self, attempt, index, asked):
-        honest(self, attempt, index, asked)
-        if isinstance(attempt.outcome.error, catalog.Conflict):
-            attempt.outcome.error = None
-
-    patch.setattr(Catalog, "_adopt", adopt)
-
-
-MUTANTS: dict[str, Callable[[Patch], None]] = {
-    each.__name__: each
-    for each in (
-        commits_are_not_durable,
-        read_quorum_too_small,
-        acknowledged_at_k,
-        content_is_not_checked,
-        accept_does_not_pin,
-        reads_do_not_write_back,
-        unfinished_values_are_dropped,
-        pads_are_used_twice,
-        names_are_overwritten,
-        erased_before_commit,
-        conflicts_are_ignored,
-    )
-}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from shosoin.testing.simulation.plan import ClientPlan, Deed, Fault, FaultKind, Lie, Operation, Plan
 
 
@@ -59,7 +61,54 @@ def crashing_disk(number: int, phase: str) -> Plan:
     return plan("2-of-4", clients, Fault(FaultKind.DISK_CRASH, "otemachi", number=number, phase=phase, for_s=0.2))
 
 
+def forgetful_liar(number: int) -> Plan:
+    """One writer freezes in the middle of a put; another meets a liar who forgets, and misses an honest site.
+
+    A third site was down for the first writer alone.
+    """
+    clients = {
+        "anna": [deed(Deed.PUT, "anna1"), deed(Deed.GET, "anna2", 100.0)],
+        "bert": [replace(deed(Deed.PUT, "bert1", 10.0), names=("b",))],
+    }
+    stall = Fault(FaultKind.CLIENT_STALL, "anna", number=number, for_s=60.0)
+    cut = Fault(FaultKind.CUT_PAIR, "hakusan", "bert", at_s=5.0, for_s=50.0)
+    down = Fault(FaultKind.NODE_CRASH, "hongo", for_s=8.0)
+    lies = (Lie("otemachi", "forget_accepts"), Lie("otemachi", "forget_promises"), Lie("otemachi", "grant_all"))
+    return replace(plan("3-of-5", clients, stall, cut, down, lies=lies), orphan_age_s=3600.0)
+
+
 def three_writers(seed: int) -> Plan:
     """Three clients write one name at once, and read it."""
     clients = {name: [deed(Deed.PUT, f"{name}1"), deed(Deed.GET, f"{name}2")] for name in ("anna", "bert", "chie")}
     return plan("2-of-4", clients, seed=seed)
+
+
+def read_while_the_class_changes(number: int) -> Plan:
+    """A reader looks a name up and freezes for a moment, and the name goes to another class."""
+    clients = {
+        "anna": [deed(Deed.PUT, "anna1"), deed(Deed.PUT, "anna2", 1.0, class_="qkd")],
+        "bert": [deed(Deed.GET, "bert1", 1.2)],
+    }
+    return plan("2-of-4", clients, Fault(FaultKind.CLIENT_STALL, "bert", number=number, for_s=0.6))
+
+
+def verify_during_removal(wait_s: float) -> Plan:
+    """Shares are erased between a node's look at their records and its look at their bytes."""
+    clients = {
+        "anna": [deed(Deed.PUT, "anna1"), deed(Deed.RM, "anna2", 1.0)],
+        "bert": [deed(Deed.LS, "bert1", 0.5), deed(Deed.VERIFY, "bert2", wait_s)],
+    }
+    return plan("2-of-6", clients)
+
+
+def full_disk_and_false_receipt(at_s: float) -> Plan:
+    """The home disk fills up after the content was stored, and one site only claims to store the name."""
+    full = Fault(FaultKind.DISK_FULL, "koganei", at_s=at_s, for_s=10.0)
+    return plan("3-of-5", {"anna": [deed(Deed.PUT, "anna1")]}, full, lies=(Lie("musashino", "claim_stored"),), seed=8)
+
+
+def dead_writer_and_silent_site(number: int, seed: int = 8) -> Plan:
+    """A writer dies while it asks for promises; another site never answers."""
+    dead = Fault(FaultKind.CLIENT_CRASH, "anna", number=number, for_s=2000.0)
+    made = plan("2-of-4", {"anna": [deed(Deed.PUT, "anna1")]}, dead, lies=(Lie("hongo", "silence"),), seed=seed)
+    return replace(made, orphan_age_s=3600.0)

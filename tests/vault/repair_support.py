@@ -11,7 +11,6 @@ from typing import Any
 from shosoin.base import KeyMaterial, SaeId, SiteId
 from shosoin.base.ports import DeliveredKey, KeySource, KeyStatus
 from shosoin.kernels import combine_into, lagrange_weights, point_of
-from shosoin.vault.audit_round import AuditOptions
 from shosoin.vault.ports import ShareKey, ShareRow, ShareState
 from shosoin.vault.repair_order import Party, RepairOrder, sign_orders
 from shosoin.vault.values import RegisterValue
@@ -180,11 +179,6 @@ class Hostile:
     async def raw_open(self, site: str, text: Any, proof: bytes, object_id: str) -> dict[str, Any]:
         """Give a site something that may be an order."""
         return await self.ask(site, "repair_open", object=object_id, order=text, proof=base64.b64encode(proof).decode())
-
-
-async def audit_anew(world: World, name: str = "a") -> None:
-    """An audit that spends a new challenge."""
-    await world.vault.audit_round([name], options=AuditOptions(fresh=True))
 
 
 def code(result: dict[str, Any]) -> str:

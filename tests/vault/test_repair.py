@@ -18,7 +18,6 @@ from shosoin.vault.repair_plan import Need
 from tests.vault.repair_support import (
     FIVE,
     CountedKeys,
-    audit_anew,
     committed,
     count_keys,
     dealt,
@@ -116,7 +115,7 @@ async def test_lost_share_is_rebuilt_and_its_audit_answers_go_on() -> None:
     receipt = await store(world, "a", pattern(600))
     key = world.share_key(receipt.object_id, "hakusan")
     for _ in range(3):
-        await audit_anew(world)
+        await world.vault.audit(["a"], fresh=True)
     before = list(world.stores["hakusan"]._tables.challenges[key])
     whole = share(world, "hakusan", key)
     lose(world, "hakusan", key)
@@ -126,7 +125,7 @@ async def test_lost_share_is_rebuilt_and_its_audit_answers_go_on() -> None:
     after = world.stores["hakusan"]._tables.challenges[key]
     assert set(before) < set(after)
     assert len(after) == len(before) + 1  # the audit of the repair
-    assert (await world.vault.audit(["a"]))["a"][SiteId("hakusan")] == "ok"
+    assert (await world.vault.audit(["a"], fresh=True))["a"][SiteId("hakusan")] == "ok"
 
 
 async def test_damaged_share_is_rebuilt_once_it_was_found() -> None:

@@ -9,7 +9,7 @@ import pytest
 from shosoin.base import Unavailable
 from shosoin.vault.layout import ANSWERS_PER_EPOCH
 from shosoin.vault.ports import ShareKey, ShareRow
-from tests.vault.repair_support import audit_anew, dealt, holds, lose, share, staged_anywhere
+from tests.vault.repair_support import dealt, holds, lose, share, staged_anywhere
 from tests.vault.support import DirectLink, World, fetch, kinds_of, make_world, pattern, store
 
 TARGET = "otemachi"
@@ -155,15 +155,16 @@ async def test_audit_answers_of_old_and_new_copies_count_together() -> None:
     receipt = await store(world, "a", pattern(1500))
     key = world.share_key(receipt.object_id, TARGET)
     for _ in range(10):
-        await audit_anew(world)
+        await world.vault.audit(["a"], fresh=True)
     for _ in range(3):
         lose(world, TARGET, key)
         await world.vault.repair(["a"])
     for _ in range(6):
-        await audit_anew(world)
-    for name in world.stores:
-        assert len(world.stores[name]._tables.challenges[key]) <= ANSWERS_PER_EPOCH
-    assert (await world.vault.audit(["a"]))["a"] == dict.fromkeys(world.context.members, "ok")  # an old one, repeated
+        await world.vault.audit(["a"], fresh=True)
+    answered = {name: world.stores[name]._tables.challenges[key] for name in world.stores}
+    assert all(len(challenges) <= ANSWERS_PER_EPOCH for challenges in answered.values())
+    assert (await world.vault.audit(["a"], fresh=True))["a"] == dict.fromkeys(world.context.members, "ok")
+    assert answered == {name: world.stores[name]._tables.challenges[key] for name in world.stores}, "only repeated"
 
 
 async def test_site_that_lost_its_records_answers_nothing_new() -> None:
@@ -177,7 +178,7 @@ async def test_site_that_lost_its_records_answers_nothing_new() -> None:
     done = await world.vault.repair(["a"])
     assert done[0].done
     assert share(world, TARGET, key) == whole
-    assert (await world.vault.audit(["a"]))["a"][done[0].site] == "unchecked"
+    assert (await world.vault.audit(["a"], fresh=True))["a"][done[0].site] == "refused"
     real = {each for each in tables.challenges[key] if not each.startswith("unknown-")}
     answered = set(world.stores["koganei"]._tables.challenges[key])
     assert before <= real <= answered
@@ -188,20 +189,20 @@ async def test_site_that_never_counted_starts_with_what_its_helpers_answered() -
     world.links[TARGET].down = True
     receipt = await store(world, "a", pattern(1500))
     for _ in range(4):
-        await audit_anew(world)
+        await world.vault.audit(["a"], fresh=True)
     world.links[TARGET].down = False
     done = await world.vault.repair(["a"])
     key = world.share_key(receipt.object_id, TARGET)
     assert done[0].done
     helper = world.stores[str(done[0].helpers[0])]
     assert set(world.stores[TARGET]._tables.challenges[key]) == set(helper._tables.challenges[key])
-    assert (await world.vault.audit(["a"]))["a"][done[0].site] == "ok"
+    assert (await world.vault.audit(["a"], fresh=True))["a"][done[0].site] == "ok"
 
 
 async def test_used_up_audits_leave_the_check_by_keys() -> None:
     world, key, whole = await lost()
     for _ in range(20):
-        await audit_anew(world)
+        await world.vault.audit(["a"], fresh=True)
     reads: list[str] = []
     world.on_all(before=lambda link, header: reads.append(str(link.site)) if "read" in kinds_of(header) else None)
     done = await world.vault.repair(["a"])

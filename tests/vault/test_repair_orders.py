@@ -19,7 +19,6 @@ from shosoin.vault.signing import OwnerSigner
 from tests.vault.repair_support import (
     FIVE,
     Hostile,
-    audit_anew,
     code,
     committed,
     count_keys,
@@ -430,7 +429,7 @@ async def test_shorter_list_of_challenges_is_not_taken() -> None:
     """What the helpers have answered is under their tags: a coordinator cannot make the target forget it."""
     world, key, hostile = await lost_share()
     for _ in range(3):
-        await audit_anew(world)
+        await world.vault.audit(["a"], fresh=True)
     order = order_for(world, key, TARGET, HELPERS, counted=True)
     for site in (*HELPERS, TARGET):
         await hostile.open(site, order)

@@ -250,7 +250,7 @@ class Records:
     def signatures(self, name: str) -> str | None:
         """Return signatures that a register refers to."""
         found = self.connection.execute("SELECT text FROM signature_sets WHERE name = ?", (name,)).fetchone()
-        return str(found[0]) if found else None
+        return str(sound(found, str)[0]) if found else None
 
     def share(self, key: ShareKey) -> ShareRow | None:
         """Return a share's record."""

@@ -8,6 +8,7 @@ Objects and versions are 16 random bytes, shown as 32 hexadecimal digits: they s
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Self
 
 from shosoin.base.errors import Rejected
@@ -24,6 +25,12 @@ class _Name(str):
     __slots__ = ()
 
     def __new__(cls, text: str) -> Self:
+        return cls._checked(text)
+
+    @classmethod
+    @lru_cache(maxsize=4096)
+    def _checked(cls, text: str) -> Self:
+        """Return the name; the same few come again and again."""
         if not _NAME.fullmatch(text):
             raise Rejected(
                 f"{cls.__name__} must be 1 to 64 characters out of A-Z a-z 0-9 . _ -, got {text[:80]!r}",

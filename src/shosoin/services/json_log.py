@@ -11,6 +11,8 @@ import sys
 import time
 from collections.abc import Mapping
 
+from aiohttp.http_exceptions import HttpProcessingError
+
 from shosoin.base.ports import Event
 
 __all__ = ["LoggedEvents", "described", "log", "start_logging"]
@@ -87,9 +89,19 @@ def _write(level: int, name: str, fields: Mapping[str, object]) -> None:
     _logger.log(level, name, extra={"fields": fields})
 
 
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether an error of the web server is more than a client that speaks no HTTP; that is counted, and not quoted."""
+    error = record.exc_info[1] if record.exc_info else None
+    if not isinstance(error, HttpProcessingError):
+        return True
+    log("http.malformed", reason=type(error).__name__)
+    return False
+
+
 def start_logging() -> None:
     """Send this process's logs to standard error as JSON lines."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+    logging.getLogger("aiohttp.server").addFilter(_is_ours)

@@ -268,11 +268,24 @@ class Vault:
             PolicyRefused: the policy of one of them is not met; nothing of its batch was read.
             NotFound: one of the names does not exist.
         """
-        entries = await self._names.load()
         asked = {name: checked_name(name) for name in names}
-        for name in asked.values():
-            if name not in entries:
-                raise NotFound(f"there is no object named {name!r}")
+        before: dict[str, str] = {}
+        while True:
+            entries = await self._names.load()
+            for name in asked.values():
+                if name not in entries:
+                    raise NotFound(f"there is no object named {name!r}")
+            now = {name: entries[name].object_id for name in asked.values()}
+            try:
+                return await self._get_all(asked, entries, despite_policy=despite_policy)
+            except NotFound:
+                if now == before:
+                    raise
+                before = now  # a name may have gone to another object meanwhile: look once more
+
+    async def _get_all(
+        self, asked: Mapping[str, str], entries: Mapping[str, Entry], *, despite_policy: bool
+    ) -> dict[str, bytes]:
         durable = self._names.durable_everywhere()
         gate = ReadGate(self._context, lambda name: durable.get(name, 0), despite_policy)
         by_class: dict[str, list[Entry]] = {}
@@ -692,22 +705,31 @@ class Vault:
         return frozenset(waits_s)
 
     async def _object(self, name: str) -> tuple[Reading, RegisterValue]:
-        """Look a name up, in as much of the index as can be read."""
-        entries = await self._names.load(whole=False)
-        try:
-            if name not in entries:
-                raise NotFound(f"there is no object named {name!r}")
-            channels = self._context.channels(entries[name].class_)
-            (object_id,), vouched = _ids_and_versions([entries[name]])
+        """Look a name up, in as much of the index as can be read.
+
+        An object that was removed although the index names it lost its name to another one meanwhile, or its removal is
+        not finished: the index is read once more to tell.
+        """
+        looked_up: str | None = None
+        for _ in range(_READ_ATTEMPTS):
+            entries = await self._names.load(whole=False)
+            entry = entries.get(name)
+            if entry is None or entry.object_id == looked_up:
+                break
+            (object_id,), vouched = _ids_and_versions([entry])
+            channels = self._context.channels(entry.class_)
             reading = await self._context.catalog.read(channels, object_id, vouched.get(object_id))
-            value = self._live(name, reading)
-        except NotFound:
-            if self._names.unreadable is not None:
-                raise self._names.unreadable from None
-            raise
+            value = reading.value
+            if value is not None and not value.tombstone:
+                if self._names.unreadable is not None:
+                    reading = replace(reading, freshness=UNPROVEN)  # what cannot be read may say something newer
+                return reading, value
+            looked_up = entry.object_id
         if self._names.unreadable is not None:
-            reading = replace(reading, freshness=UNPROVEN)  # what cannot be read may say something newer of this name
-        return reading, value
+            raise self._names.unreadable
+        if looked_up is not None and entry is not None:
+            raise NotFound(f"the object named {name!r} was removed")
+        raise NotFound(f"there is no object named {name!r}")
 
     @staticmethod
     def _live(name: str, reading: Reading) -> RegisterValue:

@@ -19,6 +19,7 @@ from shosoin.kernels import Digest, digest
 from shosoin.vault.concurrency import gather_few
 from shosoin.vault.layout import ANSWERS_PER_EPOCH
 from shosoin.vault.ports import Buffer, ShareKey, ShareRow, SiteStore, SiteTransaction
+from shosoin.vault.vanished import after_second_look
 
 __all__ = ["AuditsUsed", "DigestAsked", "Digests", "answered_challenges"]
 
@@ -79,6 +80,9 @@ class Digests:
             large, await gather_few(self._runtime, works, at_once=_LARGE_TOGETHER), strict=True
         ):
             answers[index] = answer
+        gone = await after_second_look(self._store, self._site, [(row, answers[index]) for index, row in held])
+        for place, error in gone.items():
+            answers[held[place][0]] = error
         return answers
 
     async def challenged(self, row: ShareRow, challenge: str) -> bytes:

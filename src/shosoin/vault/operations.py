@@ -30,6 +30,7 @@ from shosoin.vault.repair_wire import json_bytes
 from shosoin.vault.seals import Seals
 from shosoin.vault.signing import SiteSigner
 from shosoin.vault.values import read_value
+from shosoin.vault.vanished import after_second_look
 
 __all__ = ["KINDS", "OwnerRecord", "SiteOperations"]
 
@@ -409,11 +410,16 @@ class SiteOperations:
                     raise Rejected("a range beyond the end of the share", code="vault.bad_operation")
                 ranges.append((row, offset, size))
                 ready.append((call, row))
-        for (call, row), outcome in zip(ready, await self._store.read_each(ranges), strict=True):
+        outcomes = await self._store.read_each(ranges)
+        gone = await after_second_look(
+            self._store, self._site, [(row, outcome) for (_, row), outcome in zip(ready, outcomes, strict=True)]
+        )
+        for index, ((call, row), outcome) in enumerate(zip(ready, outcomes, strict=True)):
             with _told(call):
-                if isinstance(outcome, ShosoinError):
-                    raise outcome
-                call.out = outcome
+                told = gone.get(index, outcome)
+                if isinstance(told, ShosoinError):
+                    raise told
+                call.out = told
                 call.result = {"size": len(call.out), "x": row.x_index}
 
     async def _open_all(self, owner: OwnerRecord, calls: Sequence[_Call]) -> None:
@@ -551,7 +557,7 @@ def _answer_bytes(op: dict[str, Any]) -> int:
     """Return how much payload an operation answers with."""
     if op.get("op") == "read":
         return _number(op, "size", _READ_BYTES_MAX, 1)
-    return ELEMENT_BYTES if op.get("op") in {"digest", "repair_digest"} else 0
+    return ELEMENT_BYTES if str(op.get("op")) in {"digest", "repair_digest"} else 0
 
 
 def _split(class_: str, operations: Any, payload: memoryview) -> list[_Call]:

@@ -16,7 +16,7 @@ from shosoin.base.ports import Runtime
 from shosoin.vault import envelope
 from shosoin.vault.acceptor import Certified
 from shosoin.vault.attestations import Certificate, SignatureSet
-from shosoin.vault.ballots import FIRST_ROUND, Ballot, round_of
+from shosoin.vault.ballots import FIRST_ROUND, JUMP_MAX, Ballot, round_of
 from shosoin.vault.catalog_answers import AnswerReader, Asked, Promised, ask
 from shosoin.vault.channel import Channel
 from shosoin.vault.concurrency import gather_few
@@ -191,7 +191,7 @@ class Proposer:
                 enough=self._scheme.write_quorum,
                 grace_s=_WRITE_GRACE_S,
             )
-            highest = self._highest_promise(asked.answers)
+            highest = self._highest_promise(asked.answers, round_number)
             if highest < round_number or all(self._granted(asked.answers, i) for i in range(len(preparing))):
                 break
             round_number = highest + 1
@@ -208,15 +208,22 @@ class Proposer:
     def _granted(self, answers: Mapping[SiteId, list[_Operations]], index: int) -> bool:
         return sum(results[index].get("granted") is True for results in answers.values()) >= self._scheme.write_quorum
 
-    def _highest_promise(self, answers: Mapping[SiteId, list[_Operations]]) -> int:
-        """Return the highest round that refused us; the f_r highest claims are passed over, they may be lies."""
+    def _highest_promise(self, answers: Mapping[SiteId, list[_Operations]], tried: int) -> int:
+        """Return the highest round that refused us.
+
+        The f_r highest claims may be lies and are passed over, unless nothing else explains why we were refused: then
+        one is followed as far as truthful sites let a ballot jump.
+        """
         claims = []
         for results in answers.values():
             rounds = [round_of(result.get("promised")) for result in results if result.get("granted") is False]
             if rounds:
                 claims.append(max(rounds))
         claims.sort(reverse=True)
-        return claims[self._scheme.register_liars] if len(claims) > self._scheme.register_liars else 0
+        likely = claims[self._scheme.register_liars] if len(claims) > self._scheme.register_liars else 0
+        if likely >= tried or not claims:
+            return likely
+        return min(claims[0], tried + JUMP_MAX // 2)
 
     def _judge(self, attempt: Attempt, asked: Asked) -> None:
         """Decide whether the value may follow what the promises tell."""

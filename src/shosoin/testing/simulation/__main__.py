@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit status: 0 if every seed kept every promise, 1 if not."""
     options = _options(arguments)
     if options.seed is not None:
-        return _replay(options.seed, Liars(options.liars), shrunk=options.shrink, as_json=options.json)
+        return _replay(options, options.seed, shrunk=options.shrink)
     return _soak(options)
 
 
@@ -35,6 +35,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="replay this one and tell its story")
     parser.add_argument("--shrink", action="store_true", help="with --seed: make a failing plan small first")
     parser.add_argument("--liars", choices=[each.value for each in Liars], default=Liars.SHARES.value)
+    parser.add_argument("--class-changes", action="store_true", help="names may go to objects of another class")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="machine-readable result on standard output")
     return parser.parse_args(arguments)
@@ -44,18 +45,19 @@ def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
-def run_seed(seed: int, liars: Liars) -> Result:
+def run_seed(seed: int, liars: Liars, *, class_changes: bool) -> Result:
     """Run one seed; a run that cannot be repeated is a violation too."""
-    outcome = simulate(make_plan(seed, liars))
+    plan = make_plan(seed, liars, class_changes=class_changes)
+    outcome = simulate(plan)
     violations = outcome.violations
-    if seed % _REPEATED == 0 and simulate(make_plan(seed, liars)).digest != outcome.digest:
+    if seed % _REPEATED == 0 and simulate(plan).digest != outcome.digest:
         violations += (f"seed {seed} gives two different runs",)
     return seed, violations, outcome.counts
 
 
 def _results(options: argparse.Namespace) -> Iterator[Result]:
     seeds = range(options.start, options.start + options.seeds)
-    work = partial(run_seed, liars=Liars(options.liars))
+    work = partial(run_seed, liars=Liars(options.liars), class_changes=options.class_changes)
     if options.jobs < 2:
         yield from map(work, seeds)
         return
@@ -83,16 +85,17 @@ def _soak(options: argparse.Namespace) -> int:
         _say(f"seed {seed} fails: {violations[0]}")
     if failed:
         first = min(failed)
-        _replay(first, Liars(options.liars), shrunk=True, as_json=False)
-        _say(f"replay: python -m shosoin.testing.simulation --seed {first} --liars {options.liars} --shrink")
+        _replay(options, first, shrunk=True)
+        more = " --class-changes" if options.class_changes else ""
+        _say(f"replay: python -m shosoin.testing.simulation --seed {first} --liars {options.liars} --shrink{more}")
     return 1 if failed else 0
 
 
-def _replay(seed: int, liars: Liars, *, shrunk: bool, as_json: bool) -> int:
-    outcome = simulate(make_plan(seed, liars))
+def _replay(options: argparse.Namespace, seed: int, *, shrunk: bool) -> int:
+    outcome = simulate(make_plan(seed, Liars(options.liars), class_changes=options.class_changes))
     if shrunk and outcome.violations:
         outcome = shrink(outcome)
-    if as_json:
+    if options.json:
         _say(json.dumps({"seed": seed, "violations": outcome.violations, "digest": outcome.digest}))
     else:
         _tell(outcome)

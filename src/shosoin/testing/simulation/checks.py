@@ -13,7 +13,10 @@ from shosoin.testing.simulation.world import OWNER, World
 from shosoin.vault import PutReceipt
 from shosoin.vault.ports import ShareState
 
-__all__ = ["check_label", "check_put", "tag_of"]
+__all__ = ["AUDITOR", "check_label", "check_put", "tag_of"]
+
+AUDITOR = "auditor"
+"""The client that reads everything back when all faults are over."""
 
 
 def tag_of(world: World, client: str, name: str, content: bytes, start: int, length: int | None) -> str | None:
@@ -37,6 +40,13 @@ def check_put(world: World, client: str, receipt: PutReceipt) -> None:
         if site not in world.plan.liars and not holds(world, site, receipt.object_id, receipt.version):
             world.trace.violate(f"{who} names {site}, which does not hold the share durably")
     check_label(world, client, receipt.name, receipt.label)
+    held = [
+        site
+        for site in world.plan.sites
+        if site in world.plan.liars or holds(world, site, receipt.object_id, receipt.version)
+    ]
+    if receipt.label.durable_at > len(held):
+        world.trace.violate(f"{who} is labelled durable at {receipt.label.durable_at} sites, {len(held)} hold it")
 
 
 def check_label(world: World, client: str, name: str, label: AssuranceLabel) -> None:

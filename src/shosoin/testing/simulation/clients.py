@@ -180,6 +180,8 @@ async def _get(caller: Caller, op: Operation) -> str:
     if tag is not None:
         pending.ok(tag, proven=receipt.freshness == "proven")
     checks.check_label(caller.world, caller.name, name, receipt.label)
+    if receipt.freshness != "proven" and caller.name == checks.AUDITOR:
+        caller.world.trace.violate(f"after all faults ended, {name} is served as {receipt.freshness}")
     return f"{len(sink.content)} bytes of {tag}, {receipt.freshness}"
 
 

@@ -201,7 +201,7 @@ class Liar:
     def _claim(self, op: dict[str, Any], result: dict[str, Any], content: bytes) -> _Pair:
         if "shares" in result:  # what ``before`` put in the place of the operation
             self._tell(f"claims to have done {op['op']}")
-            return ({"contribution": self._rng.pseudo_bytes(16).hex()} if op["op"] == "seal" else {}), b""
+            return ({"commitment": self._rng.pseudo_bytes(48).hex()} if op["op"] == "seal" else {}), b""
         return result, content
 
     def _accept(self, op: dict[str, Any], result: dict[str, Any], content: bytes) -> _Pair:

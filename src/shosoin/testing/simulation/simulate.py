@@ -6,9 +6,10 @@ from collections import Counter
 from dataclasses import dataclass
 
 from shosoin.testing.linearizability import find_violations
+from shosoin.testing.simulation.checks import AUDITOR
 from shosoin.testing.simulation.clients import Caller, Client, perform
 from shosoin.testing.simulation.faults import arm, heal
-from shosoin.testing.simulation.plan import Deed, FaultKind, Operation, Plan
+from shosoin.testing.simulation.plan import Deed, Operation, Plan
 from shosoin.testing.simulation.world import World, build_vault
 
 __all__ = ["Outcome", "simulate"]
@@ -17,9 +18,6 @@ _CALM_S = 1.0
 """After the last fault ended."""
 _PATIENCE_S = 3_000.0
 """Until every operation must have ended once all faults are over."""
-
-_COUNTED = {FaultKind.DISK_CRASH, FaultKind.CLIENT_CRASH, FaultKind.CLIENT_STALL}
-"""Faults that come after a number of calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +50,7 @@ def _work(world: World, clients: dict[str, Client]) -> None:
     """Let the clients work until the faults are over, and after that until they are done."""
     arm(world, clients)
     kernel = world.kernel
-    timed = [fault for fault in world.plan.faults if fault.kind not in _COUNTED]
-    over_s = max([fault.at_s + fault.for_s for fault in timed], default=0.0) + _CALM_S
+    over_s = max([fault.at_s + fault.for_s for fault in world.plan.faults], default=0.0) + _CALM_S
 
     def ended() -> bool:
         return all(client.ended for client in clients.values())
@@ -68,7 +65,7 @@ def _work(world: World, clients: dict[str, Client]) -> None:
 
 def _reckon(world: World) -> None:
     """Read everything back with a client that remembers nothing, and judge the history."""
-    process = world.kernel.process("auditor")
+    process = world.kernel.process(AUDITOR)
     caller = Caller(world, process.name, process, build_vault(world, process)[0])
     names = sorted({name for client in world.plan.clients for op in client.operations for name in op.names})
     deeds = [Operation(Deed.GET, (name,), 1, 0.0, 0, "its", "check") for name in names]
@@ -83,7 +80,7 @@ def _reckon(world: World) -> None:
             if error is not None and error.code != "vault.not_found":
                 world.trace.violate(f"after all faults ended, {deed.deed} {deed.names} fails: {error.code}: {error}")
 
-    task = process.start(check(), origin="auditor")
+    task = process.start(check(), origin=AUDITOR)
     world.kernel.run(until_s=world.kernel.now_s + _PATIENCE_S, stop=task.done)
     if not task.done():
         world.trace.violate("after all faults ended, a check never ends")
