@@ -85,7 +85,7 @@ class CountedKeys:
 
     async def status(self, slave: SaeId) -> KeyStatus:
         found = await self.inner.status(slave)
-        extension = {"shosoin_relays": self.relayed[slave]} if slave in self.relayed else {}
+        extension = {**found.extension, "shosoin_relays": self.relayed.get(slave, [])}
         stored = 0 if slave in self.dry else found.stored_key_count
         values = {name: getattr(found, name) for name in KeyStatus.__dataclass_fields__}
         return KeyStatus(**{**values, "extension": extension, "stored_key_count": stored})

@@ -339,7 +339,7 @@ async def test_pads_of_one_range_serve_no_other() -> None:
     answer = await hostile.ask("otemachi", "repair_check", **other, pairs={"koganei": drawn["pairs"]["otemachi"]})
     assert code(answer) == "vault.repair_forged"
     answer = await hostile.ask("otemachi", "repair_check", **first, pairs={"koganei": drawn["pairs"]["otemachi"]})
-    assert code(answer) == "keys.not_found"  # a key is fetched once
+    assert code(answer) == "vault.repair_no_key"  # a key is fetched once
 
 
 async def test_pads_of_one_helper_serve_no_other() -> None:
@@ -347,7 +347,7 @@ async def test_pads_of_one_helper_serve_no_other() -> None:
     there: dict[str, Any] = {"object": key.object_id, "attempt": order.attempt, "offset": 0, "size": 64}
     drawn = await hostile.ask("koganei", "repair_pads", **there)
     answer = await hostile.ask("otemachi", "repair_check", **there, pairs={"koganei": drawn["pairs"]["hakusan"]})
-    assert code(answer) == "keys.not_found"
+    assert code(answer) == "vault.repair_no_key"
     answer = await hostile.ask("otemachi", "repair_check", **there, pairs={"hakusan": drawn["pairs"]["hakusan"]})
     assert code(answer) == "vault.repair_refused"
 

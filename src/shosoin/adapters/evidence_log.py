@@ -80,6 +80,7 @@ class FileEvidence:
             while view:
                 written = os.pwrite(descriptor, view, at)
                 view, at = view[written:], at + written
+            os.ftruncate(descriptor, at)  # what a crash had left behind ``end`` may reach further than this
             os.fsync(descriptor)
         except OSError:
             os.ftruncate(descriptor, end)

@@ -99,7 +99,8 @@ class _Run:
         if self._json:
             print_json(_round_json(result) | {"objects": found})
         else:
-            print_lines(site_lines(found[self._names[0]]) if self._names and len(found) == 1 else tally_lines(result))
+            single = found.get(self._names[0]) if self._names is not None and len(self._names) == 1 else None
+            print_lines(tally_lines(result) if single is None else site_lines(single))
             print_lines(_remarks(result))
         judge_tally(result, failed="cli.audit_failed", partial="cli.audit_partial", hint=text("audit.verify_hint"))
 

@@ -20,7 +20,7 @@ from shosoin.vault.audit_bodies import AuditBody
 from shosoin.vault.consistency import agreeing_sites
 from shosoin.vault.digests import DigestAnswers
 
-__all__ = ["ALARMING", "BAD", "SHORT", "Audited", "ShareFound", "events_of", "judge", "worst"]
+__all__ = ["ALARMING", "ANSWERS_SPENT", "BAD", "SHORT", "Audited", "ShareFound", "events_of", "judge", "worst"]
 
 
 class ShareFound(StrEnum):
@@ -28,7 +28,8 @@ class ShareFound(StrEnum):
 
     OK = "ok"
     UNCHECKED = "unchecked"
-    """It answered, but too few did to tell; or its disk is full, so it wrote nothing down; or keys to ask it lack."""
+    """It answered, but too few did to tell; or its disk is full, so it wrote nothing down; or keys to ask it lack; or
+    its share is a repaired one that has no answers left."""
     UNREACHABLE = "unreachable"
     """No answer at all."""
     REFUSED = "refused"
@@ -47,6 +48,8 @@ Audited = dict[SiteId, ShareFound]
 BAD = (ShareFound.WRONG, ShareFound.DAMAGED, ShareFound.DOUBTFUL, ShareFound.REFUSED)
 SHORT = (ShareFound.MISSING, ShareFound.UNREACHABLE, ShareFound.UNCHECKED)
 ALARMING = (*BAD, ShareFound.MISSING)
+ANSWERS_SPENT = "vault.audits_used"
+"""What a site says that has given all answers of a share and epoch."""
 _ORDER = list(ShareFound)
 _OF_KEYS = ("keys.", "kme_client.", "vault.relays_unknown", "vault.short_pad")
 """How codes begin that tell of keys, not of the site."""
@@ -62,7 +65,9 @@ def judge(body: AuditBody, answer: DigestAnswers, home: SiteId) -> Audited:
     states = dict.fromkeys(body.placement, ShareFound.MISSING)
     for site, code in answer.codes.items():
         reached = site in answer.reached
-        states[site] = _OF_CODE.get(code, ShareFound.REFUSED) if reached else _unreached(code)
+        spent = code == ANSWERS_SPENT and site in body.rebuilt
+        found = ShareFound.UNCHECKED if spent else _OF_CODE.get(code, ShareFound.REFUSED)
+        states[site] = found if reached else _unreached(code)
     states |= dict.fromkeys(answer.forged, ShareFound.WRONG)
     k, values = body.scheme.k, answer.values
     if len(values) <= k:

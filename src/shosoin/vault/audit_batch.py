@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from shosoin.base import ShosoinError, SiteId
-from shosoin.vault.audit import Audited, ShareFound, events_of, judge
+from shosoin.vault.audit import ANSWERS_SPENT, Audited, ShareFound, events_of, judge
 from shosoin.vault.audit_bodies import AuditBody
 from shosoin.vault.audit_ledger import SLOT_S, AuditRecord, left_of, next_challenge
 from shosoin.vault.concurrency import failure, settle
@@ -17,7 +17,6 @@ from shosoin.vault.layout import ANSWERS_PER_EPOCH
 
 __all__ = ["AuditedBody", "ask_bodies", "keep_found", "state_of"]
 
-_USED = "vault.audits_used"
 _LETTERS = {
     ShareFound.OK: "k",
     ShareFound.UNCHECKED: "n",
@@ -143,7 +142,7 @@ async def _repeat_spent(
 
 
 def _is_spent(context: VaultContext, body: AuditBody, answer: DigestAnswers) -> bool:
-    saying = {site for site, code in answer.codes.items() if code == _USED}
+    saying = {site for site, code in answer.codes.items() if code == ANSWERS_SPENT}
     return context.home in saying or len(saying) > (body.scheme.n - body.scheme.k) // 2
 
 
@@ -154,7 +153,7 @@ async def _answered(context: VaultContext, bodies: Sequence[AuditBody]) -> list[
         for body in bodies
     ]
     channels = context.channels(bodies[0].class_)
-    sites = list(dict.fromkeys(site for body in bodies for site in body.points))
+    sites = list(dict.fromkeys(site for body in bodies for site in body.points if site in channels))
     tasks = await settle(context.runtime, (channels[site].exchange(ops) for site in sites))
     told: list[dict[SiteId, list[str]]] = [{} for _ in bodies]
     for site, task in zip(sites, tasks, strict=True):

@@ -18,6 +18,8 @@ from shosoin.vault.ports import ShareKey
 
 __all__ = ["DigestAnswers", "DigestWanted", "ask_digests"]
 
+NO_CHANNEL = "vault.no_channel"
+"""The configuration does not know the site (any more)."""
 _TIMEOUT_S = 60.0
 _BYTES_PER_S_MIN = 32 << 20
 """Slowest disk that a digest waits for."""
@@ -50,11 +52,15 @@ class DigestAnswers:
 async def ask_digests(
     channels: Mapping[SiteId, Channel], wanted: Sequence[DigestWanted], runtime: Runtime
 ) -> list[DigestAnswers]:
-    """Ask every site for the digests of all its shares, in one exchange per site."""
+    """Ask every site for the digests of all its shares, in one exchange per site; one without a channel is silent."""
+    answers = [DigestAnswers() for _ in wanted]
     asked: dict[SiteId, list[int]] = {}
     for index, one in enumerate(wanted):
         for site in one.points:
-            asked.setdefault(site, []).append(index)
+            if site in channels:
+                asked.setdefault(site, []).append(index)
+            else:
+                answers[index].codes[site] = NO_CHANNEL
     timeout_s = _TIMEOUT_S + sum(one.size_bytes for one in wanted) / _BYTES_PER_S_MIN
     tasks = await settle(
         runtime,
@@ -67,7 +73,6 @@ async def ask_digests(
             for site, indexes in asked.items()
         ),
     )
-    answers = [DigestAnswers() for _ in wanted]
     for (site, indexes), task in zip(asked.items(), tasks, strict=True):
         _take(site, indexes, task, wanted, answers)
     return answers

@@ -213,8 +213,13 @@ def _begin(told: Mapping[str, Any], report: EvidenceReport, public_key: bytes | 
 
 
 def _check_signature(told: Mapping[str, Any], last: EvidenceHead, report: EvidenceReport) -> None:
+    """Check a signature; the last one of a log is covered by no other, so nothing in it may be free."""
     try:
         proof = base64.b64decode(told["proof"], validate=True)
+        if base64.b64encode(proof).decode() != told["proof"] or set(told) != {*_OWN, "proof"}:
+            raise ValueError("a signature that is written in another way")
+        if told["at"] != report.last_wall_s:
+            raise ValueError("a signature of another time than what it signs")
         check_proof(report.public_key, proof, _signed(last), _CONTEXT)
     except (KeyError, TypeError, ValueError, ShosoinError):
         raise EvidenceTampered(f"line {told['n'] + 1}: the signature does not hold") from None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from shosoin.base import AssuranceLabel, SiteId
 from shosoin.base.ports import Event, KeyStatus
@@ -23,12 +24,13 @@ from shosoin.vault.policies import InForce
 from shosoin.vault.policy import BadPolicy, Clause, parse_policy
 from shosoin.vault.routes import ReadRoutes, Route, read_routes, route_of
 from shosoin.vault.scheme import Scheme
-from shosoin.vault.values import RegisterValue
+from shosoin.vault.values import Body, RegisterValue
 from shosoin.vault.verdicts import Findings, Verdict, judge, refuse_failed
 
 __all__ = [
     "ReadGate",
     "check_plan",
+    "check_rebuilt",
     "check_written",
     "clauses_at_put",
     "foresee",
@@ -187,6 +189,29 @@ def check_written(
     if clauses:
         label = label_now(context, value, pinned=pinned)
         refuse_failed(name, judge(clauses, Findings.of_label(label)), undone=undone)
+
+
+def check_rebuilt(
+    context: VaultContext, name: str, value: RegisterValue, body: Body, target: SiteId, facts: Mapping[str, Any]
+) -> None:
+    """Refuse to rebuild a share if how it travels would break a clause of the object's policy that holds now.
+
+    Raises:
+        PolicyRefused: with what would be found. Else the object could not be read any more.
+    """
+    if value.kind != "object":
+        return
+    good = tuple(site for site in value.placement if site in body.good or site == target)
+    bodies = tuple(each.with_good(good, target, facts) if each is body else each for each in value.bodies)
+    after = value.with_bodies(bodies)
+    broken = {verdict.clause for verdict in _broken(context, name, value, body.good)}
+    news = [verdict for verdict in _broken(context, name, after, good) if verdict.clause not in broken]
+    refuse_failed(name, news, undone="the share was not rebuilt; free other links for it, or put the object again")
+
+
+def _broken(context: VaultContext, name: str, value: RegisterValue, pinned: Iterable[SiteId]) -> list[Verdict]:
+    verdicts = verdicts_on(context, name, value, label_now(context, value, pinned=pinned))
+    return [verdict for verdict in verdicts if verdict.met is False]
 
 
 def verdicts_on(context: VaultContext, name: str, value: RegisterValue, label: AssuranceLabel) -> tuple[Verdict, ...]:

@@ -103,6 +103,10 @@ class StagingQuotas:
             raise Rejected("this version was aborted", code="vault.aborted")
         return area
 
+    def holds(self, key: ShareKey) -> bool:
+        """Whether a share has a staging area; one that nobody touched for long is dropped."""
+        return key in self._areas
+
     def _leave(self, key: ShareKey) -> None:
         area = self._areas.pop(key, None)
         if area is not None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from shosoin.base import ObjectId, ShosoinError, SiteId
 from shosoin.base.ports import Event
-from shosoin.vault.catalog import Outcome
+from shosoin.vault.catalog import Conflict, Outcome
 from shosoin.vault.concurrency import gather_few, settle
 from shosoin.vault.context import CLASSES, VaultContext
 from shosoin.vault.exposure import checked_statuses
@@ -128,6 +128,7 @@ class Repairer:
             for site in value.placement
             if (reason := _reason(value, body, site, certificate, held, states.get(name, {})))
         ]
+        _note_unfit(needs)
         if any(need.reason != Reason.UNCONFIRMED for need in needs):
             links = await read_links(context, channels)
             for need in needs:
@@ -146,6 +147,9 @@ class Repairer:
 
     def _choose(self, need: Need, links: Links, silent: set[SiteId]) -> None:
         """Choose helpers and count what it takes; say what is in the way if nobody can help."""
+        if need.target not in {site.name for site in self.context.sites}:
+            need.problem = f"{need.target} is no site of the configuration: move the object to the sites that are"
+            return
         if need.target in silent:
             need.problem = f"{need.target} does not answer"
             return
@@ -153,23 +157,23 @@ class Repairer:
             return
         need.key_bytes_max = links.key_bytes_max()
         sets = helper_sets(self.context, need, links)
-        others = [site for site in need.body.good if site != need.target]
+        others, class_ = need.fit, need.value.class_
         helpers = sets[0] if sets else tuple(others[: need.value.scheme.k])
-        wanted = wanted_links(self.context, helpers, need.target)
+        wanted = wanted_links(need.value.placement, helpers, need.target)
         need.bits = need.key_bits(wanted)
         need.stock = {link: links.states[link].stored_bits for link in wanted if link in links.states}
         if sets:
             need.helpers = helpers
             links.spend(need.bits)
             return
-        waits = [links.wait_s(link, need.bits[link]) for link in wanted]
+        waits = [links.wait_s(link, need.bits[link], class_) for link in wanted]
         need.wait_s = None if None in waits else max((wait for wait in waits if wait is not None), default=None)
-        bad = next((link for link in wanted if not links.usable(link, need.bits[link])), None)
+        bad = next((link for link in wanted if not links.usable(link, need.bits[link], class_)), None)
         fit = [site for site in others if site not in links.silent]
         if len(fit) < need.value.scheme.k or bad is None:
             need.problem = f"{len(fit)} sites with good shares answer, {need.value.scheme.k} are needed"
         else:
-            need.problem = links.problem(bad)
+            need.problem = links.problem(bad, class_)
 
     def _within_budget(self, needs: list[Need]) -> list[Need]:
         left = self.key_budget_bits
@@ -260,11 +264,22 @@ class Repairer:
         need = work.need
         if need.reason != Reason.UNCONFIRMED:
             await work.rebuild()
-        outcome = await count_on(self.context, need.value, need.body, need.target, work.facts)
+        try:
+            outcome = await count_on(self.context, need.value, need.body, need.target, work.facts)
+        except Conflict:
+            await self._withdraw(need)
+            raise
         op = {"op": "erase", "object": need.value.register_id}
         channel = self.context.channels(need.value.class_)[need.target]
         await settle(self.context.runtime, [channel.exchange([op], timeout_s=5.0)])  # versions from before it was away
         return outcome
+
+    async def _withdraw(self, need: Need) -> None:
+        """Have the target drop a share of a version that nothing counts on any more, best effort."""
+        where = {"object": need.value.register_id, "version": need.body.version, "epoch": need.body.epoch}
+        channel = self.context.channels(need.value.class_)[need.target]
+        erase = {"op": "erase", "object": need.value.register_id}
+        await settle(self.context.runtime, [channel.exchange([{"op": "abort", **where}, erase], timeout_s=5.0)])
 
     async def _pace(self, size_bytes: int) -> None:
         """Wait so that no more bytes are rebuilt in a second than was asked for."""
@@ -275,6 +290,16 @@ class Repairer:
         self._ready_s = start_s + size_bytes / self.rate_bytes_per_s
         if start_s > now_s:
             await self.context.runtime.sleep(start_s - now_s)
+
+
+def _note_unfit(needs: Sequence[Need]) -> None:
+    """Note with every need which sites' shares of the same body are known to be bad: they would spoil it."""
+    bad: dict[tuple[ObjectId, str], set[SiteId]] = {}
+    for need in needs:
+        if need.reason in _BAD.values():
+            bad.setdefault((need.value.register_id, need.body.version), set()).add(need.target)
+    for need in needs:
+        need.unfit = frozenset(bad.get((need.value.register_id, need.body.version), ())) - {need.target}
 
 
 def _reason(

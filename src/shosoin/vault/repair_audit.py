@@ -2,8 +2,9 @@
 
 Every answer is the digest of a whole share at one random point (see ``audit``). The target's share is made of what the
 helpers gave, so a helper that lies in the same way twice agrees with it: the polynomial is therefore taken from the
-other sites' answers alone, at least k+1 of them, and the target must lie on it. Where too few answer, or they
-contradict each other, the owner reads and checks with its keys (``keyed_states``).
+other sites' answers alone, and the target must lie on it. At least k+f of them must agree, and more than k: then k of
+these are honest, whatever f liars say. Where too few answer, or they contradict each other, the owner reads and checks
+with its keys (``keyed_states``).
 """
 
 from __future__ import annotations
@@ -64,8 +65,10 @@ async def audit_rebuilt(context: VaultContext, value: RegisterValue, body: Body,
     if len(known) <= k:
         return Finding(Verdict.UNKNOWN)
     agreeing = agreeing_sites(known, k, wrong_max=(len(known) - k) // 2, trusted=context.home)
-    if agreeing is None:
-        return Finding(Verdict.UNKNOWN)
+    if agreeing is None or len(agreeing) < value.scheme.durable_min:
+        return Finding(
+            Verdict.UNKNOWN
+        )  # with f liars among fewer than k+f, less than k honest sites set the polynomial
     suspects = tuple(site for site in known if site not in agreeing)
     base = [known[site] for site in sorted(agreeing)[:k]]
     weights = lagrange_weights([point for point, _ in base], points[order.target.site])

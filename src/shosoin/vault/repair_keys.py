@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import hmac
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -22,7 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from cryptography.hazmat.primitives.poly1305 import Poly1305
 
-from shosoin.base import Alarm, Entropy, SaeId, SiteId, Unavailable
+from shosoin.base import Alarm, Entropy, SaeId, ShosoinError, SiteId, Unavailable
 from shosoin.base.ports import KeySource, KeySourceFacts
 from shosoin.vault.pads import Pad, PadSource, fetch_pad
 from shosoin.vault.ports import Buffer
@@ -106,8 +108,11 @@ class OneTimeSecrets:
             raise _no_keys(peer, error) from error
 
     async def take(self, peer: Party, use: str, key_ids: list[str], size_bytes: int) -> bytes:
-        """Fetch keys."""
-        return await fetch_pad(self._keys, peer.node, key_ids, size_bytes)
+        """Fetch keys; which end is at fault when there are none, the peer or a KME, is not known."""
+        try:
+            return await fetch_pad(self._keys, peer.node, key_ids, size_bytes)
+        except ShosoinError as error:
+            raise _no_keys(peer, error) from error
 
 
 class SessionSecrets:
@@ -140,13 +145,28 @@ class SessionSecrets:
         return offer.body.decode()
 
     async def accepted(self, peer: Party, body: str) -> str:
-        """Answer a peer's offer."""
-        offer = read_offer(body.encode())
-        wanted = (self._order.class_, peer.node, self._me.node)
-        if (offer.get("class"), offer.get("from"), offer.get("to")) != wanted or peer.site in self._secrets:
+        """Answer a peer's offer.
+
+        Raises:
+            RepairForged: it is no offer of that peer's for this repair.
+        """
+        if peer.site in self._secrets:
             raise MalformedOrder("a session offer that is not for this repair")
-        qkd_key = await fetch_pad(self._keys, peer.node, offer["keys"], QKD_KEY_BYTES) if offer["keys"] else b""
-        keys, answer = accept_offer(body.encode(), offer, qkd_key, self._entropy.random_bytes(16).hex())
+        with _said_by(peer):
+            text = body.encode()
+            offer = read_offer(text)
+        if (offer.get("class"), offer.get("from"), offer.get("to")) != (
+            self._order.class_,
+            peer.node,
+            self._me.node,
+        ):
+            raise RepairForged(f"{peer.site} is said to have made a session offer that is not for this repair")
+        try:
+            qkd_key = await fetch_pad(self._keys, peer.node, offer["keys"], QKD_KEY_BYTES) if offer["keys"] else b""
+        except ShosoinError as error:
+            raise _no_keys(peer, error) from error
+        with _said_by(peer):
+            keys, answer = accept_offer(text, offer, qkd_key, self._entropy.random_bytes(16).hex())
         self._secrets[peer.site] = keys.exporter
         return answer.decode()
 
@@ -155,7 +175,8 @@ class SessionSecrets:
         offer = self._offers.pop(peer.site, None)
         if offer is None:
             raise MalformedOrder("an answer to no offer")
-        self._secrets[peer.site] = offer.finish(answer.encode()).exporter
+        with _said_by(peer):
+            self._secrets[peer.site] = offer.finish(answer.encode()).exporter
 
     async def give(self, peer: Party, use: str, size_bytes: int) -> Pad:
         """Return a key stream; the peer makes the same."""
@@ -178,7 +199,18 @@ def open_secrets(keys: KeySource, order: RepairOrder, me: Party, entropy: Entrop
     return OneTimeSecrets(keys) if order.class_ == "its" else SessionSecrets(keys, order, me, entropy)
 
 
-def _no_keys(peer: Party, error: Unavailable) -> Unavailable:
+def _no_keys(peer: Party, error: ShosoinError) -> Unavailable:
+    retry_after_s = error.retry_after_s if isinstance(error, Unavailable) else None
     return Unavailable(
-        f"no key for {peer.site} ({error.message})", code="vault.repair_no_key", retry_after_s=error.retry_after_s
+        f"no key for {peer.site} ({error.message})", code="vault.repair_no_key", retry_after_s=retry_after_s
     )
+
+
+@contextmanager
+def _said_by(peer: Party) -> Iterator[None]:
+    """Take what cannot be read in a peer's words, which somebody else relayed, for a forgery."""
+    try:
+        yield
+    except (ShosoinError, ValueError) as error:
+        told = error.message if isinstance(error, ShosoinError) else "it cannot be read"
+        raise RepairForged(f"what {peer.site} is said to have sent is no part of this repair ({told})") from None

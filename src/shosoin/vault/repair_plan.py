@@ -19,6 +19,7 @@ from shosoin.vault.channel import Channel
 from shosoin.vault.concurrency import failure, settle
 from shosoin.vault.context import VaultContext
 from shosoin.vault.repair_keys import TAG_KEY_BYTES
+from shosoin.vault.routes import RELAYS_EXTENSION
 from shosoin.vault.session import QKD_KEY_BYTES
 from shosoin.vault.values import Body, RegisterValue
 
@@ -74,6 +75,8 @@ class Need:
     """Until the links have as much; ``None`` when that is not known, or never."""
     problem: str = ""
     """Why it cannot be done now."""
+    unfit: frozenset[SiteId] = frozenset()
+    """Sites whose own share of the body is known to be lost or bad."""
     key_bytes_max: int = 1 << 20
     """The longest key that every KME concerned hands out: many short keys make long messages."""
 
@@ -81,6 +84,11 @@ class Need:
     def size_bytes(self) -> int:
         """Length of the share."""
         return 0 if self.reason == Reason.UNCONFIRMED else self.body.layout.total
+
+    @property
+    def fit(self) -> list[SiteId]:
+        """Sites whose shares count, as far as is known rightly, without the target."""
+        return [site for site in self.body.good if site != self.target and site not in self.unfit]
 
     @property
     def chunk_bytes(self) -> int:
@@ -112,7 +120,12 @@ class LinkState:
     capacity_bits: int
     key_bytes_max: int
     rate_bps: float
-    relays: tuple[str, ...]
+    relays: tuple[str, ...] | None
+    """Who else sees the keys; ``None`` if the KME does not say."""
+
+    def sealed(self, class_: str) -> bool:
+        """Whether nobody else sees the keys; class ``its``, which rests on that alone, takes no silence for a yes."""
+        return not self.relays and (self.relays is not None or class_ != "its")
 
 
 @dataclass(slots=True)
@@ -124,21 +137,21 @@ class Links:
     silent: set[SiteId] = field(default_factory=set)
     """Sites that did not answer."""
 
-    def usable(self, link: Link, bits: int) -> bool:
+    def usable(self, link: Link, bits: int, class_: str) -> bool:
         """Whether a link is direct and has so many bits."""
         state = self.states.get(link)
-        return state is not None and not state.relays and state.stored_bits >= bits
+        return state is not None and state.sealed(class_) and state.stored_bits >= bits
 
-    def wait_s(self, link: Link, bits: int) -> float | None:
+    def wait_s(self, link: Link, bits: int, class_: str) -> float | None:
         """Return how long until a link has so many bits; ``None`` if that is unknown, or never."""
         state = self.states.get(link)
-        if state is None or state.relays or state.capacity_bits < bits:
+        if state is None or not state.sealed(class_) or state.capacity_bits < bits:
             return None
         if state.stored_bits >= bits:
             return 0.0
         return (bits - state.stored_bits) / state.rate_bps if state.rate_bps > 0 else None
 
-    def problem(self, link: Link) -> str:
+    def problem(self, link: Link, class_: str) -> str:
         """Say what is wrong with a link."""
         if link[0] in self.silent:
             return f"{link[0]} does not answer"
@@ -147,6 +160,8 @@ class Links:
         state = self.states.get(link)
         if state is not None and state.relays:
             return f"keys of {link[0]} and {link[1]} pass through {', '.join(state.relays)}"
+        if state is not None and not state.sealed(class_):
+            return f"the KME of {link[0]} does not say who sees the keys shared with {link[1]}"
         return f"too little key between {link[0]} and {link[1]}"
 
     def key_bytes_max(self) -> int:
@@ -163,9 +178,9 @@ class Links:
                 )
 
 
-def wanted_links(context: VaultContext, helpers: Sequence[SiteId], target: SiteId) -> list[Link]:
-    """Return the links of a repair, each with the site first that draws the keys."""
-    order = {site: index for index, site in enumerate(context.members)}
+def wanted_links(placement: Sequence[SiteId], helpers: Sequence[SiteId], target: SiteId) -> list[Link]:
+    """Return the links of a repair, each with the site first that draws the keys: of two helpers the earlier placed."""
+    order = {site: index for index, site in enumerate(placement)}
     pairs = [tuple(sorted(pair, key=order.__getitem__)) for pair in combinations(helpers, 2)]
     return [(pair[0], pair[1]) for pair in pairs] + [(helper, target) for helper in helpers]
 
@@ -238,26 +253,27 @@ def _note(links: Links, link: Link, raw: Any) -> None:
         links.problems[link] = str(told.get("error", "an answer that cannot be read"))[:200]
         return
     rate = extension.get("shosoin_secret_key_rate_bps")
-    relays = extension.get("shosoin_relays", [])
+    relays = extension.get(RELAYS_EXTENSION)
     stored, capacity, largest = (number for number in numbers if isinstance(number, int))
     links.states[link] = LinkState(
         stored,
         capacity,
         max(largest // 8, 1),
         float(rate) if isinstance(rate, int | float) else 0.0,
-        tuple(map(str, relays)) if isinstance(relays, list) else ("an unreadable list",),
+        None if relays is None else tuple(map(str, relays)) if isinstance(relays, list) else ("an unreadable list",),
     )
 
 
 def helper_sets(context: VaultContext, need: Need, links: Links) -> list[tuple[SiteId, ...]]:
     """Return every set of k sites that can help now: those with the home site first, then by the scarcest link."""
     value = need.value
-    fit = [site for site in need.body.good if site != need.target and site not in links.silent]
+    known = {site.name for site in context.sites}
+    fit = [site for site in need.fit if site in known and site not in links.silent]
     found: list[tuple[bool, float, tuple[SiteId, ...]]] = []
     for helpers in combinations(fit, value.scheme.k):
-        wanted = wanted_links(context, helpers, need.target)
+        wanted = wanted_links(value.placement, helpers, need.target)
         bits = need.key_bits(wanted)
-        if value.class_ == "pqc" or all(links.usable(link, bits[link]) for link in wanted):
+        if value.class_ == "pqc" or all(links.usable(link, bits[link], value.class_) for link in wanted):
             spare = min((links.states[link].stored_bits for link in wanted if link in links.states), default=0)
             found.append((context.home not in helpers, -float(spare), helpers))
     return [helpers for _, _, helpers in sorted(found)]

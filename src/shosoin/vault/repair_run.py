@@ -56,6 +56,8 @@ class AttemptRun:
     """Waits until so many more bytes may be rebuilt."""
     progress: Callable[[int], None]
     """Told how many more bytes were rebuilt."""
+    judge: Callable[[], None] = lambda: None
+    """Told when it is known where more of the helpers' keys came from; may raise."""
     contributions: list[str] = field(default_factory=list)
     origins: dict[SiteId, list[dict[str, Any]]] = field(default_factory=dict)
     """Where the keys that each helper drew came from, as it says."""
@@ -96,7 +98,7 @@ class AttemptRun:
         opened = await self._round(self.parties, "repair_open", lambda _: {"order": text, "proof": self.proof})
         self.contributions = [str(result.get("contribution")) for result in opened.values()]
         if self.order.class_ != "its":
-            await self._agree({site: _table(site, result, "offers") for site, result in opened.items()})
+            await self._agree({site: _table(site, result, "offers", str) for site, result in opened.items()})
         staged = opened[self.order.target.site].get("staged")
         return staged if type(staged) is int and 0 <= staged <= self.order.size_bytes else 0
 
@@ -105,7 +107,7 @@ class AttemptRun:
         to = _turned(offers)
         met = [party for party in self.parties if party.site in to]
         answered = await self._round(met, "repair_meet", lambda party: {"offers": to[party.site]})
-        back = _turned({site: _table(site, result, "answers") for site, result in answered.items()})
+        back = _turned({site: _table(site, result, "answers", str) for site, result in answered.items()})
         finishing = [party for party in self.order.helpers if party.site in back]
         await self._round(finishing, "repair_met", lambda party: {"answers": back[party.site]})
 
@@ -126,7 +128,7 @@ class AttemptRun:
         shown = await self._round(
             helpers[1:], "repair_check", lambda party: {**where, "pairs": to.get(party.site, {})}, timeout_s
         )
-        back = _turned({site: _table(site, result, "pairs") for site, result in shown.items()})
+        back = _turned({site: _table(site, result, "pairs", str) for site, result in shown.items()})
         given = await self._round(
             helpers, "repair_help", lambda party: {**where, "pairs": back.get(party.site, {})}, timeout_s
         )
@@ -134,6 +136,7 @@ class AttemptRun:
         for site, result in given.items():
             self.origins[site] = _origins(site, result.pop("origins", None))
             parts[site] = result
+        self.judge()
         await self.ask(self.order.target, "repair_take", timeout_s=timeout_s, parts=parts, **where)
         self.progress(size)
 
@@ -198,9 +201,10 @@ def _turned(sent: Mapping[Any, Mapping[str, Any]]) -> dict[Any, dict[str, Any]]:
     return told
 
 
-def _table(site: SiteId, result: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _table(site: SiteId, result: Mapping[str, Any], name: str, of: type = dict) -> dict[str, Any]:
+    """Read what a site says to others; what they could not read would look like their fault."""
     found = result.get(name, {})
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or not all(isinstance(told, of) for told in found.values()):
         raise SiteFailed(site, Unavailable("an answer that cannot be read", code="vault.malformed_answer"))
     return found
 

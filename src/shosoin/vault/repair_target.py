@@ -23,7 +23,7 @@ from shosoin.vault.quotas import OwnerRecord
 from shosoin.vault.repair_attempts import Attempt, Chunk, NodeParts, merged_ranges
 from shosoin.vault.repair_helper import range_in
 from shosoin.vault.repair_keys import TAG_KEY_BYTES, RepairForged, check_tag
-from shosoin.vault.repair_order import OrderRefused, Party, RepairOrder
+from shosoin.vault.repair_order import OrderRefused, OrderStale, Party, RepairOrder
 from shosoin.vault.repair_wire import (
     UNKNOWN,
     Json,
@@ -50,6 +50,8 @@ class Receiving:
 
     def staged_prefix(self, order: RepairOrder) -> int:
         """Return how many bytes from the start on are staged."""
+        if not self._parts.quotas.holds(order.key):
+            self.staged.pop(order.key, None)
         ranges = self.staged.get(order.key, [])
         return ranges[0][1] if ranges and ranges[0][0] == 0 else 0
 
@@ -151,10 +153,18 @@ class Receiving:
 
 
 def _state_of(tx: SiteTransaction, order: RepairOrder) -> ShareState:
-    """Return the state of a share by what the register here counts on."""
+    """Return the state of a share by what the register here counts on.
+
+    Raises:
+        OrderStale: a newer value does not count on it any more; nobody would ever erase it.
+    """
     register = tx.register(order.owner, order.object_id)
     if register is None:
         return ShareState.STAGED
+    value = read_value(register.committed_value) if register.committed_value is not None else None
+    counted = {(body.version, body.epoch) for body in value.bodies} if value is not None else set()
+    if value is not None and value.counter > order.counter and (order.version, order.epoch) not in counted:
+        raise OrderStale("the object got a new version, or was removed, while its share was rebuilt")
     for text, state in (
         (register.committed_value, ShareState.COMMITTED),
         (register.accepted_value, ShareState.PINNED),

@@ -113,5 +113,5 @@ def key_ids_in(told: Json) -> list[str]:
     if not isinstance(ids, list) or not all(
         isinstance(key_id, str) and len(key_id) <= _KEY_ID_CHARACTERS_MAX for key_id in ids
     ):
-        raise Rejected("key_IDs that cannot be read", code="vault.bad_operation")
+        raise RepairForged("a message between two nodes names no key_IDs that can be read")
     return ids

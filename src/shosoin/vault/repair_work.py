@@ -8,6 +8,7 @@ wrong blames nobody: these may have been wrong before.
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,6 +17,7 @@ from shosoin.base import ShosoinError, SiteId, Unavailable
 from shosoin.kernels import ELEMENT_BYTES
 from shosoin.vault.context import VaultContext
 from shosoin.vault.envelope import canonical_json
+from shosoin.vault.guard import check_rebuilt
 from shosoin.vault.repair_audit import Verdict, audit_rebuilt, keyed_states
 from shosoin.vault.repair_order import Party, RepairOrder, sign_orders
 from shosoin.vault.repair_plan import Link, Need, Reason, helper_sets, read_links, wanted_links
@@ -50,7 +52,9 @@ class ShareWork:
     bits: dict[Link, int] = field(default_factory=dict)
     attempts: int = 0
     failed: list[tuple[SiteId, ...]] = field(default_factory=list)
-    """Helper sets whose result was wrong."""
+    """Helper sets that are not tried again."""
+    wrong: list[tuple[SiteId, ...]] = field(default_factory=list)
+    """Those of them whose result was wrong, or whose messages were altered: a site lied, or the wire did."""
     avoided: set[SiteId] = field(default_factory=set)
     """Sites that did not do their part."""
     suspects: set[SiteId] = field(default_factory=set)
@@ -69,7 +73,7 @@ class ShareWork:
             helpers = await self._next_helpers()
             if helpers is None:
                 break
-            wanted = wanted_links(self.context, helpers, need.target)
+            wanted = wanted_links(need.value.placement, helpers, need.target)
             bits = need.key_bits(wanted)
             if self.attempts and not self.allow(sum(bits.values())):
                 break
@@ -84,13 +88,20 @@ class ShareWork:
         raise self.last or RepairWrong(f"nobody can help {need.target} now")
 
     async def _next_helpers(self) -> tuple[SiteId, ...] | None:
-        """Return the planned helpers, then others: without sites that failed, and not a set that went wrong before."""
+        """Return the planned helpers, then others: without sites that failed, and not a set that went wrong before.
+
+        When half of the attempts are gone, those come first who took part in the fewest of the sets that went wrong.
+        """
         need = self.need
         if not self.attempts:
             return need.helpers or None
         links = await read_links(self.context, self.context.channels(need.value.class_))
         sets = helper_sets(self.context, need, links)
-        return next((each for each in sets if each not in self.failed and not self.avoided.intersection(each)), None)
+        left = [each for each in sets if each not in self.failed and not self.avoided.intersection(each)]
+        if self.attempts <= _ATTEMPTS_MAX // 2:  # close to the ones before, so that the sets tell who spoils them
+            return next(iter(left), None)
+        times = Counter(site for each in self.failed for site in each if site != self.context.home)
+        return min(left, key=lambda each: sum(times[site] for site in each), default=None)
 
     async def _attempt(self, helpers: tuple[SiteId, ...]) -> bool:
         """Make one attempt; true if a good share is recorded at the target."""
@@ -119,6 +130,7 @@ class ShareWork:
         if discard:
             if not staged:  # else the start may be what other helpers gave: these are asked once more, for all of it
                 self.failed.append(helpers)
+                self.wrong.append(helpers)
             self.last = RepairWrong(f"what {', '.join(helpers)} gave for {self.need.target} is not its share")
         return not discard
 
@@ -129,11 +141,14 @@ class ShareWork:
     def _note_failure(self, helpers: tuple[SiteId, ...], error: SiteFailed) -> None:
         """Decide what a failed attempt says about its sites."""
         self.last = error
-        if error.site == self.need.target and not error.forged:
+        no_key = error.code == "vault.repair_no_key"
+        if error.site == self.need.target and not no_key and not error.forged:
             raise error
-        if error.code == "vault.repair_no_key" or error.forged:
+        if no_key or error.forged:
             self.failed.append(helpers)  # which end of a pair is at fault is not known: try others
-        else:
+        if error.forged:
+            self.wrong.append(helpers)
+        elif not no_key:
             self.avoided.add(error.site)
 
     async def _reads_well(self) -> bool:
@@ -145,16 +160,16 @@ class ShareWork:
 
     def _locate(self, good: tuple[SiteId, ...] | None) -> None:
         """Suspect who took part whenever it went wrong, and not when it went well."""
-        if self.failed:
-            common = set(self.failed[0]).intersection(*self.failed[1:]) - set(good or ()) - {self.context.home}
-            if good is not None or len(self.failed) > 1:
+        if self.wrong:
+            common = set(self.wrong[0]).intersection(*self.wrong[1:]) - set(good or ()) - {self.context.home}
+            if good is not None or len(self.wrong) > 1:
                 self.suspects |= common
 
     def _run_of(self, helpers: tuple[SiteId, ...]) -> AttemptRun:
         context, need = self.context, self.need
         order = self._order(helpers)
         (proof,) = sign_orders([order], context.signer)
-        return AttemptRun(
+        run = AttemptRun(
             order,
             base64.b64encode(proof).decode(),
             context.channels(need.value.class_),
@@ -163,6 +178,8 @@ class ShareWork:
             self.pace,
             self.more,
         )
+        run.judge = lambda: check_rebuilt(context, need.name, need.value, need.body, need.target, _facts(run))
+        return run
 
     def _order(self, helpers: tuple[SiteId, ...]) -> RepairOrder:
         context, need = self.context, self.need
