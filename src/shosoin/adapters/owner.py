@@ -6,11 +6,13 @@
     [kme]       id, url, server_name, ca
     [nodes]     ca
     [defaults]  scheme, class
-    [[site]]    name, node, url, server_name, domain, vendor, signing_public_key, relays     (order = share index)
+    [[site]]    name, node, url, server_name, domain, vendor, signing_public_key, relays, retired
     [[policy]]  prefix, require     (see ``owner_policies``)
     [[relay]]   name, domain, vendor
 
-Paths are absolute or relative to the file.
+The order of sites is the order of share indexes. A retired site is being replaced: nothing new goes there, and
+``shosoin move`` takes away what is there. The files that ``signing_public_key`` names hold ML-DSA-65 keys; the owner's
+``signing_key`` is the 32-byte seed of one. Paths are absolute or relative to the file.
 """
 
 from __future__ import annotations
@@ -75,6 +77,8 @@ class OwnerSite:
     vendor: str
     signing_public_key: Path
     relays: tuple[SiteId, ...] | None = None
+    retired: bool = False
+    """Whether it is being replaced: nothing new goes there, and ``shosoin move`` takes away what is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,8 @@ def load_owner_config(path: Path) -> OwnerConfig:
     home = SiteId(text("owner", "site"))
     if home not in {site.name for site in sites} or len({site.name for site in sites}) != len(sites):
         raise BadOwnerConfig(f"{path}: the sites must be distinct and include the home site {home}")
+    if any(site.retired and site.name == home for site in sites):
+        raise BadOwnerConfig(f"{path}: the home site {home} cannot be retired")
     return OwnerConfig(
         owner=OwnerId(text("owner", "id")),
         home=home,
@@ -159,6 +165,9 @@ def _site(path: Path, entry: Any) -> OwnerSite:
     missing = [name for name in needed if not isinstance(entry.get(name), str)]
     if missing:
         raise BadOwnerConfig(f"{path}: a [[site]] lacks {', '.join(missing)}")
+    retired = entry.get("retired", False)
+    if not isinstance(retired, bool):
+        raise BadOwnerConfig(f"{path}: [[site]] retired is neither true nor false")
     return OwnerSite(
         SiteId(entry["name"]),
         SaeId(entry["node"]),
@@ -168,6 +177,7 @@ def _site(path: Path, entry: Any) -> OwnerSite:
         str(entry.get("vendor", "")),
         path.parent / entry["signing_public_key"],
         declared_relays(entry),
+        retired,
     )
 
 
@@ -249,6 +259,7 @@ async def open_vault(config: OwnerConfig, *, sink: EventSink | None = None) -> A
                 HttpsNodeLink(session, site.name, site.node, site.url, site.server_name),
                 SiteDomains(site.domain, site.vendor, site.relays),
                 _site_key(site),
+                site.retired,
             )
             for site in config.sites
         )

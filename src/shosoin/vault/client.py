@@ -26,6 +26,7 @@ from shosoin.vault.fetching import Fetcher, NotRecoverable
 from shosoin.vault.guard import ReadGate, check_plan, label_of_reading, verdicts_on
 from shosoin.vault.index import Entry
 from shosoin.vault.layout import PAGE_ENTRIES, SEGMENT_BYTES, mask_elements
+from shosoin.vault.leaving import Ties, find_ties
 from shosoin.vault.manifest import page_size, root_size
 from shosoin.vault.moving import Moved, move_objects
 from shosoin.vault.names import Names, index_sites_needed
@@ -427,9 +428,13 @@ class Vault:
         removed = await remove_unnamed(self._context, self._names, older_than_s)
         return [str(value.register_id) for value in removed]
 
-    async def move_retired(self, *, progress: Callable[[int], None] | None = None) -> list[Moved]:
+    async def move_retired(self, *, progress: Callable[[int, int], None] | None = None) -> list[Moved]:
         """Move everything off the sites that the configuration calls retired (see ``vault.moving``)."""
         return await move_objects(self._context, self._names, progress)
+
+    async def ties(self) -> Ties:
+        """Say what still ties objects to sites that are no members (see ``vault.leaving``); nothing is changed."""
+        return await find_ties(self._context, self._names)
 
     async def verify(self, name: str, *, progress: Callable[[int], None] | None = None) -> VerifyReport:
         """Read and check every share of an object at every site."""
