@@ -12,6 +12,7 @@ ENGLISH: dict[str, str] = {
     "cli.see_help": "add --help to see how it is used",
     "cli.defect": "a defect of shosoin itself: {kind}: {message}",
     "cli.defect_hint": "set SHOSOIN_DEBUG=1 to see where, and please report it",
+    "cli.output_full": "standard output: no space left on device",
     "cli.alarm": "alarm: {site}: {kind}",
     "cli.no_owner_hint": "use --testbed DIR, --config FILE, or set SHOSOIN_TESTBED or SHOSOIN_CONFIG",
     "cli.get_json_hint": "give a FILE to write to",
