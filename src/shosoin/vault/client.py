@@ -26,7 +26,7 @@ from shosoin.vault.fetching import Fetcher, NotRecoverable
 from shosoin.vault.guard import ReadGate, check_plan, label_of_reading, verdicts_on
 from shosoin.vault.index import Entry
 from shosoin.vault.layout import PAGE_ENTRIES, SEGMENT_BYTES, mask_elements
-from shosoin.vault.leaving import Ties, find_ties
+from shosoin.vault.leaving import Ties, erase_leftovers, find_ties
 from shosoin.vault.manifest import page_size, root_size
 from shosoin.vault.moving import Moved, move_objects
 from shosoin.vault.names import Names, index_sites_needed
@@ -417,7 +417,7 @@ class Vault:
                 raise outcome.error
         deleted = replace(entry, deleted=True, size_bytes=0)
         await self._names.commit(entry.class_, [deleted], {name: entry.object_id})
-        pending = [site for site in self._context.members if site not in erased]
+        pending = [site.name for site in self._context.sites if site.name not in erased]
         return RemoveReceipt(name, entry.object_id, erased, pending)
 
     async def rm_unnamed(self, *, older_than_s: float = 86_400.0) -> list[str]:
@@ -430,7 +430,9 @@ class Vault:
 
     async def move_retired(self, *, progress: Callable[[int, int], None] | None = None) -> list[Moved]:
         """Move everything off the sites that the configuration calls retired (see ``vault.moving``)."""
-        return await move_objects(self._context, self._names, progress)
+        moved = await move_objects(self._context, self._names, progress)
+        await erase_leftovers(self._context)
+        return moved
 
     async def ties(self) -> Ties:
         """Say what still ties objects to sites that are no members (see ``vault.leaving``); nothing is changed."""

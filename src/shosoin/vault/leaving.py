@@ -16,9 +16,10 @@ from shosoin.vault.concurrency import gather
 from shosoin.vault.context import CLASSES, KEYLESS_CLASS, VaultContext
 from shosoin.vault.moving import is_settled
 from shosoin.vault.names import Names
+from shosoin.vault.putting import erase_everywhere
 from shosoin.vault.values import RegisterValue
 
-__all__ = ["Leaving", "Tied", "Ties", "find_ties", "listed_objects"]
+__all__ = ["Leaving", "Tied", "Ties", "erase_leftovers", "find_ties"]
 
 _TOGETHER = 64
 _PAGE = 1000
@@ -113,12 +114,12 @@ async def _leaving(context: VaultContext, found: Sequence[Tied]) -> tuple[Leavin
 
 async def _count(channel: Channel) -> int | None:
     try:
-        return len(await listed_objects(channel))
+        return len(await _listed_objects(channel))
     except ShosoinError:
         return None
 
 
-async def listed_objects(channel: Channel) -> list[ObjectId]:
+async def _listed_objects(channel: Channel) -> list[ObjectId]:
     """Return the IDs of all objects of which a site lists shares.
 
     Raises:
@@ -136,3 +137,26 @@ async def listed_objects(channel: Channel) -> list[ObjectId]:
         if not fresh:
             return found
         found += fresh
+
+
+async def erase_leftovers(context: VaultContext) -> None:
+    """Have retired sites erase what is left of objects that were removed while they were away."""
+    keyless = context.channels(KEYLESS_CLASS)
+    for site in [each.name for each in context.sites if each.retired]:
+        try:
+            left = await _listed_objects(keyless[site])
+        except ShosoinError:
+            continue  # whoever asks for the ties learns that it does not answer
+        for at in range(0, len(left), _TOGETHER):
+            await _erase_removed(context, site, left[at : at + _TOGETHER])
+
+
+async def _erase_removed(context: VaultContext, site: SiteId, object_ids: Sequence[ObjectId]) -> None:
+    readings = await context.catalog.read_many(context.channels(KEYLESS_CLASS), object_ids)
+    removed = [reading.value for reading in readings if reading.value is not None and reading.value.tombstone]
+    for class_ in CLASSES:
+        ids = [value.register_id for value in removed if value.class_ == class_]
+        if ids:
+            channels = context.channels(class_)
+            await context.catalog.tell_all(channels, ids)  # it does not know yet that they were removed
+            await erase_everywhere(context, {site: channels[site]}, [{"op": "erase", "object": each} for each in ids])

@@ -146,6 +146,9 @@ class Repairer:
 
     def _choose(self, need: Need, links: Links, silent: set[SiteId]) -> None:
         """Choose helpers and count what it takes; say what is in the way if nobody can help."""
+        if need.target not in self.context.members:
+            need.problem = f"{need.target} is being replaced: move the object first"
+            return
         if need.target in silent:
             need.problem = f"{need.target} does not answer"
             return
@@ -165,7 +168,8 @@ class Repairer:
         waits = [links.wait_s(link, need.bits[link]) for link in wanted]
         need.wait_s = None if None in waits else max((wait for wait in waits if wait is not None), default=None)
         bad = next((link for link in wanted if not links.usable(link, need.bits[link])), None)
-        fit = [site for site in others if site not in links.silent]
+        known = {site.name for site in self.context.sites}
+        fit = [site for site in others if site in known and site not in links.silent]
         if len(fit) < need.value.scheme.k or bad is None:
             need.problem = f"{len(fit)} sites with good shares answer, {need.value.scheme.k} are needed"
         else:

@@ -165,8 +165,8 @@ class Links:
 
 def wanted_links(context: VaultContext, helpers: Sequence[SiteId], target: SiteId) -> list[Link]:
     """Return the links of a repair, each with the site first that draws the keys."""
-    order = {site: index for index, site in enumerate(context.members)}
-    pairs = [tuple(sorted(pair, key=order.__getitem__)) for pair in combinations(helpers, 2)]
+    order = {site.name: index for index, site in enumerate(context.sites)}  # retired ones help too
+    pairs = [tuple(sorted(pair, key=lambda site: order.get(site, len(order)))) for pair in combinations(helpers, 2)]
     return [(pair[0], pair[1]) for pair in pairs] + [(helper, target) for helper in helpers]
 
 
@@ -252,7 +252,8 @@ def _note(links: Links, link: Link, raw: Any) -> None:
 def helper_sets(context: VaultContext, need: Need, links: Links) -> list[tuple[SiteId, ...]]:
     """Return every set of k sites that can help now: those with the home site first, then by the scarcest link."""
     value = need.value
-    fit = [site for site in need.body.good if site != need.target and site not in links.silent]
+    known = {site.name for site in context.sites}
+    fit = [site for site in need.body.good if site != need.target and site in known and site not in links.silent]
     found: list[tuple[bool, float, tuple[SiteId, ...]]] = []
     for helpers in combinations(fit, value.scheme.k):
         wanted = wanted_links(context, helpers, need.target)
