@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from shosoin.vault import Vault
+from shosoin.vault.assurance import SiteDomains
+from shosoin.vault.policies import Policies
+from shosoin.vault.verdicts import PolicyRefused
 from tests.vault.repair_support import lose
 from tests.vault.support import SITES, World, fetch, make_world, store
 
@@ -15,6 +18,40 @@ def configured(world: World, *retired: str) -> World:
     client = world.another_vault()
     client.context.sites = tuple(replace(site, retired=site.name in retired) for site in client.context.sites)
     return replace(client, vault=Vault(client.context))
+
+
+def shared_operator() -> dict[str, SiteDomains]:
+    """The new site is run by whoever runs another one."""
+    return {OTHER: SiteDomains("both"), NEW: SiteDomains("both")}
+
+
+async def test_a_move_that_would_break_a_policy_leaves_the_object_where_it_is() -> None:
+    world = make_world(6, "3-of-5", domains=shared_operator())
+    before = configured(world, NEW)
+    before.context.policies = Policies.of([("a", ["collusion >= 3"])])
+    await store(before, "a", b"content", "qkd")
+    await store(before, "free", b"other", "qkd")
+    after = configured(world, OLD)
+    after.context.policies = before.context.policies
+    moved = {one.name: one for one in await after.vault.move_retired()}
+    assert isinstance(moved["a"].error, PolicyRefused)
+    assert moved["free"].error is None
+    stat = await after.vault.stat("a")
+    assert (OLD in stat.placement, stat.label.collusion_number) == (True, 3)
+    assert (await fetch(after.vault, "a"))[0] == b"content"
+    assert (await after.vault.stat("free")).label.collusion_number == 2
+
+
+async def test_a_durability_policy_does_not_forbid_the_move() -> None:
+    world = make_world(6, "3-of-5")
+    before = configured(world, NEW)
+    before.context.policies = Policies.of([("a", ["durable = n"])])
+    await store(before, "a", b"content", "qkd")
+    after = configured(world, OLD)
+    after.context.policies = before.context.policies
+    assert [one.error for one in await after.vault.move_retired()] == [None]
+    assert all(each.done for each in await after.vault.repair(None))
+    assert (await after.vault.stat("a")).label.durable_at == 5
 
 
 async def world_with_objects(*away: str) -> tuple[World, World]:

@@ -20,11 +20,13 @@ from shosoin.base import ObjectId, ShosoinError, SiteId, Unavailable, VersionId
 from shosoin.vault.channel import Channel
 from shosoin.vault.context import CLASSES, VaultContext
 from shosoin.vault.exposure import checked_statuses
+from shosoin.vault.guard import label_now, verdicts_on
 from shosoin.vault.index import Entry
 from shosoin.vault.names import Names
 from shosoin.vault.proposing import Proposal
 from shosoin.vault.putting import erase_everywhere
 from shosoin.vault.values import RegisterValue, ValueDraft, sign_values
+from shosoin.vault.verdicts import refuse_failed
 
 __all__ = ["Moved", "is_settled", "move_objects"]
 
@@ -85,7 +87,9 @@ async def _move_batch(context: VaultContext, names: Names, class_: str, entries:
         if is_settled(context, value):
             continue
         try:
-            todo.append((entry, value, await _draft(context, value, certificate)))
+            draft = await _draft(context, value, certificate)
+            _check_policy(context, entry.name, value, draft)
+            todo.append((entry, value, draft))
         except ShosoinError as error:
             moved.append(_moved(entry, value, error=error))
     handed_over = await _propose(context, channels, [(entry, draft) for entry, _, draft in todo])
@@ -178,6 +182,26 @@ async def _draft(context: VaultContext, value: RegisterValue, certificate: Seque
         created_wall_s=value.created_wall_s,
         facts=_facts(context, value, placement),
     )
+
+
+def _check_policy(context: VaultContext, name: str, value: RegisterValue, draft: ValueDraft) -> None:
+    """Refuse a move after which an object fails a policy that it meets now.
+
+    Durability is left out: a site less until the repair is what a move costs.
+
+    Raises:
+        PolicyRefused: with what would be found.
+    """
+    (then,) = sign_values([draft], context.signer)
+    failed = [
+        {verdict.clause: verdict for verdict in verdicts_on(context, name, each, label) if verdict.met is False}
+        for each in (value, then)
+        for label in (label_now(context, each, pinned=each.bodies[0].good),)
+    ]
+    worse = [
+        verdict for clause, verdict in failed[1].items() if clause not in failed[0] and clause.subject != "durable"
+    ]
+    refuse_failed(name, worse, undone="the object stays where it is")
 
 
 def placement_for(placement: Sequence[SiteId], context: VaultContext) -> tuple[SiteId, ...]:
