@@ -76,7 +76,7 @@ ENGLISH: dict[str, str] = {
     "move.short": "needs repair",
     "move.stays": "stays: {problem}",
     "move.index": "(names of class {class_})",
-    "move.settled": "{count} objects need no move",
+    "move.settled": "{count} objects and indexes need no move",
     "move.site": "OLD SITE",
     "move.needed_by": "NEEDED BY",
     "move.shares": "HOLDS SHARES OF",

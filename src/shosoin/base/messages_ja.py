@@ -65,7 +65,7 @@ JAPANESE: dict[str, str] = {
     "move.short": "修復が必要",
     "move.stays": "移動できません: {problem}",
     "move.index": "（クラス {class_} の名前）",
-    "move.settled": "{count} 個のオブジェクトは移動不要です",
+    "move.settled": "{count} 個のオブジェクトと索引は移動不要です",
     "move.site": "旧拠点",
     "move.needed_by": "依存数",
     "move.shares": "シェア保持数",
