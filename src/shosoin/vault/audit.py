@@ -62,7 +62,7 @@ def judge(body: AuditBody, answer: DigestAnswers, home: SiteId) -> Audited:
     states = dict.fromkeys(body.placement, ShareFound.MISSING)
     for site, code in answer.codes.items():
         reached = site in answer.reached
-        states[site] = _OF_CODE.get(code, ShareFound.REFUSED) if reached else _unreached(code)
+        states[site] = _reached(body, site, code) if reached else _unreached(code)
     states |= dict.fromkeys(answer.forged, ShareFound.WRONG)
     k, values = body.scheme.k, answer.values
     if len(values) <= k:
@@ -71,6 +71,13 @@ def judge(body: AuditBody, answer: DigestAnswers, home: SiteId) -> Audited:
     if agreeing is None:
         return states | dict.fromkeys(values, ShareFound.DOUBTFUL)
     return states | {site: ShareFound.OK if site in agreeing else ShareFound.WRONG for site in values}
+
+
+def _reached(body: AuditBody, site: SiteId, code: str) -> ShareFound:
+    """Whoever had a share rebuilt and remembers no answers has none left (see ``repair.md``); that is no refusal."""
+    if code == "vault.audits_used" and site in body.repaired:
+        return ShareFound.UNCHECKED
+    return _OF_CODE.get(code, ShareFound.REFUSED)
 
 
 def _unreached(code: str) -> ShareFound:

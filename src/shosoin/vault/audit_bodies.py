@@ -31,6 +31,8 @@ class AuditBody:
     deal_checked: bool
     """Whether the deal check took one of the answers."""
     part_of_index: bool = False
+    repaired: tuple[SiteId, ...] = ()
+    """Sites whose share was rebuilt: one that lost its records may answer nothing new in this epoch."""
 
     @property
     def name(self) -> tuple[ObjectId, VersionId]:
@@ -52,6 +54,7 @@ class AuditBody:
             "class": self.class_,
             "dealt": self.deal_checked,
             "epoch": self.key.epoch,
+            "repaired": list(self.repaired),
             "learned": learned_wall_s,
         }
 
@@ -69,6 +72,7 @@ class AuditBody:
             terms["size"],
             terms["class"],
             terms["dealt"],
+            repaired=tuple(map(known_site, terms.get("repaired", ()))),
         )
 
 
@@ -94,4 +98,5 @@ def _body(label: str, owner: OwnerId, value: RegisterValue, body: Body) -> Audit
         # What another value's facts said of older parts of an index is not known; of one class all were alike.
         value.class_ == "its" or bool(value.facts.get("deal_checked")),
         value.kind == "index",
+        tuple(site for site, _ in body.repaired),
     )
