@@ -19,6 +19,7 @@ from shosoin.vault.catalog import Outcome
 from shosoin.vault.concurrency import gather_few, settle
 from shosoin.vault.context import CLASSES, VaultContext
 from shosoin.vault.exposure import checked_statuses
+from shosoin.vault.found_bad import note_rebuilt
 from shosoin.vault.names import Names
 from shosoin.vault.repair_plan import (
     Link,
@@ -265,6 +266,7 @@ class Repairer:
         if need.reason != Reason.UNCONFIRMED:
             await work.rebuild()
         outcome = await count_on(self.context, need.value, need.body, need.target, work.facts)
+        note_rebuilt(self.context, (need.value.register_id, need.body.version), need.body.epoch, need.target)
         op = {"op": "erase", "object": need.value.register_id}
         channel = self.context.channels(need.value.class_)[need.target]
         await settle(self.context.runtime, [channel.exchange([op], timeout_s=5.0)])  # versions from before it was away
