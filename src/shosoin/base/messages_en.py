@@ -39,6 +39,7 @@ ENGLISH: dict[str, str] = {
     "rm.pending": "to be erased later, when they can be reached: {sites}",
     "rm.unnamed": "removed {count} objects that had no name",
     "verify.state": "STATE",
+    "verify.repair_hint": "`shosoin repair NAME --verify` rebuilds them; without --verify nobody looks for them again",
     "verify.title": "verifying objects",
     "audit.objects": "{count} objects; shares by site:",
     "audit.title": "auditing objects",

@@ -28,6 +28,7 @@ JAPANESE: dict[str, str] = {
     "demo.altered": "{site} のディスク上のシェアを検査値ごと書き換えました（{offset} バイト目）。この拠点は偽ります。",
     "demo.alarm": "警報: {site} が誤った応答をしました（{kind}）。",
     "rm.unnamed": "名前のないオブジェクトを {count} 個削除しました。",
+    "verify.repair_hint": "`shosoin repair NAME --verify` で再構成できます。--verify なしでは再び調べません",
     "verify.title": "オブジェクトの検証",
     "audit.objects": "{count} 個のオブジェクト、拠点ごとのシェア:",
     "audit.title": "オブジェクトの監査",
