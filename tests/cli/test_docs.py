@@ -25,6 +25,7 @@ PAGES = [
     "docs/guides/labels.md",
     "docs/guides/auditing.md",
     "docs/guides/policies.md",
+    "docs/guides/replacing-a-site.md",
 ]
 BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 RULES = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE

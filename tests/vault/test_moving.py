@@ -141,3 +141,26 @@ async def test_a_dead_site_is_replaced_too() -> None:
     assert all(set(found.values()) <= {"ok", "missing"} for found in states.values())
     report = await after.vault.verify("b")
     assert report.per_site[SiteId(NEW)] == "missing"
+
+
+async def test_ties_say_when_the_old_site_may_go() -> None:
+    world, _ = await filled("qkd")
+    after = configured(world, OLD)
+    before_move = await after.vault.ties()
+    (leaving,) = before_move.sites
+    assert (leaving.site, leaving.needed_by, leaving.listed, leaving.may_go) == (OLD, 4, 4, False)
+    after.links[OLD].down = True  # it hears of nothing
+    assert all(one.error is None and one.changed for one in await after.vault.move_retired())
+    (leaving,) = (await after.vault.ties()).sites
+    assert (leaving.needed_by, leaving.unrepaired, leaving.listed, leaving.may_go) == (0, 3, None, False)
+    for name, content in CONTENT.items():
+        await store(after, name, content, "qkd")
+    after.links[OLD].down = False
+    (leaving,) = (await after.vault.ties()).sites
+    assert (leaving.needed_by, leaving.unrepaired, leaving.may_go) == (0, 0, False)
+    assert leaving.listed == 4
+    moved = await after.vault.move_retired()
+    assert [(one.changed, one.erased_at) for one in moved] == [(False, (OLD,))] * 3
+    (leaving,) = (await after.vault.ties()).sites
+    assert leaving.may_go, leaving
+    assert not world.stores[OLD].shares()

@@ -10,7 +10,9 @@
     [[policy]]  prefix, require     (see ``owner_policies``)
     [[relay]]   name, domain, vendor
 
-Paths are absolute or relative to the file.
+The order of sites is the order of share indexes. A retired site is being replaced: nothing new goes there, and
+``shosoin move`` takes away what is there. The files that ``signing_public_key`` names hold ML-DSA-65 keys; the owner's
+``signing_key`` is the 32-byte seed of one. Paths are absolute or relative to the file.
 """
 
 from __future__ import annotations
@@ -132,10 +134,10 @@ def load_owner_config(path: Path) -> OwnerConfig:
         raise BadOwnerConfig(f"{path}: [[site]] must be tables")
     sites = tuple(_site(path, entry) for entry in entries)
     home = SiteId(text("owner", "site"))
-    if home not in {site.name for site in sites if not site.retired} or len({site.name for site in sites}) != len(
-        sites
-    ):
+    if home not in {site.name for site in sites} or len({site.name for site in sites}) != len(sites):
         raise BadOwnerConfig(f"{path}: the sites must be distinct and include the home site {home}")
+    if any(site.retired and site.name == home for site in sites):
+        raise BadOwnerConfig(f"{path}: the home site {home} cannot be retired")
     return OwnerConfig(
         owner=OwnerId(text("owner", "id")),
         home=home,
@@ -163,8 +165,9 @@ def _site(path: Path, entry: Any) -> OwnerSite:
     missing = [name for name in needed if not isinstance(entry.get(name), str)]
     if missing:
         raise BadOwnerConfig(f"{path}: a [[site]] lacks {', '.join(missing)}")
-    if not isinstance(entry.get("retired", False), bool):
-        raise BadOwnerConfig(f"{path}: retired of a [[site]] must be true or false")
+    retired = entry.get("retired", False)
+    if not isinstance(retired, bool):
+        raise BadOwnerConfig(f"{path}: [[site]] retired is neither true nor false")
     return OwnerSite(
         SiteId(entry["name"]),
         SaeId(entry["node"]),
@@ -174,7 +177,7 @@ def _site(path: Path, entry: Any) -> OwnerSite:
         str(entry.get("vendor", "")),
         path.parent / entry["signing_public_key"],
         declared_relays(entry),
-        entry.get("retired", False),
+        retired,
     )
 
 

@@ -17,6 +17,7 @@ from shosoin.cli import (
     get,
     kme,
     ls,
+    move,
     node,
     policy,
     put,
@@ -69,6 +70,7 @@ app.command("audit")(audit.audit)
 app.add_typer(evidence.app, name="evidence")
 app.add_typer(policy.app, name="policy")
 app.command("repair")(repair.repair)
+app.command("move")(move.move)
 app.command("doctor")(doctor.doctor)
 app.add_typer(kme.app, name="kme")
 app.add_typer(node.app, name="node")

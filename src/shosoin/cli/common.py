@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import io
 import os
 import signal
 import sys
@@ -76,6 +77,7 @@ def exit_code_of(err: BaseException) -> int:
 
 def guarded(action: Callable[[], Any]) -> int:
     """Run a command to its exit code; report what went wrong on standard error."""
+    _show_what_can_be_shown()
     try:
         result = action()
         sys.stdout.flush()
@@ -94,6 +96,13 @@ def guarded(action: Callable[[], Any]) -> int:
         return _report_os_error(err)
     except Exception as err:  # noqa: BLE001  # the outermost edge: whatever arrives here is our defect, and is told
         return _report_usage(err) if hasattr(err, "format_message") else _report_defect(err)
+
+
+def _show_what_can_be_shown() -> None:
+    """Let a terminal that lacks a character show its number instead: a name in another script is no defect."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def run_async(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -149,7 +158,10 @@ def _report(err: ShosoinError) -> int:
 
 def _report_os_error(err: OSError) -> int:
     if err.filename is None:
-        return _report_defect(err)
+        if err.errno not in _FULL:
+            return _report_defect(err)
+        talk(f"error: {text('cli.output_full')}")  # files of ours have names, so it is what we print to
+        return exit_code_of(Unavailable(""))
     reason = (err.strerror or str(err)).lower()
     talk(f"error: {err.filename}: {reason}")
     return exit_code_of(Unavailable("")) if err.errno in _FULL else exit_code_of(Rejected(""))

@@ -29,8 +29,9 @@ DoneBytes = Callable[[int], None]
 
 
 def print_json(answer: Any) -> None:
-    """Print one JSON value on one line of standard output."""
-    sys.stdout.write(json.dumps(answer, ensure_ascii=False, default=str) + "\n")
+    """Print one JSON value on one line of standard output; a terminal that cannot show a character gets its number."""
+    is_unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+    sys.stdout.write(json.dumps(answer, ensure_ascii=not is_unicode, default=str) + "\n")
     sys.stdout.flush()
 
 

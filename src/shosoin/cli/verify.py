@@ -65,7 +65,11 @@ async def _verify(name: str, config: Path, as_json: bool) -> None:
 def _judge(answer: dict[str, Any]) -> None:
     bad = [site for site, state in answer["per_site"].items() if state in _BAD]
     if bad:
-        raise Alarm(f"the share of {answer['name']!r} is not right at {', '.join(bad)}", code="cli.verify_failed")
+        raise Alarm(
+            f"the share of {answer['name']!r} is not right at {', '.join(bad)}",
+            code="cli.verify_failed",
+            hint=text("verify.repair_hint"),
+        )
     unchecked = [site for site, state in answer["per_site"].items() if state != "ok"]
     if unchecked:
         raise Unavailable(
@@ -87,4 +91,4 @@ async def _verify_many(names: list[str] | None, prefix: str, config: Path, as_js
         print_json(found_json(tally) | {"objects": dict(sorted(found.items()))})
     else:
         print_lines(tally_lines(tally))
-    judge_tally(tally, failed="cli.verify_failed", partial="cli.verify_partial")
+    judge_tally(tally, failed="cli.verify_failed", partial="cli.verify_partial", hint=text("verify.repair_hint"))

@@ -243,6 +243,19 @@ class Catalog:
                 else:
                     await self._read_anew(channels, register_id, stored)
 
+    async def tell_all(self, channels: Mapping[SiteId, Channel], register_ids: Sequence[ObjectId]) -> None:
+        """Give the newest certified values to every site that answers without them, members or not."""
+        operations = [{"op": "register", "register": register_id} for register_id in register_ids]
+        asked = await ask(
+            self._runtime,
+            channels,
+            dict.fromkeys(self._members, operations),
+            enough=len(self._members),
+            grace_s=_READ_GRACE_S,
+            timeout_s=_WRITE_BACK_TIMEOUT_S,
+        )
+        await self._write_back(channels, register_ids, self._answers.held(register_ids, asked))
+
     async def _write_back(
         self, channels: Mapping[SiteId, Channel], register_ids: Sequence[ObjectId], found: Sequence[SiteAnswers]
     ) -> None:

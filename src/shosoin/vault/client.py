@@ -15,7 +15,7 @@ from shosoin.base import AssuranceLabel, ObjectId, Rejected, SiteId, Unavailable
 from shosoin.base.ports import KeyStatus
 from shosoin.kernels import ELEMENT_BYTES
 from shosoin.vault.audit import Audited, ShareFound
-from shosoin.vault.audit_ledger import SLOT_S
+from shosoin.vault.audit_ledger import SLOT_S, BodyName
 from shosoin.vault.audit_round import EVERYTHING, AuditOptions, AuditRound, run_round
 from shosoin.vault.catalog import UNPROVEN, Reading
 from shosoin.vault.concurrency import gather_few
@@ -23,9 +23,11 @@ from shosoin.vault.context import CLASSES, VaultContext
 from shosoin.vault.deal_check import sites_needed
 from shosoin.vault.exposure import checked_statuses, link_statuses, note_read
 from shosoin.vault.fetching import Fetcher, NotRecoverable
+from shosoin.vault.found_bad import note_found
 from shosoin.vault.guard import ReadGate, check_plan, label_of_reading, verdicts_on
 from shosoin.vault.index import Entry
 from shosoin.vault.layout import PAGE_ENTRIES, SEGMENT_BYTES, mask_elements
+from shosoin.vault.leaving import Ties, erase_leftovers, find_ties
 from shosoin.vault.manifest import page_size, root_size
 from shosoin.vault.moving import Moved, move_objects
 from shosoin.vault.names import Names, index_sites_needed
@@ -429,7 +431,7 @@ class Vault:
                 raise outcome.error
         deleted = replace(entry, deleted=True, size_bytes=0)
         await self._names.commit(entry.class_, [deleted], {name: entry.object_id})
-        pending = [site for site in self._context.members if site not in erased]
+        pending = [site.name for site in self._context.sites if site.name not in erased]
         return RemoveReceipt(name, entry.object_id, erased, pending)
 
     async def rm_unnamed(self, *, older_than_s: float = 86_400.0) -> list[str]:
@@ -440,9 +442,15 @@ class Vault:
         removed = await remove_unnamed(self._context, self._names, older_than_s)
         return [str(value.register_id) for value in removed]
 
-    async def move_retired(self, *, progress: Callable[[int], None] | None = None) -> list[Moved]:
+    async def move_retired(self, *, progress: Callable[[int, int], None] | None = None) -> list[Moved]:
         """Move everything off the sites that the configuration calls retired (see ``vault.moving``)."""
-        return await move_objects(self._context, self._names, progress)
+        moved = await move_objects(self._context, self._names, progress)
+        await erase_leftovers(self._context)
+        return moved
+
+    async def ties(self) -> Ties:
+        """Say what still ties objects to sites that are no members (see ``vault.leaving``); nothing is changed."""
+        return await find_ties(self._context, self._names)
 
     async def verify(self, name: str, *, progress: Callable[[int], None] | None = None) -> VerifyReport:
         """Read and check every share of an object at every site."""
@@ -465,6 +473,7 @@ class Vault:
             raise ReplacedMeanwhile(f"{name!r} got a new version while it was verified") from None
         if await self._publish([reader], ended=True):
             raise ReplacedMeanwhile(f"{name!r} got a new version while it was verified")
+        note_found(self._context, [(*_body_of(reader), states)])
         await self._context.runtime.in_thread(self._context.evidence.append, keyed_entry([reader], [states]))
         return VerifyReport(name, states, [*self._names.alarms, *reader.fetcher.alarms])
 
@@ -513,6 +522,7 @@ class Vault:
         ]
         readers = [self._reader(value) for _, value in live]
         plain = await verify_small(context, readers)
+        note_found(context, [(*_body_of(readers[at]), states) for at, states in plain.items()])
         await context.runtime.in_thread(
             context.evidence.append, keyed_entry([readers[at] for at in plain], list(plain.values()))
         )
@@ -752,6 +762,11 @@ def _ids_and_versions(entries: Sequence[Entry]) -> tuple[list[ObjectId], dict[Ob
     ids = [ObjectId(entry.object_id) for entry in entries]
     versions = {ObjectId(entry.object_id): VersionId(entry.version) for entry in entries if entry.version}
     return ids, versions
+
+
+def _body_of(reader: ObjectReader) -> tuple[BodyName, int]:
+    """Return the name of the body that a reader reads, and its epoch."""
+    return (reader.key.object_id, reader.key.version), reader.key.epoch
 
 
 def _is_live(reading: Reading) -> bool:

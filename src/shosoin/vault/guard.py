@@ -20,6 +20,7 @@ from shosoin.vault.coalitions import relay_party, smallest_coalition
 from shosoin.vault.context import VaultContext
 from shosoin.vault.exposure import checked_statuses, link_statuses, note_read, routes_now
 from shosoin.vault.facts import ObjectFacts, probability
+from shosoin.vault.found_bad import found_bad
 from shosoin.vault.policies import InForce
 from shosoin.vault.policy import BadPolicy, Clause, parse_policy
 from shosoin.vault.routes import ReadRoutes, Route, read_routes, route_of
@@ -236,11 +237,13 @@ def label_of_reading(
 ) -> AssuranceLabel:
     """Return the label of what was read of a register; an object is as durable as its name at most.
 
+    Sites whose shares were found bad, and not rebuilt since, are not counted.
     With ``planned`` the routes of a read that is about to happen count as well.
     """
     routes = routes_now(context, value) if planned and value.class_ == "its" else None
     label = label_now(context, value, pinned=reading.certificate, freshness=reading.freshness, planned=routes)
-    return replace(label, durable_at=min(label.durable_at, durable_max))
+    sound = set(value.durable_sites(reading.certificate)) - found_bad(context, value)
+    return replace(label, durable_at=min(label.durable_at, len(sound), durable_max))
 
 
 @dataclass(frozen=True, slots=True)

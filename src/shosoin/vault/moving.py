@@ -18,15 +18,17 @@ from typing import Any
 
 from shosoin.base import ObjectId, ShosoinError, SiteId, Unavailable, VersionId
 from shosoin.vault.channel import Channel
-from shosoin.vault.concurrency import settle
 from shosoin.vault.context import CLASSES, VaultContext
 from shosoin.vault.exposure import checked_statuses
+from shosoin.vault.guard import label_now, verdicts_on
 from shosoin.vault.index import Entry
 from shosoin.vault.names import Names
 from shosoin.vault.proposing import Proposal
+from shosoin.vault.putting import erase_everywhere
 from shosoin.vault.values import RegisterValue, ValueDraft, sign_values
+from shosoin.vault.verdicts import refuse_failed
 
-__all__ = ["Moved", "move_objects"]
+__all__ = ["Moved", "is_settled", "move_objects"]
 
 _TOGETHER = 64
 
@@ -44,10 +46,12 @@ class Moved:
     erased_at: tuple[SiteId, ...] = ()
     """Retired sites that hold nothing of it any more."""
     error: ShosoinError | None = None
+    changed: bool = False
+    """Whether it was moved just now; what needed no move is listed too."""
 
 
 async def move_objects(
-    context: VaultContext, names: Names, progress: Callable[[int], None] | None = None
+    context: VaultContext, names: Names, progress: Callable[[int, int], None] | None = None
 ) -> list[Moved]:
     """Move every named object off retired sites, as far as it can be done now; run it again after a repair.
 
@@ -56,12 +60,14 @@ async def move_objects(
     """
     entries = await names.load()
     moved: list[Moved] = []
+    done = 0
     for class_ in CLASSES:
         chosen = [entries[name] for name in sorted(entries) if entries[name].class_ == class_]
         for at in range(0, len(chosen), _TOGETHER):
             moved += await _move_batch(context, names, class_, chosen[at : at + _TOGETHER])
+            done += len(chosen[at : at + _TOGETHER])
             if progress is not None:
-                progress(len(moved))
+                progress(done, len(entries))
     await _move_indexes(context, names)
     return moved
 
@@ -74,14 +80,16 @@ async def _move_batch(context: VaultContext, names: Names, class_: str, entries:
         for entry, reading in zip(entries, readings, strict=True)
         if reading.value is not None and not reading.value.tombstone
     ]
-    moved: list[Moved] = []
+    settled = [(entry, value) for entry, value, _ in live if is_settled(context, value)]
+    moved = await _erase_retired(context, channels, settled)
     todo: list[tuple[Entry, RegisterValue, ValueDraft]] = []
     for entry, value, certificate in live:
-        if _is_settled(context, value):
-            moved.append(await _erase_retired(context, entry, value))
+        if is_settled(context, value):
             continue
         try:
-            todo.append((entry, value, await _draft(context, value, certificate)))
+            draft = await _draft(context, value, certificate)
+            _check_policy(context, entry.name, value, draft)
+            todo.append((entry, value, draft))
         except ShosoinError as error:
             moved.append(_moved(entry, value, error=error))
     handed_over = await _propose(context, channels, [(entry, draft) for entry, _, draft in todo])
@@ -90,7 +98,7 @@ async def _move_batch(context: VaultContext, names: Names, class_: str, entries:
     moved += [_moved(entry, value, error=failed) for entry, value, failed in handed_over if failed is not None]
     done: list[Entry] = []
     for entry, value, failed in await _propose(context, channels, alone):
-        moved.append(_moved(entry, value, error=failed))
+        moved.append(_moved(entry, value, error=failed, changed=failed is None))
         if failed is None:
             done.append(replace(entry, version=value.version, counter=value.counter))
     if done:
@@ -126,15 +134,19 @@ def _again(context: VaultContext, value: RegisterValue) -> ValueDraft:
     )
 
 
-def _is_settled(context: VaultContext, value: RegisterValue) -> bool:
+def is_settled(context: VaultContext, value: RegisterValue) -> bool:
+    """Whether a register names members only, and they decide alone."""
     mine = value.electorate == context.electorate and value.former is None
     return mine and set(value.placement) <= set(context.members)
 
 
 def _moved(entry: Entry, value: RegisterValue, **more: Any) -> Moved:
-    good = value.bodies[0].good
-    missing = tuple(site for site in value.placement if site not in good)
-    return Moved(entry.name, value.register_id, good, missing, **more)
+    return Moved(entry.name, value.register_id, value.bodies[0].good, _missing(value), **more)
+
+
+def _missing(value: RegisterValue) -> tuple[SiteId, ...]:
+    """Return the sites of the placement that lack a good share of any body."""
+    return tuple(site for site in value.placement if any(site not in body.good for body in value.bodies))
 
 
 async def _draft(context: VaultContext, value: RegisterValue, certificate: Sequence[SiteId]) -> ValueDraft:
@@ -172,6 +184,26 @@ async def _draft(context: VaultContext, value: RegisterValue, certificate: Seque
     )
 
 
+def _check_policy(context: VaultContext, name: str, value: RegisterValue, draft: ValueDraft) -> None:
+    """Refuse a move after which an object fails a policy that it meets now.
+
+    Durability is left out: a site less until the repair is what a move costs.
+
+    Raises:
+        PolicyRefused: with what would be found.
+    """
+    (then,) = sign_values([draft], context.signer)
+    failed = [
+        {verdict.clause: verdict for verdict in verdicts_on(context, name, each, label) if verdict.met is False}
+        for each in (value, then)
+        for label in (label_now(context, each, pinned=each.bodies[0].good),)
+    ]
+    worse = [
+        verdict for clause, verdict in failed[1].items() if clause not in failed[0] and clause.subject != "durable"
+    ]
+    refuse_failed(name, worse, undone="the object stays where it is")
+
+
 def placement_for(placement: Sequence[SiteId], context: VaultContext) -> tuple[SiteId, ...]:
     """Return a placement in which members take the places of sites that are none, in the order of the configuration.
 
@@ -199,29 +231,31 @@ def _facts(context: VaultContext, value: RegisterValue, placement: Sequence[Site
     return {**value.facts, "domains": domains, "former": former}
 
 
-async def _erase_retired(context: VaultContext, entry: Entry, value: RegisterValue) -> Moved:
-    """Have retired sites erase what they hold of an object that lacks no site."""
-    moved = _moved(entry, value)
-    retired = [site.name for site in context.sites if site.retired]
-    if moved.missing or not retired:
+async def _erase_retired(
+    context: VaultContext, channels: Mapping[SiteId, Channel], settled: Sequence[tuple[Entry, RegisterValue]]
+) -> list[Moved]:
+    """Have retired sites erase what they hold of objects that lack no site."""
+    moved = [_moved(entry, value) for entry, value in settled]
+    whole = [one.object_id for one in moved if not one.missing]
+    retired = {site.name: channels[site.name] for site in context.sites if site.retired}
+    if not whole or not retired:
         return moved
-    channels = context.channels(value.class_)
-    operations = [{"op": "erase", "object": value.register_id}]
-    tasks = await settle(context.runtime, (channels[site].exchange(operations, timeout_s=5.0) for site in retired))
-    erased: list[SiteId] = []
-    for site, task in zip(retired, tasks, strict=True):
-        try:
-            results = task.result().results
-        except ShosoinError:
-            continue
-        if results and results[0].get("left") == 0:
-            erased.append(site)
-    return replace(moved, erased_at=tuple(erased))
+    await context.catalog.tell_all(channels, whole)  # one that was away does not know yet that it holds old shares
+    erased = await erase_everywhere(context, retired, [{"op": "erase", "object": each} for each in whole])
+    return [replace(one, erased_at=tuple(erased.get(one.object_id, ()))) for one in moved]
 
 
 async def _move_indexes(context: VaultContext, names: Names) -> None:
-    """Write indexes anew that are kept by former members."""
+    """Write indexes anew that are kept by former members; retired sites erase what they hold of whole ones."""
     for class_ in CLASSES:
         state = names.states.get(class_)
-        if state is not None and state.value is not None and not _is_settled(context, state.value):
+        if state is None or state.value is None:
+            continue
+        if not is_settled(context, state.value):
             await names.rewrite(class_)
+        value = names.states[class_].value
+        if value is not None and not _missing(value):
+            channels = context.channels(class_)
+            retired = {site.name: channels[site.name] for site in context.sites if site.retired}
+            await context.catalog.tell_all(channels, [value.register_id])
+            await erase_everywhere(context, retired, [{"op": "erase", "object": value.register_id}])

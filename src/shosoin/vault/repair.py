@@ -19,6 +19,7 @@ from shosoin.vault.catalog import Conflict, Outcome
 from shosoin.vault.concurrency import gather_few, settle
 from shosoin.vault.context import CLASSES, VaultContext
 from shosoin.vault.exposure import checked_statuses
+from shosoin.vault.found_bad import note_rebuilt
 from shosoin.vault.names import Names
 from shosoin.vault.repair_plan import (
     Link,
@@ -147,8 +148,8 @@ class Repairer:
 
     def _choose(self, need: Need, links: Links, silent: set[SiteId]) -> None:
         """Choose helpers and count what it takes; say what is in the way if nobody can help."""
-        if need.target not in {site.name for site in self.context.sites}:
-            need.problem = f"{need.target} is no site of the configuration: move the object to the sites that are"
+        if need.target not in self.context.members:
+            need.problem = f"{need.target} is being replaced: move the object first"
             return
         if need.target in silent:
             need.problem = f"{need.target} does not answer"
@@ -169,7 +170,8 @@ class Repairer:
         waits = [links.wait_s(link, need.bits[link], class_) for link in wanted]
         need.wait_s = None if None in waits else max((wait for wait in waits if wait is not None), default=None)
         bad = next((link for link in wanted if not links.usable(link, need.bits[link], class_)), None)
-        fit = [site for site in others if site not in links.silent]
+        known = {site.name for site in self.context.sites}
+        fit = [site for site in others if site in known and site not in links.silent]
         if len(fit) < need.value.scheme.k or bad is None:
             need.problem = f"{len(fit)} sites with good shares answer, {need.value.scheme.k} are needed"
         else:
@@ -269,6 +271,7 @@ class Repairer:
         except Conflict:
             await self._withdraw(need)
             raise
+        note_rebuilt(self.context, (need.value.register_id, need.body.version), need.body.epoch, need.target)
         op = {"op": "erase", "object": need.value.register_id}
         channel = self.context.channels(need.value.class_)[need.target]
         await settle(self.context.runtime, [channel.exchange([op], timeout_s=5.0)])  # versions from before it was away

@@ -55,7 +55,8 @@ async def audit_rebuilt(context: VaultContext, value: RegisterValue, body: Body,
         digests = await run.digests(challenge)
     except (SiteFailed, ValueError):
         return Finding(Verdict.UNKNOWN)
-    others = {site: points[site] for site in body.good if site not in digests and site != order.target.site}
+    asked = [site for site in body.good if site in run.channels]  # others left the configuration
+    others = {site: points[site] for site in asked if site not in digests and site != order.target.site}
     (answers,) = await ask_digests(
         run.channels, [DigestWanted(order.key, order.size_bytes, others, challenge)], context.runtime
     )
