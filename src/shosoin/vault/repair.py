@@ -148,6 +148,9 @@ class Repairer:
 
     def _choose(self, need: Need, links: Links, silent: set[SiteId]) -> None:
         """Choose helpers and count what it takes; say what is in the way if nobody can help."""
+        if need.target not in {site.name for site in self.context.sites}:
+            need.problem = f"{need.target} is no site of the configuration: move the object first"
+            return
         if need.target not in self.context.members:
             need.problem = f"{need.target} is being replaced: move the object first"
             return
