@@ -1,0 +1,247 @@
+"""Attacks on shares, keys, names and repair that no plan of the simulation makes.
+
+Each returns what it broke, or ``None`` if nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+from shosoin.base import ObjectId, ShosoinError, SiteId, Unavailable, VersionId
+from shosoin.kernels import element_mul
+from shosoin.kernels.elements import pack
+from shosoin.vault.assurance import Exposed
+from shosoin.vault.channel import open_channel
+from shosoin.vault.commitments import combined_challenge
+from shosoin.vault.ports import ShareKey
+from shosoin.vault.repair_order import RepairOrder
+from shosoin.vault.verdicts import PolicyRefused
+from tests.mutants.attacks_register import seeded
+from tests.review.test_vault_attacks_review import TellingKeys
+from tests.vault.repair_support import Hostile, committed, dealt, lose, order_for, restart, share
+from tests.vault.support import OWNER, SITES, DirectLink, World, fetch, kinds_of, pattern, store
+from tests.vault.test_policies_enforced import require
+from tests.vault.test_repair_liars import lie_when_helping
+from tests.vault.test_repair_orders import HELPERS, TARGET, drive, opened, two_targets
+
+FIVE = SITES[:5]
+FIXED = "0000000000000000000000000000012f"
+
+
+async def chosen_challenge() -> str | None:
+    """One site waits until it knows what the others opened, and opens what makes the challenge what it wants."""
+    world, wanted, asked = seeded(), "00" * 16, set[str]()
+    await world.vault.ls()
+    seals = {name: link.node._operations._seals for name, link in world.links.items()}
+
+    def note(_: DirectLink, header: dict[str, Any]) -> None:
+        asked.update(op["r"] for op in header.get("ops", ()) if op["op"] == "digest")
+
+    class Rushing:
+        def __init__(self, key: ShareKey) -> None:
+            self.others = [seals[name]._contributions[OWNER][key].opening for name in FIVE if name != FIVE[1]]
+
+        def open_for(self, *_: Any) -> str:
+            return combined_challenge([*self.others, wanted + "00" * 32]) + "00" * 32
+
+    seals[FIVE[1]].committed = Rushing  # type: ignore[assignment]
+    world.on_all(before=note)
+    await store(world, "object", pattern(3000), "its")
+    return f"{FIVE[1]} chose the challenge of the deal check" if wanted in asked else None
+
+
+async def deal_that_fits_one_challenge() -> str | None:
+    """A dealer that knows the challenge gives one site a share that fits there and nowhere else."""
+    world = seeded()
+    await world.vault.ls()
+    r = int.from_bytes(bytes.fromhex(FIXED), "little")
+
+    def alter(link: DirectLink, header: dict[str, Any]) -> None:
+        for op in header.get("ops", ()):
+            if op["op"] == "seal" and str(link.site) == FIVE[4]:
+                key = ShareKey(OWNER, ObjectId(op["object"]), VersionId(op["version"]), op["epoch"])
+                held = world.stores[FIVE[4]]._tables
+                content = held.contents[held.shares[key].locator]
+                at = 16 * op["masks"]
+                for place, change in ((at, element_mul(r, 9)), (at + 16, 9)):  # r^m * 9r + r^(m+1) * 9 = 0
+                    right = int.from_bytes(content[place : place + 16], "little")
+                    world.stores[FIVE[4]].falsify(key, place, pack(right ^ change))
+
+    world.links[FIVE[4]].after = alter
+    receipt = await store(world, "object", pattern(3000), "its")
+    wrong = share(world, FIVE[4], world.share_key(receipt.object_id, FIVE[4]))
+    right = dealt(world, FIVE[4], world.share_key(receipt.object_id, FIVE[4]))
+    if FIVE[4] in receipt.acknowledged and wrong != right:
+        return f"a put is acknowledged at {FIVE[4]}, whose share lies on no polynomial with the others"
+    return None
+
+
+async def wrong_share_at_a_put() -> str | None:
+    """One site alters its share when it seals it."""
+    world = seeded()
+    await world.vault.ls()
+
+    def alter(link: DirectLink, header: dict[str, Any]) -> None:
+        for op in header.get("ops", ()):
+            if op["op"] == "seal":
+                key = ShareKey(OWNER, ObjectId(op["object"]), VersionId(op["version"]), op["epoch"])
+                world.stores[str(link.site)].falsify(key, 1024, b"lie")
+
+    world.links[FIVE[4]].after = alter
+    receipt = await store(world, "object", pattern(3000), "its")
+    return f"a put is acknowledged at {FIVE[4]}, which altered its share" if FIVE[4] in receipt.acknowledged else None
+
+
+async def put_below_its_policy() -> str | None:
+    """The policy asks for five sites, and one takes no share."""
+    world = seeded()
+    require(world, "durable >= 5")
+    await world.vault.ls()
+    world.links[FIVE[3]].down = True
+    with suppress(PolicyRefused):
+        await store(world, "name", b"content", "pqc")
+    known = [store_._tables.registers for store_ in world.stores.values()]
+    value = any(row.committed_value is not None for rows in known for row in rows.values())
+    return "a version that its policy refuses was committed" if value else None
+
+
+async def relay_that_sees_two_links() -> str | None:
+    """One relay sees the keys of two sites: with one site more it opens a 3-of-5 object."""
+    world = seeded()
+    await store(world, "before", b"content", "its")
+    world.context.keys = TellingKeys(world.keys, {FIVE[3]: ["relay-1"], FIVE[4]: ["relay-1"]})
+    try:
+        receipt = await store(world, "name", b"content", "its")
+    except Exposed:
+        return None
+    both = {FIVE[3], FIVE[4]} <= set(map(str, receipt.acknowledged))
+    return "one relay and one site hold the keys of three shares" if both else None
+
+
+async def share_read_under_another_class() -> str | None:
+    """Whoever has the owner's certificate and none of its keys asks for a share of class its under class pqc."""
+    world = seeded()
+    receipt = await store(world, "name", pattern(300), "its")
+    key = world.share_key(receipt.object_id, FIVE[1])
+    read = {"op": "read", "object": key.object_id, "version": key.version, "epoch": key.epoch, "offset": 0, "size": 256}
+    where = next(one for one in world.context.sites if one.name == FIVE[1])
+    channel = open_channel("pqc", where.link, owner=OWNER, node=where.node, home=world.context.home, keys=world.keys)
+    answer = await channel.exchange([read], answer_bytes=256)
+    if bytes(answer.payload) == share(world, FIVE[1], key)[:256]:
+        return "a share of class its travels under a key exchange"
+    return None
+
+
+async def lost_share(size: int = 3000) -> tuple[World, ShareKey]:
+    """A world in which one site lost the share of an object of class its."""
+    world = seeded()
+    receipt = await store(world, "a", pattern(size), "its")
+    key = world.share_key(receipt.object_id, TARGET)
+    lose(world, TARGET, key)
+    return world, key
+
+
+async def two_targets_at_once() -> str | None:
+    """Helpers are told of different targets, which collude: together they compute the share of a third site."""
+    world, key = await lost_share()
+    lose(world, "musashino", key)
+    told, _ = await two_targets(world, key, Hostile(world))
+    if all("data" in each for each in told.values()) and opened(world, TARGET, "koganei", told["koganei"]):
+        return "three helpers gave combinations for two targets: two sites can open the object"
+    return None
+
+
+async def combined(hostile: Hostile, order: RepairOrder) -> bool:
+    """Whether every helper gave its combination of the share."""
+    try:
+        told = await drive(hostile, dict.fromkeys(HELPERS, order), order.size_bytes)
+    except KeyError:  # a helper drew no pads
+        return False
+    return all("data" in each for each in told.values())
+
+
+async def one_attempt_twice() -> str | None:
+    """A coordinator begins an attempt again, with another target, after the nodes restarted."""
+    world, key = await lost_share()
+    lose(world, "musashino", key)
+    hostile, given = Hostile(world), 0
+    for target in (TARGET, "musashino"):
+        order = order_for(world, key, target, HELPERS, counted=True)
+        for site in (*HELPERS, target):
+            await hostile.open(site, order)
+        given += await combined(hostile, order)
+        for site in HELPERS:
+            restart(world, site)
+    return "helpers gave two combinations of their shares under one attempt" if given == 2 else None
+
+
+async def one_range_twice() -> str | None:
+    """A coordinator asks for the same range of an attempt again: pads of pairs are spent twice."""
+    world, key = await lost_share()
+    hostile, order = Hostile(world), order_for(world, key, TARGET, HELPERS, counted=True)
+    for site in (*HELPERS, TARGET):
+        await hostile.open(site, order)
+    given = [await combined(hostile, order) for _ in range(2)]
+    return "helpers gave two combinations of one range of their shares in one attempt" if all(given) else None
+
+
+async def helper_that_lies() -> str | None:
+    """A helper gives a wrong combination; of three sites no others can help."""
+    world = seeded(3, "2-of-3")
+    receipt = await store(world, "a", pattern(1500))
+    key = world.share_key(receipt.object_id, "otemachi")
+    whole = share(world, "otemachi", key)
+    lose(world, "otemachi", key)
+    lie_when_helping(world, "hakusan")
+    done = await world.vault.repair(["a"])
+    good = committed(world, "koganei", receipt.object_id).bodies[0].good
+    counted = [each.done for each in done] == [True] and SiteId("otemachi") in good
+    return "the register counts on a wrong share" if counted and share(world, "otemachi", key) != whole else None
+
+
+async def two_new_names() -> str | None:
+    """Two clients put different contents under a name that neither finds taken; the second hears of no conflict."""
+    world = seeded()
+    await world.vault.ls()
+    other = world.another_vault()
+    await other.vault.ls()
+    waiting, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hold(_: DirectLink, header: dict[str, Any]) -> None:
+        if "write" in kinds_of(header):
+            waiting.set()
+            await go_on.wait()
+
+    other.on_all(before=hold)
+    late = asyncio.create_task(store(other, "name", b"theirs", "pqc"))
+    await waiting.wait()
+    await store(world, "name", b"ours", "pqc")
+    go_on.set()
+    with suppress(ShosoinError):
+        await late
+        return "a name went to another object, and nobody was told of the one that had it"
+    return None if (await fetch(world.another_vault().vault, "name"))[0] == b"ours" else "the first content is gone"
+
+
+async def commit_that_reaches_one_site() -> str | None:
+    """A put is certified, its commit reaches one site alone, and the put fails; a reader then finds the certificate."""
+    world = seeded()
+    await world.vault.ls()
+
+    def lose_commits(link: DirectLink, header: dict[str, Any]) -> None:
+        if "commit" in kinds_of(header) and link.site != FIVE[1]:
+            raise Unavailable("lost on the way")
+
+    world.on_all(before=lose_commits)
+    with suppress(ShosoinError):
+        await store(world, "name", pattern(300), "pqc")
+    object_id = next(str(row.key.object_id) for row in world.stores[FIVE[1]].shares())
+    world.on_all()
+    context = world.another_vault().context
+    value = (await context.catalog.read(context.channels("pqc"), ObjectId(object_id))).value
+    if value is None:
+        return None
+    held = [site for site in FIVE if any(str(row.key.object_id) == object_id for row in world.stores[site].shares())]
+    return f"a certified version has {len(held)} shares left" if len(held) < value.scheme.k else None
