@@ -32,6 +32,7 @@ from tests.vault.test_register_liars import (
 A, B, C, D, E, F = SITES[:6]
 FIVE = SITES[:5]
 SEED = 11
+"""Another one than that of the key network: bytes that come out twice would be one unknown to the checker."""
 
 
 def seeded(n: int = 5, scheme: str = "3-of-5") -> World:

@@ -11,11 +11,10 @@ from shosoin.base import ShosoinError, SiteId
 from shosoin.testing.symbolic import check, coalitions
 from shosoin.testing.symbolic.transcript import WIRE
 from shosoin.vault import Scheme
+from tests.mutants.attacks_register import SEED
 from tests.secrecy.support import Recording, recorded_world
 from tests.vault.support import SITES, SeededEntropy, fetch, pattern, store
 
-SEED = 11
-"""Another one than that of the key network: bytes that come out twice would be one unknown."""
 _SCHEME = Scheme(2, 3)
 _MODULES = ("layout", "digest_operations", "audit_batch", "audit_ledger")
 _ASKED = 4

@@ -1,16 +1,15 @@
-"""Attacks on shares, keys, names and repair that no plan of the simulation makes.
+"""Attacks on shares, keys and repair that no plan of the simulation makes.
 
 Each returns what it broke, or ``None`` if nothing.
 """
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from typing import Any
 
 from shosoin.base import ObjectId, ShosoinError, SiteId, Unavailable, VersionId
-from shosoin.kernels import element_mul
+from shosoin.kernels import element_inv, element_mul
 from shosoin.kernels.elements import pack
 from shosoin.vault.assurance import Exposed
 from shosoin.vault.channel import open_channel
@@ -21,10 +20,10 @@ from shosoin.vault.verdicts import PolicyRefused
 from tests.mutants.attacks_register import seeded
 from tests.review.test_vault_attacks_review import TellingKeys
 from tests.vault.repair_support import Hostile, committed, dealt, lose, order_for, restart, share
-from tests.vault.support import OWNER, SITES, DirectLink, World, fetch, kinds_of, pattern, store
+from tests.vault.support import OWNER, SITES, DirectLink, World, kinds_of, pattern, store
 from tests.vault.test_policies_enforced import require
 from tests.vault.test_repair_liars import lie_when_helping
-from tests.vault.test_repair_orders import HELPERS, TARGET, drive, opened, two_targets
+from tests.vault.test_repair_orders import HELPERS, TARGET, drive, opened, scaled, total, two_targets
 
 FIVE = SITES[:5]
 FIXED = "0000000000000000000000000000012f"
@@ -144,13 +143,21 @@ async def lost_share(size: int = 3000) -> tuple[World, ShareKey]:
 
 
 async def two_targets_at_once() -> str | None:
-    """Helpers are told of different targets, which collude: together they compute the share of a third site."""
+    """Helpers are told of different targets, which kept their shares: together they compute the share of a third."""
     world, key = await lost_share()
-    lose(world, "musashino", key)
-    told, _ = await two_targets(world, key, Hostile(world))
-    if all("data" in each for each in told.values()) and opened(world, TARGET, "koganei", told["koganei"]):
-        return "three helpers gave combinations for two targets: two sites can open the object"
-    return None
+    second = "musashino"
+    kept, lost = dealt(world, TARGET, key), share(world, second, key)
+    lose(world, second, key)
+    told, orders = await two_targets(world, key, Hostile(world))
+    if not all("data" in each for each in told.values()):
+        return None
+    sums = total(*(opened(world, TARGET, site, told[site]) for site in HELPERS[:2]))
+    sums = total(sums, opened(world, second, HELPERS[2], told[HELPERS[2]]), kept)
+    liar = SiteId(HELPERS[2])
+    difference = orders[HELPERS[0]].weight_of(liar) ^ orders[HELPERS[2]].weight_of(liar)
+    third = scaled(element_inv(difference), sums)
+    known = third == share(world, HELPERS[2], key) and lost != third
+    return f"{TARGET} and {second} compute the share of {HELPERS[2]}, and with it the object" if known else None
 
 
 async def combined(hostile: Hostile, order: RepairOrder) -> bool:
@@ -199,30 +206,6 @@ async def helper_that_lies() -> str | None:
     good = committed(world, "koganei", receipt.object_id).bodies[0].good
     counted = [each.done for each in done] == [True] and SiteId("otemachi") in good
     return "the register counts on a wrong share" if counted and share(world, "otemachi", key) != whole else None
-
-
-async def two_new_names() -> str | None:
-    """Two clients put different contents under a name that neither finds taken; the second hears of no conflict."""
-    world = seeded()
-    await world.vault.ls()
-    other = world.another_vault()
-    await other.vault.ls()
-    waiting, go_on = asyncio.Event(), asyncio.Event()
-
-    async def hold(_: DirectLink, header: dict[str, Any]) -> None:
-        if "write" in kinds_of(header):
-            waiting.set()
-            await go_on.wait()
-
-    other.on_all(before=hold)
-    late = asyncio.create_task(store(other, "name", b"theirs", "pqc"))
-    await waiting.wait()
-    await store(world, "name", b"ours", "pqc")
-    go_on.set()
-    with suppress(ShosoinError):
-        await late
-        return "a name went to another object, and nobody was told of the one that had it"
-    return None if (await fetch(world.another_vault().vault, "name"))[0] == b"ours" else "the first content is gone"
 
 
 async def commit_that_reaches_one_site() -> str | None:

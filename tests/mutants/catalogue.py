@@ -10,13 +10,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
 
 from shosoin.testing.simulation import Liars, make_plan, simulate
 from shosoin.testing.simulation.plan import Plan
-from tests.mutants import attacks_register, attacks_secrecy, attacks_shares, register, scenarios, shares
+from tests.mutants import (
+    attacks_names,
+    attacks_proposals,
+    attacks_register,
+    attacks_secrecy,
+    attacks_shares,
+    register,
+    scenarios,
+    secrecy,
+    shares,
+    statements,
+)
+from tests.mutants.attacks_register import SEED
 from tests.simulation import scenarios as simulated
 
 __all__ = ["MUTANTS", "Catcher", "Mutant", "applied"]
@@ -83,70 +95,73 @@ def attack(work: Callable[[], Awaitable[str | None]]) -> Catcher:
         return await asyncio.wait_for(work(), _ATTACK_S)
 
     kind = "checker" if work.__module__ == attacks_secrecy.__name__ else "attack"
-    return Catcher(f"{kind} {work.__name__}", lambda: asyncio.run(run()))
+    return Catcher(f"{kind} {work.__name__}, seed {SEED}", lambda: asyncio.run(run()))
 
 
-def patient_write_past_the_readers() -> Plan:
-    """A writer reaches the sites that readers ask last, and its staged shares are kept meanwhile."""
-    return replace(simulated.write_past_the_readers(), orphan_age_s=3600.0)
+def _caught(apply: Callable[[pytest.MonkeyPatch], None], *by: Catcher) -> Mutant:
+    return Mutant(apply, by)
 
 
-def _table() -> Iterator[Mutant]:
-    def caught(apply: Callable[[pytest.MonkeyPatch], None], *by: Catcher) -> Mutant:
-        return Mutant(apply, by)
-
-    registers, on_registers, on_shares, on_wire = register, attacks_register, attacks_shares, attacks_secrecy
+MUTANTS = (
     # Quorums and durability.
-    yield caught(registers.quorum_as_for_crashes, attack(on_registers.rolled_back_site), seed(27, Liars.REGISTERS))
-    yield caught(registers.read_quorum_too_small, scenario(patient_write_past_the_readers))
-    yield caught(registers.fsync_dropped, scenario(simulated.crashing_disk, 13, "during"))
-    yield caught(shares.acknowledged_at_k, scenario(simulated.two_full_disks))
-    yield caught(registers.certificate_held_by_nobody, seed(33, Liars.REGISTERS))
-    yield caught(registers.accept_without_pin, scenario(simulated.stalled_writer, 22))
-    yield caught(registers.accept_without_share, scenario(simulated.stalled_writer, 14))
-    yield caught(shares.offered_shares_withdrawn, attack(on_shares.commit_that_reaches_one_site))
-    yield caught(shares.erased_before_commit, seed(3))
+    _caught(register.quorum_as_for_crashes, attack(attacks_register.rolled_back_site), seed(27, Liars.REGISTERS)),
+    _caught(register.read_quorum_too_small, scenario(scenarios.patient_write_past_the_readers)),
+    _caught(register.fsync_dropped, scenario(simulated.crashing_disk, 13, "during")),
+    _caught(shares.acknowledged_at_k, scenario(simulated.two_full_disks)),
+    _caught(register.certificate_held_by_nobody, seed(33, Liars.REGISTERS)),
+    _caught(register.accept_without_pin, scenario(simulated.stalled_writer, 22)),
+    _caught(register.accept_without_share, scenario(simulated.stalled_writer, 14)),
+    _caught(shares.offered_shares_withdrawn, attack(attacks_shares.commit_that_reaches_one_site)),
+    _caught(shares.erased_before_commit, seed(3)),
     # Promises, acceptances and certificates.
-    yield caught(registers.promises_not_bound, seed(23, Liars.REGISTERS))
-    yield caught(registers.accepts_without_justification, attack(on_registers.old_value_without_promises))
-    yield caught(registers.promises_of_few_justify, attack(on_registers.old_value_on_few_promises))
-    yield caught(registers.any_top_will_do, attack(on_registers.old_value_on_an_old_top))
-    yield caught(registers.site_checks_no_signatures, attack(on_registers.made_up_certificate))
-    yield caught(registers.reader_checks_no_signatures, seed(23, Liars.REGISTERS))
-    yield caught(registers.certificate_of_few, attack(on_registers.certificate_of_one_liar))
-    yield caught(registers.certificate_names_another_value, attack(on_registers.other_value_under_the_same_signatures))
-    yield caught(registers.commit_after_a_newer_promise, attack(on_registers.two_writers_of_one_version))
-    yield caught(registers.reads_do_not_settle, scenario(simulated.dying_writer, 68))
+    _caught(
+        statements.promises_not_bound,
+        attack(attacks_proposals.older_ballot_after_a_newer_promise),
+        seed(23, Liars.REGISTERS),
+    ),
+    _caught(statements.accepts_older_than_promised, attack(attacks_proposals.older_ballot_after_a_newer_promise)),
+    _caught(statements.accepts_two_values_under_one_ballot, attack(attacks_proposals.two_values_under_one_ballot)),
+    _caught(statements.owner_signature_not_checked, attack(attacks_proposals.value_that_the_owner_never_signed)),
+    _caught(statements.any_register_will_do, attack(attacks_proposals.value_of_another_register)),
+    _caught(statements.accepts_without_justification, attack(attacks_register.old_value_without_promises)),
+    _caught(statements.promises_of_few_justify, attack(attacks_register.old_value_on_few_promises)),
+    _caught(statements.any_top_will_do, attack(attacks_register.old_value_on_an_old_top)),
+    _caught(statements.site_checks_no_signatures, attack(attacks_register.made_up_certificate)),
+    _caught(statements.reader_checks_no_signatures, seed(23, Liars.REGISTERS)),
+    _caught(statements.certificate_of_few, attack(attacks_register.certificate_of_one_liar)),
+    _caught(statements.certificate_names_another_value, attack(attacks_register.other_value_under_the_same_signatures)),
+    _caught(statements.commit_after_a_newer_promise, attack(attacks_register.two_writers_of_one_version)),
+    _caught(register.reads_do_not_settle, scenario(simulated.dying_writer, 68)),
     # What may follow what.
-    yield caught(registers.parent_not_compared, scenario(scenarios.three_names_at_once, 7))
-    yield caught(registers.revision_ignored, attack(on_registers.two_changes_of_one_version))
-    yield caught(registers.one_membership_decides, attack(on_registers.new_members_alone))
+    _caught(register.parent_not_compared, scenario(scenarios.three_names_at_once, 7)),
+    _caught(register.tombstone_followed, attack(attacks_proposals.version_after_a_removal)),
+    _caught(register.revision_ignored, attack(attacks_register.two_changes_of_one_version)),
+    _caught(register.one_membership_decides, attack(attacks_register.new_members_alone)),
     # Contents and names.
-    yield caught(shares.content_not_checked, scenario(simulated.lying_reader))
-    yield caught(shares.code_word_not_checked, scenario(simulated.lying_reader))
-    yield caught(shares.versions_mixed, seed(3))
-    yield caught(shares.older_entry_counts, scenario(scenarios.name_goes_through_the_classes))
-    yield caught(shares.sequence_not_raised, scenario(scenarios.name_goes_through_the_classes))
-    yield caught(shares.names_taken_over, attack(on_shares.two_new_names))
+    _caught(shares.content_not_checked, scenario(scenarios.shifting_reader)),
+    _caught(shares.code_word_not_checked, attack(attacks_names.shifted_name), scenario(simulated.lying_reader)),
+    _caught(shares.versions_mixed, seed(6)),
+    _caught(shares.older_entry_counts, scenario(scenarios.name_goes_through_the_classes)),
+    _caught(shares.sequence_not_raised, scenario(scenarios.name_goes_through_the_classes)),
+    _caught(shares.names_taken_over, attack(attacks_names.two_new_names)),
+    _caught(shares.removed_without_a_look, attack(attacks_names.conflict_after_the_name_was_entered)),
     # Keys and secrecy.
-    yield caught(shares.pad_used_twice, seed(3))
-    yield caught(shares.pad_used_twice_at_both_ends, attack(on_wire.life_on_the_wire))
-    yield caught(shares.key_is_share_and_pad, attack(on_wire.life_on_the_wire))
-    yield caught(shares.masks_for_one_site, attack(on_wire.auditor_that_asks_on))
-    yield caught(shares.answers_without_limit, attack(on_wire.auditor_that_asks_on))
-    yield caught(shares.challenge_not_written_down, attack(on_wire.auditor_that_asks_on))
-    yield caught(shares.relays_not_counted, attack(on_shares.relay_that_sees_two_links))
-    yield caught(shares.class_not_bound, attack(on_shares.share_read_under_another_class))
+    _caught(secrecy.pad_used_twice, seed(3)),
+    _caught(secrecy.pad_used_twice_at_both_ends, attack(attacks_secrecy.life_on_the_wire)),
+    _caught(secrecy.key_is_share_and_pad, attack(attacks_secrecy.life_on_the_wire)),
+    _caught(secrecy.masks_for_one_site, attack(attacks_secrecy.auditor_that_asks_on)),
+    _caught(secrecy.answers_without_limit, attack(attacks_secrecy.auditor_that_asks_on)),
+    _caught(secrecy.challenge_not_written_down, attack(attacks_secrecy.auditor_that_asks_on)),
+    _caught(secrecy.relays_not_counted, attack(attacks_shares.relay_that_sees_two_links)),
+    _caught(secrecy.class_not_bound, attack(attacks_shares.share_read_under_another_class)),
     # Deals and policies.
-    yield caught(shares.deal_not_checked, attack(on_shares.wrong_share_at_a_put))
-    yield caught(shares.openings_not_checked, attack(on_shares.chosen_challenge))
-    yield caught(shares.dealer_chooses_the_challenge, attack(on_shares.deal_that_fits_one_challenge))
-    yield caught(shares.policy_not_enforced, attack(on_shares.put_below_its_policy))
+    _caught(secrecy.deal_not_checked, attack(attacks_shares.wrong_share_at_a_put)),
+    _caught(secrecy.openings_not_checked, attack(attacks_shares.chosen_challenge)),
+    _caught(secrecy.dealer_chooses_the_challenge, attack(attacks_shares.deal_that_fits_one_challenge)),
+    _caught(shares.policy_not_enforced, attack(attacks_shares.put_below_its_policy)),
     # Repair.
-    yield caught(shares.orders_not_compared, attack(on_shares.two_targets_at_once))
-    yield caught(shares.attempt_not_written_down, attack(on_shares.one_attempt_twice))
-    yield caught(shares.range_used_again, attack(on_shares.one_range_twice))
-    yield caught(shares.good_without_an_audit, attack(on_shares.helper_that_lies))
-
-
-MUTANTS = tuple(_table())
+    _caught(secrecy.orders_not_compared, attack(attacks_shares.two_targets_at_once)),
+    _caught(secrecy.attempt_not_written_down, attack(attacks_shares.one_attempt_twice)),
+    _caught(secrecy.range_used_again, attack(attacks_shares.one_range_twice)),
+    _caught(secrecy.good_without_an_audit, attack(attacks_shares.helper_that_lies)),
+)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from shosoin.testing.simulation.plan import Deed, Operation, Plan
-from tests.simulation.scenarios import deed, plan
+from shosoin.testing.simulation.plan import Deed, Lie, Operation, Plan
+from tests.simulation.scenarios import deed, lying_reader, plan, write_past_the_readers
 
 
 def name_goes_through_the_classes() -> Plan:
@@ -24,3 +24,13 @@ def three_names_at_once(seed: int) -> Plan:
         return [replace(each, names=(client[0],)) for each in work]
 
     return plan("2-of-4", {client: both(client) for client in ("anna", "bert", "chie")}, seed=seed)
+
+
+def shifting_reader() -> Plan:
+    """A site shifts its share by one bit at the start of the content, and is asked because another one is away."""
+    return replace(lying_reader(), lies=(Lie("otemachi", "shifted_share", at_s=15.0),))
+
+
+def patient_write_past_the_readers() -> Plan:
+    """A writer reaches the sites that readers ask last, and its staged shares are kept meanwhile."""
+    return replace(write_past_the_readers(), orphan_age_s=3600.0)

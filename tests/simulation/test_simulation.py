@@ -11,7 +11,7 @@ from shosoin.testing.simulation import Liars, Outcome, make_plan, simulate
 from shosoin.testing.simulation.__main__ import main
 from shosoin.testing.simulation.plan import FaultKind
 from shosoin.testing.simulation.shrinking import shrink
-from tests.mutants.shares import pad_used_twice
+from tests.mutants.secrecy import pad_used_twice
 from tests.simulation import scenarios
 
 SEEDS = range(1, 41)
