@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
-from tests.mutants.catalogue import MUTANTS, Mutant, applied
+from tests.mutants.catalogue import MUTANTS, Mutant, applied, table
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("names", nargs="*", help="only these mutants")
     parser.add_argument("--json", action="store_true", help="one line of JSON for each trial")
+    parser.add_argument("--table", action="store_true", help="try nothing, print the table of the documentation")
     options = parser.parse_args(arguments)
+    if options.table:
+        _say(table())
+        return 0
     chosen = [mutant for mutant in MUTANTS if not options.names or mutant.name in options.names]
     says = {mutant.name: mutant.says for mutant in chosen}
     lost: set[str] = set()

@@ -31,7 +31,7 @@ from tests.mutants import (
 from tests.mutants.attacks_register import SEED
 from tests.simulation import scenarios as simulated
 
-__all__ = ["MUTANTS", "Catcher", "Mutant", "applied"]
+__all__ = ["MUTANTS", "Catcher", "Mutant", "applied", "table"]
 
 _ATTACK_S = 60.0
 
@@ -165,3 +165,9 @@ MUTANTS = (
     _caught(secrecy.range_used_again, attack(attacks_shares.one_range_twice)),
     _caught(secrecy.good_without_an_audit, attack(attacks_shares.helper_that_lies)),
 )
+
+
+def table() -> str:
+    """The table of the documentation: each mistake in a sentence, and what catches it."""
+    rows = [f"| {mutant.says} | {'; '.join(each.name for each in mutant.caught_by)} |" for mutant in MUTANTS]
+    return "\n".join(["| mistake | caught by |", "| --- | --- |", *rows])

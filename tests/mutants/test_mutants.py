@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.mutants import __main__ as command
-from tests.mutants.catalogue import MUTANTS, Mutant
+from tests.mutants.catalogue import MUTANTS, Mutant, table
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,6 +51,10 @@ def test_a_deliberate_mistake_is_caught(mutant: Mutant, tried: dict[str, list[di
 def test_there_are_enough_each_in_a_sentence_and_none_twice() -> None:
     assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) >= 28
     assert all(mutant.says.endswith(".") for mutant in MUTANTS)
+
+
+def test_the_documentation_has_the_table() -> None:
+    assert table() in (ROOT / "docs/concepts/simulation.md").read_text()
 
 
 def test_the_command_tells_what_is_caught_by_what(capsys: pytest.CaptureFixture[str]) -> None:
