@@ -61,3 +61,15 @@ async def life_on_the_wire() -> str | None:
     except ShosoinError as error:
         return f"nothing works: {error.code}"
     return learned(recording, overheard=False)
+
+
+async def many_objects_audited() -> str | None:
+    """Three objects answer as many challenges each as their masks hide, and all answers are overheard."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in _MODULES:
+            patch.setattr(f"shosoin.vault.{module}.ANSWERS_PER_EPOCH", 2)
+        recording = recorded_world(3, "2-of-3", entropy=SeededEntropy(SEED))
+        for name in ("one", "two", "three"):
+            await store(recording.world, name, pattern(100), "its")
+        await recording.world.vault.audit()
+        return learned(recording, overheard=True)

@@ -1,4 +1,4 @@
-"""Attacks on shares, keys and repair that no plan of the simulation makes.
+"""Attacks on shares and keys that no plan of the simulation makes.
 
 Each returns what it broke, or ``None`` if nothing.
 """
@@ -9,21 +9,18 @@ from contextlib import suppress
 from typing import Any
 
 from shosoin.base import ObjectId, ShosoinError, SiteId, Unavailable, VersionId
-from shosoin.kernels import element_inv, element_mul
+from shosoin.kernels import element_mul
 from shosoin.kernels.elements import pack
 from shosoin.vault.assurance import Exposed
 from shosoin.vault.channel import open_channel
 from shosoin.vault.commitments import combined_challenge
 from shosoin.vault.ports import ShareKey
-from shosoin.vault.repair_order import RepairOrder
 from shosoin.vault.verdicts import PolicyRefused
 from tests.mutants.attacks_register import seeded
 from tests.review.test_vault_attacks_review import TellingKeys
-from tests.vault.repair_support import Hostile, committed, dealt, lose, order_for, restart, share
-from tests.vault.support import OWNER, SITES, DirectLink, World, kinds_of, pattern, store
+from tests.vault.repair_support import dealt, share
+from tests.vault.support import OWNER, SITES, DirectLink, kinds_of, pattern, store
 from tests.vault.test_policies_enforced import require
-from tests.vault.test_repair_liars import lie_when_helping
-from tests.vault.test_repair_orders import HELPERS, TARGET, drive, opened, scaled, total, two_targets
 
 FIVE = SITES[:5]
 FIXED = "0000000000000000000000000000012f"
@@ -133,81 +130,6 @@ async def share_read_under_another_class() -> str | None:
     return None
 
 
-async def lost_share(size: int = 3000) -> tuple[World, ShareKey]:
-    """A world in which one site lost the share of an object of class its."""
-    world = seeded()
-    receipt = await store(world, "a", pattern(size), "its")
-    key = world.share_key(receipt.object_id, TARGET)
-    lose(world, TARGET, key)
-    return world, key
-
-
-async def two_targets_at_once() -> str | None:
-    """Helpers are told of different targets, which kept their shares: together they compute the share of a third."""
-    world, key = await lost_share()
-    second = "musashino"
-    kept, lost = dealt(world, TARGET, key), share(world, second, key)
-    lose(world, second, key)
-    told, orders = await two_targets(world, key, Hostile(world))
-    if not all("data" in each for each in told.values()):
-        return None
-    sums = total(*(opened(world, TARGET, site, told[site]) for site in HELPERS[:2]))
-    sums = total(sums, opened(world, second, HELPERS[2], told[HELPERS[2]]), kept)
-    liar = SiteId(HELPERS[2])
-    difference = orders[HELPERS[0]].weight_of(liar) ^ orders[HELPERS[2]].weight_of(liar)
-    third = scaled(element_inv(difference), sums)
-    known = third == share(world, HELPERS[2], key) and lost != third
-    return f"{TARGET} and {second} compute the share of {HELPERS[2]}, and with it the object" if known else None
-
-
-async def combined(hostile: Hostile, order: RepairOrder) -> bool:
-    """Whether every helper gave its combination of the share."""
-    try:
-        told = await drive(hostile, dict.fromkeys(HELPERS, order), order.size_bytes)
-    except KeyError:  # a helper drew no pads
-        return False
-    return all("data" in each for each in told.values())
-
-
-async def one_attempt_twice() -> str | None:
-    """A coordinator begins an attempt again, with another target, after the nodes restarted."""
-    world, key = await lost_share()
-    lose(world, "musashino", key)
-    hostile, given = Hostile(world), 0
-    for target in (TARGET, "musashino"):
-        order = order_for(world, key, target, HELPERS, counted=True)
-        for site in (*HELPERS, target):
-            await hostile.open(site, order)
-        given += await combined(hostile, order)
-        for site in HELPERS:
-            restart(world, site)
-    return "helpers gave two combinations of their shares under one attempt" if given == 2 else None
-
-
-async def one_range_twice() -> str | None:
-    """A coordinator asks for the same range of an attempt again: pads of pairs are spent twice."""
-    world, key = await lost_share()
-    hostile, order = Hostile(world), order_for(world, key, TARGET, HELPERS, counted=True)
-    for site in (*HELPERS, TARGET):
-        await hostile.open(site, order)
-    given = [await combined(hostile, order) for _ in range(2)]
-    return "helpers gave two combinations of one range of their shares in one attempt" if all(given) else None
-
-
-async def helper_that_lies() -> str | None:
-    """A helper gives a wrong combination; of three sites no others can help."""
-    world = seeded(3, "2-of-3")
-    receipt = await store(world, "a", pattern(1500))
-    key = world.share_key(receipt.object_id, "otemachi")
-    whole = share(world, "otemachi", key)
-    lose(world, "otemachi", key)
-    lie_when_helping(world, "hakusan")
-    done = await world.vault.repair(["a"])
-    good = committed(world, "koganei", receipt.object_id).bodies[0].good
-    counted = [each.done for each in done] == [True] and SiteId("otemachi") in good
-    return "the register counts on a wrong share" if counted and share(world, "otemachi", key) != whole else None
-
-
 async def commit_that_reaches_one_site() -> str | None:
     """A put is certified, its commit reaches one site alone, and the put fails; a reader then finds the certificate."""
     world = seeded()
@@ -228,3 +150,18 @@ async def commit_that_reaches_one_site() -> str | None:
         return None
     held = [site for site in FIVE if any(str(row.key.object_id) == object_id for row in world.stores[site].shares())]
     return f"a certified version has {len(held)} shares left" if len(held) < value.scheme.k else None
+
+
+async def two_epochs_of_one_version() -> str | None:
+    """A site is given shares of two epochs of a version, and asked for the second."""
+    world = seeded()
+    channel = world.context.channels("pqc")[SiteId(FIVE[1])]
+    contents = [pattern(512, epoch) for epoch in range(2)]
+    where: dict[str, Any] = {"object": "ab" * 16, "version": "cd" * 16}
+    for epoch, content in enumerate(contents):
+        write = {"op": "write", **where, "epoch": epoch, "offset": 0, "size": len(content)}
+        seal = {"op": "seal", **where, "epoch": epoch, "size": len(content), "x": 2, "k": 3, "masks": 16}
+        await channel.exchange([write, seal], [content])
+    read = {"op": "read", **where, "epoch": 1, "offset": 0, "size": 512}
+    answer = await channel.exchange([read], answer_bytes=512)
+    return "a share of one epoch is given for another" if bytes(answer.payload) != contents[1] else None

@@ -20,6 +20,7 @@ from tests.mutants import (
     attacks_names,
     attacks_proposals,
     attacks_register,
+    attacks_repair,
     attacks_secrecy,
     attacks_shares,
     register,
@@ -141,6 +142,7 @@ MUTANTS = (
     _caught(shares.content_not_checked, scenario(scenarios.shifting_reader)),
     _caught(shares.code_word_not_checked, attack(attacks_names.shifted_name), scenario(simulated.lying_reader)),
     _caught(shares.versions_mixed, seed(6)),
+    _caught(secrecy.epoch_ignored, attack(attacks_shares.two_epochs_of_one_version)),
     _caught(shares.older_entry_counts, scenario(scenarios.name_goes_through_the_classes)),
     _caught(shares.sequence_not_raised, scenario(scenarios.name_goes_through_the_classes)),
     _caught(shares.names_taken_over, attack(attacks_names.two_new_names)),
@@ -150,6 +152,7 @@ MUTANTS = (
     _caught(secrecy.pad_used_twice_at_both_ends, attack(attacks_secrecy.life_on_the_wire)),
     _caught(secrecy.key_is_share_and_pad, attack(attacks_secrecy.life_on_the_wire)),
     _caught(secrecy.masks_for_one_site, attack(attacks_secrecy.auditor_that_asks_on)),
+    _caught(secrecy.masks_reused, attack(attacks_secrecy.many_objects_audited)),
     _caught(secrecy.answers_without_limit, attack(attacks_secrecy.auditor_that_asks_on)),
     _caught(secrecy.challenge_not_written_down, attack(attacks_secrecy.auditor_that_asks_on)),
     _caught(secrecy.relays_not_counted, attack(attacks_shares.relay_that_sees_two_links)),
@@ -160,10 +163,11 @@ MUTANTS = (
     _caught(secrecy.dealer_chooses_the_challenge, attack(attacks_shares.deal_that_fits_one_challenge)),
     _caught(shares.policy_not_enforced, attack(attacks_shares.put_below_its_policy)),
     # Repair.
-    _caught(secrecy.orders_not_compared, attack(attacks_shares.two_targets_at_once)),
-    _caught(secrecy.attempt_not_written_down, attack(attacks_shares.one_attempt_twice)),
-    _caught(secrecy.range_used_again, attack(attacks_shares.one_range_twice)),
-    _caught(secrecy.good_without_an_audit, attack(attacks_shares.helper_that_lies)),
+    _caught(secrecy.orders_not_compared, attack(attacks_repair.two_targets_at_once)),
+    _caught(secrecy.attempt_not_written_down, attack(attacks_repair.one_attempt_twice)),
+    _caught(secrecy.range_used_again, attack(attacks_repair.one_range_twice)),
+    _caught(secrecy.answers_begin_anew, attack(attacks_repair.answers_after_lost_records)),
+    _caught(secrecy.good_without_an_audit, attack(attacks_repair.helper_that_lies)),
 )
 
 

@@ -18,6 +18,7 @@ from shosoin.vault import (
     repair_attempts,
     repair_audit,
     repair_helper,
+    repair_target,
     repair_wire,
     repair_work,
     site,
@@ -178,3 +179,30 @@ def good_without_an_audit(patch: Patch) -> None:
         return repair_audit.Finding(repair_audit.Verdict.GOOD)
 
     patch.setattr(repair_work, "audit_rebuilt", audit)
+
+
+def answers_begin_anew(patch: Patch) -> None:
+    """A rebuilt share counts its audit answers from zero."""
+    patch.setattr(repair_target, "_inherit", lambda tx, attempt: None)
+
+
+def masks_reused(patch: Patch) -> None:
+    """Every body gets the masks of the first one."""
+    honest = writing.BodyWriter.add
+    kept: dict[int, bytes] = {}
+    begun: set[Any] = set()
+
+    async def add(self: Any, part: Any) -> None:
+        key = self._key
+        if key not in begun:
+            begun.add(key)
+            part = kept.setdefault(len(part), bytes(part))
+        await honest(self, part)
+
+    patch.setattr(writing.BodyWriter, "add", add)
+
+
+def epoch_ignored(patch: Patch) -> None:
+    """A site keeps and gives one share of a version, whatever epoch is asked for."""
+    honest = operations._share_key
+    patch.setattr(operations, "_share_key", lambda owner, op: honest(owner, {**op, "epoch": 0}))
