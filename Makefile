@@ -35,6 +35,10 @@ SEEDS ?= 200
 soak: setup ## SEEDS=N simulated clouds with faults and liars; SEED=s replays one and tells its story
 	$(BIN)/python -m shosoin.testing.simulation --jobs 2 --seeds $(SEEDS) $(if $(SEED),--seed $(SEED) --shrink)
 
+.PHONY: mutants
+mutants: setup ## deliberate mistakes in the vault, and the seed, plan or attack that catches each
+	@$(BIN)/python -m tests.mutants
+
 .PHONY: check
 check: setup ## formatting, lint, types, layers, docs
 	$(BIN)/ruff format --check

@@ -9,9 +9,10 @@ import pytest
 
 from shosoin.testing.simulation import Liars, Outcome, make_plan, simulate
 from shosoin.testing.simulation.__main__ import main
-from shosoin.testing.simulation.plan import FaultKind, Plan
+from shosoin.testing.simulation.plan import FaultKind
 from shosoin.testing.simulation.shrinking import shrink
-from tests.simulation import mutants, scenarios
+from tests.mutants.secrecy import pad_used_twice
+from tests.simulation import scenarios
 
 SEEDS = range(1, 41)
 BATCH = 8
@@ -90,32 +91,9 @@ def test_a_seed_gives_the_same_run_in_another_process():
     assert len(found) == 1
 
 
-def seeds(*numbers: int) -> list[Plan]:
-    return [make_plan(number) for number in numbers]
-
-
-MUTANTS = {
-    mutants.commits_are_not_durable: [scenarios.crashing_disk(number, "during") for number in (13, 17, 31)],
-    mutants.read_quorum_too_small: [scenarios.write_past_the_readers()],
-    mutants.acknowledged_at_k: [scenarios.two_full_disks()],
-    mutants.content_is_not_checked: [scenarios.lying_reader()],
-    mutants.accept_does_not_pin: [scenarios.stalled_writer(number) for number in range(18, 42, 2)],
-    mutants.pads_are_used_twice: seeds(*range(1, 6)),
-    mutants.erased_before_commit: seeds(*range(1, 10)),
-}
-
-
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
-def test_a_deliberate_mistake_is_found(mutant):
-    with pytest.MonkeyPatch.context() as patch:
-        mutant(patch)
-        assert any(simulate(plan).violations for plan in MUTANTS[mutant])
-    assert simulate(MUTANTS[mutant][0]).violations == ()
-
-
 def test_a_failing_plan_is_made_small():
     with pytest.MonkeyPatch.context() as patch:
-        mutants.pads_are_used_twice(patch)
+        pad_used_twice(patch)
         whole = next(found for seed in range(1, 9) if (found := simulate(make_plan(seed))).violations)
         small = shrink(whole, runs_max=60)
     assert small.violations
@@ -128,7 +106,7 @@ def test_the_command_tells_what_was_exercised_and_how_to_replay(capsys):
     assert main(["--seeds", "4", "--start", "1"]) == 0
     assert "put " in capsys.readouterr().out
     with pytest.MonkeyPatch.context() as patch:
-        mutants.pads_are_used_twice(patch)
+        pad_used_twice(patch)
         assert main(["--seeds", "3", "--start", "3", "--json"]) == 1
         assert '"failed": {"3": ' in capsys.readouterr().out
         assert main(["--seed", "3", "--shrink"]) == 1
