@@ -25,6 +25,13 @@ def test_seeds_keep_every_promise(start):
         assert outcome.violations == (), replay(seed, outcome)
 
 
+@pytest.mark.parametrize("start", range(101, 121, 5))
+def test_seeds_with_sites_that_lie_about_everything_keep_every_promise(start):
+    for seed in range(start, start + 5):
+        outcome = simulate(make_plan(seed, Liars.ALL, class_changes=True))
+        assert outcome.violations == (), replay(seed, outcome)
+
+
 def replay(seed: int, outcome: Outcome) -> str:
     return f"{outcome.violations[0]}\nreplay: python -m shosoin.testing.simulation --seed {seed} --shrink"
 

@@ -34,7 +34,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--start", type=int, default=1, help="the first of them")
     parser.add_argument("--seed", type=int, help="replay this one and tell its story")
     parser.add_argument("--shrink", action="store_true", help="with --seed: make a failing plan small first")
-    parser.add_argument("--liars", choices=[each.value for each in Liars], default=Liars.SHARES.value)
+    parser.add_argument("--liars", choices=[each.value for each in Liars], default=Liars.ALL.value)
     parser.add_argument("--class-changes", action="store_true", help="names may go to objects of another class")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="machine-readable result on standard output")
