@@ -17,7 +17,7 @@ from shosoin.base import Entropy, ObjectId, SiteId, VersionId
 from shosoin.base.ports import Event, EventSink, Runtime
 from shosoin.vault import envelope
 from shosoin.vault.attestations import SignatureSet
-from shosoin.vault.catalog_answers import AnswerReader, Asked, SiteAnswers, ask, asked_of
+from shosoin.vault.catalog_answers import AnswerReader, Asked, SignersUnknown, SiteAnswers, ask, asked_of
 from shosoin.vault.channel import Channel
 from shosoin.vault.concurrency import collect, succeeded
 from shosoin.vault.electorate import Electorate, decided_by
@@ -136,6 +136,10 @@ class Catalog:
             found = self._answers.held(register_ids, asked)
         sound = min(len(stored.held) for stored in found)
         if sound < self._scheme.k:
+            if strangers := sorted(self._answers.strangers):
+                raise SignersUnknown(
+                    f"{', '.join(strangers)} signed what other sites hold, and no key to check that is configured"
+                )
             raise asked.too_few(
                 f"{sound} of {self._scheme.n} sites give a sound answer, at least {self._scheme.k} are needed",
                 self._scheme,

@@ -23,7 +23,17 @@ from shosoin.vault.scheme import Scheme
 from shosoin.vault.signing import PATH_BYTES_MAX, SignatureForged, check_root, root_of
 from shosoin.vault.values import RegisterValue, read_value
 
-__all__ = ["AnswerReader", "Asked", "Promised", "SiteAnswers", "Statement", "TooFewSites", "ask", "asked_of"]
+__all__ = [
+    "AnswerReader",
+    "Asked",
+    "Promised",
+    "SignersUnknown",
+    "SiteAnswers",
+    "Statement",
+    "TooFewSites",
+    "ask",
+    "asked_of",
+]
 
 
 class TooFewSites(Unavailable):
@@ -31,6 +41,15 @@ class TooFewSites(Unavailable):
 
     code = "vault.too_few_sites"
     hint = "start the missing sites and try again; nothing was changed"
+
+
+class SignersUnknown(Unavailable):
+    """Registers rest on signatures of sites that the configuration does not name any more."""
+
+    code = "vault.signers_unknown"
+    hint = (
+        "put these sites back into the configuration with `retired = true`, and run `shosoin move` before they leave it"
+    )
 
 
 class AccessRefused(Denied):
@@ -142,6 +161,8 @@ class AnswerReader:
     owner: OwnerId
     public_key: bytes
     site_keys: SiteKeys
+    strangers: set[SiteId] = field(default_factory=set)
+    """Members named by certificates that lack signatures: the configuration does not know them any more."""
     _certified: dict[tuple[str, str, Ballot], Certified] = field(default_factory=dict)
 
     def held(self, register_ids: Sequence[ObjectId], asked: Asked) -> list[SiteAnswers]:
@@ -203,7 +224,12 @@ class AnswerReader:
         statement = attestations.acceptance(self.owner, value.register_id, ballot, value.digest)
         signers = certificate.signers(sets, statement, self.site_keys)
         certified = self._without_junk(Certified(ballot, value, certificate, sets[certificate.set_name], signers))
-        certified.check()
+        try:
+            certified.check()
+        except Rejected:
+            members = {site for electorate in value.electorates for site in electorate.members}
+            self.strangers |= members.intersection(certificate.sites).difference(self.site_keys)
+            raise
         return certified
 
     def _without_junk(self, certified: Certified) -> Certified:

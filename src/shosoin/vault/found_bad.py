@@ -19,7 +19,7 @@ from shosoin.vault.audit_ledger import AuditRecord, BodyName
 from shosoin.vault.context import VaultContext
 from shosoin.vault.values import RegisterValue
 
-__all__ = ["found_bad", "note_found", "note_rebuilt"]
+__all__ = ["found_bad", "last_audited", "note_found", "note_rebuilt"]
 
 _BAD = frozenset({"wrong", "damaged", "missing"})
 _TOLD = _BAD | {"ok"}
@@ -39,6 +39,17 @@ def found_bad(context: VaultContext, value: RegisterValue) -> frozenset[SiteId]:
             if str(state) in _BAD
         )
     return frozenset()
+
+
+def last_audited(context: VaultContext, value: RegisterValue) -> float | None:
+    """Return when all bodies of a value were audited last, in seconds since 1970; ``None`` if that is not known."""
+    epochs: dict[BodyName, int] = {(value.register_id, body.version): body.epoch for body in value.bodies}
+    with suppress(ShosoinError):
+        records = context.ledger.records(list(epochs))
+        times = [record.audited_wall_s for name, record in records.items() if record.epoch == epochs[name]]
+        if len(times) == len(epochs) and min(times, default=0.0) > 0.0:
+            return min(times)
+    return None
 
 
 def note_found(context: VaultContext, found: Iterable[tuple[BodyName, int, Mapping[SiteId, str]]]) -> None:

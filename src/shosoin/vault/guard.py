@@ -20,7 +20,7 @@ from shosoin.vault.coalitions import relay_party, smallest_coalition
 from shosoin.vault.context import VaultContext
 from shosoin.vault.exposure import checked_statuses, link_statuses, note_read, routes_now
 from shosoin.vault.facts import ObjectFacts, probability
-from shosoin.vault.found_bad import found_bad
+from shosoin.vault.found_bad import found_bad, last_audited
 from shosoin.vault.policies import InForce
 from shosoin.vault.policy import BadPolicy, Clause, parse_policy
 from shosoin.vault.routes import ReadRoutes, Route, read_routes, route_of
@@ -243,7 +243,8 @@ def label_of_reading(
     routes = routes_now(context, value) if planned and value.class_ == "its" else None
     label = label_now(context, value, pinned=reading.certificate, freshness=reading.freshness, planned=routes)
     sound = set(value.durable_sites(reading.certificate)) - found_bad(context, value)
-    return replace(label, durable_at=min(label.durable_at, len(sound), durable_max))
+    durable_at = min(label.durable_at, len(sound), durable_max)
+    return replace(label, durable_at=durable_at, audited_at_wall_s=last_audited(context, value))
 
 
 @dataclass(frozen=True, slots=True)
