@@ -6,7 +6,9 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
-# More arguments for pytest: make test PYTEST_ARGS="-n 2 -k refresh"
+# Three workers on two cores, because tests of real processes wait most of their time; a file stays with one worker.
+WORKERS ?= -n 3 --dist loadfile
+# More arguments for pytest: make test PYTEST_ARGS="-k refresh"
 PYTEST_ARGS ?=
 # Whose results depend on which kernels run.
 KERNEL_TESTS = $(wildcard tests/kernels) tests/vault
@@ -27,8 +29,8 @@ demo: ## five sites on this machine: store a file, lose two sites, catch a liar,
 # First the layers that call kernels, on the reference kernels; then everything, on the best kernels this machine has.
 .PHONY: test
 test: setup ## the whole suite, twice for what the kernels carry
-	SHOSOIN_KERNELS=reference $(PYTEST) -q -m "not processes and not slow" $(KERNEL_TESTS)
-	$(PYTEST) $(PYTEST_ARGS)
+	SHOSOIN_KERNELS=reference $(PYTEST) -q $(WORKERS) -m "not processes and not slow" $(KERNEL_TESTS)
+	$(PYTEST) $(WORKERS) $(PYTEST_ARGS)
 
 SEEDS ?= 200
 .PHONY: soak
