@@ -136,6 +136,9 @@ MENDED = {
     "a reader of a name that changes its class is told that it was removed": [
         scenarios.read_while_the_class_changes(number) for number in range(12, 20)
     ],
+    "a removal in one class hides a name that was put anew in another after it": [
+        make_plan(11286, Liars.ALL, class_changes=True)
+    ],
     "a site whose share is erased while it is asked for it is accused of damage": [
         scenarios.verify_during_removal(0.64 + number / 250) for number in range(14)
     ],

@@ -295,10 +295,15 @@ def _range(owner: OwnerId, register_id: ObjectId, body: Body) -> Range:
 
 def newest(states: Mapping[str, IndexState]) -> dict[str, Entry]:
     """Merge the indexes of all classes; deleted names are left out."""
+    return {name: entry for name, entry in latest(states).items() if not entry.deleted}
+
+
+def latest(states: Mapping[str, IndexState]) -> dict[str, Entry]:
+    """Merge the indexes of all classes, removals among them."""
     merged: dict[str, Entry] = {}
     for state in states.values():
         for name, entry in state.entries().items():
             known = merged.get(name)
             if known is None or (entry.sequence, entry.object_id) > (known.sequence, known.object_id):
                 merged[name] = entry
-    return {name: entry for name, entry in merged.items() if not entry.deleted}
+    return merged

@@ -162,10 +162,32 @@ class Names:
                 raise Conflict("the object was removed before it got its name, because it had none for long")
             sequence = self._next_sequence()
             numbered = [replace(entry, sequence=sequence) for entry in left]
-            if durable_at := await self._try_commit(self.states[class_], numbered):
+            durable_at = await self._try_commit(self.states[class_], numbered)
+            hidden = await self._hidden_by_removals(numbered, expected) if durable_at else []
+            if durable_at and not hidden:
                 return durable_at
+            expected = {**expected, **dict.fromkeys(hidden)}
             await self._reload()
         raise Conflict("the index changes faster than it can be written; try again")
+
+    async def _hidden_by_removals(self, entries: Sequence[Entry], expected: Mapping[str, str | None]) -> list[str]:
+        """Return the names whose new entry is hidden by a removal of what the name was before.
+
+        The other class's index may have got the removal meanwhile, with a sequence number that is no lower: a number is
+        taken from what is known of all indexes, and they do not change together. Whoever saw that the old object was
+        gone, and then put the new one, must not find the name gone; so the entry is given once more, with a higher
+        number. A name that was new cannot be hidden by what came before it.
+        """
+        renamed = [
+            entry for entry in entries if not entry.deleted and expected[entry.name] not in {None, entry.object_id}
+        ]
+        if not renamed:
+            return []
+        await self._reload()
+        now = names_index.latest(self.states)
+        return [
+            entry.name for entry in renamed if now[entry.name].deleted and now[entry.name].object_id != entry.object_id
+        ]
 
     async def _make_whole(self) -> None:
         """Read the indexes again if part of them could not be read: nothing may be numbered or named without it.
