@@ -84,7 +84,7 @@ def test_liars_are_found_by_audit_proved_by_verify_and_written_down(shosoin, bed
     assert audited.json["ok"] is False
     assert set(audited.json["objects"]) == {"a/1", "a/2"}
     assert set(audited.json["objects"]["a/2"].values()) == {"doubtful"}
-    assert audited.json["index"] == {"index qkd": dict.fromkeys(("kita", "naka", "minami"), "ok")}
+    assert audited.json["index"]["index qkd"] == dict.fromkeys(("kita", "naka", "minami"), "ok")
     assert (audited.json["new"], audited.json["spent"]) == (0, 0)
     verified = shosoin("verify", "--all", *owner, "--json")
     assert verified.code == 6

@@ -161,10 +161,17 @@ def _report_os_error(err: OSError) -> int:
         if err.errno not in _FULL:
             return _report_defect(err)
         talk(f"error: {text('cli.output_full')}")  # files of ours have names, so it is what we print to
+        _drop_output()
         return exit_code_of(Unavailable(""))
     reason = (err.strerror or str(err)).lower()
     talk(f"error: {err.filename}: {reason}")
     return exit_code_of(Unavailable("")) if err.errno in _FULL else exit_code_of(Rejected(""))
+
+
+def _drop_output() -> None:
+    """Let what is left in the buffer go nowhere: the interpreter would fail on it once more when it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _report_usage(err: Exception) -> int:
