@@ -178,8 +178,9 @@ class Names:
         gone, and then put the new one, must not find the name gone; so the entry is given once more, with a higher
         number. A name that was new cannot be hidden by what came before it.
         """
+        before = {entry.name: expected[entry.name] for entry in entries if not entry.deleted}
         renamed = [
-            entry for entry in entries if not entry.deleted and expected[entry.name] not in {None, entry.object_id}
+            entry for entry in entries if before.get(entry.name) is not None and before[entry.name] != entry.object_id
         ]
         if not renamed:
             return []
