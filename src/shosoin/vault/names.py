@@ -166,7 +166,8 @@ class Names:
             hidden = await self._hidden_by_removals(numbered, expected) if durable_at else []
             if durable_at and not hidden:
                 return durable_at
-            expected = {**expected, **dict.fromkeys(hidden)}
+            if hidden:
+                expected = {**expected, **dict.fromkeys(hidden)}
             await self._reload()
         raise Conflict("the index changes faster than it can be written; try again")
 
