@@ -8,7 +8,7 @@ import pytest
 
 from shosoin.base import SiteId
 from tests.vault.repair_support import lose
-from tests.vault.support import World, make_world, store
+from tests.vault.support import SITES, World, fetch, make_world, pattern, store
 
 SITE, OTHER = "hakusan", "hongo"
 
@@ -83,3 +83,20 @@ async def test_a_new_version_starts_afresh() -> None:
     await world.vault.verify("a")
     await store(world, "a", b"new", "qkd")
     assert await durable(world) == 5
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_a_read_that_catches_a_liar_does_not_count_it(together: bool) -> None:
+    """The label that stands beside the alarm must not say that all sites hold the object."""
+    world = make_world()
+    await store(world, "name", pattern(500), "its")
+    key = world.share_key((await world.vault.stat("name")).listing.object_id, SITES[1])
+    world.stores[SITES[1]].falsify(key, 800, b"wrong bytes on the disk")
+    if together:
+        await world.vault.get_many(["name"])
+    else:
+        _, receipt = await fetch(world.vault, "name")
+        assert receipt.label.durable_at == 4
+    assert (await world.vault.stat("name")).label.durable_at == 4
+    await world.vault.repair(["name"], verify=True)
+    assert (await world.vault.stat("name")).label.durable_at == 5

@@ -23,7 +23,7 @@ from shosoin.vault.context import CLASSES, VaultContext
 from shosoin.vault.deal_check import sites_needed
 from shosoin.vault.exposure import checked_statuses, link_statuses, note_read
 from shosoin.vault.fetching import Fetcher, NotRecoverable
-from shosoin.vault.found_bad import note_found
+from shosoin.vault.found_bad import note_accused, note_found
 from shosoin.vault.guard import ReadGate, check_plan, label_of_reading, verdicts_on
 from shosoin.vault.index import Entry
 from shosoin.vault.layout import PAGE_ENTRIES, SEGMENT_BYTES, mask_elements
@@ -243,6 +243,7 @@ class Vault:
             missing = any(alarm.fields["kind"] == "share_missing" for alarm in reader.fetcher.alarms)
             alarms = reader.fetcher.publish(replaced=missing and await self._replaced(value))
             await record_keyed(self._context, alarms)
+            note_accused(self._context, *_body_of(reader), alarms)
             return GetReceipt(
                 name=name,
                 size_bytes=written,
@@ -336,7 +337,8 @@ class Vault:
             for reader in readers:
                 replaced = replaced or await self._replaced(reader.value)
         for reader in readers:
-            reader.fetcher.publish(replaced=replaced)
+            found = reader.fetcher.publish(replaced=replaced)
+            note_accused(self._context, *_body_of(reader), found)
         return replaced
 
     async def _read_pairs(

@@ -1,8 +1,8 @@
 """What the owner knows of shares that turned out bad, for labels: who was found without a good share is not counted.
 
-A register says who took a share; it does not say whose disk rotted since. Audits and keyed checks do, and the owner's
-ledger remembers what they found of each body until the next one, or until the share is rebuilt. Only findings about a
-site itself count (wrong, damaged, missing): one that was silent or doubtful may hold its share all the same.
+A register says who took a share; it does not say whose disk rotted since. Audits, keyed checks and reads do, and the
+owner's ledger remembers what they found of each body until the next one, or until the share is rebuilt. Only findings
+about a site itself count (wrong, damaged, missing): one that was silent or doubtful may hold its share all the same.
 
 A ledger that cannot be read or written changes no answer; labels then rest on the register alone, as they do on another
 computer.
@@ -15,13 +15,16 @@ from contextlib import suppress
 from dataclasses import replace
 
 from shosoin.base import ShosoinError, SiteId
+from shosoin.base.ports import Event
 from shosoin.vault.audit_ledger import AuditRecord, BodyName
 from shosoin.vault.context import VaultContext
 from shosoin.vault.values import RegisterValue
 
-__all__ = ["found_bad", "last_audited", "note_found", "note_rebuilt"]
+__all__ = ["found_bad", "last_audited", "note_accused", "note_found", "note_rebuilt"]
 
 _BAD = frozenset({"wrong", "damaged", "missing"})
+_ACCUSED = {"share_wrong": "wrong", "share_damaged": "damaged", "share_missing": "missing"}
+"""What accusations of a read say of the accused site."""
 _TOLD = _BAD | {"ok"}
 """Findings that replace an earlier one."""
 
@@ -67,6 +70,17 @@ def note_found(context: VaultContext, found: Iterable[tuple[BodyName, int, Mappi
             if merged != (record.states or {}) and (record.states or _BAD.intersection(told.values())):
                 changed[name] = replace(record, states=merged)
         context.ledger.save(changed)
+
+
+def note_accused(context: VaultContext, body: BodyName, epoch: int, alarms: Iterable[Event]) -> None:
+    """Remember whom a read accused: it checked the answers under the owner's keys."""
+    states = {
+        SiteId(str(alarm.fields["site"])): _ACCUSED[str(alarm.fields["kind"])]
+        for alarm in alarms
+        if alarm.fields.get("kind") in _ACCUSED
+    }
+    if states:
+        note_found(context, [(body, epoch, states)])
 
 
 def note_rebuilt(context: VaultContext, name: BodyName, epoch: int, site: SiteId) -> None:
