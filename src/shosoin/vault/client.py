@@ -12,26 +12,22 @@ from dataclasses import replace
 from typing import Protocol
 
 from shosoin.base import AssuranceLabel, ObjectId, Rejected, SiteId, Unavailable, VersionId
-from shosoin.base.ports import KeyStatus
-from shosoin.kernels import ELEMENT_BYTES
 from shosoin.vault.audit import Audited, ShareFound
 from shosoin.vault.audit_ledger import SLOT_S, BodyName
 from shosoin.vault.audit_round import EVERYTHING, AuditOptions, AuditRound, run_round
 from shosoin.vault.catalog import UNPROVEN, Reading
 from shosoin.vault.concurrency import gather_few
 from shosoin.vault.context import CLASSES, VaultContext
-from shosoin.vault.deal_check import sites_needed
-from shosoin.vault.exposure import checked_statuses, link_statuses, note_read
+from shosoin.vault.exposure import checked_statuses, note_read
 from shosoin.vault.fetching import Fetcher, NotRecoverable
 from shosoin.vault.found_bad import note_accused, note_found
 from shosoin.vault.guard import ReadGate, check_plan, label_of_reading, verdicts_on
 from shosoin.vault.index import Entry
-from shosoin.vault.layout import PAGE_ENTRIES, SEGMENT_BYTES, mask_elements
+from shosoin.vault.key_needs import check_stock, links_without_stock, plan_put
 from shosoin.vault.leaving import Ties, erase_leftovers, find_ties
-from shosoin.vault.manifest import page_size, root_size
 from shosoin.vault.moving import Moved, move_objects
-from shosoin.vault.names import Names, index_sites_needed
-from shosoin.vault.naming import BadName, checked_name, padme_bytes
+from shosoin.vault.names import Names
+from shosoin.vault.naming import BadName, checked_name
 from shosoin.vault.oversight import foreseen_put, labelled, listing_of, policy_in_force
 from shosoin.vault.policies import Policies
 from shosoin.vault.ports import Buffer
@@ -52,7 +48,6 @@ from shosoin.vault.receipts import (
 from shosoin.vault.repair import Repaired, Repairer
 from shosoin.vault.repair_plan import Need
 from shosoin.vault.scheme import Scheme
-from shosoin.vault.session import QKD_KEY_BYTES
 from shosoin.vault.tally import Tally
 from shosoin.vault.unnamed import remove_unnamed
 from shosoin.vault.values import RegisterValue
@@ -61,11 +56,6 @@ from shosoin.vault.writing import ByteSource
 
 __all__ = ["ByteSink", "Vault"]
 
-_OVERHEAD_BYTES = 16384
-"""Index part, root, one-time MAC keys of the exchanges of a put: an upper bound for a small index."""
-_MAC_BYTES_PER_SEGMENT = 160
-_READ_OVERHEAD_BYTES = 1024
-"""One-time MAC keys of the exchanges of a get."""
 _READ_TOGETHER_BYTES = 2 << 20
 _READ_TOGETHER = 64
 _BATCHES = 2
@@ -107,39 +97,7 @@ class Vault:
 
         The figure is an upper bound; one reading of the object later takes about as much again at k-1 sites.
         """
-        context = self._context
-        scheme = scheme or context.default_scheme
-        if class_ == "pqc":
-            return KeyPlan(class_, {}, {}, 0.0)
-        if class_ == "its":
-            statuses = await checked_statuses(context, context.placement(scheme), scheme)
-        else:
-            statuses = await link_statuses(context)
-        return self._plan_of(statuses, size_bytes, scheme, class_)
-
-    def _plan_of(self, statuses: Mapping[SiteId, KeyStatus], size_bytes: int, scheme: Scheme, class_: str) -> KeyPlan:
-        context = self._context
-        need = self._key_need_bits(size_bytes, scheme) if class_ == "its" else 8 * QKD_KEY_BYTES
-        placement = context.placement(scheme)
-        remote = [site for site in placement if site != context.home]
-        statuses = {site: statuses[site] for site in remote if site in statuses}
-        waits: list[float | None] = [0.0 if len(statuses) == len(remote) else None]
-        waits += [_wait_s(status, need) for status in statuses.values()]
-        return KeyPlan(
-            class_,
-            dict.fromkeys(remote, need),
-            {site: statuses[site].stored_bits if site in statuses else 0 for site in remote},
-            None if None in waits else max(wait for wait in waits if wait is not None),
-        )
-
-    @staticmethod
-    def _key_need_bits(size_bytes: int, scheme: Scheme) -> int:
-        """Return the key bits that a put in class ``its`` takes on each link."""
-        data = padme_bytes(size_bytes)
-        segments = -(-data // SEGMENT_BYTES)
-        pages = -(-segments // PAGE_ENTRIES) if page_size(segments) else 0
-        body = data + mask_elements(scheme) * ELEMENT_BYTES + pages * page_size(segments) + root_size(segments, pages)
-        return 8 * (body + _OVERHEAD_BYTES + segments * _MAC_BYTES_PER_SEGMENT)
+        return await plan_put(self._context, size_bytes, scheme or self._context.default_scheme, class_)
 
     async def put(
         self,
@@ -166,7 +124,7 @@ class Vault:
         self._context.channels(class_)
         await check_plan(self._context, [name], chosen, class_)
         if class_ == "its":
-            await self._check_stock([source.size_hint or 0], chosen)
+            await check_stock(self._context, [source.size_hint or 0], chosen)
         used_before = self._context.bits_used()
         await self._names.load()
         putter = Putter(self._context, self._names, chosen, class_, deal_check)
@@ -187,7 +145,7 @@ class Vault:
             raise BadName("two of the names are one name in normal form C")
         await check_plan(self._context, sources, chosen, class_)
         if class_ == "its":
-            await self._check_stock(list(map(len, contents.values())), chosen)
+            await check_stock(self._context, list(map(len, contents.values())), chosen)
         used_before = self._context.bits_used()
         await self._names.load()
         putter = Putter(self._context, self._names, chosen, class_, deal_check)
@@ -223,7 +181,9 @@ class Vault:
             reader = self._reader(value)
             warnings = gate.admit(name, value, reading)
             if value.class_ == "its":
-                reader.fetcher.last = await self._without_stock(value, reader.bytes_from_each_site(start, length))
+                reader.fetcher.last = await links_without_stock(
+                    self._context, value, reader.bytes_from_each_site(start, length)
+                )
                 warnings = gate.admit_route(name, value, reading)
             written = 0
             try:
@@ -356,7 +316,7 @@ class Vault:
         for group in groups.values():
             if class_ == "its":
                 wanted = sum(reader.bytes_from_each_site(0, None) for _, reader in group)
-                last = await self._without_stock(group[0][1].value, wanted)
+                last = await links_without_stock(self._context, group[0][1].value, wanted)
                 for entry, reader in group:
                     reader.fetcher.last = last
                     gate.admit_route(entry.name, reader.value, read[reader.value.register_id])
@@ -647,75 +607,6 @@ class Vault:
         self._context.placement(chosen)
         return chosen
 
-    async def _check_stock(self, sizes_bytes: Sequence[int], scheme: Scheme) -> None:
-        """Refuse before any key is drawn when too many links lack stock, or when keys pass through too few hands.
-
-        The plan of the sum, and what each further object takes beside its bytes.
-        """
-        context = self._context
-        statuses = await checked_statuses(context, context.placement(scheme), scheme)
-        self._check_name_stock(statuses)
-        plan = self._plan_of(statuses, sum(sizes_bytes), scheme, "its")
-        more_bits = sum(self._key_need_bits(size, scheme) for size in sizes_bytes) - self._key_need_bits(
-            sum(sizes_bytes), scheme
-        )
-        plan = replace(plan, needed_bits={site: need + max(more_bits, 0) for site, need in plan.needed_bits.items()})
-        dry = [site for site, need in plan.needed_bits.items() if plan.stock_bits.get(site, 0) < need]
-        if scheme.n - len(dry) < sites_needed("its", scheme):
-            need = max(plan.needed_bits.values())
-            raise Unavailable(
-                f"class its needs {need} key bits per link; {', '.join(dry)} have "
-                f"{', '.join(str(plan.stock_bits.get(site, 0)) for site in dry)}",
-                code="vault.too_little_key",
-                hint="wait for the links, or put with --class qkd (which rests on computation); no key was used",
-                retry_after_s=plan.wait_s,
-            )
-
-    def _check_name_stock(self, statuses: Mapping[SiteId, KeyStatus]) -> None:
-        """Refuse when too many links lack the key for the name, which all sites keep: content without it is lost."""
-        context, need = self._context, 8 * _OVERHEAD_BYTES
-        waits_s = {
-            site: _wait_s(statuses[site], need) if site in statuses else None
-            for site in context.members
-            if site != context.home
-        }
-        dry = [site for site, wait_s in waits_s.items() if wait_s != 0.0]
-        if len(context.members) - len(dry) < index_sites_needed("its", context.register_scheme):
-            known_s = [wait_s for wait_s in waits_s.values() if wait_s is not None]
-            raise Unavailable(
-                f"a name in class its needs {need} key bits per link; {', '.join(dry)} have less",
-                code="vault.too_little_key",
-                hint="wait for the links, or put with --class qkd (which rests on computation); no key was used",
-                retry_after_s=max(known_s) if len(known_s) == len(waits_s) else None,
-            )
-
-    async def _without_stock(self, value: RegisterValue, size_bytes: int) -> frozenset[SiteId]:
-        """Return the sites with too little key to send so many bytes of their share under one-time pads.
-
-        Raises:
-            Unavailable: too few others are left; no key was used.
-            Exposed: an allowed coalition of sites and relays would learn k shares.
-        """
-        need_bits = 8 * (size_bytes + _READ_OVERHEAD_BYTES + size_bytes // SEGMENT_BYTES * _MAC_BYTES_PER_SEGMENT)
-        statuses = await checked_statuses(self._context, value.placement, value.scheme, value)
-        waits_s: dict[SiteId, float | None] = {}
-        for site in value.placement:
-            if site == self._context.home:
-                continue
-            wait_s = _wait_s(statuses[site], need_bits) if site in statuses else None
-            if wait_s != 0:
-                waits_s[site] = wait_s
-        missing = value.scheme.k - (len(value.placement) - len(waits_s))
-        if missing > 0:
-            known_s = sorted(wait_s for wait_s in waits_s.values() if wait_s is not None)
-            raise Unavailable(
-                f"reading this takes {need_bits} key bits per link; {', '.join(waits_s)} have less",
-                code="vault.too_little_key",
-                hint="wait for the links, or read a range; no key was used for the content",
-                retry_after_s=known_s[missing - 1] if len(known_s) >= missing else None,
-            )
-        return frozenset(waits_s)
-
     async def _object(self, name: str) -> tuple[Reading, RegisterValue]:
         """Look a name up, in as much of the index as can be read.
 
@@ -773,15 +664,3 @@ def _body_of(reader: ObjectReader) -> tuple[BodyName, int]:
 
 def _is_live(reading: Reading) -> bool:
     return reading.value is not None and not reading.value.tombstone
-
-
-def _wait_s(status: KeyStatus, need_bits: int) -> float | None:
-    """Return how long it takes until a link has so many bits; ``None`` when unknown, or when it never will."""
-    if status.stored_bits >= need_bits:
-        return 0.0
-    if status.max_key_count * status.key_size_bits < need_bits:
-        return None
-    rate_bps = status.extension.get("shosoin_secret_key_rate_bps")
-    if not isinstance(rate_bps, int | float) or rate_bps <= 0:
-        return None
-    return (need_bits - status.stored_bits) / rate_bps
