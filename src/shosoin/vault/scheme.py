@@ -1,8 +1,7 @@
 """Threshold schemes and the numbers that follow from them.
 
 ``shamir(k, n)``: any k of n shares give the object, any k-1 give nothing at all. From k and n follow f, the number of
-lying sites that the object survives, and the quorums of its catalog register (design: f_r sites may lie about the
-register; until answers are signed only crash faults are claimed, but the quorums are already the final ones).
+lying sites that the object survives, and the quorums of its catalog register, of whose members f_r may lie.
 """
 
 from __future__ import annotations
