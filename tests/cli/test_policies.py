@@ -90,8 +90,12 @@ def test_a_put_is_foreseen_with_its_policy(shosoin, bed, file):
         "deal checked": True,
         "durable = n": None,
     }
-    said = shosoin("put", file, "strict/a", "--dry-run", *owner).out
-    assert "collusion >= 3         NOT MET  2: Fictional" in said
+    strict = shosoin("put", file, "strict/a", "--dry-run", *owner)
+    assert "collusion >= 3         NOT MET  2: Fictional" in strict.out
+    assert strict.code == 2
+    assert strict.errors[0].startswith("shosoin: error: a put of 'strict/a' would be refused: the policy requires")
+    told = shosoin("put", file, "strict/a", "--dry-run", *owner, "--json")
+    assert (told.code, told.json["policy_met"]) == (2, False)
     assert shosoin("ls", *owner).out == ""
 
 

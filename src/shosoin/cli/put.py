@@ -78,7 +78,8 @@ def put(
 ) -> None:
     """Store a file.
 
-    Returns when enough sites hold it durably. An object of the same name is replaced by a new version.
+    Returns when enough sites hold it durably. An object of the same name is replaced by a new version. With --dry-run,
+    exits 2 if the policy would refuse it.
     """
     from shosoin.vault.scheme import Scheme
 
@@ -130,6 +131,14 @@ class _Request:
             print_json(plan_json(choice) | foreseen | {"size_bytes": self.size_bytes})
         else:
             print_lines([*plan_lines(choice), *_foreseen_lines(foreseen)])
+        for verdict in foreseen["policy"]:
+            if verdict["met"] is False:
+                raise Rejected(
+                    f"a put of {self.name!r} would be refused: the policy requires `{verdict['clause']}` "
+                    f"but found {verdict['found']}",
+                    code="vault.policy_refused",
+                    hint=verdict["hint"],
+                )
 
     async def put(self) -> None:
         """Store and print the receipt."""
