@@ -31,6 +31,8 @@ class Faults:
     journal: Journal
     tampered: dict[str, str] = field(default_factory=dict)
     """Object or index register to the one site whose shares of it are bad: f = 1, and nothing repairs them."""
+    interrupted: set[str] = field(default_factory=set)
+    """Sites that were down or stopped for a while: three audits in a row may have found such a one silent."""
     done: Counter[str] = field(default_factory=Counter)
     _index_liar: str = ""
 
@@ -66,12 +68,14 @@ class Faults:
         return f"{kind} {site}"
 
     async def _kill(self, target: str) -> None:
+        self.interrupted.add(target.partition("/")[0])
         self.testbed.kill(target)
         await asyncio.sleep(self.rng.uniform(0.0, 0.3))
         await self.testbed.start(target)
 
     async def _stop(self, site: str) -> None:
         """Stop a process for a while without ending it: its connections stay open and nobody answers."""
+        self.interrupted.add(site)
         role = self.rng.choice([ProcessRole.NODE, ProcessRole.KME])
         pid = {(process.site, process.role): pid for process, pid in self.testbed.pids().items()}[site, role]
         os.kill(pid, signal.SIGSTOP)
@@ -89,6 +93,7 @@ class Faults:
             await self._reserve(site, None)
 
     async def _reserve(self, site: str, size_bytes: int | None) -> None:
+        self.interrupted.add(site)
         self.testbed.kill(f"{site}/node")
         config = self.testbed.layout.process(site, ProcessRole.NODE).config
         text = config.read_text().partition("\n[limits]\n")[0]
@@ -129,6 +134,8 @@ class Faults:
             site, about = str(event.fields.get("site")), str(event.fields.get("object"))
             if event.fields.get("kind") == "audit_doubtful" and about in self.tampered:
                 continue  # with k + 1 answers an audit sees that one is wrong and cannot say which: it says so of all
+            if event.fields.get("kind") == "audit_silent" and site in self.interrupted:
+                continue
             if self.tampered.get(about) != site:
                 wrong.append(f"{owner}: {event.name} {dict(event.fields)}")
         for name, site, said in self.journal.reported:
