@@ -8,6 +8,7 @@ import pytest
 
 from shosoin.testing import memory_store
 from shosoin.vault import (
+    calls,
     channel,
     deal_check,
     digest_operations,
@@ -147,7 +148,7 @@ def relays_not_counted(patch: Patch) -> None:
 
 def class_not_bound(patch: Patch) -> None:
     """A site serves what belongs to another class than the request came under."""
-    patch.setattr(operations._Call, "require", lambda self, bound: None)
+    patch.setattr(calls.Call, "require", lambda self, bound: None)
 
 
 def orders_not_compared(patch: Patch) -> None:
@@ -204,5 +205,5 @@ def masks_reused(patch: Patch) -> None:
 
 def epoch_ignored(patch: Patch) -> None:
     """A site keeps and gives one share of a version, whatever epoch is asked for."""
-    honest = operations._share_key
-    patch.setattr(operations, "_share_key", lambda owner, op: honest(owner, {**op, "epoch": 0}))
+    honest = calls.share_key
+    patch.setattr(operations, "share_key", lambda owner, op: honest(owner, {**op, "epoch": 0}))

@@ -9,6 +9,7 @@ import pytest
 
 from shosoin.vault import (
     amd,
+    calls,
     index,
     manifest,
     names,
@@ -75,7 +76,7 @@ def offered_shares_withdrawn(patch: Patch) -> None:
         return outcomes
 
     def drop(self: Any, owner: Any, call: Any) -> Any:
-        key = operations._share_key(owner, call.op)
+        key = calls.share_key(owner, call.op)
 
         def step(tx: Any) -> dict[str, Any]:
             row = tx.share(key)

@@ -5,20 +5,29 @@ Wire names of operations and their fields are listed in ``docs/specs/vault-proto
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
-from shosoin.base import Entropy, ObjectId, Rejected, SaeId, ShosoinError, SiteId, Unavailable, VersionId
-from shosoin.base.errors import Alarm, Denied, PeerFault
+from shosoin.base import Entropy, ObjectId, Rejected, SaeId, ShosoinError, SiteId, Unavailable
 from shosoin.base.ports import Clock, EventSink, KeySource, Runtime
 from shosoin.kernels import ELEMENT_BYTES
 from shosoin.vault.attestations import SiteKeys
+from shosoin.vault.calls import (
+    READ_BYTES_MAX,
+    Call,
+    Step,
+    bytes_answered,
+    number_of,
+    raised,
+    ranks,
+    share_key,
+    split_calls,
+    told,
+    within,
+)
 from shosoin.vault.concurrency import gather
 from shosoin.vault.digest_operations import DigestAsked, Digests, answered_challenges
-from shosoin.vault.envelope import HEADER_BYTES_MAX, MalformedEnvelope
 from shosoin.vault.layout import BODY_BYTES_MAX
 from shosoin.vault.pads import fetch_pad
 from shosoin.vault.ports import Buffer, ShareKey, ShareRow, ShareState, SiteStore, SiteTransaction
@@ -32,106 +41,10 @@ from shosoin.vault.signing import SiteSigner
 from shosoin.vault.values import read_value
 from shosoin.vault.vanished import after_second_look
 
-__all__ = ["KINDS", "OwnerRecord", "SiteOperations"]
+__all__ = ["OwnerRecord", "SiteOperations"]
 
-KINDS: dict[str, type[ShosoinError]] = {
-    "rejected": Rejected,
-    "denied": Denied,
-    "unavailable": Unavailable,
-    "peer_fault": PeerFault,
-    "alarm": Alarm,
-}
-_Step = Callable[[SiteTransaction], dict[str, Any]]
-T = TypeVar("T")
-_OPERATIONS_MAX = 4096
-_RESULT_BYTES, _LISTED_BYTES = 128, 128
-"""What a result takes beside its texts, and an entry of an inventory."""
 _SMALL_BYTES = 64 << 10
 """Writes and seals of so few bytes do no file I/O before the commit, so running them side by side gains nothing."""
-_READ_BYTES_MAX = 8 << 20
-
-
-def kind_of(error: ShosoinError) -> str:
-    """Return the wire name of an error's kind."""
-    return next((name for name, kind in KINDS.items() if isinstance(error, kind)), "defect")
-
-
-def _share_key(owner: OwnerRecord, op: dict[str, Any]) -> ShareKey:
-    epoch = op.get("epoch", 0)
-    if type(epoch) is not int or not 0 <= epoch < 1 << 31:
-        raise Rejected("an epoch that cannot be read", code="vault.bad_operation")
-    return ShareKey(owner.owner, ObjectId(str(op.get("object"))), VersionId(str(op.get("version"))), epoch)
-
-
-def _number(op: dict[str, Any], name: str, high: int, low: int = 0) -> int:
-    value = op.get(name)
-    if type(value) is not int or not low <= value <= high:
-        raise Rejected(f"{name} must be a whole number from {low} to {high}", code="vault.bad_operation")
-    return value
-
-
-@dataclass(slots=True)
-class _Room:
-    """What the results of one envelope may still take: a short request must not make the node build a long answer."""
-
-    left_bytes: int = HEADER_BYTES_MAX
-    sets: dict[str, str] = field(default_factory=dict)
-    """Signatures that results refer to; each is sent once."""
-
-    def attach(self, name: str, text: str) -> None:
-        """Send signatures along.
-
-        Raises:
-            Rejected: they do not fit.
-        """
-        if name not in self.sets:
-            self.take_bytes(len(text))
-            self.sets[name] = text
-
-    def take(self, result: dict[str, Any]) -> None:
-        """Count a result.
-
-        Raises:
-            Rejected: it does not fit.
-        """
-        size = _RESULT_BYTES + sum(len(value) for value in result.values() if isinstance(value, str))
-        size += _LISTED_BYTES * len(result.get("shares", ()))
-        self.take_bytes(size)
-
-    def take_bytes(self, size: int) -> None:
-        """Count so many bytes of a header.
-
-        Raises:
-            Rejected: they do not fit.
-        """
-        if size > self.left_bytes:
-            raise Rejected("the answer would be longer than any may be", code="vault.answer_too_long")
-        self.left_bytes -= size
-
-
-@dataclass(slots=True)
-class _Call:
-    """One operation with its slice of the payload, and what came of it."""
-
-    op: dict[str, Any]
-    data: memoryview
-    result: dict[str, Any]
-    class_: str
-    room: _Room
-    out: Buffer = field(default=b"", repr=False)
-    register: RegisterCall | None = None
-    """The operation as one on a register, if it is."""
-
-    def apart(self) -> _Call:
-        """Return a copy that holds nothing of the payload."""
-        return replace(self, data=memoryview(b""))
-
-    def require(self, bound: str) -> None:
-        """Refuse what came under another class: a forged certificate must not reach what class its protects."""
-        if self.class_ not in {"local", bound}:
-            raise Denied(
-                f"this belongs to class {bound}, the request came under {self.class_}", code="vault.wrong_class"
-            )
 
 
 class SiteOperations:
@@ -158,14 +71,14 @@ class SiteOperations:
         self._clock = clock
         self._runtime = runtime
         self._registers = RegisterOperations(site, signer, site_keys)
-        self._steps: dict[str, Callable[[OwnerRecord, _Call], _Step]] = {
+        self._steps: dict[str, Callable[[OwnerRecord, Call], Step]] = {
             **dict.fromkeys(self._registers.steps, self._register_step),
             "erase": self._erase,
             "inventory": self._inventory,
             "audits": self._audits,
         }
         """Operations that are one step on the records each."""
-        self._batches: dict[str, Callable[[OwnerRecord, Sequence[_Call]], Awaitable[None]]] = {
+        self._batches: dict[str, Callable[[OwnerRecord, Sequence[Call]], Awaitable[None]]] = {
             "write": self._write_all,
             "seal": self._seal_all,
             "abort": self._abort_all,
@@ -177,7 +90,7 @@ class SiteOperations:
         self._handlers = {"take": self._take}
         self._digests = Digests(site, store, runtime)
         self._quotas = StagingQuotas(site, store, clock)
-        self._seals: Seals[_Call] = Seals(runtime, entropy)
+        self._seals: Seals[Call] = Seals(runtime, entropy)
         self._repair = RepairNode(
             NodeParts(
                 site=site,
@@ -207,19 +120,19 @@ class SiteOperations:
             Rejected: the answers would be longer than ``answer_bytes``, or signatures that cannot be read came along;
                 nothing was run.
         """
-        calls = _split(class_, operations, payload)
+        calls = split_calls(class_, operations, payload)
         sets = signature_sets([call.op for call in calls])
         for call in calls:
             if str(call.op.get("op")) in self._registers.steps:
                 call.register = RegisterCall(owner, call.op, sets, call.require, call.room.attach)
-        if sum(_answer_bytes(call.op) for call in calls) > answer_bytes:
+        if sum(bytes_answered(call.op) for call in calls) > answer_bytes:
             raise Rejected("the answer is longer than the request allows", code="vault.answer_too_long")
-        for rank in _ranks(calls):
+        for rank in ranks(calls):
             await self._side_by_side(owner, rank)
         header = {"results": [call.result for call in calls], **self._signed(calls)}
         return header, [call.out for call in calls if call.out]
 
-    def _signed(self, calls: Sequence[_Call]) -> dict[str, Any]:
+    def _signed(self, calls: Sequence[Call]) -> dict[str, Any]:
         """Sign what the operations promised and accepted, which is durable now; return what goes with the answer."""
         stated = [
             (call.result, call.register.statement)
@@ -232,14 +145,14 @@ class SiteOperations:
             **({"sets": list(sets.values())} if sets else {}),
         }
 
-    def _register_step(self, owner: OwnerRecord, call: _Call) -> _Step:
+    def _register_step(self, owner: OwnerRecord, call: Call) -> Step:
         if call.register is None:
             raise TypeError("an operation on a register that was not read as one")
         return self._registers.steps[str(call.op.get("op"))](call.register)
 
-    async def _side_by_side(self, owner: OwnerRecord, calls: Sequence[_Call]) -> None:
+    async def _side_by_side(self, owner: OwnerRecord, calls: Sequence[Call]) -> None:
         """Run operations on different objects: of each kind all together, kind after kind."""
-        kinds: dict[str, list[_Call]] = {}
+        kinds: dict[str, list[Call]] = {}
         for call in calls:
             kinds.setdefault(str(call.op.get("op")), []).append(call)
         for kind, same in kinds.items():
@@ -251,21 +164,21 @@ class SiteOperations:
                 await gather(self._runtime, [self._one(owner, call) for call in same])
 
     async def _transact(
-        self, owner: OwnerRecord, calls: Sequence[_Call], make: Callable[[OwnerRecord, _Call], _Step]
+        self, owner: OwnerRecord, calls: Sequence[Call], make: Callable[[OwnerRecord, Call], Step]
     ) -> None:
         """Run operations that are one step on the records each, in one commit."""
-        ready: list[_Call] = []
-        steps: list[_Step] = []
+        ready: list[Call] = []
+        steps: list[Step] = []
         for call in calls:
-            with _told(call):
-                steps.append(partial(_within, call.room, make(owner, call)))
+            with told(call):
+                steps.append(partial(within, call.room, make(owner, call)))
                 ready.append(call)
         for call, outcome in zip(ready, await self._store.transact_each(steps), strict=True):
-            with _told(call):
-                call.result = _raised(outcome)
+            with told(call):
+                call.result = raised(outcome)
 
-    async def _one(self, owner: OwnerRecord, call: _Call) -> None:
-        with _told(call):
+    async def _one(self, owner: OwnerRecord, call: Call) -> None:
+        with told(call):
             if call.op.get("op") == "signatures":
                 return  # they were read with the request
             handler = self._handlers.get(str(call.op.get("op")))
@@ -273,7 +186,7 @@ class SiteOperations:
                 raise Rejected("an operation this node does not know", code="vault.bad_operation")
             call.result = await handler(owner, call)
 
-    async def _write_all(self, owner: OwnerRecord, calls: Sequence[_Call]) -> None:
+    async def _write_all(self, owner: OwnerRecord, calls: Sequence[Call]) -> None:
         """Stage bytes: small ones one after the other, because they only go into memory."""
         large = [call for call in calls if len(call.data) > _SMALL_BYTES]
         for call in calls:
@@ -281,28 +194,28 @@ class SiteOperations:
                 await self._write(owner, call)
         await gather(self._runtime, [self._write(owner, call) for call in large])
 
-    async def _write(self, owner: OwnerRecord, call: _Call) -> None:
-        with _told(call):
-            key, offset = _share_key(owner, call.op), _number(call.op, "offset", BODY_BYTES_MAX)
+    async def _write(self, owner: OwnerRecord, call: Call) -> None:
+        with told(call):
+            key, offset = share_key(owner, call.op), number_of(call.op, "offset", BODY_BYTES_MAX)
             await self._quotas.admit(owner, key, call.class_, offset + len(call.data))
             await self._store.write(key, offset, call.data)
             call.result = {}
 
-    async def _take(self, owner: OwnerRecord, call: _Call) -> dict[str, Any]:
+    async def _take(self, owner: OwnerRecord, call: Call) -> dict[str, Any]:
         """Keep key-stream bits as this site's share (never also a pad)."""
         if call.class_ != "its":
             raise Rejected("keys become shares in class its alone", code="vault.bad_operation")
-        offset, size = _number(call.op, "offset", BODY_BYTES_MAX), _number(call.op, "size", _READ_BYTES_MAX, 1)
+        offset, size = number_of(call.op, "offset", BODY_BYTES_MAX), number_of(call.op, "size", READ_BYTES_MAX, 1)
         ids = call.op.get("keys")
         if not isinstance(ids, list) or not ids or not all(isinstance(key_id, str) for key_id in ids):
             raise Rejected("take without key_IDs", code="vault.bad_operation")
-        key = _share_key(owner, call.op)
+        key = share_key(owner, call.op)
         await self._quotas.admit(owner, key, call.class_, offset + size)
         share = await fetch_pad(self._keys, SaeId(owner.owner), ids, size)
         await self._store.write(key, offset, share)
         return {}
 
-    async def _seal_all(self, owner: OwnerRecord, calls: Sequence[_Call]) -> None:
+    async def _seal_all(self, owner: OwnerRecord, calls: Sequence[Call]) -> None:
         """Make shares durable, or join the seals of them that are in progress.
 
         Whoever repeats a seal may have repeated the writes before it; of a sealed share nothing stays staged.
@@ -312,7 +225,7 @@ class SiteOperations:
             if "error" not in call.result:
                 await self._quotas.drop(key)
 
-    async def _seal_begun(self, owner: OwnerRecord, calls: Sequence[_Call]) -> None:
+    async def _seal_begun(self, owner: OwnerRecord, calls: Sequence[Call]) -> None:
         """Make shares durable; the records of all of them share a commit."""
         known = await self._rows(owner, calls)
         missing = [call for call, row in known if row is None]
@@ -322,24 +235,24 @@ class SiteOperations:
         done = [each for each in finished if each is not None]
         entered = await self._quotas.enter_all(owner, [row for _, row in done])
         for (call, _), outcome in zip(done, entered, strict=True):
-            with _told(call):
-                _raised(outcome)
+            with told(call):
+                raised(outcome)
         for call, row in known:
-            with _told(call):
+            with told(call):
                 if row is not None:
                     call.require(row.class_)
                     _check_same(row, call.op)
                     await self._quotas.drop(row.key)
             if "error" not in call.result:
-                key = _share_key(owner, call.op)
+                key = share_key(owner, call.op)
                 contribution = self._seals.contribution(key, fresh=row is None)
                 call.result = {"commitment": contribution.commitment(key, self._site)}
 
-    async def _finish(self, owner: OwnerRecord, call: _Call) -> tuple[_Call, ShareRow] | None:
+    async def _finish(self, owner: OwnerRecord, call: Call) -> tuple[Call, ShareRow] | None:
         """Make staged bytes durable; ``None`` and an error in the call's result if that fails."""
         done: ShareRow | None = None
-        with _told(call):
-            key, op = _share_key(owner, call.op), call.op
+        with told(call):
+            key, op = share_key(owner, call.op), call.op
             size, x_index, threshold, masks = _seal_terms(op)
             self._quotas.area(key, call.class_)  # may refuse; the bytes were admitted when they came
             locator = await self._store.finish(key, size)
@@ -347,8 +260,8 @@ class SiteOperations:
             done = ShareRow(key, size, ShareState.STAGED, now_s, x_index, threshold, masks, locator, call.class_)
         return None if done is None else (call, done)
 
-    def _abort_step(self, owner: OwnerRecord, call: _Call) -> _Step:
-        key = _share_key(owner, call.op)
+    def _abort_step(self, owner: OwnerRecord, call: Call) -> Step:
+        key = share_key(owner, call.op)
 
         def drop(tx: SiteTransaction) -> dict[str, Any]:
             row = tx.share(key)
@@ -360,52 +273,55 @@ class SiteOperations:
 
         return drop
 
-    async def _abort_all(self, owner: OwnerRecord, calls: Sequence[_Call]) -> None:
+    async def _abort_all(self, owner: OwnerRecord, calls: Sequence[Call]) -> None:
         """Forget shares that nothing counts on; the record of one that is being sealed would come afterwards: wait."""
         keyed = self._keyed(owner, calls)
         await self._seals.forget([key for _, key in keyed])
         await self._transact(owner, calls, self._abort_step)
         for call in calls:
             if "error" not in call.result:
-                with _told(call):
-                    await self._quotas.forget(_share_key(owner, call.op), call.class_)
+                with told(call):
+                    await self._quotas.forget(share_key(owner, call.op), call.class_)
         # A seal that began in between was admitted before the share was given up; no other can begin now.
         late = [(call, key) for call, key in keyed if "error" not in call.result and self._seals.runs(key)]
         await self._seals.forget([key for _, key in late])
         await self._transact(owner, [call for call, _ in late], self._abort_step)
 
-    async def _rows(self, owner: OwnerRecord, calls: Sequence[_Call]) -> list[tuple[_Call, ShareRow | None]]:
+    async def _rows(self, owner: OwnerRecord, calls: Sequence[Call]) -> list[tuple[Call, ShareRow | None]]:
         """Look records of shares up; calls that cannot be read get their error and are left out."""
         ready = self._keyed(owner, calls)
         found = await self._store.transact_each([partial(_share, key) for _, key in ready])
-        rows: list[tuple[_Call, ShareRow | None]] = []
+        rows: list[tuple[Call, ShareRow | None]] = []
         for (call, _), outcome in zip(ready, found, strict=True):
-            with _told(call):
-                rows.append((call, _raised(outcome)))
+            with told(call):
+                rows.append((call, raised(outcome)))
         return rows
 
     @staticmethod
-    def _keyed(owner: OwnerRecord, calls: Sequence[_Call]) -> list[tuple[_Call, ShareKey]]:
+    def _keyed(owner: OwnerRecord, calls: Sequence[Call]) -> list[tuple[Call, ShareKey]]:
         """Return calls with the shares they name; those that cannot be read get their error and are left out."""
-        ready: list[tuple[_Call, ShareKey]] = []
+        ready: list[tuple[Call, ShareKey]] = []
         for call in calls:
-            with _told(call):
-                ready.append((call, _share_key(owner, call.op)))
+            with told(call):
+                ready.append((call, share_key(owner, call.op)))
         return ready
 
-    def _held(self, call: _Call, row: ShareRow | None) -> ShareRow:
+    def _held(self, call: Call, row: ShareRow | None) -> ShareRow:
         if row is None:
             raise Unavailable(f"{self._site} holds no share of version {call.op.get('version')}", code="vault.no_share")
         call.require(row.class_)
         return row
 
-    async def _read_all(self, owner: OwnerRecord, calls: Sequence[_Call]) -> None:
-        ready: list[tuple[_Call, ShareRow]] = []
+    async def _read_all(self, owner: OwnerRecord, calls: Sequence[Call]) -> None:
+        ready: list[tuple[Call, ShareRow]] = []
         ranges: list[tuple[ShareRow, int, int]] = []
         for call, found in await self._rows(owner, calls):
-            with _told(call):
+            with told(call):
                 row = self._held(call, found)
-                offset, size = _number(call.op, "offset", row.size_bytes), _number(call.op, "size", _READ_BYTES_MAX, 1)
+                offset, size = (
+                    number_of(call.op, "offset", row.size_bytes),
+                    number_of(call.op, "size", READ_BYTES_MAX, 1),
+                )
                 if offset + size > row.size_bytes:
                     raise Rejected("a range beyond the end of the share", code="vault.bad_operation")
                 ranges.append((row, offset, size))
@@ -415,45 +331,45 @@ class SiteOperations:
             self._store, self._site, [(row, outcome) for (_, row), outcome in zip(ready, outcomes, strict=True)]
         )
         for index, ((call, row), outcome) in enumerate(zip(ready, outcomes, strict=True)):
-            with _told(call):
-                told = gone.get(index, outcome)
-                if isinstance(told, ShosoinError):
-                    raise told
-                call.out = told
+            with told(call):
+                content = gone.get(index, outcome)
+                if isinstance(content, ShosoinError):
+                    raise content
+                call.out = content
                 call.result = {"size": len(call.out), "x": row.x_index}
 
-    async def _open_all(self, owner: OwnerRecord, calls: Sequence[_Call]) -> None:
+    async def _open_all(self, owner: OwnerRecord, calls: Sequence[Call]) -> None:
         """Open what the seals of shares committed to, each for one set of commitments (see ``commitments``)."""
         for call, row in await self._rows(owner, calls):
-            with _told(call):
+            with told(call):
                 key = self._held(call, row).key
                 opening = self._seals.committed(key).open_for(call.op.get("commitments"), key, self._site)
                 call.result = {"contribution": opening}
 
-    async def _digest_all(self, owner: OwnerRecord, calls: Sequence[_Call]) -> None:
+    async def _digest_all(self, owner: OwnerRecord, calls: Sequence[Call]) -> None:
         """Answer audit challenges (see ``digest_operations``)."""
-        ready: list[tuple[_Call, DigestAsked]] = []
+        ready: list[tuple[Call, DigestAsked]] = []
         for call in calls:
-            with _told(call):
+            with told(call):
                 challenge = ObjectId(str(call.op.get("r")))  # the same 32 hexadecimal digits
-                ready.append((call, DigestAsked(_share_key(owner, call.op), challenge, call.require)))
+                ready.append((call, DigestAsked(share_key(owner, call.op), challenge, call.require)))
         answers = await self._digests.answer([asked for _, asked in ready])
         for (call, _), answer in zip(ready, answers, strict=True):
-            with _told(call):
-                call.out = _raised(answer)
+            with told(call):
+                call.out = raised(answer)
                 call.result = {"size": len(call.out)}
 
-    def _audits(self, owner: OwnerRecord, call: _Call) -> _Step:
+    def _audits(self, owner: OwnerRecord, call: Call) -> Step:
         """List the challenges answered for a share."""
-        key = _share_key(owner, call.op)
+        key = share_key(owner, call.op)
         return lambda tx: answered_challenges(tx, key, call.require)
 
-    async def _repair_one(self, owner: OwnerRecord, call: _Call) -> dict[str, Any]:
+    async def _repair_one(self, owner: OwnerRecord, call: Call) -> dict[str, Any]:
         result, call.out = await self._repair.run(owner, call.class_, call.op)
         call.room.take_bytes(json_bytes(result))
         return result
 
-    def _erase(self, owner: OwnerRecord, call: _Call) -> _Step:
+    def _erase(self, owner: OwnerRecord, call: Call) -> Step:
         """Erase shares of an object that its committed value no longer counts on."""
         object_id = ObjectId(str(call.op.get("object")))
 
@@ -473,9 +389,9 @@ class SiteOperations:
 
         return erase
 
-    def _inventory(self, owner: OwnerRecord, call: _Call) -> _Step:
+    def _inventory(self, owner: OwnerRecord, call: Call) -> Step:
         """List an owner's shares at this site, page by page."""
-        after, limit = str(call.op.get("after", "")), _number(call.op, "limit", 1000, 1)
+        after, limit = str(call.op.get("after", "")), number_of(call.op, "limit", 1000, 1)
 
         def listed(tx: SiteTransaction) -> dict[str, Any]:
             rows = tx.list_shares(owner.owner, after, limit)
@@ -488,40 +404,10 @@ class SiteOperations:
         return listed
 
 
-@dataclass(frozen=True, slots=True)
-class _told:  # noqa: N801  # reads as a verb: with _told(call)
-    """Make an error the result of its operation: one that fails does not spoil the others."""
-
-    call: _Call
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, ShosoinError):
-            return False
-        self.call.out = b""
-        self.call.result = {"error": {"kind": kind_of(error), "code": error.code, "message": error.message}}
-        return True
-
-
-def _raised(outcome: T | ShosoinError) -> T:
-    if isinstance(outcome, ShosoinError):
-        raise outcome
-    return outcome
-
-
-def _within(room: _Room, step: _Step, tx: SiteTransaction) -> dict[str, Any]:
-    """Run a step; it is undone if its result is too long."""
-    result = step(tx)
-    room.take(result)
-    return result
-
-
 def _seal_terms(op: dict[str, Any]) -> tuple[int, int, int, int]:
     """Return size, x, k and the number of mask elements that a seal names."""
-    size = _number(op, "size", BODY_BYTES_MAX, ELEMENT_BYTES)
-    return size, _number(op, "x", 16, 1), _number(op, "k", 16, 2), _number(op, "masks", size // ELEMENT_BYTES)
+    size = number_of(op, "size", BODY_BYTES_MAX, ELEMENT_BYTES)
+    return size, number_of(op, "x", 16, 1), number_of(op, "k", 16, 2), number_of(op, "masks", size // ELEMENT_BYTES)
 
 
 def _check_same(row: ShareRow, op: dict[str, Any]) -> None:
@@ -537,40 +423,3 @@ def _is_large(size: Any) -> bool:
 
 def _share(key: ShareKey, tx: SiteTransaction) -> ShareRow | None:
     return tx.share(key)
-
-
-def _ranks(calls: Sequence[_Call]) -> list[list[_Call]]:
-    """Sort operations by how many of the same object come before them."""
-    ranks: list[list[_Call]] = []
-    seen: Counter[str] = Counter()
-    for call in calls:
-        where = str(call.op.get("object", call.op.get("register")))
-        rank = seen[where]
-        seen[where] += 1
-        if rank == len(ranks):
-            ranks.append([])
-        ranks[rank].append(call)
-    return ranks
-
-
-def _answer_bytes(op: dict[str, Any]) -> int:
-    """Return how much payload an operation answers with."""
-    if op.get("op") == "read":
-        return _number(op, "size", _READ_BYTES_MAX, 1)
-    return ELEMENT_BYTES if str(op.get("op")) in {"digest", "repair_digest"} else 0
-
-
-def _split(class_: str, operations: Any, payload: memoryview) -> list[_Call]:
-    """Give each operation its slice of the payload (``write`` takes ``size`` bytes, others none)."""
-    if not isinstance(operations, list) or not 0 < len(operations) <= _OPERATIONS_MAX:
-        raise MalformedEnvelope(f"expected 1 to {_OPERATIONS_MAX} operations")
-    calls, position, room = [], 0, _Room()
-    for op in operations:
-        if not isinstance(op, dict):
-            raise MalformedEnvelope("an operation that is not an object")
-        size = _number(op, "size", len(payload) - position) if op.get("op") == "write" else 0
-        calls.append(_Call(op, payload[position : position + size], {}, class_, room))
-        position += size
-    if position != len(payload):
-        raise MalformedEnvelope("the payload is longer than its operations")
-    return calls
