@@ -12,9 +12,9 @@ SMALL_PAGE_ENTRIES = 4
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> int:
     """Shrink segments, pages and chunks so that small objects cross their boundaries."""
     base = "shosoin.vault."
-    for module in ("layout", "writing", "reading", "client"):
+    for module in ("layout", "writing", "reading", "key_needs"):
         monkeypatch.setattr(f"{base}{module}.SEGMENT_BYTES", SMALL_SEGMENT_BYTES)
-    for module in ("layout", "manifest", "reading", "client"):
+    for module in ("layout", "manifest", "reading", "key_needs"):
         monkeypatch.setattr(f"{base}{module}.PAGE_ENTRIES", SMALL_PAGE_ENTRIES)
     for module in ("layout", "manifest", "writing"):
         monkeypatch.setattr(f"{base}{module}.INLINE_ENTRIES", 2)
