@@ -147,13 +147,13 @@ def life_its(scheme: Scheme, answers: int) -> Iterator[tuple[str, Case]]:
 
 
 def _repair_all(run: Transcript, shared: Shared, target: int, attempts: int) -> None:
-    """Repair with several sets of helpers."""
+    """Repair with several sets of helpers, and audit what came of it."""
     others = [site for site in range(shared.scheme.n) if site != target]
     for attempt, helpers in enumerate(islice(combinations(others, shared.scheme.k), attempts)):
-        repair(run, shared, target, helpers, (target, attempt))
+        repair(run, shared, target, helpers, (target, attempt), r=run.public("repair", target, attempt))
 
 
-def repair_design(scheme: Scheme, _: int) -> Iterator[tuple[str, Case]]:
+def repair_its(scheme: Scheme, _: int) -> Iterator[tuple[str, Case]]:
     """Repairs of every site in turn, each tried with three sets of helpers."""
     run = Transcript()
     shared = put_by_keys(run, scheme, "object", body_of(run, "object", 0, _ELEMENTS))
@@ -211,7 +211,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "audit (qkd, pqc: sites alone)": audit_sites,
     "manifest (its)": manifest_its,
     "one epoch of a life (its)": life_its,
-    "repair (design)": repair_design,
+    "repair (its)": repair_its,
     "refresh (design)": refresh_design,
     "refresh, extracted (design)": refresh_extracted,
 }
