@@ -19,7 +19,7 @@ from shosoin.testing.symbolic import Trace, Unexplained, check, repair
 from shosoin.testing.symbolic.coalitions import Coalition
 from shosoin.testing.symbolic.linear import leaked
 from shosoin.testing.symbolic.transcript import OWNER, at_link
-from shosoin.vault import Scheme
+from shosoin.vault import Scheme, repair_wire
 from shosoin.vault.pads import Pad
 from shosoin.vault.repair_helper import Helping
 from shosoin.vault.repair_keys import OneTimeSecrets
@@ -358,6 +358,16 @@ async def test_a_combination_without_one_of_its_pads_is_not_explained(monkeypatc
         recording.trace()
 
 
+async def test_tags_that_do_not_cover_the_order_are_noticed(monkeypatch):
+    shown = repair_wire.shown_order
+    monkeypatch.setattr("shosoin.vault.repair_helper.shown_order", lambda *arguments: (b"", shown(*arguments)[1]))
+    recording, _ = await shared("2-of-4")
+    lose_all(recording.world, TARGET)
+    await repaired(recording)
+    with pytest.raises(Unexplained, match="a tag between two nodes"):
+        recording.trace()
+
+
 async def test_a_helper_that_tells_a_hash_of_its_share_in_clear_is_noticed(monkeypatch):
     honest = Helping._sealed
 
@@ -372,9 +382,10 @@ async def test_a_helper_that_tells_a_hash_of_its_share_in_clear_is_noticed(monke
         recording.trace()
 
 
-async def test_a_helper_that_hides_something_in_its_list_of_challenges_is_noticed(monkeypatch):
+@pytest.mark.parametrize("like", ["", "unknown-"])
+async def test_a_helper_that_hides_something_in_its_list_of_challenges_is_noticed(like, monkeypatch):
     async def answered(self, attempt):
-        return [sha256(b"of its share").hexdigest()[:32]]
+        return [like + sha256(b"of its share").hexdigest()[:32]]
 
     monkeypatch.setattr(Helping, "_answered", answered)
     recording, _ = await shared("2-of-4")

@@ -34,12 +34,15 @@ from shosoin.testing.symbolic.forms import array, forms_of
 from shosoin.testing.symbolic.recorded import Body, Deal, Parts, RecordedKeys, Unexplained
 from shosoin.testing.symbolic.transcript import WIRE, Link
 from shosoin.vault.envelope import canonical_json
+from shosoin.vault.layout import ANSWERS_PER_EPOCH
+from shosoin.vault.repair_wire import UNKNOWN
 
 __all__ = ["REPAIR_FIELDS", "RepairTrace", "attempt_of"]
 
 _TAG_KEY_BYTES = 32
 _TAG_ELEMENTS = _TAG_KEY_BYTES // ELEMENT_BYTES
-_UNKNOWN = "unknown-"
+_FORGOTTEN = {f"{UNKNOWN}{number}" for number in range(ANSWERS_PER_EPOCH)}
+"""What stands in a list of challenges for those that a site has forgotten."""
 _STEP = {"op", "object", "attempt"}
 _RANGE = _STEP | {"offset", "size"}
 _GIVEN = {"keys", "tag", "data", "challenges"}
@@ -69,6 +72,20 @@ class _Order:
     """By name."""
     points: Mapping[int, int]
     """Index of the evaluation point by site."""
+
+    def named(self, name: str) -> int:
+        """Return the site of a name."""
+        if name not in self.sites:
+            raise Unexplained(f"{name} has no part in this repair")
+        return self.sites[name]
+
+    def name_of(self, site: int) -> str:
+        """Return the name of a site."""
+        return next(name for name, each in self.sites.items() if each == site)
+
+    def from_to(self, where: str, sender: int, receiver: int) -> bytes:
+        """Return what the tag of one helper to another says beside the order."""
+        return f"{where} {self.name_of(sender)}>{self.name_of(receiver)}".encode()
 
 
 def attempt_of(op: Mapping[str, Any]) -> str | None:
@@ -165,7 +182,7 @@ class RepairTrace:
         for field in ("pairs", "parts", "notes"):
             for sender, told in op.get(field, {}).items():
                 order = self._order(attempt, site)
-                if (attempt, order.sites.get(sender, -1), _said(told)) not in self._said:
+                if (attempt, order.named(sender), _said(told)) not in self._said:
                     raise Unexplained(f"{op['op']} passes on what {sender} did not say")
 
     def _drew(self, attempt: str, site: int, op: dict[str, Any], result: dict[str, Any]) -> None:
@@ -173,13 +190,13 @@ class RepairTrace:
         order, (start, count), where = self._order(attempt, site), _range_of(op), f"pad {op['offset']}+{op['size']}"
         deal = self._deals[order.body]
         for name, told in result["pairs"].items():
-            peer = order.sites[name]
+            peer = order.named(name)
             title = "pair", deal.name, attempt, site, peer
             forms = self._keys.drawn(
                 (site, peer), told["keys"], [((title, "tags"), start, 2 * _TAG_ELEMENTS), (title, start, count)]
             )
             content = self._keys.content(told["keys"])
-            _check_tag(content, told["tag"], order.text, _from_to(where, order, site, peer))
+            _check_tag(content, told["tag"], order.text, order.from_to(where, site, peer))
             self._keys.run.reveal(WIRE, forms[: 2 * _TAG_ELEMENTS])
             self._pads[attempt, frozenset((site, peer)), op["offset"]] = content, array(forms[2 * _TAG_ELEMENTS :])
             self._say(attempt, site, told, {"keys", "tag"})
@@ -188,9 +205,10 @@ class RepairTrace:
         """Check the tags by which a helper shows its order to those that drew."""
         order, where = self._order(attempt, site), f"pad {op['offset']}+{op['size']}"
         for name, tag in result["pairs"].items():
-            content, _ = self._pad(attempt, (site, order.sites[name]), op["offset"])
+            peer = order.named(name)
+            content, _ = self._pad(attempt, (site, peer), op["offset"])
             back = content[_TAG_KEY_BYTES : 2 * _TAG_KEY_BYTES]
-            _check_tag(back, tag, order.text, _from_to(where, order, site, order.sites[name]))
+            _check_tag(back, tag, order.text, order.from_to(where, site, peer))
             self._say(attempt, site, tag)
 
     def _gave(self, attempt: str, site: int, op: dict[str, Any], result: dict[str, Any]) -> None:
@@ -207,7 +225,7 @@ class RepairTrace:
         given = symbols.add(given, array(link[_TAG_ELEMENTS:]))
         data, listed = base64.b64decode(result["data"], validate=True), result["challenges"].encode()
         self._keys.hold(forms_of(given), data, f"what site {site} gave site {order.target}")
-        where = f"share {op['offset']}+{op['size']} {_name_of(order, site)}".encode()
+        where = f"share {op['offset']}+{op['size']} {order.name_of(site)}".encode()
         _check_tag(self._keys.content(result["keys"]), result["tag"], order.text, where, listed, data)
         self._check_challenges(listed)
         self._keys.run.reveal(WIRE, chain(link[:_TAG_ELEMENTS], forms_of(given)))
@@ -217,10 +235,12 @@ class RepairTrace:
         """Check a helper's note that it has recorded a challenge; the target gives none."""
         order = self._order(attempt, site)
         if site == order.target:
+            if "tag" in result:
+                raise Unexplained("a target that gives a note")
             return
         title = "note", self._deals[order.body].name, attempt, site, order.target
         forms = self._keys.drawn((site, order.target), result["keys"], [(title, 0, _TAG_ELEMENTS)])
-        note = f"note {op['r']} {_name_of(order, site)}".encode()
+        note = f"note {op['r']} {order.name_of(site)}".encode()
         _check_tag(self._keys.content(result["keys"]), result["tag"], order.text, note)
         self._keys.run.reveal(WIRE, forms)
         self._say(attempt, site, {"keys": result["keys"], "tag": result["tag"]})
@@ -235,7 +255,7 @@ class RepairTrace:
         told = json.loads(listed)
         if canonical_json({"challenges": told.get("challenges")}) != listed:
             raise Unexplained("a list of challenges says more than challenges")
-        if any(r not in self._asked and not str(r).startswith(_UNKNOWN) for r in told["challenges"]):
+        if not set(told["challenges"]) <= self._asked | _FORGOTTEN:
             raise Unexplained("a list of challenges names one that nobody was asked")
 
     def _say(self, attempt: str, site: int, told: Any, fields: set[str] | None = None) -> None:
@@ -260,14 +280,6 @@ def _weight(keys: RecordedKeys, order: _Order, site: int) -> int:
 def _range_of(op: Mapping[str, Any]) -> tuple[int, int]:
     """Return the first element and the number of elements that an operation names."""
     return op["offset"] // ELEMENT_BYTES, op["size"] // ELEMENT_BYTES
-
-
-def _from_to(where: str, order: _Order, sender: int, receiver: int) -> bytes:
-    return f"{where} {_name_of(order, sender)}>{_name_of(order, receiver)}".encode()
-
-
-def _name_of(order: _Order, site: int) -> str:
-    return next(name for name, each in order.sites.items() if each == site)
 
 
 def _check_tag(key: bytes, tag: str, *parts: bytes) -> None:
