@@ -70,8 +70,8 @@ def challenges_of(messages):
     return [int.from_bytes(bytes.fromhex(r), "little") for r in dict.fromkeys(asked)]
 
 
-def modelled(scheme, challenges):
-    """The same life as the model has it, from public sizes alone."""
+def modelled(scheme, challenges, then=None):
+    """The same life as the model has it, from public sizes alone; ``then`` goes on from the puts in its own way."""
     run, n = Transcript(), scheme.n
     masks = mask_elements(scheme)
     sizes = {0: (DATA_BYTES + ROOT_BYTES) // 16, 1: INDEX_PART_BYTES // 16}
@@ -79,6 +79,9 @@ def modelled(scheme, challenges):
     for name, elements in sizes.items():
         shared[name] = put_by_keys(run, scheme, name, body_of(run, name, masks, elements))
         audit(run, shared[name], {site: [challenges[name]] for site in range(n)})
+    if then is not None:
+        then(run, shared)
+        return run
     get(run, shared[0], range(scheme.k), start=masks)
     audit(run, shared[0], {site: [challenges[2]] for site in range(n)})
     return run

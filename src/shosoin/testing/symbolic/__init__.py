@@ -11,8 +11,8 @@ sites 1,2: 4 element(s)
 
 ``forms`` is the field of symbols, ``linear`` the criterion, ``transcript`` who sees what, ``protocols`` and ``refresh``
 the protocols, ``coalitions`` the enumeration, ``suite`` all of it, ``planted`` mistakes that must be found, ``trace``
-recorded runs of the real vault read as forms. What is proven, and what is not, is in
-``docs/concepts/secrecy-checker.md``.
+and ``repair_trace`` recorded runs of the real vault read as forms, ``recorded`` what such a run consists of. What is
+proven, and what is not, is in ``docs/concepts/secrecy-checker.md``.
 """
 
 from __future__ import annotations

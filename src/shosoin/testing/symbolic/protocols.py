@@ -8,8 +8,8 @@ are functions of others: a view whose distribution is the same for *every* value
 Challenges r are public constants. A liar may choose them as it goes along; a view that says nothing for each fixed
 sequence of challenges says nothing for a sequence chosen by what was seen before.
 
-``put_by_keys``, ``deal_check``, ``get`` and ``audit`` model code, and a test holds them against recorded runs of it;
-``put_by_coefficients`` is code up to its wire. ``repair`` models the protocol of the design, and so does ``refresh``.
+``put_by_keys``, ``deal_check``, ``get``, ``audit`` and ``repair`` model code, and tests hold them against recorded runs
+of it; ``put_by_coefficients`` is code up to its wire. ``refresh`` models the protocol of the design.
 """
 
 from __future__ import annotations
@@ -151,7 +151,9 @@ def repair_messages(
 ) -> dict[int, Values]:
     """Return lambda_i y_i and the pairwise pads of every helper; ``told`` is the target that each was told.
 
-    Pads are named by the attempt: two attempts of one number would use one pad twice.
+    Helpers show each other their orders under two one-time MACs for each pair; these are functions of what is public,
+    and the adversary is given their keys. Pads are named by the attempt: two attempts of one number would use one pad
+    twice.
     """
     points, symbols = shared.scheme.points(), run.symbols
     helpers = list(told)
@@ -160,16 +162,33 @@ def repair_messages(
         weights = reference.lagrange_weights(symbols, [points[helper] for helper in helpers], points[told[site]])
         messages[site] = symbols.scale(weights[place], shared.shares[site])
     for first, second in combinations(helpers, 2):
-        pad = run.key((first, second), ("pair", shared.name, attempt, first, second), len(shared.body), period)
+        title = "pair", shared.name, attempt, first, second
+        run.reveal(WIRE, run.key((first, second), (title, "tags"), 4, period))
+        pad = run.key((first, second), title, len(shared.body), period)
         messages[first] = symbols.add(messages[first], pad)
         messages[second] = symbols.add(messages[second], pad)
     return messages
 
 
 def repair(
-    run: Transcript, shared: Shared, target: int, helpers: Sequence[int], attempt: Hashable, *, period: str = "0"
+    run: Transcript,
+    shared: Shared,
+    target: int,
+    helpers: Sequence[int],
+    attempt: Hashable,
+    *,
+    r: int | None = None,
+    period: str = "0",
 ) -> None:
-    """Give a site its lost share back: helper i sends lambda_i y_i and pairwise pads that cancel, under a link pad."""
+    """Give a site its lost share back: helper i sends lambda_i y_i and pairwise pads that cancel, under a link pad.
+
+    With a challenge r the audit of the repair follows: all that hold a share, the target with them, answer the owner,
+    and each helper gives the target a note, under a one-time MAC, that it has recorded r.
+    """
     for site, message in repair_messages(run, shared, dict.fromkeys(helpers, target), attempt, period).items():
         run.send((site, target), ("repair", shared.name, attempt, site, target), message, period)
     run.reveal(at_site(target, period), shared.shares[target])
+    if r is not None:
+        for site in helpers:
+            run.reveal(WIRE, run.key((site, target), ("note", shared.name, attempt, site, target), 2, period))
+        audit(run, shared, {site: [r] for site in shared.shares}, period=period)
