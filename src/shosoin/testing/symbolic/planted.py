@@ -222,6 +222,16 @@ def repair_attempt_reuses_pads(wrong: bool) -> Case:
     return _case(run, scheme)
 
 
+def repair_answer_beyond_its_helpers(wrong: bool) -> Case:
+    """Let a rebuilt copy answer, beyond its T answers, a challenge that no helper has among its own."""
+    challenges = _challenges(2)
+    if not wrong:
+        for helper in (1, 2, 3):
+            challenges[helper][-1] = 7
+    challenges[4].append(7)
+    return _audited(3 * 2, challenges)
+
+
 def _refreshed(
     scheme: Scheme, *, blinding: int, common: bool = True, fresh_masks: bool = True, answers: int = 0
 ) -> tuple[Transcript, Shared, list[tuple[Coalition, ...]]]:
@@ -319,6 +329,7 @@ PLANTED: dict[str, Callable[[bool], Case]] = {
         repair_without_pairwise_pads,
         repair_orders_differ,
         repair_attempt_reuses_pads,
+        repair_answer_beyond_its_helpers,
         refresh_check_without_blinding,
         refresh_check_with_unequal_coins,
         refresh_keeps_old_masks,

@@ -153,13 +153,25 @@ def _repair_all(run: Transcript, shared: Shared, target: int, attempts: int) -> 
         repair(run, shared, target, helpers, (target, attempt), r=run.public("repair", target, attempt))
 
 
-def repair_its(scheme: Scheme, _: int) -> Iterator[tuple[str, Case]]:
-    """Repairs of every site in turn, each tried with three sets of helpers."""
+def repair_its(scheme: Scheme, answers: int) -> Iterator[tuple[str, Case]]:
+    """Repairs of every site in turn, each tried with three sets of helpers; and one whose audit is heard by all.
+
+    A target answers the challenge of its repair beyond its T answers, for its helpers have that one among theirs.
+    """
     run = Transcript()
     shared = put_by_keys(run, scheme, "object", body_of(run, "object", 0, _ELEMENTS))
     for target in range(scheme.n):
         _repair_all(run, shared, target, attempts=3)
     yield "every target, three attempts", _one_epoch(run, scheme)
+    if scheme.n > scheme.k:
+        run = Transcript()
+        shared = put_by_keys(run, scheme, "object", body_of(run, "object", masks_for(scheme, answers), _ELEMENTS))
+        asked = challenge_patterns(run, scheme, answers)["all different"]
+        target, r = scheme.n - 1, run.public("repair")
+        own = {site: [*asked[site][: answers - (site != target)], r] for site in range(scheme.n)}
+        audit(run, shared, own, overheard=True)
+        repair(run, shared, target, range(scheme.k), "attempt", r=r)
+        yield "audit heard by all, after T answers", _one_epoch(run, scheme)
 
 
 def refresh_design(scheme: Scheme, answers: int) -> Iterator[tuple[str, Case]]:
