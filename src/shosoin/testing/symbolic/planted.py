@@ -223,7 +223,7 @@ def repair_attempt_reuses_pads(wrong: bool) -> Case:
 
 
 def repair_answer_beyond_its_helpers(wrong: bool) -> Case:
-    """A rebuilt copy answers, beyond its T answers, a challenge that no helper has among its own."""
+    """Let a rebuilt copy answer, beyond its T answers, a challenge that no helper has among its own."""
     challenges = _challenges(2)
     if not wrong:
         for helper in (1, 2, 3):
