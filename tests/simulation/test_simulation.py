@@ -136,6 +136,9 @@ MENDED = {
     "a reader of a name that changes its class is told that it was removed": [
         scenarios.read_while_the_class_changes(number) for number in range(12, 20)
     ],
+    "a new version of an object takes back a name that went to another object meanwhile": [
+        make_plan(30630, Liars.ALL, class_changes=True)
+    ],
     "a removal in one class hides a name that was put anew in another after it": [
         make_plan(11286, Liars.ALL, class_changes=True)
     ],

@@ -3,7 +3,10 @@
 No function of a name leaves the owner: a register's ID depends on owner and class alone, and names are inside shared
 records of fixed size. The index of a class is a list of parts, newest last; a commit adds a part with all its entries
 and folds older parts of no greater size into it, so that each entry is rewritten a few times only. Entries carry a
-sequence number; where two indexes know a name, the higher one counts.
+sequence number; of the entries for one name in an index the one with the highest counts. Where several indexes know a
+name, the object that was born last counts: the one that got the name under the highest sequence number. Later versions
+of an object, and its removal, keep its birth, so nothing that happens to an object brings it back before one that took
+its name.
 
 Decoded parts may be kept by the caller in ``memo`` (at the owner's side), because a part never changes.
 """
@@ -68,10 +71,17 @@ class Entry:
     """Counter of that version in the object's register: of two entries for one object the higher one is newer."""
     created_wall_s: float
     deleted: bool = False
+    born: int = 0
+    """The sequence number under which the object got this name."""
+
+    @property
+    def rank(self) -> tuple[int, str]:
+        """What decides between objects that have one name in several indexes: the highest has it."""
+        return self.born, self.object_id
 
 
 _REST = attrgetter(*(each.name for each in fields(Entry) if each.name != "name"))
-_REST_TYPES = {(str, int, str, int, str, int, int, str, int, seconds, bool) for seconds in (int, float)}
+_REST_TYPES = {(str, int, str, int, str, int, int, str, int, seconds, bool, int) for seconds in (int, float)}
 """What a value of each field is once it has been read from JSON."""
 
 
@@ -304,6 +314,6 @@ def latest(states: Mapping[str, IndexState]) -> dict[str, Entry]:
     for state in states.values():
         for name, entry in state.entries().items():
             known = merged.get(name)
-            if known is None or (entry.sequence, entry.object_id) > (known.sequence, known.object_id):
+            if known is None or entry.rank > known.rank:
                 merged[name] = entry
     return merged

@@ -74,7 +74,7 @@ class Names:
         found = [entry for state in self.states.values() if (entry := state.entries().get(name))]
         if not found:
             return 0
-        entry = max(found, key=lambda entry: (entry.sequence, entry.object_id))
+        entry = max(found, key=lambda entry: entry.rank)
         return self.states[entry.class_].durable_at(entry)
 
     def durable_everywhere(self) -> dict[str, int]:
@@ -160,36 +160,17 @@ class Names:
             condemned = self._condemned(class_)
             if any(not entry.deleted and entry.object_id in condemned for entry in left):
                 raise Conflict("the object was removed before it got its name, because it had none for long")
-            sequence = self._next_sequence()
-            numbered = [replace(entry, sequence=sequence) for entry in left]
-            durable_at = await self._try_commit(self.states[class_], numbered)
-            hidden = await self._hidden_by_removals(numbered, expected) if durable_at else []
-            if durable_at and not hidden:
+            durable_at = await self._try_commit(self.states[class_], self._numbered(class_, left))
+            if durable_at:
                 return durable_at
-            if hidden:
-                expected = {**expected, **dict.fromkeys(hidden)}
             await self._reload()
         raise Conflict("the index changes faster than it can be written; try again")
 
-    async def _hidden_by_removals(self, entries: Sequence[Entry], expected: Mapping[str, str | None]) -> list[str]:
-        """Return the names whose new entry is hidden by a removal of what the name was before.
-
-        The other class's index may have got the removal meanwhile, with a sequence number that is no lower: a number is
-        taken from what is known of all indexes, and they do not change together. Whoever saw that the old object was
-        gone, and then put the new one, must not find the name gone; so the entry is given once more, with a higher
-        number. A name that was new cannot be hidden by what came before it.
-        """
-        before = {entry.name: expected[entry.name] for entry in entries if not entry.deleted}
-        renamed = [
-            entry for entry in entries if before.get(entry.name) is not None and before[entry.name] != entry.object_id
-        ]
-        if not renamed:
-            return []
-        await self._reload()
-        now = names_index.latest(self.states)
-        return [
-            entry.name for entry in renamed if now[entry.name].deleted and now[entry.name].object_id != entry.object_id
-        ]
+    def _numbered(self, class_: str, entries: Sequence[Entry]) -> list[Entry]:
+        """Give entries the next sequence number; an object that has its name already keeps the number of its birth."""
+        sequence, known = self._next_sequence(), self.states[class_].entries()
+        births = {e.name: known[e.name].born for e in entries if _is_same_object(known.get(e.name), e)}
+        return [replace(entry, sequence=sequence, born=births.get(entry.name, sequence)) for entry in entries]
 
     async def _make_whole(self) -> None:
         """Read the indexes again if part of them could not be read: nothing may be numbered or named without it.
@@ -448,6 +429,10 @@ def _version(reading: Reading) -> str | None:
 def index_sites_needed(class_: str, scheme: Scheme) -> int:
     """Return how many sites must take a part of an index."""
     return max(sites_needed(class_, scheme), scheme.write_quorum)
+
+
+def _is_same_object(known: Entry | None, entry: Entry) -> bool:
+    return known is not None and known.object_id == entry.object_id
 
 
 def _object_of(known: Mapping[str, Entry], name: str) -> str | None:
