@@ -20,6 +20,7 @@ from shosoin.base import ObjectId, ShosoinError, SiteId, Unavailable, VersionId
 from shosoin.vault.channel import Channel
 from shosoin.vault.context import CLASSES, VaultContext
 from shosoin.vault.exposure import checked_statuses
+from shosoin.vault.former import facts_after_move, places_after_move
 from shosoin.vault.guard import label_now, verdicts_on
 from shosoin.vault.index import Entry
 from shosoin.vault.names import Names
@@ -156,7 +157,7 @@ async def _draft(context: VaultContext, value: RegisterValue, certificate: Seque
         Unavailable: too few sites that stay hold good shares.
         Exposed: an allowed coalition could learn k shares in the new placement.
     """
-    placement = placement_for(value.placement, context)
+    placement = places_after_move(value, context.members)
     if value.class_ == "its":
         await checked_statuses(context, placement, value.scheme, value)
     staying = set(placement).intersection(value.durable_sites(certificate))
@@ -180,7 +181,7 @@ async def _draft(context: VaultContext, value: RegisterValue, certificate: Seque
         bodies=bodies,
         added=0,
         created_wall_s=value.created_wall_s,
-        facts=_facts(context, value, placement),
+        facts=facts_after_move(value, placement, {site: each.names() for site, each in context.domains.items()}),
     )
 
 
@@ -202,33 +203,6 @@ def _check_policy(context: VaultContext, name: str, value: RegisterValue, draft:
         verdict for clause, verdict in failed[1].items() if clause not in failed[0] and clause.subject != "durable"
     ]
     refuse_failed(name, worse, undone="the object stays where it is")
-
-
-def placement_for(placement: Sequence[SiteId], context: VaultContext) -> tuple[SiteId, ...]:
-    """Return a placement in which members take the places of sites that are none, in the order of the configuration.
-
-    Raises:
-        Unavailable: there are not enough members.
-    """
-    free = [site for site in context.members if site not in placement]
-    gone = [site for site in placement if site not in context.members]
-    if len(free) < len(gone):
-        raise Unavailable(
-            f"{len(gone)} sites of the placement are retired and {len(free)} are free to take their places",
-            code="vault.too_few_sites",
-            hint="add the new sites to the configuration",
-        )
-    taking = dict(zip(gone, free, strict=False))
-    return tuple(taking.get(site, site) for site in placement)
-
-
-def _facts(context: VaultContext, value: RegisterValue, placement: Sequence[SiteId]) -> dict[str, Any]:
-    """Return the facts of a value that moved: what a former site knows it may keep, so it counts for ever."""
-    domains = dict(value.facts.get("domains", {}))
-    former = dict(value.facts.get("former", {}))
-    former |= {site: domains.get(site, [str(site)]) for site in value.placement if site not in placement}
-    domains |= {site: list(context.domains[site].names()) for site in placement if site not in domains}
-    return {**value.facts, "domains": domains, "former": former}
 
 
 async def _erase_retired(
