@@ -21,11 +21,13 @@ from shosoin.vault.channel import Channel
 from shosoin.vault.context import CLASSES, VaultContext
 from shosoin.vault.exposure import checked_statuses
 from shosoin.vault.former import facts_after_move, places_after_move
+from shosoin.vault.found_bad import found_bad
 from shosoin.vault.guard import label_now, verdicts_on
 from shosoin.vault.index import Entry
 from shosoin.vault.names import Names
 from shosoin.vault.proposing import Proposal
 from shosoin.vault.putting import erase_everywhere
+from shosoin.vault.repair_plan import held_shares
 from shosoin.vault.values import RegisterValue, ValueDraft, sign_values
 from shosoin.vault.verdicts import refuse_failed
 
@@ -84,11 +86,11 @@ async def _move_batch(context: VaultContext, names: Names, class_: str, entries:
     settled = [(entry, value) for entry, value, _ in live if is_settled(context, value)]
     moved = await _erase_retired(context, channels, settled)
     todo: list[tuple[Entry, RegisterValue, ValueDraft]] = []
-    for entry, value, certificate in live:
-        if is_settled(context, value):
-            continue
+    leaving = [(entry, value, certificate) for entry, value, certificate in live if not is_settled(context, value)]
+    held = await held_shares(context, channels, [value.register_id for _, value, _ in leaving])
+    for entry, value, certificate in leaving:
         try:
-            draft = await _draft(context, value, certificate)
+            draft = await _draft(context, value, _pinned(value, certificate, held))
             _check_policy(context, entry.name, value, draft)
             todo.append((entry, value, draft))
         except ShosoinError as error:
@@ -150,8 +152,19 @@ def _missing(value: RegisterValue) -> tuple[SiteId, ...]:
     return tuple(site for site in value.placement if any(site not in body.good for body in value.bodies))
 
 
-async def _draft(context: VaultContext, value: RegisterValue, certificate: Sequence[SiteId]) -> ValueDraft:
-    """Return the same content for the new members.
+def _pinned(
+    value: RegisterValue, certificate: Sequence[SiteId], held: Mapping[SiteId, set[tuple[str, str, int]]]
+) -> list[SiteId]:
+    """Return the sites that pinned what the value counts on, without those that say that they lost it.
+
+    The register does not know of losses, and the old site's share may be one of the last: it must not be left behind.
+    """
+    needed = {(value.register_id, body.version, body.epoch) for body in value.bodies}
+    return [site for site in value.durable_sites(certificate) if needed <= held.get(site, needed)]
+
+
+async def _draft(context: VaultContext, value: RegisterValue, pinned: Sequence[SiteId]) -> ValueDraft:
+    """Return the same content for the new members; ``pinned`` are the sites that hold a share.
 
     Raises:
         Unavailable: too few sites that stay hold good shares.
@@ -160,9 +173,9 @@ async def _draft(context: VaultContext, value: RegisterValue, certificate: Seque
     placement = places_after_move(value, context.members)
     if value.class_ == "its":
         await checked_statuses(context, placement, value.scheme, value)
-    staying = set(placement).intersection(value.durable_sites(certificate))
+    staying = set(placement).intersection(pinned) - found_bad(context, value)
     bodies = tuple(replace(body, good=tuple(site for site in body.good if site in staying)) for body in value.bodies)
-    if any(len(body.good) < value.scheme.durable_min for body in bodies):
+    if placement != value.placement and any(len(body.good) < value.scheme.durable_min for body in bodies):
         raise Unavailable(
             f"{len(bodies[0].good)} sites that stay hold good shares, {value.scheme.durable_min} are needed",
             code="vault.too_few_sites",
