@@ -407,7 +407,7 @@ class Vault:
     async def move_retired(self, *, progress: Callable[[int, int], None] | None = None) -> list[Moved]:
         """Move everything off the sites that the configuration calls retired (see ``vault.moving``)."""
         moved = await move_objects(self._context, self._names, progress)
-        await erase_leftovers(self._context)
+        await erase_leftovers(self._context, self._names)
         return moved
 
     async def ties(self) -> Ties:
