@@ -281,16 +281,17 @@ class Names:
         while True:
             kept, parts = state.folded(fresh, reachable, whole=moved)
             dropped = [part for part in state.parts if part not in kept]
+            needed = max((self._holders_to_match(part, moved=moved) for part in dropped), default=0)
             stager = self._stager(class_)
             keys = [new_key(context.owner, state.register_id, context.entropy) for _ in parts]
             try:
                 layouts = [await self._write(stager, key, part) for key, part in zip(keys, parts, strict=True)]
                 await stager.drain()
                 held = len(stager.alive)
-                if all(len(part.holders) <= held for part in dropped):
+                if needed <= held:
                     added = [await self._body(stager, *each, class_) for each in zip(keys, layouts, strict=True)]
                     held = min(len(body.good) for body in added)
-                    if all(len(part.holders) <= held for part in dropped):
+                    if needed <= held:
                         break
             except BaseException:
                 await stager.abort(keys)
@@ -298,7 +299,7 @@ class Names:
             await stager.abort(keys)  # fewer sites than thought: what more of them hold must stay as it is
             if moved:
                 raise Unavailable(
-                    f"{held} of the new members take the index, which more of the former ones hold",
+                    f"{held} of the new members take the index, which {needed} of those that stay hold",
                     code="vault.too_few_sites",
                     hint="nothing was changed; start the missing sites and try again",
                 )
@@ -327,6 +328,13 @@ class Names:
         elif dropped:
             await self._erase_old(class_, state)
         return len(outcome.durable_at)
+
+    def _holders_to_match(self, part: Part, *, moved: bool) -> int:
+        """Return how many sites must hold the entries of a part that is dropped; sites that leave cannot be asked for.
+
+        So names are durable at one site less for each that leaves until a new one takes its place, as objects are.
+        """
+        return len(set(part.holders).intersection(self.context.members)) if moved else len(part.holders)
 
     async def _take_back(self, before: IndexState, kept: list[Part], short: list[Part], fresh: list[Part]) -> None:
         """Count again on folded parts that more sites hold than pinned the new ones: a site left in between.
