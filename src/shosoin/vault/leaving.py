@@ -89,8 +89,9 @@ async def find_ties(context: VaultContext, names: Names) -> Ties:
             some = asked[at : at + _TOGETHER]
             readings = await context.catalog.read_many(context.channels(class_), [each for _, each in some])
             for (name, _), reading in zip(some, readings, strict=True):
-                if reading.value is not None and not reading.value.tombstone:
-                    found.append(_tied(context, name, reading.value, is_index=False))
+                value = reading.value
+                if value is not None and not (value.tombstone and is_settled(context, value)):
+                    found.append(_tied(context, name, value, is_index=False))
         state = names.states.get(class_)
         if state is not None and state.value is not None:
             found.append(_tied(context, class_, state.value, is_index=True))

@@ -13,10 +13,12 @@ Indexes move with the next commit, which writes their parts anew.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from shosoin.base import ObjectId, ShosoinError, SiteId, Unavailable, VersionId
+from shosoin.vault.catalog import Conflict
 from shosoin.vault.channel import Channel
 from shosoin.vault.context import CLASSES, VaultContext
 from shosoin.vault.exposure import checked_statuses
@@ -34,6 +36,7 @@ from shosoin.vault.verdicts import refuse_failed
 __all__ = ["Moved", "is_settled", "move_objects"]
 
 _TOGETHER = 64
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +107,32 @@ async def _move_batch(context: VaultContext, names: Names, class_: str, entries:
         moved.append(_moved(entry, value, error=failed, changed=failed is None))
         if failed is None:
             done.append(replace(entry, version=value.version, counter=value.counter))
-    if done:
-        await names.commit(class_, done, {entry.name: entry.object_id for entry in done})
+    removed = [
+        replace(entry, deleted=True, size_bytes=0)
+        for entry, reading in zip(entries, readings, strict=True)
+        if reading.value is not None and reading.value.tombstone
+    ]
+    if removed:
+        await erase_everywhere(context, channels, [{"op": "erase", "object": entry.object_id} for entry in removed])
+    await _tell_index(names, class_, done, removed)
     return moved
+
+
+async def _tell_index(names: Names, class_: str, done: Sequence[Entry], removed: Sequence[Entry]) -> None:
+    """Have the index vouch for the new versions, and finish removals whose client died before its name was gone.
+
+    The register of such an object stays with the old sites: once they left the configuration nobody could read it, and
+    it would keep the registers that are read together with it. A name that somebody else changes meanwhile is left out.
+    """
+    left = [*done, *removed]
+    for _ in range(_ATTEMPTS):
+        if not left:
+            return
+        with suppress(Conflict):
+            await names.commit(class_, left, {entry.name: entry.object_id for entry in left})
+            return
+        known = await names.load()
+        left = [each for each in left if each.name in known and known[each.name].object_id == each.object_id]
 
 
 async def _propose(
@@ -139,7 +165,7 @@ def _again(context: VaultContext, value: RegisterValue) -> ValueDraft:
 
 def is_settled(context: VaultContext, value: RegisterValue) -> bool:
     """Whether a register names members only, and they decide alone."""
-    mine = value.electorate == context.electorate and value.former is None
+    mine = value.electorate.decides_like(context.electorate) and value.former is None
     return mine and set(value.placement) <= set(context.members)
 
 
