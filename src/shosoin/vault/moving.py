@@ -128,6 +128,7 @@ async def _tell_index(names: Names, class_: str, done: Sequence[Entry], removed:
     for _ in range(_ATTEMPTS):
         if not left:
             return
+        await names.check_routes(class_)
         with suppress(Conflict):
             await names.commit(class_, left, {entry.name: entry.object_id for entry in left})
             return
@@ -259,16 +260,29 @@ async def _erase_retired(
 
 
 async def _move_indexes(context: VaultContext, names: Names) -> None:
-    """Write indexes anew that are kept by former members; retired sites erase what they hold of whole ones."""
+    """Write indexes anew that are kept by former members; retired sites erase what they hold of whole ones.
+
+    Raises: what kept one of them from it, when the others are done.
+    """
+    failed: ShosoinError | None = None
     for class_ in CLASSES:
-        state = names.states.get(class_)
-        if state is None or state.value is None:
-            continue
-        if not is_settled(context, state.value):
-            await names.rewrite(class_)
-        value = names.states[class_].value
-        if value is not None and not _missing(value):
-            channels = context.channels(class_)
-            retired = {site.name: channels[site.name] for site in context.sites if site.retired}
-            await context.catalog.tell_all(channels, [value.register_id])
-            await erase_everywhere(context, retired, [{"op": "erase", "object": value.register_id}])
+        try:
+            await _move_index(context, names, class_)
+        except ShosoinError as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
+
+
+async def _move_index(context: VaultContext, names: Names, class_: str) -> None:
+    state = names.states.get(class_)
+    if state is None or state.value is None:
+        return
+    if not is_settled(context, state.value):
+        await names.rewrite(class_)
+    value = names.states[class_].value
+    if value is not None and not _missing(value):
+        channels = context.channels(class_)
+        retired = {site.name: channels[site.name] for site in context.sites if site.retired}
+        await context.catalog.tell_all(channels, [value.register_id])
+        await erase_everywhere(context, retired, [{"op": "erase", "object": value.register_id}])

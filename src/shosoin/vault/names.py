@@ -215,8 +215,8 @@ class Names:
             named, condemned = self.object_ids(), self._condemned(class_)
             free = [object_id for object_id in object_ids if object_id not in named]
             fresh = [object_id for object_id in free if object_id not in condemned]
-            if fresh and class_ == "its":
-                await checked_statuses(self.context, self.context.members, self.context.register_scheme)
+            if fresh:
+                await self.check_routes(class_)
             if not fresh or await self._try_commit(self.states[class_], [self._verdict(class_, o) for o in fresh]):
                 return set(free)
             await self._reload()
@@ -251,14 +251,27 @@ class Names:
 
         Raises:
             Unavailable: too few sites take part.
+            Exposed: an allowed coalition would learn the names by the keys that it sees.
         """
         for _ in range(_ATTEMPTS):
             await self._make_whole()
             state = self.states[class_]
-            if state.value is None or not self._moved(state) or await self._try_commit(state, []):
+            if state.value is None or not self._moved(state):
+                return
+            await self.check_routes(class_)
+            if await self._try_commit(state, []):
                 return
             await self._reload()
         raise Conflict("the index changes faster than it can be written; try again")
+
+    async def check_routes(self, class_: str) -> None:
+        """Refuse to share names of class ``its`` where an allowed coalition sees the keys; call before a commit.
+
+        Raises:
+            Exposed: one does.
+        """
+        if class_ == "its":
+            await checked_statuses(self.context, self.context.members, self.context.register_scheme)
 
     def _moved(self, state: IndexState) -> bool:
         """Whether other sites, or another scheme, are configured than those under which the index is kept."""
