@@ -160,6 +160,8 @@ class _Labelled:
         self.holders = (*value.placement, *former)
         """Who may have a share: sites that dropped out of the put, or that the object left, may have kept theirs."""
         self.transfers = {site: self.facts.transfers.get(site) for site in self.good}
+        self.travelled = {**{SiteId(site): fact for site, fact in self.facts.transfers.items()}, **self.transfers}
+        """How every share came to its site, those too that were lost since or whose site the object left."""
         self.reads = reads
         self.declared = {str(name): domains.names() for name, domains in declared.items()}
         self.relays = {site: self._relays(site) for site in self.holders}
@@ -188,7 +190,7 @@ class _Labelled:
             scheme=(value.scheme.k, value.scheme.n),
             epoch=body.epoch,
             age_s=max(now_wall_s - value.created_wall_s, 0.0),
-            simulated=any(key.simulated for fact in self.transfers.values() if fact for key in fact.keys),
+            simulated=any(key.simulated for fact in self.travelled.values() if fact for key in fact.keys),
             freshness=freshness,
             collusion_parties=tuple((party.kind, party.name, party.sites) for party in found.parties),
             collusion_complete=not (self._unknown_routes() or self._unknown_domains() or "former" in facts.unreadable),
@@ -264,8 +266,8 @@ class _Labelled:
 
     def _reasons(self) -> list[str]:
         """Return, in sentences, why the object is not everlasting."""
-        facts = {site: fact for site, fact in self.transfers.items() if fact is not None}
-        remote = [site for site in self.good if not self._is_home(site)]
+        facts = {site: fact for site, fact in self.travelled.items() if fact is not None}
+        remote = [site for site in self.travelled if not self._is_home(site)]
         keyless = self.value.class_ == "pqc"
         found: list[tuple[Sequence[str], str]] = [
             (
@@ -281,7 +283,7 @@ class _Labelled:
                 "The shares for {} travelled under AES-256-GCM and ML-KEM-768, which rest on computation.",
             ),
             (
-                [site for site in self.good if not self._is_told(site)],
+                [site for site in self.travelled if not self._is_told(site)],
                 "It is not recorded how the shares for {} travelled.",
             ),
             (
@@ -293,7 +295,7 @@ class _Labelled:
 
     def _is_told(self, site: SiteId) -> bool:
         """Whether it is recorded how a share travelled, and that is something its class does."""
-        fact = self.transfers[site]
+        fact = self.travelled[site]
         if fact is None:
             return False
         if self._is_home(site):
@@ -312,9 +314,9 @@ class _Labelled:
 
     def _epsilon(self) -> float | None:
         """Sum the failure probabilities over all keys used (keys of one block count each: an upper bound)."""
-        if any(fact is None or not (fact.keys or self._is_home(site)) for site, fact in self.transfers.items()):
+        if any(fact is None or not (fact.keys or self._is_home(site)) for site, fact in self.travelled.items()):
             return None
-        keys = [key for fact in self.transfers.values() if fact is not None for key in fact.keys]
+        keys = [key for fact in self.travelled.values() if fact is not None for key in fact.keys]
         if not keys or any(key.epsilon is None for key in keys):
             return None
         return sum(key.epsilon * key.keys for key in keys if key.epsilon is not None)

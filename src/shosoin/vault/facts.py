@@ -106,14 +106,15 @@ class ObjectFacts:
     def rebuilt(self, shares: Mapping[SiteId, str]) -> ObjectFacts:
         """Return the facts with the transfers of shares that were rebuilt since, each as its canonical JSON says.
 
-        Keys between sites pass no relay, or the sites would not have rebuilt it; whoever saw the keys of the share that
-        was there before knows the same share.
+        Keys between sites pass no relay, or the sites would not have rebuilt it. The keys of the share that was there
+        before, and whoever saw them, count on: it is the same share.
         """
         transfers = dict(self.transfers)
         for site, text in shares.items():
             before, now = transfers.pop(site, None), _transfer(json.loads(text))
             if now is not None:
-                transfers[site] = replace(now, relays=before.relays if before is not None else ())
+                keys, relays = (before.keys, before.relays) if before is not None else ((), ())
+                transfers[site] = replace(now, keys=(*now.keys, *keys), relays=relays)
         return replace(self, transfers=transfers)
 
 
