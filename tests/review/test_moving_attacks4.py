@@ -11,6 +11,7 @@ import pytest
 
 from shosoin.base import ObjectId, SaeId, SiteId, Unavailable
 from shosoin.base.ports import DeliveredKey, KeySourceFacts
+from shosoin.cli.move import _Report
 from shosoin.vault import Vault, leaving, moving
 from shosoin.vault.assurance import Exposed, SiteDomains
 from shosoin.vault.catalog import PROVEN
@@ -415,3 +416,19 @@ async def test_a_repair_makes_no_label_better_than_it_was(class_: str) -> None:
         assert now.epsilon_total is not None
         assert now.epsilon_total > before.epsilon_total
         before = now
+
+
+async def test_the_report_says_what_helps_objects_that_stay() -> None:
+    """A repair, a site more, or a decision; not "start the sites that are away" whatever it is."""
+    world = await filled("pqc", "a", "b")
+    after = configured(world, OLD)
+    for site in (FIVE[3], FIVE[4]):
+        for row in rows(world, site, await object_id(after)):
+            lose(world, site, row.key)
+    moved = await after.vault.move_retired()
+    report = _Report(moved, await after.vault.ties(), dry_run=False)
+    assert (report.next(), report.json()["next"]) == ("repair", "repair")
+    assert all(each.done for each in await after.vault.repair(None))
+    nobody = configured(world, OLD, without=(NEW,))
+    stuck = [one for one in await nobody.vault.move_retired() if one.error is not None]
+    assert _Report(stuck, await nobody.vault.ties(), dry_run=False).next() == "see"

@@ -68,7 +68,7 @@ def _too_few(gone: int, free: int, undone: str) -> Unavailable:
     if free < gone:
         return Unavailable(
             f"{gone} sites of the placement are retired and {free} are free to take their places",
-            code="vault.too_few_sites",
+            code="vault.no_free_site",
             hint="add the new sites to the configuration",
         )
     return Unavailable(

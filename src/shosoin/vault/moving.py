@@ -205,7 +205,7 @@ async def _draft(context: VaultContext, value: RegisterValue, pinned: Sequence[S
     if placement != value.placement and any(len(body.good) < value.scheme.durable_min for body in bodies):
         raise Unavailable(
             f"{len(bodies[0].good)} sites that stay hold good shares, {value.scheme.durable_min} are needed",
-            code="vault.too_few_sites",
+            code="vault.repair_first",
             hint="repair the object at the sites that stay first; until then the retired site is needed",
         )
     return ValueDraft(
