@@ -133,6 +133,16 @@ async def test_an_old_site_that_promised_too_much_can_still_be_switched_off() ->
     assert old.may_go, old
 
 
+async def test_a_client_that_died_after_it_asked_two_sites_stops_no_move() -> None:
+    """Four others promise, the old site among them: that is no quorum, and the next round has one."""
+    world = await filled()
+    after = configured(world, OLD)
+    prepare = {"op": "prepare", "register": await object_id(after), "ballot": [2, "zz"]}
+    for site in FIVE[:2]:
+        await after.context.channels("pqc")[SiteId(site)].exchange([prepare])
+    assert [one.error for one in await after.vault.move_retired()] == [None]
+
+
 async def test_an_old_site_that_lists_for_ever_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leaving, "_PAGES_MAX", 64)
     world = await filled()
