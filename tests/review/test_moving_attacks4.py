@@ -442,3 +442,24 @@ async def test_the_report_says_what_helps_objects_that_stay() -> None:
     nobody = configured(world, OLD, without=(NEW,))
     stuck = [one for one in await nobody.vault.move_retired() if one.error is not None]
     assert _Report(stuck, await nobody.vault.ties(), dry_run=False).next() == "see"
+
+
+@pytest.mark.parametrize("class_", ["its", "qkd"])
+async def test_a_site_that_drops_out_of_a_put_takes_no_simulated_key_out_of_the_label(class_: str) -> None:
+    """Its share was on the wire under that key."""
+    world = make_world(6, "3-of-5")
+    client = configured(world, NEW)
+    client.context.keys = OneSimulated(world, LAST)
+    client.links[LAST].before = failing("seal")
+    for link in world.links.values():
+        repair = link.node._operations._repair
+        repair.parts.keys = RealKeys(repair.parts.keys)
+    receipt = await store(client, "a", CONTENT, class_)
+    assert SiteId(LAST) in receipt.missing
+    assert receipt.label.simulated
+    assert any(LAST in reason and "simulated" in reason for reason in receipt.label.reasons)
+    assert (await client.vault.stat("a")).label.simulated
+    client.links[LAST].before = None
+    assert all(each.done for each in await client.vault.repair(None))
+    label = (await client.vault.stat("a")).label
+    assert (label.durable_at, label.simulated) == (5, True)

@@ -110,6 +110,8 @@ def record_facts(
     }
     declared = {**(relay_domains or {}), **domains}
     everywhere = [*good, *(site for site in placement if site not in good)]
+    drawn = {site: _drawn_since(channels[site].facts, before.get(site, Counter())) for site in everywhere[len(good) :]}
+    lost = {site: _fact_json(facts) for site, facts in drawn.items() if facts}
     seen = {relay for site in everywhere for relay in relays.get(site, ()) if class_ == "its"} - set(everywhere)
     coefficients = "key-stream bits" if class_ == "its" else f"AES-256 in counter mode, seeded by {entropy.source}"
     random: dict[str, Any] = {
@@ -124,6 +126,7 @@ def record_facts(
         "dropped": {
             site: list(relays[site]) if class_ == "its" and site in relays else None for site in everywhere[len(good) :]
         },
+        **({"dropped_keys": lost} if lost else {}),
         "random": random,
         "domains": {site: list(domains[site].names()) for site in everywhere},
         "relay_domains": {relay: list(declared[relay].names()) for relay in sorted(seen) if relay in declared},
@@ -160,8 +163,13 @@ class _Labelled:
         self.holders = (*value.placement, *former)
         """Who may have a share: sites that dropped out of the put, or that the object left, may have kept theirs."""
         self.transfers = {site: self.facts.transfers.get(site) for site in self.good}
-        self.travelled = {**{SiteId(site): fact for site, fact in self.facts.transfers.items()}, **self.transfers}
-        """How every share came to its site, those too that were lost since or whose site the object left."""
+        dropped = {site: Transfer(ONE_TIME_PAD, keys, None) for site, keys in self.facts.dropped_keys.items()}
+        self.travelled: dict[str, Transfer | None] = {
+            **dropped,
+            **self.facts.transfers,
+            **{str(site): fact for site, fact in self.transfers.items()},
+        }
+        """How every share left for its site, also those that were lost on the way or since, or whose site left."""
         self.reads = reads
         self.declared = {str(name): domains.names() for name, domains in declared.items()}
         self.relays = {site: self._relays(site) for site in self.holders}
@@ -202,7 +210,7 @@ class _Labelled:
             policy=facts.policy,
         )
 
-    def _is_home(self, site: SiteId) -> bool:
+    def _is_home(self, site: str) -> bool:
         return site == self.facts.home
 
     def _keys_matter(self, site: SiteId) -> bool:
@@ -293,7 +301,7 @@ class _Labelled:
         ]
         return [sentence.format(_list(sites)) for sites, sentence in found if sites] + self._random_reasons()
 
-    def _is_told(self, site: SiteId) -> bool:
+    def _is_told(self, site: str) -> bool:
         """Whether it is recorded how a share travelled, and that is something its class does."""
         fact = self.travelled[site]
         if fact is None:
