@@ -204,13 +204,16 @@ def commit(
 ) -> dict[str, Any]:
     """Take a value with its certificate, and hold it from now on.
 
-    Refused once a newer ballot was promised: that promise said what this site held, and must stay true.
+    Refused once a newer ballot was promised: that promise said what this site held, and must stay true. A site that
+    does not decide about the value takes it all the same: nobody counts it among those that hold it, and a site that
+    was replaced must learn of it, or it would keep its old share for ever.
     """
     row = tx.register(owner, register_id) or RegisterRow()
     ballot, value = certified.ballot, certified.value
     if ballot == row.committed_ballot and row.committed_value == value.text:
         return {"granted": True}
-    if ballot < row.promised or ballot <= row.committed_ballot:
+    decides = any(site in electorate.members for electorate in value.electorates)
+    if (decides and ballot < row.promised) or ballot <= row.committed_ballot:
         return _refused(row)
     certified.check()
     for key in value.share_keys(owner, site):

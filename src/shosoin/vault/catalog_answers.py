@@ -48,7 +48,8 @@ class SignersUnknown(Unavailable):
 
     code = "vault.signers_unknown"
     hint = (
-        "put these sites back into the configuration with `retired = true`, and run `shosoin move` before they leave it"
+        "add sites that are new, as another owner.toml has them; put sites that were replaced back with "
+        "`retired = true`, and run `shosoin move` before they leave the configuration"
     )
 
 

@@ -384,6 +384,7 @@ class Vault:
             await checked_statuses(self._context, self._context.members, self._context.register_scheme)
         channels = self._context.channels(entry.class_)
         reading = await self._context.catalog.read(channels, ObjectId(entry.object_id))
+        placed = reading.value.placement if reading.value is not None else ()
         if reading.value is None or reading.value.tombstone:
             ops = [{"op": "erase", "object": entry.object_id}]
             erased = (await erase_everywhere(self._context, channels, ops))[entry.object_id]
@@ -393,7 +394,10 @@ class Vault:
                 raise outcome.error
         deleted = replace(entry, deleted=True, size_bytes=0)
         await self._names.commit(entry.class_, [deleted], {name: entry.object_id})
-        pending = [site.name for site in self._context.sites if site.name not in erased]
+        known = dict.fromkeys(
+            (*(site.name for site in self._context.sites), *placed)
+        )  # nobody asks a site unknown here
+        pending = [site for site in known if site not in erased]
         return RemoveReceipt(name, entry.object_id, erased, pending)
 
     async def rm_unnamed(self, *, older_than_s: float = 86_400.0) -> list[str]:
@@ -407,7 +411,7 @@ class Vault:
     async def move_retired(self, *, progress: Callable[[int, int], None] | None = None) -> list[Moved]:
         """Move everything off the sites that the configuration calls retired (see ``vault.moving``)."""
         moved = await move_objects(self._context, self._names, progress)
-        await erase_leftovers(self._context)
+        await erase_leftovers(self._context, self._names)
         return moved
 
     async def ties(self) -> Ties:

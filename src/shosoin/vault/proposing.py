@@ -194,7 +194,7 @@ class Proposer:
                 grace_s=_WRITE_GRACE_S,
             )
             higher = self._higher_round(asked.answers, round_number)
-            if higher is None or all(self._granted(asked.answers, i) for i in range(len(preparing))):
+            if higher is None or all(_granted(asked.answers, i, one.value) for i, one in enumerate(preparing)):
                 break
             round_number = higher
         for index, attempt in enumerate(preparing):
@@ -206,9 +206,6 @@ class Proposer:
             if attempt.outcome.error is None and attempt not in ready:
                 await self._settle_top(channels, attempt)
         return skip + ready
-
-    def _granted(self, answers: Mapping[SiteId, list[_Operations]], index: int) -> bool:
-        return sum(results[index].get("granted") is True for results in answers.values()) >= self._scheme.write_quorum
 
     def _higher_round(self, answers: Mapping[SiteId, list[_Operations]], refused: int) -> int | None:
         """Return the round to try after one that was refused, ``None`` if another would be of no use.
@@ -352,6 +349,11 @@ class Proposer:
             outcome.done = decided_by(attempt.value.electorates, outcome.held_by)
             if outcome.done and attempt.value.former is not None:
                 self._settled.add(attempt.value.digest)
+
+
+def _granted(answers: Mapping[SiteId, list[_Operations]], index: int, wanted: RegisterValue) -> bool:
+    """Whether everyone who decides about a value promised; sites that decide about others were asked too."""
+    return decided_by(wanted.electorates, [site for site in answers if answers[site][index].get("granted") is True])
 
 
 def _was_replaced(wanted: RegisterValue, top: Certified) -> bool:
