@@ -89,7 +89,7 @@ def _check_repaired(caller: Caller, each: Repaired, key: ShareKey, began_s: floa
         for site in world.plan.sites
         if site in world.plan.liars or is_good(world, site, key) or (site, key) in world.hurt
     ]
-    if each.durable_at > len(held):
+    if each.done and each.durable_at > len(held):  # what was left repeats whom the register counts on
         world.trace.violate(f"{who} claims {each.durable_at} sites, {len(held)} hold a share")
     if len(good_sites(world, key)) < world.scheme.k:
         world.trace.violate(f"{who} left fewer than k good shares")
@@ -114,6 +114,7 @@ async def repair_all(caller: Caller) -> None:
         if not told:
             break
         await caller.process.runtime.sleep(_PAUSE_S)
+    world.trace.counts["shares left when calm"] += len(told)
     await _check_named(caller, told)
 
 

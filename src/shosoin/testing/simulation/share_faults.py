@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from shosoin.base import SaeId
+from shosoin.base import SaeId, SimulationRng
 from shosoin.kernels import ELEMENT_BYTES
 from shosoin.testing.simulation.plan import Mishap, MishapKind
 from shosoin.testing.simulation.truth import good_sites, honest_sites, is_good, share_liars
@@ -20,6 +20,8 @@ __all__ = ["arm_mishaps", "hurt_all", "hurt_share"]
 _AGAIN_S = 0.05
 _TRIES = 20
 _DRY_BITS = 4096
+_ALTERED_BYTES = 8
+"""Random ones: what nature does fits no liar's lie."""
 
 
 def arm_mishaps(world: World) -> None:
@@ -94,4 +96,5 @@ def hurt_share(world: World, site: str, key: ShareKey, kind: MishapKind, pick: i
             found, masks_bytes = disk.bytes_of(row), row.mask_elements * ELEMENT_BYTES
             if found is not None and len(found) > masks_bytes:  # no key protects masks: nobody could tell
                 at = masks_bytes + pick % (len(found) - masks_bytes)
-                disk.falsify(key, at, bytes([found[at] ^ (pick % 255 + 1)]))
+                noise = SimulationRng(pick).pseudo_bytes(min(_ALTERED_BYTES, len(found) - at))
+                disk.falsify(key, at, bytes(old ^ (new | 2) for old, new in zip(found[at:], noise, strict=False)))
