@@ -56,6 +56,10 @@ def test_a_seed_with_repairs_gives_the_same_run_twice() -> None:
     assert first.digest == second.digest != simulate(plan_of(30)).digest
 
 
+def test_an_object_whose_removal_stopped_half_way_stops_no_repair_of_everything() -> None:
+    assert simulate(make_plan(226, Liars.ALL, class_changes=True, repairs=True)).violations == ()
+
+
 def test_every_kind_of_damage_is_mended() -> None:
     """One site after the other has what it holds lost or damaged, each in its own way, and nobody lies."""
     work = [scenarios.deed(Deed.PUT, "anna1"), scenarios.deed(Deed.GET, "anna2", 5.0)]

@@ -592,7 +592,8 @@ class Vault:
             raise NotFound(f"there is no object named {missing!r}")
         states: dict[str, dict[SiteId, str]] = {}
         for name in wanted if verify else ():
-            with suppress(Unavailable):  # what cannot be read now may still lack shares that can be rebuilt
+            # What cannot be read now may still lack shares that can be rebuilt; what is half removed stops no other.
+            with suppress(Unavailable, *((NotFound,) if names is None else ())):
                 states[name] = (await self.verify(name)).per_site
         repairer = Repairer(self._context, self._names, rate_bytes_per_s, key_budget_bits)
         needs = await repairer.plan(wanted, states, verify_index=verify)
