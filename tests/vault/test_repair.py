@@ -28,7 +28,7 @@ from tests.vault.repair_support import (
     share,
     staged_anywhere,
 )
-from tests.vault.support import OWNER, World, failing, fetch, kinds_of, make_world, pattern, store
+from tests.vault.support import OWNER, DirectLink, World, failing, fetch, kinds_of, make_world, pattern, store
 
 CLASSES = ("its", "qkd", "pqc")
 
@@ -266,6 +266,43 @@ async def test_names_are_rebuilt_with_their_index() -> None:
     assert (await world.vault.stat("b")).label.durable_at == 5
     fresh = world.another_vault()
     assert [each.name for each in await fresh.vault.ls()] == ["a", "b"]
+
+
+@pytest.mark.parametrize("bad", ["damaged", "wrong"])
+async def test_bad_share_of_the_index_is_found_by_the_owners_keys(bad: str) -> None:
+    world = make_world()
+    await store(world, "a", pattern(700))
+    (row,) = rows(world, "hongo", index_register(OWNER, "its"))
+    whole = share(world, "hongo", row.key)
+    if bad == "wrong":
+        world.stores["hongo"].falsify(row.key, len(whole) - 1, bytes([whole[-1] ^ 1]))
+    else:
+        world.stores["hongo"].rot(row.key)
+    assert not await world.vault.repair()
+    done = await world.vault.repair(verify=True)
+    assert [(each.name, each.site, each.reason, each.problem) for each in done] == [
+        ("(names of class its)", "hongo", bad, "")
+    ]
+    assert share(world, "hongo", row.key) == whole
+    assert not await world.vault.repair(verify=True)
+
+
+@pytest.mark.parametrize("kind", ["seal", "accept", "commit"])
+async def test_repair_that_ends_in_the_middle_of_a_put_takes_no_names_away(kind: str) -> None:
+    world = make_world()
+    await store(world, "a", pattern(700))
+    repairs: list[list[Repaired]] = []
+
+    async def repair_once(link: DirectLink, header: dict[str, Any]) -> None:
+        if kind in kinds_of(header) and not repairs:
+            repairs.append([])
+            repairs[0] += await world.vault.repair()
+
+    world.links["hongo"].before = repair_once
+    await store(world, "b", pattern(900))
+    assert len(repairs) == 1
+    assert {listing.name for listing in await world.vault.ls()} == {"a", "b"}
+    assert (await fetch(world.vault, "b"))[0] == pattern(900)
 
 
 async def test_index_goes_on_after_a_repair() -> None:

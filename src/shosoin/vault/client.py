@@ -596,14 +596,15 @@ class Vault:
             raise NotFound(f"there is no object named {missing!r}")
         states: dict[str, dict[SiteId, str]] = {}
         for name in wanted if verify else ():
-            with suppress(Unavailable):  # what cannot be read now may still lack shares that can be rebuilt
+            # What cannot be read now may still lack shares that can be rebuilt; what is half removed stops no other.
+            with suppress(Unavailable, *((NotFound,) if names is None else ())):
                 states[name] = (await self.verify(name)).per_site
         repairer = Repairer(self._context, self._names, rate_bytes_per_s, key_budget_bits)
-        needs = await repairer.plan(wanted, states)
+        needs = await repairer.plan(wanted, states, verify_index=verify)
         if not planned(needs):
             return []
         done = await repairer.run(needs, progress)
-        self._names.states.clear()  # who holds the names has changed
+        self._names.read_again()  # who holds the names has changed
         return done
 
     def _scheme(self, scheme: Scheme | tuple[int, int] | None) -> Scheme:

@@ -38,6 +38,12 @@ class Names:
     context: VaultContext
     states: dict[str, IndexState] = field(default_factory=dict)
     alarms: list[Event] = field(default_factory=list)
+    _outdated: set[str] = field(default_factory=set)
+    """Classes whose parts are fetched again, even if the register says what it said."""
+
+    def read_again(self) -> None:
+        """Have the next ``load`` fetch every part; what is loaded stays, because others may be at work with it."""
+        self._outdated.update(self.states)
 
     async def load(self, *, whole: bool = True) -> dict[str, Entry]:
         """Read the index of every class and return the names that exist; ``alarms`` starts anew.
@@ -109,7 +115,7 @@ class Names:
         context = self.context
         known = self.states.get(class_)
         same = known and known.value and reading.value and known.value.text == reading.value.text
-        if known and same and known.unreadable is None:
+        if known and same and known.unreadable is None and class_ not in self._outdated:
             return replace(known, freshness=reading.freshness, newest=reading.newest), []
         state = IndexState(class_, register_id, reading.value, [], reading.freshness, newest=reading.newest)
         if reading.value is None:
@@ -123,6 +129,7 @@ class Names:
                 return IndexState(class_, register_id, None, [], UNPROVEN, error), []
         fetcher = context.fetcher(class_, reading.value.placement, reading.value.scheme)
         loaded = await load_index(state, context.owner, fetcher, context.memo, reading.certificate)
+        self._outdated.discard(class_)
         return loaded, fetcher.alarms
 
     async def _read(self, class_: str, register_id: ObjectId) -> Reading:

@@ -36,6 +36,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--shrink", action="store_true", help="with --seed: make a failing plan small first")
     parser.add_argument("--liars", choices=[each.value for each in Liars], default=Liars.ALL.value)
     parser.add_argument("--class-changes", action="store_true", help="names may go to objects of another class")
+    parser.add_argument("--repairs", action="store_true", help="shares get lost and damaged, and are repaired")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="machine-readable result on standard output")
     return parser.parse_args(arguments)
@@ -45,9 +46,9 @@ def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
-def run_seed(seed: int, liars: Liars, *, class_changes: bool) -> Result:
+def run_seed(seed: int, liars: Liars, *, class_changes: bool, repairs: bool = False) -> Result:
     """Run one seed; a run that cannot be repeated is a violation too."""
-    plan = make_plan(seed, liars, class_changes=class_changes)
+    plan = make_plan(seed, liars, class_changes=class_changes, repairs=repairs)
     outcome = simulate(plan)
     violations = outcome.violations
     if seed % _REPEATED == 0 and simulate(plan).digest != outcome.digest:
@@ -57,7 +58,7 @@ def run_seed(seed: int, liars: Liars, *, class_changes: bool) -> Result:
 
 def _results(options: argparse.Namespace) -> Iterator[Result]:
     seeds = range(options.start, options.start + options.seeds)
-    work = partial(run_seed, liars=Liars(options.liars), class_changes=options.class_changes)
+    work = partial(run_seed, liars=Liars(options.liars), class_changes=options.class_changes, repairs=options.repairs)
     if options.jobs < 2:
         yield from map(work, seeds)
         return
@@ -86,13 +87,14 @@ def _soak(options: argparse.Namespace) -> int:
     if failed:
         first = min(failed)
         _replay(options, first, shrunk=True)
-        more = " --class-changes" if options.class_changes else ""
+        more = (" --class-changes" if options.class_changes else "") + (" --repairs" if options.repairs else "")
         _say(f"replay: python -m shosoin.testing.simulation --seed {first} --liars {options.liars} --shrink{more}")
     return 1 if failed else 0
 
 
 def _replay(options: argparse.Namespace, seed: int, *, shrunk: bool) -> int:
-    outcome = simulate(make_plan(seed, Liars(options.liars), class_changes=options.class_changes))
+    plan = make_plan(seed, Liars(options.liars), class_changes=options.class_changes, repairs=options.repairs)
+    outcome = simulate(plan)
     if shrunk and outcome.violations:
         outcome = shrink(outcome)
     if options.json:

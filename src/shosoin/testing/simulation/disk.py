@@ -38,6 +38,10 @@ class SimulatedDisk(MemorySiteStore):
         self._log_end = 0
         self._log_synced = 0
         self._saved: object = None
+        self.dealt: dict[ShareKey, bytes] = {}
+        """Shares as a dealer made them, before anything befell them: what a check compares with."""
+        self.made_s: dict[ShareKey, float] = {}
+        """When each share was last written, by a dealer or a repair."""
         self.calls = 0
         self.crash_points: dict[int, str] = {}
         self.on_crash: Callable[[], None] = lambda: None
@@ -118,10 +122,39 @@ class SimulatedDisk(MemorySiteStore):
         """Make the staged bytes durable and return their locator."""
         await self._enter()
         locator = await super().finish(key, size_bytes)
+        self._note(key, locator)
         self._perhaps_crash("during")
         await self._pause()
         self._perhaps_crash("after")
         return locator
+
+    def _note(self, key: ShareKey, locator: str) -> None:
+        if all(tried != key for tried, _ in self._tables.attempts):  # else it may come from a repair
+            self.dealt.setdefault(key, self._finished[locator][1])
+        self.made_s[key] = self._process.kernel.now_s if self._process is not None else 0.0
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything that shows is durable."""
+        return not self._journal
+
+    def values(self, owner: OwnerId) -> list[str]:
+        """Return the committed values of all registers."""
+        rows = [row for (whose, _), row in self._tables.registers.items() if whose == owner]
+        return [row.committed_value for row in rows if row.committed_value is not None]
+
+    def row(self, key: ShareKey) -> ShareRow | None:
+        """Return the record of a share."""
+        return self._tables.shares.get(key)
+
+    def bytes_of(self, row: ShareRow) -> bytes | None:
+        """Return the bytes of a share; ``None`` if they are gone or their checksum does not fit."""
+        content = self._tables.contents.get(row.locator)
+        return None if content is None or row.locator in self._tables.damaged else bytes(content)
+
+    def forget(self, key: ShareKey) -> None:
+        """Lose a share and its record, as if it had never been written."""
+        self._apply(lambda tx: tx.delete_share(key))
 
     async def read(self, row: ShareRow, offset: int, length: int) -> bytes:
         """Return bytes of a share."""

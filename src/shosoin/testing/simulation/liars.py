@@ -15,6 +15,7 @@ from typing import Any
 from shosoin.base import ObjectId, OwnerId, SimulationRng
 from shosoin.testing.simulation.kernel import Process
 from shosoin.testing.simulation.plan import Lie
+from shosoin.testing.simulation.repair_liars import Board, make_repair_lie
 from shosoin.testing.simulation.trace import Trace
 from shosoin.vault import OwnerRecord, SiteNode, attestations
 from shosoin.vault.operations import SiteOperations
@@ -63,8 +64,10 @@ class _LyingOperations(SiteOperations):
 class LyingNode(SiteNode):
     """A share node that lies."""
 
-    def make_lie(self, liar: Liar, signer: SiteSigner) -> None:
+    def make_lie(self, liar: Liar, signer: SiteSigner, board: Board) -> None:
         """Lie from now on, and sign it."""
+        if liar.about_repair:
+            make_repair_lie(self._operations._repair, liar, board)  # noqa: SLF001  # it is this node's own
         self._operations = _LyingOperations(self._operations, liar, signer)
 
 
@@ -114,6 +117,9 @@ class Liar:
         self._said: dict[str, list[_Pair]] = {}
         self._old: dict[tuple[str, str], dict[str, Any]] = {}
         """The first register answers, for each client and register."""
+        self.rng = self._rng
+        self.about_repair = any(kind.startswith("repair_") for kind in self._lies)
+        self.said_of_repair: dict[str, list[_Pair]] = {}
 
     def lies(self, kind: str) -> bool:
         """Whether to lie in this way now."""
@@ -121,6 +127,11 @@ class Liar:
         if lie is None or self.process.kernel.now_s < lie.at_s:
             return False
         return self._rng.uniform(0.0, 1.0) < lie.rate
+
+    def tell(self, what: str) -> None:
+        """Tell the trace of a lie about repair."""
+        self._tell(what)
+        self._trace.counts["lies about repair"] += 1
 
     def _tell(self, what: str) -> None:
         self._trace.tell(self.site, f"lies: {what}", count="lies")
@@ -148,7 +159,7 @@ class Liar:
         pieces = iter(out)
         pairs: list[_Pair] = []
         for op, result in zip(operations, results, strict=True):
-            has = op["op"] in {"read", "digest"} and "error" not in result
+            has = op["op"] in {"read", "digest", "repair_digest"} and "error" not in result
             pairs.append(self._falsified(op, result, bytes(next(pieces)) if has else b""))
         told = [result for result, _ in pairs]
         shares_alone = all(op["op"] in _ABOUT_SHARES for op in operations)

@@ -15,6 +15,8 @@ from typing import Any
 
 from shosoin.base import Alarm, Denied, OwnerId, PeerFault, Rejected, ShosoinError, SimulationRng, SiteId, Unavailable
 from shosoin.testing.simulation.kernel import Cancelled, Kernel, Killed, Process, SimTask
+from shosoin.testing.simulation.repair_liars import Board
+from shosoin.testing.simulation.repair_uses import repair_uses, terms_taken
 from shosoin.testing.simulation.trace import Trace
 from shosoin.vault import SiteNode
 from shosoin.vault.envelope import cut, parse_json
@@ -76,6 +78,7 @@ class Network:
         self.trace = trace
         self.owner = owner
         self.hosts: dict[SiteId, Host] = {}
+        self.board = Board()
         self.loss = 0.0
         self.double = 0.0
         self._rng = SimulationRng(seed)
@@ -142,6 +145,8 @@ class Network:
             self.trace.violate(f"the node at {host.site} failed with {type(error).__name__}: {error}")
             outcome = PeerFault(f"{host.site} failed", code="vault.defect")
         host.open.pop(exchange.number, None)
+        if self.board.watched and exchange.path != "/v1/session":
+            self.board.note(host.site, parse_json(cut(raw).header))
         if not host.reaches(exchange.client) or self._lost():
             self._lose(host, exchange, "answer")
             return
@@ -158,15 +163,22 @@ class Network:
         host.open.clear()
 
     def note_keys(self, header: dict[str, Any], raw: bytes) -> None:
-        """Check that no key is used for two things."""
+        """Check that no key is used for two things, between sites either, and no term given on two orders."""
+        for key, what in repair_uses(header["ops"], self.board.honest):
+            self._note_use(key, what)
+        for attempt, offset in terms_taken(header["ops"]) & self.board.misled:
+            self.trace.violate(f"helpers of attempt {attempt[:8]} gave their terms at {offset} on different orders")
         if header.get("class") != "its":
             return
         digest = hashlib.sha256(raw).digest()
         used = [(key, digest) for key in header["auth"]["keys"]]
         used += [(key, b"share") for op in header["ops"] if op["op"] == "take" for key in op["keys"]]
         for key, use in used:
-            if self._uses.setdefault(key, use) != use:
-                self.trace.violate(f"key {key} was used twice")
+            self._note_use(key, use)
+
+    def _note_use(self, key: str, use: bytes) -> None:
+        if self._uses.setdefault(key, use) != use:
+            self.trace.violate(f"key {key} was used twice")
 
 
 def _over_the_wire(error: ShosoinError) -> ShosoinError:

@@ -13,7 +13,20 @@ from shosoin.base import SimulationRng
 from shosoin.testing.simulation.disk import PHASES
 from shosoin.vault import Scheme
 
-__all__ = ["ClientPlan", "Deed", "Fault", "FaultKind", "Liars", "Lie", "Operation", "Plan", "make_plan"]
+__all__ = [
+    "ClientPlan",
+    "Deed",
+    "Fault",
+    "FaultKind",
+    "Liars",
+    "Lie",
+    "Mishap",
+    "MishapKind",
+    "Operation",
+    "Plan",
+    "draw_fault",
+    "make_plan",
+]
 
 SITES = ("koganei", "otemachi", "hakusan", "hongo", "musashino", "kawasaki", "tsukuba")
 CLIENTS = ("anna", "bert", "chie", "dai")
@@ -37,6 +50,9 @@ class Deed(StrEnum):
     AUDIT = "audit"
     VERIFY = "verify"
     RM_UNNAMED = "rm_unnamed"
+    REPAIR = "repair"
+    """Of one name; of odd sizes after a check by keys."""
+    REPAIR_ALL = "repair_all"
 
 
 _DEEDS = (
@@ -84,6 +100,21 @@ class FaultKind(StrEnum):
     KME_DOWN = "kme_down"
     CLOCK_STEP = "clock_step"
     """The wall clock of a site steps by ``rate`` seconds."""
+
+
+class MishapKind(StrEnum):
+    """What befalls a single share without a word, or the keys of two sites; only in plans with repairs."""
+
+    RECORD_LOST = "record_lost"
+    """The share is gone, and its record."""
+    BYTES_LOST = "bytes_lost"
+    """The share is gone; its record says that it is there."""
+    ROT = "rot"
+    """Some bytes changed; the site's own checksum tells whoever reads them."""
+    ALTERED = "altered"
+    """Some bytes changed before the checksum was made: nothing at the site tells."""
+    LINK_DRY = "link_dry"
+    """The keys that ``site`` draws for ``other`` run out."""
 
 
 class Liars(StrEnum):
@@ -145,6 +176,19 @@ class Lie:
 
 
 @dataclass(frozen=True, slots=True)
+class Mishap:
+    """Something that befalls one share of a site, or the keys of two sites."""
+
+    kind: MishapKind
+    site: str
+    other: str = ""
+    at_s: float = 0.0
+    for_s: float = 0.0
+    pick: int = 0
+    """Tells which of the site's shares."""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A whole simulation."""
 
@@ -157,6 +201,9 @@ class Plan:
     clients: tuple[ClientPlan, ...]
     faults: tuple[Fault, ...]
     lies: tuple[Lie, ...]
+    mishaps: tuple[Mishap, ...] = ()
+    repairs: bool = False
+    """Whether shares are damaged and everything is repaired when all faults are over."""
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -175,8 +222,20 @@ class Plan:
         return replace(self, clients=tuple(clients))
 
 
-def make_plan(seed: int, liars: Liars = Liars.SHARES, *, class_changes: bool = False) -> Plan:
-    """Return the plan of a seed; with ``class_changes`` a name may go to an object of another class."""
+def make_plan(seed: int, liars: Liars = Liars.SHARES, *, class_changes: bool = False, repairs: bool = False) -> Plan:
+    """Return the plan of a seed; with ``class_changes`` a name may go to an object of another class.
+
+    With ``repairs`` shares get lost and are repaired; whatever that adds comes from a generator of its own.
+    """
+    plan = _base_plan(seed, liars, class_changes=class_changes)
+    if repairs:
+        from shosoin.testing.simulation.repair_plans import with_repairs  # noqa: PLC0415  # it builds on plans
+
+        plan = with_repairs(plan, liars)
+    return plan
+
+
+def _base_plan(seed: int, liars: Liars, *, class_changes: bool) -> Plan:
     rng = SimulationRng(seed)
     scheme = rng.choice(_SCHEMES)
     sites = SITES[: Scheme.parse(scheme).n]
@@ -187,7 +246,7 @@ def make_plan(seed: int, liars: Liars = Liars.SHARES, *, class_changes: bool = F
     clients = tuple(_client(rng, CLIENTS[index], names, hurry=hurry) for index in range(count))
     work_s = max(_work_s(client, latency_s) for client in clients)
     calm = rng.integer(0, 9) == 0
-    faults = () if calm else tuple(_fault(rng, sites, clients, work_s) for _ in range(rng.integer(1, 8)))
+    faults = () if calm else tuple(draw_fault(rng, sites, clients, work_s) for _ in range(rng.integer(1, 8)))
     return Plan(
         seed,
         scheme,
@@ -245,7 +304,8 @@ def _operation(
     )
 
 
-def _fault(rng: SimulationRng, sites: tuple[str, ...], clients: tuple[ClientPlan, ...], work_s: float) -> Fault:
+def draw_fault(rng: SimulationRng, sites: tuple[str, ...], clients: tuple[ClientPlan, ...], work_s: float) -> Fault:
+    """Return a fault of any kind that begins while clients work."""
     kind = rng.choice((*FaultKind, *_FREQUENT))
     rates = {FaultKind.SLOW: 5.0, FaultKind.CLOCK_STEP: 200.0, FaultKind.DOUBLE: 0.5}
     names = [client.name for client in clients]

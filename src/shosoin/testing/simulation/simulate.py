@@ -10,6 +10,7 @@ from shosoin.testing.simulation.checks import AUDITOR
 from shosoin.testing.simulation.clients import Caller, Client, perform
 from shosoin.testing.simulation.faults import arm, heal
 from shosoin.testing.simulation.plan import Deed, Operation, Plan
+from shosoin.testing.simulation.repairs import repair_all
 from shosoin.testing.simulation.world import World, build_vault
 
 __all__ = ["Outcome", "simulate"]
@@ -50,7 +51,9 @@ def _work(world: World, clients: dict[str, Client]) -> None:
     """Let the clients work until the faults are over, and after that until they are done."""
     arm(world, clients)
     kernel = world.kernel
-    over_s = max([fault.at_s + fault.for_s for fault in world.plan.faults], default=0.0) + _CALM_S
+    ends_s = [fault.at_s + fault.for_s for fault in world.plan.faults]
+    ends_s += [mishap.at_s + mishap.for_s for mishap in world.plan.mishaps]
+    over_s = max(ends_s, default=0.0) + _CALM_S
 
     def ended() -> bool:
         return all(client.ended for client in clients.values())
@@ -79,6 +82,8 @@ def _reckon(world: World) -> None:
             error = await perform(caller, deed)
             if error is not None and error.code != "vault.not_found":
                 world.trace.violate(f"after all faults ended, {deed.deed} {deed.names} fails: {error.code}: {error}")
+        if world.plan.repairs:
+            await repair_all(caller)
 
     task = process.start(check(), origin=AUDITOR)
     world.kernel.run(until_s=world.kernel.now_s + _PATIENCE_S, stop=task.done)

@@ -21,6 +21,7 @@ from shosoin.testing.simulation.plan import Plan
 from shosoin.testing.simulation.trace import EventTrace, Trace
 from shosoin.vault import OwnerRecord, Scheme, SiteNode, Vault, VaultContext, VaultSite
 from shosoin.vault.assurance import SiteDomains
+from shosoin.vault.ports import ShareKey
 from shosoin.vault.signing import OwnerSigner, SiteSigner
 
 __all__ = ["OWNER", "SeededEntropy", "World", "build_node", "build_vault"]
@@ -30,6 +31,8 @@ _SIGNER = OwnerSigner(bytes(range(32)))
 _QUOTA_BYTES = 1 << 30
 _UPKEEP_S = 5.0
 _REBOOT_S = 0.2
+_REMEMBERED_S = 100.0
+"""For so long a reader may still tell what it found before a share was mended: it may have been frozen."""
 _FALSE_ACCUSATIONS = {"share_wrong", "share_damaged", "message_forged", "deal_wrong", "audit_wrong", "audit_damaged"}
 
 
@@ -57,6 +60,9 @@ class World:
         self.history = History(self._tick)
         self.keys = MemoryKeyNetwork(self._seed("keys"))
         self.network = Network(self.kernel, self.trace, self._seed("network"), plan.latency_s, OWNER)
+        self.network.board.honest = frozenset(plan.sites) - plan.liars
+        self.network.board.k = self.scheme.k
+        self.network.board.watched = any(lie.kind == "repair_rush" for lie in plan.lies)
         self.kmes_away: set[str] = set()
         self.disks: dict[str, SimulatedDisk] = {}
         self.liars: dict[str, Liar] = {}
@@ -65,6 +71,8 @@ class World:
         """Whether all faults are over."""
         self._ticks = 0
         self._started: dict[str, int] = {}
+        self.hurt: dict[tuple[str, ShareKey], float] = {}
+        """When which share at which site was last lost or damaged."""
         self.contents: dict[bytes, tuple[str, str]] = {}
         """What was ever handed to a put, with its tag and its name."""
         for number, name in enumerate(plan.sites):
@@ -145,12 +153,23 @@ class World:
             if collected:
                 self.trace.tell(site, f"collects {collected} staged shares", count="orphans collected")
 
+    def befell(self, site: str, object_id: str = "") -> bool:
+        """Whether something befell a share of a site's (of one object), and it was not mended long ago."""
+        made_s, now_s = self.disks[site].made_s if site in self.disks else {}, self.kernel.now_s
+        return any(
+            where == site
+            and object_id in {"", key.object_id}
+            and (made_s.get(key, 0.0) < when_s or now_s - made_s[key] < _REMEMBERED_S)
+            for (where, key), when_s in self.hurt.items()
+        )
+
     def listen(self, who: str, event: Event) -> None:
         """Check that no honest site is accused."""
         site, kind = str(event.fields.get("site", "")), str(event.fields.get("kind", ""))
         if event.severity == "alarm":
             self.trace.counts["alarms"] += 1
-            if kind in _FALSE_ACCUSATIONS and site not in self.plan.liars:
+            known = kind in _FALSE_ACCUSATIONS and self.befell(site, str(event.fields.get("object", "")))
+            if kind in _FALSE_ACCUSATIONS and site not in self.plan.liars and not known:
                 self.trace.violate(f"{who} accuses the honest site {site}: {kind}")
 
 
@@ -179,7 +198,7 @@ def build_node(world: World, site: str, process: Process) -> SiteNode:
     )
     if liar and isinstance(node, LyingNode):
         liar.process = process
-        node.make_lie(liar, _signer(site))
+        node.make_lie(liar, _signer(site), world.network.board)
     return node
 
 
