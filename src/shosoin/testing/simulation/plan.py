@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from shosoin.base import SimulationRng
+from shosoin.testing.simulation.attacks import JOINT_REGISTER_LIES, JOINT_SHARE_LIES, Attack, draw_attacks
 from shosoin.testing.simulation.disk import PHASES
+from shosoin.testing.simulation.seeds import hash_of
 from shosoin.vault import Scheme
 
 __all__ = ["ClientPlan", "Deed", "Fault", "FaultKind", "Liars", "Lie", "Operation", "Plan", "make_plan"]
@@ -18,6 +20,7 @@ __all__ = ["ClientPlan", "Deed", "Fault", "FaultKind", "Liars", "Lie", "Operatio
 SITES = ("koganei", "otemachi", "hakusan", "hongo", "musashino", "kawasaki", "tsukuba")
 CLIENTS = ("anna", "bert", "chie", "dai")
 _SCHEMES = ("3-of-5", "3-of-5", "2-of-4", "2-of-4", "2-of-5", "3-of-6", "2-of-6", "3-of-7")
+_SCHEME_OF_TWO_LIARS = "3-of-7"
 _CLASSES = ("its", "its", "its", "qkd", "pqc")
 _MESSAGES_IN_A_ROW = 25
 """Of one operation, about: tells how long clients are at work, so that faults come meanwhile."""
@@ -157,6 +160,8 @@ class Plan:
     clients: tuple[ClientPlan, ...]
     faults: tuple[Fault, ...]
     lies: tuple[Lie, ...]
+    attacks: tuple[Attack, ...] = ()
+    """What hostile clients do."""
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -175,8 +180,12 @@ class Plan:
         return replace(self, clients=tuple(clients))
 
 
-def make_plan(seed: int, liars: Liars = Liars.SHARES, *, class_changes: bool = False) -> Plan:
-    """Return the plan of a seed; with ``class_changes`` a name may go to an object of another class."""
+def make_plan(seed: int, liars: Liars = Liars.SHARES, *, class_changes: bool = False, hostile: bool = False) -> Plan:
+    """Return the plan of a seed.
+
+    With ``class_changes`` a name may go to an object of another class. With ``hostile`` there are clients that attack,
+    and the liars conspire; everything else stays as it was, but for the scheme.
+    """
     rng = SimulationRng(seed)
     scheme = rng.choice(_SCHEMES)
     sites = SITES[: Scheme.parse(scheme).n]
@@ -188,7 +197,7 @@ def make_plan(seed: int, liars: Liars = Liars.SHARES, *, class_changes: bool = F
     work_s = max(_work_s(client, latency_s) for client in clients)
     calm = rng.integer(0, 9) == 0
     faults = () if calm else tuple(_fault(rng, sites, clients, work_s) for _ in range(rng.integer(1, 8)))
-    return Plan(
+    plan = Plan(
         seed,
         scheme,
         latency_s,
@@ -197,6 +206,31 @@ def make_plan(seed: int, liars: Liars = Liars.SHARES, *, class_changes: bool = F
         faults,
         _lies(rng, scheme, sites, liars, work_s),
     )
+    return _with_hostility(plan, liars, work_s) if hostile else plan
+
+
+def _with_hostility(plan: Plan, liars: Liars, work_s: float) -> Plan:
+    """Add what attackers do and what liars do together; half of the time there are enough sites for two liars."""
+    rng = SimulationRng(hash_of(f"{plan.seed} hostile"))
+    plan = replace(plan, scheme=rng.choice((plan.scheme, _SCHEME_OF_TWO_LIARS)))
+    plan = replace(plan, lies=(*plan.lies, *_joint_lies(rng, plan, liars, work_s)))
+    return replace(plan, attacks=draw_attacks(rng, work_s))
+
+
+def _joint_lies(rng: SimulationRng, plan: Plan, liars: Liars, work_s: float) -> list[Lie]:
+    """Draw lies of conspirators: of those that lie already, and of others as far as the bound allows."""
+    if liars is Liars.NONE:
+        return []
+    scheme = Scheme.parse(plan.scheme)
+    bound = scheme.liars_survived if liars is Liars.SHARES else scheme.register_liars
+    others = [site for site in plan.sites[1:] if site not in plan.liars]
+    conspirators = sorted(plan.liars)
+    while len(conspirators) < bound and rng.integer(0, 4):
+        conspirators.append(others.pop(rng.integer(0, len(others) - 1)))
+    kinds = {Liars.SHARES: JOINT_SHARE_LIES, Liars.REGISTERS: JOINT_REGISTER_LIES}
+    agreed = [rng.choice(kinds.get(liars, JOINT_SHARE_LIES + JOINT_REGISTER_LIES)) for _ in range(rng.integer(1, 3))]
+    at_s = rng.choice((0.0, rng.uniform(0.0, work_s)))
+    return [Lie(site, kind, at_s, rng.choice((0.5, 1.0))) for site in conspirators for kind in agreed]
 
 
 class _Names:
