@@ -1,4 +1,4 @@
-"""Hostile clients and conspiring liars: every attack is really made, none succeeds, and weakened sites are found out."""
+"""Hostile clients and conspiring liars: every attack is made, none succeeds, and weakened sites are found out."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def attacked(client: str, *kinds: str, seed: int = 7, scheme: str = "3-of-5") ->
 @pytest.mark.parametrize(("client", "kind"), BOTH)
 def test_an_attack_is_made_and_harms_nobody(client: str, kind: str) -> None:
     before = ("bad_deal",) if kind == "removal_of_staged" else ()
-    outcome = simulate(attacked(client, *before, kind))
+    lies = (Lie("hongo", "accomplice"),) if kind == "own_electorate" else ()
+    outcome = simulate(replace(attacked(client, *before, kind), lies=lies))
     assert outcome.violations == ()
     assert outcome.counts[f"attack {kind}"] > 0
     assert outcome.counts["put"] == 6, "two clients' four puts, and two after the attack"
@@ -91,6 +92,13 @@ def test_ballots_that_only_some_sites_followed_block_nobody() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(proposing, "_lagging", lambda _: [])
         assert any("fails" in found for seed in range(4) for found in simulate(driven_up(seed)).violations)
+
+
+def test_a_liar_whose_grants_do_not_hold_does_not_stop_a_proposer_that_has_to_go_on() -> None:
+    for seed in (0, 3, 6):
+        made = attacked("thief", "huge_ballots", seed=seed, scheme="2-of-4")
+        ahead = (Attack("thief", "huge_ballots", 6.0, 1),)
+        assert simulate(replace(made, attacks=ahead, lies=(Lie("hongo", "replay_registers"),))).violations == ()
 
 
 def test_a_hostile_seed_gives_the_same_run_twice(capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,6 +181,11 @@ def opened_for_anybody(patch: Patch) -> None:
     patch.setattr(commitments.Contribution, "open_for", lambda self, *_: self.opening)
 
 
+def anybody_decides(patch: Patch) -> None:
+    """Sites let the owner's key alone say who decides."""
+    patch.setattr(acceptor, "_check_vouched", lambda *_: None)
+
+
 def two_values_accepted(patch: Patch) -> None:
     """Sites forget which value they accepted under a ballot."""
     honest = acceptor.accept
@@ -194,6 +207,7 @@ WEAKENED: list[tuple[Callable[[Patch], None], str, str]] = [
     (names_not_compared, "replays", "another owner's"),
     (opened_for_anybody, "two_openings", "opened"),
     (two_values_accepted, "two_values", "two values"),
+    (anybody_decides, "own_electorate", "liars alone"),
 ]
 
 

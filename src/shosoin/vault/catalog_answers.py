@@ -161,6 +161,8 @@ class AnswerReader:
     owner: OwnerId
     public_key: bytes
     site_keys: SiteKeys
+    liars: int = 0
+    """How many sites may lie: a certificate that no others signed proves nothing, whomever the value names."""
     strangers: set[SiteId] = field(default_factory=set)
     """Members named by certificates that lack signatures: the configuration does not know them any more."""
     _certified: dict[tuple[str, str, Ballot], Certified] = field(default_factory=dict)
@@ -230,6 +232,8 @@ class AnswerReader:
             members = {site for electorate in value.electorates for site in electorate.members}
             self.strangers |= members.intersection(certificate.sites).difference(self.site_keys)
             raise
+        if len(signers) <= self.liars:
+            raise PeerFault("a certificate of so few sites that all may lie", code="vault.bad_certificate")
         return certified
 
     def _without_junk(self, certified: Certified) -> Certified:

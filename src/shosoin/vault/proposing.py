@@ -195,7 +195,9 @@ class Proposer:
                 enough=self._scheme.write_quorum,
                 grace_s=_WRITE_GRACE_S,
             )
-            if all(self._granted(asked.answers, i) for i in range(len(preparing))):
+            for index, attempt in enumerate(preparing):
+                attempt.promised = self._answers.promises(attempt.register_id, attempt.ballot, index, asked)
+            if all(len(attempt.promised) >= self._scheme.write_quorum for attempt in preparing):
                 break
             higher = self._higher_round(asked.answers, round_number)
             if lagging := _lagging(asked.answers):
@@ -204,9 +206,8 @@ class Proposer:
             if higher is None:
                 break
             round_number = higher
-        for index, attempt in enumerate(preparing):
+        for attempt in preparing:
             attempt.outcome.unreached = asked
-            attempt.promised = self._answers.promises(attempt.register_id, attempt.ballot, index, asked)
             self._judge(attempt, asked)
         ready = [each for each in preparing if each.outcome.error is None and not self._needs_top_settled(each)]
         for attempt in preparing:
@@ -242,9 +243,6 @@ class Proposer:
             grace_s=0.0,
             timeout_s=_WRITE_GRACE_S,
         )
-
-    def _granted(self, answers: Mapping[SiteId, list[_Operations]], index: int) -> bool:
-        return sum(results[index].get("granted") is True for results in answers.values()) >= self._scheme.write_quorum
 
     def _higher_round(self, answers: Mapping[SiteId, list[_Operations]], refused: int) -> int | None:
         """Return the round to try after one that was refused, ``None`` if another would be of no use.

@@ -32,6 +32,7 @@ ATTACKS: dict[str, tuple[str, ...]] = {
         "stale_top",
         "forged_certificate",
         "withheld_commit",
+        "own_electorate",
         "huge_ballots",
         "roll_back",
         "curious_auditor",

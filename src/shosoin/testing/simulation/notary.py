@@ -51,8 +51,11 @@ class Seen:
 class Notary:
     """Hears everything about one owner's objects."""
 
-    def __init__(self, owner: OwnerId, honest: Collection[str], keys: SiteKeys, trace: Trace) -> None:
+    def __init__(
+        self, owner: OwnerId, honest: Collection[str], keys: SiteKeys, trace: Trace, *, liars_max: int
+    ) -> None:
         self._owner = owner
+        self._liars_max = liars_max
         self._honest = frozenset(honest)
         self._keys = keys
         self._trace = trace
@@ -90,8 +93,12 @@ class Notary:
                 self._trace.violate(f"honest {site} accepted a value that no promises justify")
         claims = self._claims[register, ballot]
         claims[value.digest].add(site)
-        if decided_by(value.electorates, claims[value.digest]):
+        if self._decides(value, claims[value.digest]):
             self._note(register, ballot, value.digest)
+
+    def _decides(self, value: RegisterValue, sites: Collection[SiteId]) -> bool:
+        """Whether sites are those who decide, as the value says, and not liars alone."""
+        return len(sites) > self._liars_max and decided_by(value.electorates, sites)
 
     def _note(self, register: str, ballot: Ballot, digest: str) -> None:
         """Note that a value is certified under a ballot."""
@@ -115,7 +122,7 @@ class Notary:
         """Note a certificate if it holds."""
         value, certificate = read_value(text), Certificate.parse(shown)
         statement = attestations.acceptance(self._owner, value.register_id, ballot, value.digest)
-        if not decided_by(value.electorates, certificate.signers(sets, statement, self._keys)):
+        if not self._decides(value, certificate.signers(sets, statement, self._keys)):
             return
         self._note(str(value.register_id), ballot, value.digest)
         seen = Seen(ballot, value, shown, sets[certificate.set_name])

@@ -21,7 +21,7 @@ from shosoin.vault.ballots import Ballot
 from shosoin.vault.catalog_answers import Asked, Promised
 from shosoin.vault.values import RegisterValue, ValueDraft, read_value, sign_values
 
-__all__ = ["Target", "Thief", "harmless"]
+__all__ = ["Target", "Thief", "accept_operations", "draft_after", "harmless", "newest_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +114,15 @@ def harmless(thief: Thief, value: RegisterValue) -> RegisterValue:
     """Return a value that may follow and counts on the same bytes: another site part, or a version in name alone."""
     if value.bodies and thief.rng.integer(0, 1):
         site = thief.rng.choice(value.bodies[0].good)
-        facts = {"how": "it was here before", "keys": [], "n": 0}
-        facts.pop("n")
+        facts: dict[str, Any] = {"how": "it was here before", "keys": []}
         first = value.bodies[0].with_good(value.bodies[0].good, site, facts if thief.rng.integer(0, 1) else None)
         return value.with_bodies((first, *value.bodies[1:]))
-    draft = ValueDraft(
+    return sign_values([draft_after(thief, value)], thief.party.signer)[0]
+
+
+def draft_after(thief: Thief, value: RegisterValue) -> ValueDraft:
+    """Return a new version that counts on the same bytes."""
+    return ValueDraft(
         kind=value.kind,
         register_id=value.register_id,
         owner=value.owner,
@@ -133,7 +137,6 @@ def harmless(thief: Thief, value: RegisterValue) -> RegisterValue:
         created_wall_s=value.created_wall_s,
         facts=dict(value.facts),
     )
-    return sign_values([draft], thief.party.signer)[0]
 
 
 def accept_operations(

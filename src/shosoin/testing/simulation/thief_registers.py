@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from shosoin.base import SiteId
-from shosoin.testing.simulation.thief import Target, Thief, accept_operations, harmless, newest_of
+from shosoin.testing.simulation.thief import Target, Thief, accept_operations, draft_after, harmless, newest_of
 from shosoin.vault.attestations import Certificate, SignatureSet
 from shosoin.vault.ballots import JUMP_MAX, ROUND_MAX, Ballot
 from shosoin.vault.catalog_answers import Promised
+from shosoin.vault.electorate import Electorate
 from shosoin.vault.envelope import canonical_json
 from shosoin.vault.signing import SIGNATURE_BYTES
+from shosoin.vault.values import sign_values
 
 __all__ = [
     "forged_certificate",
     "huge_ballots",
+    "own_electorate",
     "roll_back",
     "stale_top",
     "two_values",
@@ -190,6 +194,30 @@ async def withheld_commit(thief: Thief) -> None:
     if thief.rng.integer(0, 1):
         told = thief.rng.choice(thief.sites)
         await thief.exchange(target.class_, told, [{"op": "signatures", "text": signatures.text}, commit])
+
+
+async def own_electorate(thief: Thief) -> None:
+    """Name one lying site as the only one to decide, and have it certify that the object is gone."""
+    target, lying = thief.target(), sorted(thief.world.plan.liars)
+    if target is None or not lying:
+        return
+    alone, ballot = SiteId(thief.rng.choice(lying)), (target.ballot[0] + 1, "zz")
+    draft = replace(
+        draft_after(thief, target.value),
+        kind="tombstone",
+        parent=None,
+        electorate=Electorate((alone,), 1, 0),
+        bodies=(),
+    )
+    (value,) = sign_values([draft], thief.party.signer)
+    ops = accept_operations(value, ballot, {})
+    _, asked = await thief.accept(target, {alone: ops}, value, ballot)
+    commit, signatures, _ = thief.certified(value, ballot, [asked])
+    shown = [{"op": "signatures", "text": signatures.text}, commit]
+    told = await thief.ask(target.class_, dict.fromkeys(thief.sites, shown))
+    granted = [site for site, results in told.answers.items() if results[-1].get("granted") is True]
+    honest = [site for site in granted if thief.is_honest(site)]
+    thief.must_refuse("own_electorate", honest, "a value committed that liars alone decided about")
 
 
 async def huge_ballots(thief: Thief) -> None:

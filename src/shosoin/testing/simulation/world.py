@@ -73,7 +73,8 @@ class World:
         self.contents: dict[bytes, tuple[str, str]] = {}
         """What was ever handed to a put, with its tag and its name."""
         keys = {SiteId(name): _signer(name).public_key for name in plan.sites}
-        self.notary = Notary(OWNER, set(plan.sites) - plan.liars, keys, self.trace)
+        honest = set(plan.sites) - plan.liars
+        self.notary = Notary(OWNER, honest, keys, self.trace, liars_max=self.scheme.register_liars)
         self.conspiracy = Conspiracy(plan, self.network.tap or Wiretap(), self.disks)
         if self.network.tap is not None:
             self.network.tap.told = self._overhear
