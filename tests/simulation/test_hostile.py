@@ -13,6 +13,7 @@ from shosoin.testing.simulation.__main__ import main
 from shosoin.testing.simulation.attacks import ATTACKS, JOINT_REGISTER_LIES, JOINT_SHARE_LIES, Attack
 from shosoin.testing.simulation.plan import Deed, Fault, FaultKind, Lie
 from shosoin.vault import acceptor, commitments, digest_operations, operations, proposing, site
+from shosoin.vault.envelope import cut, parse_json
 from shosoin.vault.ports import ShareKey, SiteTransaction
 from shosoin.vault.scheme import Scheme
 from tests.simulation.scenarios import deed, plan
@@ -170,7 +171,7 @@ def names_not_compared(patch: Patch) -> None:
     honest = site.SiteNode.exchange
 
     async def exchange(self: Any, caller: Any, body: Any) -> Any:
-        header = site.parse_json(site.cut(body).header)
+        header = parse_json(cut(body).header)
         return await honest(self, header.get("from", caller), body)
 
     patch.setattr(site.SiteNode, "exchange", exchange)
