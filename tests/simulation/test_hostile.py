@@ -19,7 +19,7 @@ from shosoin.vault.scheme import Scheme
 from tests.simulation.scenarios import deed, plan
 
 Patch = pytest.MonkeyPatch
-SEEDS = range(201, 217)
+SEEDS = range(201, 209)
 BATCH = 4
 BOTH = [(client, kind) for client, kinds in ATTACKS.items() for kind in kinds]
 JOINT = JOINT_SHARE_LIES + JOINT_REGISTER_LIES

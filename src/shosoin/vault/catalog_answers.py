@@ -232,8 +232,7 @@ class AnswerReader:
             members = {site for electorate in value.electorates for site in electorate.members}
             self.strangers |= members.intersection(certificate.sites).difference(self.site_keys)
             raise
-        if len(signers) <= self.liars:
-            raise PeerFault("a certificate of so few sites that all may lie", code="vault.bad_certificate")
+        _check_vouched(signers, self.liars)
         return certified
 
     def _without_junk(self, certified: Certified) -> Certified:
@@ -305,6 +304,12 @@ class AnswerReader:
             roots[path] = root_of(path, statement)
         check_root(self.site_keys[site], signature, roots[path], STATEMENT_CONTEXT)
         return Statement(path, signature)
+
+
+def _check_vouched(signers: Sequence[SiteId], liars: int) -> None:
+    """Refuse a certificate that liars alone can make, whomever its value names to decide."""
+    if len(signers) <= liars:
+        raise PeerFault("a certificate of so few sites that all may lie", code="vault.bad_certificate")
 
 
 def _sets(header: Mapping[str, Any]) -> dict[str, SignatureSet]:
