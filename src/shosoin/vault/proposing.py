@@ -211,7 +211,8 @@ class Proposer:
             self._judge(attempt, asked)
         ready = [each for each in preparing if each.outcome.error is None and not self._needs_top_settled(each)]
         for attempt in preparing:
-            if attempt.outcome.error is None and attempt not in ready:
+            overtaken = isinstance(attempt.outcome.error, Conflict) and not _is_held(attempt)
+            if overtaken or (attempt.outcome.error is None and attempt not in ready):
                 await self._settle_top(channels, attempt)
         return skip + ready
 
@@ -291,10 +292,7 @@ class Proposer:
             return False
         if _was_replaced(wanted, top):
             return True
-        holders = [
-            site for site, one in attempt.promised.items() if one.top is not None and one.top.ballot == top.ballot
-        ]
-        handed_over = decided_by(top.value.electorates, holders) or top.value.digest in self._settled
+        handed_over = _is_held(attempt) or top.value.digest in self._settled
         return top.value.former is not None and not handed_over
 
     async def _settle_top(self, channels: Mapping[SiteId, Channel], attempt: Attempt) -> None:
@@ -404,6 +402,18 @@ def _ladder(attempt: Attempt, held: Mapping[str, Any], to_round: int) -> list[_O
     rungs = range(start + JUMP_MAX, to_round, JUMP_MAX)[:_RUNGS_MAX]
     name = attempt.ballot[1]
     return [{"op": "prepare", "register": attempt.register_id, "ballot": [rung, name]} for rung in rungs]
+
+
+def _is_held(attempt: Attempt) -> bool:
+    """Whether a quorum holds the newest certified value, as the promises tell.
+
+    If not, a reader may not see what stands in the way of a writer; whoever meets it has to carry it to its end.
+    """
+    top = attempt.top
+    if top is None:
+        return True
+    holders = [site for site, one in attempt.promised.items() if one.top is not None and one.top.ballot == top.ballot]
+    return decided_by(top.value.electorates, holders)
 
 
 def _was_replaced(wanted: RegisterValue, top: Certified) -> bool:

@@ -56,6 +56,15 @@ class Thief(HostileClient):
         targets = [target for target in targets if not target.value.tombstone]
         return self.rng.choice(targets) if targets else None
 
+    def knowing(self, target: Target) -> set[SiteId]:
+        """Return the honest sites that hold a value of a register."""
+        return {
+            SiteId(site)
+            for site in filter(self.is_honest, self.world.plan.sites)
+            for owner, register_id, row in self.world.disks[site].registers()
+            if (owner, register_id) == (OWNER, target.register_id) and row.committed_value is not None
+        }
+
     def older(self, target: Target) -> list[Seen]:
         """Return certified values that were replaced by the target's."""
         seen = self.world.notary.history.get(target.register_id, {}).values()

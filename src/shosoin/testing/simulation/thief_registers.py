@@ -197,7 +197,10 @@ async def withheld_commit(thief: Thief) -> None:
 
 
 async def own_electorate(thief: Thief) -> None:
-    """Name one lying site as the only one to decide, and have it certify that the object is gone."""
+    """Name one lying site as the only one to decide, and have it certify that the object is gone.
+
+    A site that never heard of the register cannot tell, and its word alone counts for nothing.
+    """
     target, lying = thief.target(), sorted(thief.world.plan.liars)
     if target is None or not lying:
         return
@@ -214,9 +217,10 @@ async def own_electorate(thief: Thief) -> None:
     _, asked = await thief.accept(target, {alone: ops}, value, ballot)
     commit, signatures, _ = thief.certified(value, ballot, [asked])
     shown = [{"op": "signatures", "text": signatures.text}, commit]
+    knowing = thief.knowing(target)
     told = await thief.ask(target.class_, dict.fromkeys(thief.sites, shown))
     granted = [site for site, results in told.answers.items() if results[-1].get("granted") is True]
-    honest = [site for site in granted if thief.is_honest(site)]
+    honest = [site for site in granted if site in knowing]
     thief.must_refuse("own_electorate", honest, "a value committed that liars alone decided about")
 
 
