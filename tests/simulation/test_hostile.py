@@ -27,10 +27,12 @@ JOINT = JOINT_SHARE_LIES + JOINT_REGISTER_LIES
 
 @pytest.mark.parametrize("start", SEEDS[::BATCH])
 def test_seeds_with_hostile_clients_keep_every_promise(start: int) -> None:
+    attacks = 0
     for seed in range(start, start + BATCH):
         outcome = simulate(make_plan(seed, Liars.ALL, class_changes=True, hostile=True))
         assert outcome.violations == (), f"{seed}: {outcome.violations[0]}"
-        assert any(count for what, count in outcome.counts.items() if what.startswith("attack "))
+        attacks += sum(count for what, count in outcome.counts.items() if what.startswith("attack "))
+    assert attacks > BATCH
 
 
 def attacked(client: str, *kinds: str, seed: int = 7, scheme: str = "3-of-5") -> Plan:
