@@ -182,7 +182,7 @@ class Proposer:
         preparing = [attempt for attempt in attempts if attempt not in skip]
         if not preparing:
             return skip
-        round_number = 2 + number
+        round_number = self._first_round(preparing, number)
         asked = Asked({}, {})
         for _ in range(_ATTEMPTS):
             for attempt in preparing:
@@ -215,6 +215,16 @@ class Proposer:
             if overtaken or (attempt.outcome.error is None and attempt not in ready):
                 await self._settle_top(channels, attempt)
         return skip + ready
+
+    def _first_round(self, attempts: Sequence[Attempt], number: int) -> int:
+        """Return a round for an attempt, beyond that for which a site refused the last one.
+
+        A liar may promise and not accept; then an honest site that is ahead has to take part.
+        """
+        told = [results for one in attempts for results in one.outcome.unreached.answers.values()]
+        ahead = [round_of(each.get("promised")) for results in told for each in results if each.get("granted") is False]
+        lowest = 2 + number
+        return max(lowest, min(max(ahead, default=0), lowest + _STEP_MAX) + 1)
 
     async def _lift(
         self, channels: Mapping[SiteId, Channel], attempts: Sequence[Attempt], sites: Sequence[SiteId], to_round: int
