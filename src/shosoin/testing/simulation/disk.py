@@ -17,7 +17,7 @@ from typing import TypeVar
 from shosoin.base import ObjectId, OwnerId, ShosoinError, SimulationRng
 from shosoin.testing.memory_store import MemorySiteStore
 from shosoin.testing.simulation.kernel import Process
-from shosoin.vault.ports import Buffer, ShareKey, ShareRow, ShareState, SiteTransaction
+from shosoin.vault.ports import Buffer, RegisterRow, ShareKey, ShareRow, ShareState, SiteTransaction
 
 __all__ = ["PHASES", "SimulatedDisk"]
 
@@ -78,6 +78,18 @@ class SimulatedDisk(MemorySiteStore):
         """Return the committed value of a register."""
         row = self._tables.registers.get((owner, register_id))
         return row.committed_value if row else None
+
+    def registers(self) -> list[tuple[OwnerId, ObjectId, RegisterRow]]:
+        """Return all registers."""
+        return [(owner, register_id, row) for (owner, register_id), row in self._tables.registers.items()]
+
+    def challenges(self) -> dict[ShareKey, tuple[str, ...]]:
+        """Return the challenges that were written down for each share."""
+        return dict(self._tables.challenges)
+
+    def content(self, row: ShareRow) -> bytes:
+        """Return the bytes of a share as they lie there; empty if they are gone."""
+        return bytes(self._tables.contents.get(row.locator, b""))
 
     async def transact(self, step: Callable[[SiteTransaction], T]) -> T:
         """Run ``step`` atomically."""

@@ -18,6 +18,7 @@ from shosoin.testing.simulation.kernel import Cancelled, Kernel, Killed, Process
 from shosoin.testing.simulation.repair_liars import Board
 from shosoin.testing.simulation.repair_uses import repair_uses, terms_taken
 from shosoin.testing.simulation.trace import Trace
+from shosoin.testing.simulation.wiretap import Request, Wiretap
 from shosoin.vault import SiteNode
 from shosoin.vault.envelope import cut, parse_json
 from shosoin.vault.ports import Buffer, NodeSlow
@@ -62,7 +63,12 @@ class _Exchange:
     home: bool
     """Whether it stays inside the owner's home site."""
     task: SimTask[Any]
+    owner: OwnerId
+    """Whose certificate the client has."""
     outcome: list[bytes | ShosoinError] = field(default_factory=list)
+
+    def request(self, site: SiteId) -> Request:
+        return Request(self.number, self.client, self.owner, site, self.path, self.raw)
 
     def end(self, outcome: bytes | ShosoinError) -> None:
         if not self.outcome:
@@ -84,6 +90,7 @@ class Network:
         self._rng = SimulationRng(seed)
         self._latency_s = latency_s
         self._count = 0
+        self.tap: Wiretap | None = None
         self._uses: dict[str, bytes] = {}
         """What each key was used for."""
 
@@ -133,9 +140,9 @@ class Network:
         raw = exchange.raw
         try:
             if exchange.path == "/v1/session":
-                outcome = await node.session(self.owner, raw)
+                outcome = await node.session(exchange.owner, raw)
             else:
-                outcome = b"".join(await node.exchange(self.owner, raw))
+                outcome = b"".join(await node.exchange(exchange.owner, raw))
         except (Killed, Cancelled):
             raise
         except ShosoinError as error:
@@ -147,6 +154,8 @@ class Network:
         host.open.pop(exchange.number, None)
         if self.board.watched and exchange.path != "/v1/session":
             self.board.note(host.site, parse_json(cut(raw).header))
+        if self.tap is not None and isinstance(outcome, bytes):
+            self.tap.answered(exchange.request(host.site), outcome)
         if not host.reaches(exchange.client) or self._lost():
             self._lose(host, exchange, "answer")
             return
@@ -192,11 +201,14 @@ def _over_the_wire(error: ShosoinError) -> ShosoinError:
 class SimulatedLink:
     """``NodeLink`` of one client process to one site."""
 
-    def __init__(self, network: Network, process: Process, site: SiteId, *, home: bool) -> None:
+    def __init__(
+        self, network: Network, process: Process, site: SiteId, *, home: bool, owner: OwnerId | None = None
+    ) -> None:
         self.site = site
         self._network = network
         self._process = process
         self._home = home
+        self._owner = owner or network.owner
         self.before: Callable[[], None] = lambda: None
         """Called before each message; may kill the client."""
 
@@ -207,10 +219,15 @@ class SimulatedLink:
         self._process.check()
         raw = b"".join(body)
         network, client = self._network, self._process.name
-        exchange = _Exchange(network.next_number(), client, path, raw, self._home, network.kernel.running())
+        task = network.kernel.running()
+        exchange = _Exchange(network.next_number(), client, path, raw, self._home, task, self._owner)
         network.trace.tell(client, f"sends #{exchange.number} to {self.site}: {self._noted(path, raw)}")
+        if network.tap is not None:
+            network.tap.sent(exchange.request(self.site))
         network.send(network.hosts[self.site], exchange)
         await self._process.runtime.wait_until(lambda: bool(exchange.outcome), timeout_s=timeout_s)
+        if network.tap is not None:
+            network.tap.ended(exchange.number)
         if not exchange.outcome:
             network.trace.tell(client, f"gives up on #{exchange.number} after {timeout_s:.3g} s", count="timeouts")
             raise NodeSlow(f"{self.site} did not answer in time (at most {timeout_s:.3g} s)")

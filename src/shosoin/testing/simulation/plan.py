@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from shosoin.base import SimulationRng
+from shosoin.testing.simulation.attacks import JOINT_REGISTER_LIES, JOINT_SHARE_LIES, Attack, draw_attacks
 from shosoin.testing.simulation.disk import PHASES
+from shosoin.testing.simulation.seeds import hash_of
 from shosoin.vault import Scheme
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
 SITES = ("koganei", "otemachi", "hakusan", "hongo", "musashino", "kawasaki", "tsukuba")
 CLIENTS = ("anna", "bert", "chie", "dai")
 _SCHEMES = ("3-of-5", "3-of-5", "2-of-4", "2-of-4", "2-of-5", "3-of-6", "2-of-6", "3-of-7")
+_SCHEME_OF_TWO_LIARS = "3-of-7"
 _CLASSES = ("its", "its", "its", "qkd", "pqc")
 _MESSAGES_IN_A_ROW = 25
 """Of one operation, about: tells how long clients are at work, so that faults come meanwhile."""
@@ -204,6 +207,8 @@ class Plan:
     mishaps: tuple[Mishap, ...] = ()
     repairs: bool = False
     """Whether shares are damaged and everything is repaired when all faults are over."""
+    attacks: tuple[Attack, ...] = ()
+    """What hostile clients do."""
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -222,12 +227,23 @@ class Plan:
         return replace(self, clients=tuple(clients))
 
 
-def make_plan(seed: int, liars: Liars = Liars.SHARES, *, class_changes: bool = False, repairs: bool = False) -> Plan:
-    """Return the plan of a seed; with ``class_changes`` a name may go to an object of another class.
+def make_plan(
+    seed: int,
+    liars: Liars = Liars.SHARES,
+    *,
+    class_changes: bool = False,
+    repairs: bool = False,
+    hostile: bool = False,
+) -> Plan:
+    """Return the plan of a seed.
 
-    With ``repairs`` shares get lost and are repaired; whatever that adds comes from a generator of its own.
+    With ``class_changes`` a name may go to an object of another class. With ``hostile`` there are clients that attack,
+    and the liars conspire. With ``repairs`` shares get lost and are repaired. What the last two add comes from
+    generators of their own; everything else stays as it was, but for the scheme of hostile plans.
     """
     plan = _base_plan(seed, liars, class_changes=class_changes)
+    if hostile:
+        plan = _with_hostility(plan, liars)
     if repairs:
         from shosoin.testing.simulation.repair_plans import with_repairs  # noqa: PLC0415  # it builds on plans
 
@@ -256,6 +272,31 @@ def _base_plan(seed: int, liars: Liars, *, class_changes: bool) -> Plan:
         faults,
         _lies(rng, scheme, sites, liars, work_s),
     )
+
+
+def _with_hostility(plan: Plan, liars: Liars) -> Plan:
+    """Add what attackers do and what liars do together; half of the time there are enough sites for two liars."""
+    work_s = max(_work_s(client, plan.latency_s) for client in plan.clients)
+    rng = SimulationRng(hash_of(f"{plan.seed} hostile"))
+    plan = replace(plan, scheme=rng.choice((plan.scheme, _SCHEME_OF_TWO_LIARS)))
+    plan = replace(plan, lies=(*plan.lies, *_joint_lies(rng, plan, liars, work_s)))
+    return replace(plan, attacks=draw_attacks(rng, work_s))
+
+
+def _joint_lies(rng: SimulationRng, plan: Plan, liars: Liars, work_s: float) -> list[Lie]:
+    """Draw lies of conspirators: of those that lie already, and of others as far as the bound allows."""
+    if liars is Liars.NONE:
+        return []
+    scheme = Scheme.parse(plan.scheme)
+    bound = scheme.liars_survived if liars is Liars.SHARES else scheme.register_liars
+    others = [site for site in plan.sites[1:] if site not in plan.liars]
+    conspirators = sorted(plan.liars)
+    while len(conspirators) < bound and rng.integer(0, 4):
+        conspirators.append(others.pop(rng.integer(0, len(others) - 1)))
+    kinds = {Liars.SHARES: JOINT_SHARE_LIES, Liars.REGISTERS: JOINT_REGISTER_LIES}
+    agreed = [rng.choice(kinds.get(liars, JOINT_SHARE_LIES + JOINT_REGISTER_LIES)) for _ in range(rng.integer(1, 3))]
+    at_s = rng.choice((0.0, rng.uniform(0.0, work_s)))
+    return [Lie(site, kind, at_s, rng.choice((0.5, 1.0))) for site in conspirators for kind in agreed]
 
 
 class _Names:

@@ -8,26 +8,29 @@ from __future__ import annotations
 import hashlib
 from functools import lru_cache, partial
 
-from shosoin.base import OwnerId, SaeId, SimulationRng, SiteId
+from shosoin.base import SaeId, SimulationRng, SiteId
 from shosoin.base.ports import Event
 from shosoin.testing.linearizability import History
 from shosoin.testing.memory_keys import MemoryKeyNetwork
+from shosoin.testing.simulation.conspiracy import Conspiracy, Conspirator
 from shosoin.testing.simulation.disk import SimulatedDisk
 from shosoin.testing.simulation.kernel import Kernel, Process
 from shosoin.testing.simulation.keys import SimulatedKme
 from shosoin.testing.simulation.liars import Liar, LyingNode
 from shosoin.testing.simulation.network import Host, Network, SimulatedLink
+from shosoin.testing.simulation.notary import Notary
+from shosoin.testing.simulation.parties import MALLORY, OWNER, Party, party_of
 from shosoin.testing.simulation.plan import Plan
+from shosoin.testing.simulation.seeds import hash_of
 from shosoin.testing.simulation.trace import EventTrace, Trace
+from shosoin.testing.simulation.wiretap import Exchanged, Wiretap
 from shosoin.vault import OwnerRecord, Scheme, SiteNode, Vault, VaultContext, VaultSite
 from shosoin.vault.assurance import SiteDomains
 from shosoin.vault.ports import ShareKey
-from shosoin.vault.signing import OwnerSigner, SiteSigner
+from shosoin.vault.signing import SiteSigner
 
-__all__ = ["OWNER", "SeededEntropy", "World", "build_node", "build_vault"]
+__all__ = ["OWNER", "SeededEntropy", "World", "build_context", "build_node", "build_vault", "hash_of"]
 
-OWNER = OwnerId("owner")
-_SIGNER = OwnerSigner(bytes(range(32)))
 _QUOTA_BYTES = 1 << 30
 _UPKEEP_S = 5.0
 _REBOOT_S = 0.2
@@ -63,6 +66,8 @@ class World:
         self.network.board.honest = frozenset(plan.sites) - plan.liars
         self.network.board.k = self.scheme.k
         self.network.board.watched = any(lie.kind == "repair_rush" for lie in plan.lies)
+        if plan.attacks:
+            self.network.tap = Wiretap()
         self.kmes_away: set[str] = set()
         self.disks: dict[str, SimulatedDisk] = {}
         self.liars: dict[str, Liar] = {}
@@ -75,8 +80,18 @@ class World:
         """When which share at which site was last lost or damaged."""
         self.contents: dict[bytes, tuple[str, str]] = {}
         """What was ever handed to a put, with its tag and its name."""
+        keys = {SiteId(name): _signer(name).public_key for name in plan.sites}
+        honest = set(plan.sites) - plan.liars
+        self.notary = Notary(OWNER, honest, keys, self.trace, liars_max=self.scheme.register_liars)
+        self.conspiracy = Conspiracy(plan, self.network.tap or Wiretap(), self.disks)
+        if self.network.tap is not None:
+            self.network.tap.told = self._overhear
         for number, name in enumerate(plan.sites):
             self._add_site(name, number)
+
+    def _overhear(self, one: Exchanged) -> None:
+        self.notary.hear(one)
+        self.conspiracy.hear(one)
 
     def _seed(self, purpose: str) -> int:
         return SimulationRng(hash_of(f"{self.plan.seed} {purpose}")).integer(0, 1 << 62)
@@ -108,7 +123,12 @@ class World:
         self.network.hosts[SiteId(name)] = Host(SiteId(name))
         lies = [lie for lie in self.plan.lies if lie.site == name]
         if lies:
-            self.liars[name] = Liar(name, lies, self._seed(f"liar {name}"), self.trace)
+            seed = self._seed(f"liar {name}")
+            self.liars[name] = (
+                Conspirator(name, lies, seed, self.trace, self.conspiracy)
+                if self.plan.attacks
+                else Liar(name, lies, seed, self.trace)
+            )
         self.boot(name)
 
     def host(self, site: str) -> Host:
@@ -173,20 +193,15 @@ class World:
                 self.trace.violate(f"{who} accuses the honest site {site}: {kind}")
 
 
-def hash_of(text: str) -> int:
-    """Return a number that depends on a text alone (Python's own hash differs between processes)."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
-
-
 def build_node(world: World, site: str, process: Process) -> SiteNode:
     """Return a share node over its disk."""
     sae = _sae(site)
-    owner = OwnerRecord(OWNER, SiteId(world.home), _SIGNER.public_key, _QUOTA_BYTES)
+    owners = [OWNER, MALLORY] if world.plan.attacks else [OWNER]
     liar = world.liars.get(site)
     node = (LyingNode if liar else SiteNode)(
         SiteId(site),
         sae,
-        {OWNER: owner},
+        {owner: _record(party_of(world.plan, owner)) for owner in owners},
         world.disks[site],
         SimulatedKme(world.keys.kme(sae), process, lambda: site in world.kmes_away),
         entropy=SeededEntropy(world.rng(f"entropy of {site}")),
@@ -202,11 +217,23 @@ def build_node(world: World, site: str, process: Process) -> SiteNode:
     return node
 
 
+def _record(party: Party) -> OwnerRecord:
+    return OwnerRecord(party.owner, SiteId(party.home), party.signer.public_key, _QUOTA_BYTES)
+
+
 def build_vault(world: World, process: Process) -> tuple[Vault, list[SimulatedLink]]:
     """Return the vault of a client process that has just started, and its links."""
+    context, links = build_context(world, process, party_of(world.plan, OWNER))
+    return Vault(context), links
+
+
+def build_context(
+    world: World, process: Process, party: Party, kind: type[SimulatedLink] = SimulatedLink
+) -> tuple[VaultContext, list[SimulatedLink]]:
+    """Return what an owner's client knows, and its links."""
     sites, links = [], []
     for name in world.plan.sites:
-        link = SimulatedLink(world.network, process, SiteId(name), home=name == world.home)
+        link = kind(world.network, process, SiteId(name), home=name == party.home, owner=party.owner)
         links.append(link)
         sites.append(
             VaultSite(
@@ -218,19 +245,19 @@ def build_vault(world: World, process: Process) -> tuple[Vault, list[SimulatedLi
             )
         )
     context = VaultContext(
-        owner=OWNER,
-        home=SiteId(world.home),
+        owner=party.owner,
+        home=SiteId(party.home),
         sites=tuple(sites),
         default_scheme=world.scheme,
-        keys=SimulatedKme(world.keys.kme(SaeId(OWNER)), process, lambda: world.home in world.kmes_away),
+        keys=SimulatedKme(world.keys.kme(SaeId(party.owner)), process, lambda: party.home in world.kmes_away),
         entropy=SeededEntropy(world.rng(f"entropy of {process.name}")),
         clock=process.runtime,
         runtime=process.runtime,
         sink=EventTrace(world.trace, process.name, world.listen),
-        signer=_SIGNER,
+        signer=party.signer,
         memo={},
     )
-    return Vault(context), links
+    return context, links
 
 
 @lru_cache(maxsize=64)
