@@ -11,6 +11,7 @@ import pytest
 from shosoin.base import SaeId, SiteId
 from shosoin.base.ports import KeyStatus
 from shosoin.vault.client import NotFound
+from shosoin.vault.fetching import NotRecoverable
 from shosoin.vault.index import index_register
 from shosoin.vault.ports import ShareState
 from shosoin.vault.repair import Repaired
@@ -508,3 +509,30 @@ async def test_object_replaced_meanwhile_is_left_alone() -> None:
     assert (await fetch(world.vault, "a"))[0] == b"newer"
     assert not [each for each in await world.vault.repair() if each.problem]
     assert all(holds(world, name, world.share_key(receipt.object_id, name)) for name in FIVE)
+
+
+async def test_an_object_that_cannot_be_read_is_an_alarm_and_stops_no_other() -> None:
+    world = make_world()
+    kept, spoilt = await store(world, "kept", pattern(900)), await store(world, "spoilt", pattern(900))
+    for site in FIVE[1:4]:  # three of five give wrong bytes: nothing can be read from the rest
+        tables = world.stores[site]._tables
+        locator = tables.shares[world.share_key(spoilt.object_id, site)].locator
+        tables.contents[locator] = bytearray(reversed(tables.contents[locator]))
+    lose(world, FIVE[4], world.share_key(kept.object_id, FIVE[4]))
+    done = await world.vault.repair(verify=True)
+    assert {(each.name, each.site, each.problem) for each in done if each.name == "kept"} == {("kept", FIVE[4], "")}
+    assert [event.fields["object"] for event in world.sink.events if event.name == "vault.repair_unreadable"] == [
+        spoilt.object_id
+    ]
+    with pytest.raises(NotRecoverable):
+        await world.vault.repair(["spoilt"], verify=True)
+
+
+async def test_a_repair_that_fails_does_not_count_the_site_that_lacks_its_share() -> None:
+    world = make_world()
+    receipt = await store(world, "a", pattern(900))
+    lose(world, FIVE[4], world.share_key(receipt.object_id, FIVE[4]))
+    world.links[FIVE[4]].before = failing("repair_open")
+    (left,) = await world.vault.repair(["a"])
+    assert left.problem
+    assert left.durable_at == 4

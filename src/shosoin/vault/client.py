@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from shosoin.base import AssuranceLabel, ObjectId, Rejected, SiteId, Unavailable, VersionId
+from shosoin.base.ports import Event
 from shosoin.vault.audit import Audited, ShareFound
 from shosoin.vault.audit_ledger import SLOT_S, BodyName
 from shosoin.vault.audit_round import EVERYTHING, AuditOptions, AuditRound, run_round
@@ -598,7 +599,13 @@ class Vault:
         for name in wanted if verify else ():
             # What cannot be read now may still lack shares that can be rebuilt; what is half removed stops no other.
             with suppress(Unavailable, *((NotFound,) if names is None else ())):
-                states[name] = (await self.verify(name)).per_site
+                try:
+                    states[name] = (await self.verify(name)).per_site
+                except NotRecoverable:
+                    if names is not None:
+                        raise
+                    fields = {"object": entries[name].object_id, "kind": "not_recoverable"}
+                    self._context.sink.emit(Event("vault.repair_unreadable", "alarm", fields))
         repairer = Repairer(self._context, self._names, rate_bytes_per_s, key_budget_bits)
         needs = await repairer.plan(wanted, states, verify_index=verify)
         if not planned(needs):

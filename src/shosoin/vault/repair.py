@@ -255,7 +255,7 @@ class Repairer:
     async def _one(self, need: Need, more: Callable[[int], None]) -> Repaired:
         started_s = self.context.clock.now_s()
         work = ShareWork(self.context, need, self._pace, more, self._allow, self._open)
-        durable_at = len(need.body.good)
+        durable_at = len(set(need.body.good) - {need.target})  # if nothing comes of it
         problem = need.problem
         try:
             if not problem:
