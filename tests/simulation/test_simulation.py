@@ -139,6 +139,9 @@ MENDED = {
     "a new version of an object takes back a name that went to another object meanwhile": [
         make_plan(30630, Liars.ALL, class_changes=True)
     ],
+    "a site that claims huge ballots keeps those that lag from ever following": [
+        make_plan(867, Liars.ALL, class_changes=True)
+    ],
     "a removal in one class hides a name that was put anew in another after it": [
         make_plan(11286, Liars.ALL, class_changes=True)
     ],

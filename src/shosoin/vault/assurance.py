@@ -164,11 +164,10 @@ class _Labelled:
         """Who may have a share: sites that dropped out of the put, or that the object left, may have kept theirs."""
         self.transfers = {site: self.facts.transfers.get(site) for site in self.good}
         dropped = {site: Transfer(ONE_TIME_PAD, keys, None) for site, keys in self.facts.dropped_keys.items()}
-        self.travelled: dict[str, Transfer | None] = {
-            **dropped,
-            **self.facts.transfers,
-            **{str(site): fact for site, fact in self.transfers.items()},
-        }
+        travelled: dict[str, Transfer | None] = {**dropped, **self.facts.transfers}
+        travelled |= {str(site): fact for site, fact in self.transfers.items()}
+        others = sorted(set(travelled).difference(self.good))
+        self.travelled = {site: travelled[site] for site in (*self.good, *others)}
         """How every share left for its site, also those that were lost on the way or since, or whose site left."""
         self.reads = reads
         self.declared = {str(name): domains.names() for name, domains in declared.items()}

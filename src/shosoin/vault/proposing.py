@@ -199,12 +199,12 @@ class Proposer:
                 attempt.promised = self._answers.promises(attempt.register_id, attempt.ballot, index, asked)
             if all(decided_by(attempt.value.electorates, list(attempt.promised)) for attempt in preparing):
                 break
-            higher = self._higher_round(asked.answers, round_number)
-            if lagging := _lagging(asked.answers):
-                await self._lift(channels, preparing, lagging, round_number)
-                higher = higher or round_number + 1
+            lagging = _lagging(asked.answers)
+            higher = self._higher_round(asked.answers, round_number, lagging=bool(lagging))
             if higher is None:
                 break
+            if lagging:
+                await self._lift(channels, preparing, lagging, higher)
             round_number = higher
         for attempt in preparing:
             attempt.outcome.unreached = asked
@@ -224,7 +224,7 @@ class Proposer:
         told = [results for one in attempts for results in one.outcome.unreached.answers.values()]
         ahead = [round_of(each.get("promised")) for results in told for each in results if each.get("granted") is False]
         lowest = 2 + number
-        return max(lowest, min(max(ahead, default=0), lowest + _STEP_MAX) + 1)
+        return max(lowest, min(max(ahead, default=0) + 1, lowest + _STEP_MAX))
 
     async def _lift(
         self, channels: Mapping[SiteId, Channel], attempts: Sequence[Attempt], sites: Sequence[SiteId], to_round: int
@@ -255,11 +255,12 @@ class Proposer:
             timeout_s=_WRITE_GRACE_S,
         )
 
-    def _higher_round(self, answers: Mapping[SiteId, list[_Operations]], refused: int) -> int | None:
+    def _higher_round(self, answers: Mapping[SiteId, list[_Operations]], refused: int, *, lagging: bool) -> int | None:
         """Return the round to try after one that was refused, ``None`` if another would be of no use.
 
-        The f_r highest claims are passed over, they may be lies. If nothing is left, they may be true as well, and
-        without those sites there is no quorum: then they are followed, a moderate step at a time.
+        The f_r highest claims are passed over, they may be lies. If nothing is left, sites that lag are led up first,
+        for they may be enough with those that promised. If there are none, the claims may be true as well, and without
+        those sites there is no quorum: then they are followed, no further at a time than honest sites jump.
         """
         claims = []
         for results in answers.values():
@@ -270,8 +271,10 @@ class Proposer:
         liars = self._scheme.register_liars
         if len(claims) > liars:
             return claims[liars] + 1
+        if lagging:
+            return refused + 1
         if claims and len(answers) >= self._scheme.write_quorum:
-            return min(claims[-1], refused + _STEP_MAX) + 1
+            return min(claims[-1] + 1, refused + _STEP_MAX)
         return None
 
     def _judge(self, attempt: Attempt, asked: Asked) -> None:
