@@ -69,8 +69,8 @@ def conform(
 ) -> None:
     """Check any vendor's KME against ETSI GS QKD 014 V1.1.1, from outside.
 
-    Uses up some hundreds of keys between two SAEs: take SAEs that are there for tests. Every line names the clause behind
-    it; what no clause asks for but clients or security need is a warning. Exits 5 if the KME does not conform.
+    Uses up some hundreds of keys between two SAEs: take SAEs that are there for tests. Every line names the clause
+    behind it; what no clause asks for but clients or security need is a warning. Exits 5 if the KME does not conform.
     """
     from shosoin.conform import Session, chosen, run_checks
 

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
+from shosoin.base import PeerFault
 from shosoin.conform.check import Group, Level, NotApplicable, expect, expect_error, expect_ok, expect_refused
 from shosoin.conform.http import Answer, Caller
 from shosoin.conform.session import Key, Session, keys_of
@@ -78,10 +79,7 @@ def gives_once(session: Session) -> None:
 def gives_once_at_once(session: Session) -> None:
     slave = _slave(session)
     (key,) = session.draw()
-    callers = [
-        Caller(f"https://{slave.host}:{slave.port}", slave.ca, slave.identity, server_name=slave.server_name)
-        for _ in range(_AT_ONCE)
-    ]
+    callers = [slave.as_another(slave.identity) for _ in range(_AT_ONCE)]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         answers = list(pool.map(lambda caller: session.dec_ids(key.key_id, caller=caller), callers))
     for caller in callers:
@@ -184,6 +182,15 @@ def refuses_the_master(session: Session) -> None:
         raise NotApplicable("the SAE is its own slave")
     (key,) = session.draw()
     expect_refused(session.dec_ids(key.key_id, caller=session.master), (400, 401))
+    if session.slave is not None:  # and at the other end, if it may call there at all
+        there = session.slave.as_another(session.master.identity)
+        try:
+            answer = session.dec_ids(key.key_id, caller=there)
+        except PeerFault:
+            return
+        finally:
+            there.close()
+        expect_refused(answer, (400, 401))
 
 
 @_check("5.4 table 7", "an SAE that was not named in Get key is refused with 401")

@@ -117,6 +117,18 @@ class Caller:
         self._context = context or tls_context(ca, identity)
         self._open: _Connection | None = None
 
+    def as_another(self, identity: Identity | None, context: ssl.SSLContext | None = None) -> Caller:
+        """Return a caller of the same KME, on a connection of its own, with another identity or the same."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return Caller(
+            f"https://{host}:{self.port}",
+            self.ca,
+            identity,
+            server_name=self.server_name,
+            timeout_s=self.timeout_s,
+            context=context,
+        )
+
     @property
     def is_open(self) -> bool:
         """Whether the last connection is kept."""
