@@ -33,9 +33,12 @@ test: setup ## the whole suite, twice for what the kernels carry
 	$(PYTEST) $(WORKERS) $(PYTEST_ARGS)
 
 SEEDS ?= 200
+# More for the simulation: make soak SOAK_ARGS="--repairs --start 1000"
+SOAK_ARGS ?=
 .PHONY: soak
 soak: setup ## SEEDS=N simulated clouds with faults and liars; SEED=s replays one and tells its story
-	$(BIN)/python -m shosoin.testing.simulation --jobs 2 --seeds $(SEEDS) $(if $(SEED),--seed $(SEED) --shrink)
+	$(BIN)/python -m shosoin.testing.simulation --jobs 2 --class-changes $(SOAK_ARGS) --seeds $(SEEDS) \
+		$(if $(SEED),--seed $(SEED) --shrink)
 
 .PHONY: mutants
 mutants: setup ## deliberate mistakes in the vault, and the seed, plan or attack that catches each

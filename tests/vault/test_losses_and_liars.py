@@ -10,6 +10,7 @@ from shosoin.base import ShosoinError, SiteId, Unavailable
 from shosoin.kernels import element_inv, element_mul, lagrange_weights, polynomial_mac
 from shosoin.vault.fetching import NotRecoverable
 from shosoin.vault.layout import BodyLayout
+from tests.vault.repair_support import share
 from tests.vault.support import SITES, World, fetch, make_world, pattern, store
 
 S = 2048
@@ -103,6 +104,29 @@ async def test_f_liars_together(n: int, k: int, liars: int, small_segments: int)
     found, got = await fetch(world.vault, "object")
     assert found == content
     assert {alarm.fields["site"] for alarm in got.alarms} == set(SITES[:liars])
+
+
+async def test_liars_whose_errors_cancel_each_other_do_not_frame_the_others() -> None:
+    """Home and both liars give the right bytes on a polynomial of their own, on which nobody else lies."""
+    world = make_world(7, "3-of-7")
+    receipt = await store(world, "a", pattern(700), "pqc")
+    trio, offset = SITES[:3], (await layout_of(world, "a")).data_offset
+    points = [world.context.default_scheme.points()[place] for place in range(3)]
+    _, first, second = lagrange_weights(points, 0)
+    error = int.from_bytes(pattern(16), "little")
+    errors = {trio[1]: error, trio[2]: element_mul(element_mul(error, first), element_inv(second))}
+    for site, wrong in errors.items():
+        key = world.share_key(receipt.object_id, site)
+        old = int.from_bytes(share(world, site, key)[offset : offset + 16], "little")
+        world.stores[site].falsify(key, offset, (old ^ wrong).to_bytes(16, "little"))
+    states = (await world.vault.verify("a")).per_site
+    assert {str(site) for site, state in states.items() if state == "wrong"} == set(errors)
+    assert (await fetch(world.vault, "a"))[0] == pattern(700)
+    for site in SITES[5:7]:  # of five answers only three agree: who is wrong cannot be told, what is right can
+        world.links[site].down = True
+    with pytest.raises(Unavailable):
+        await world.vault.verify("a")
+    assert (await fetch(world.another_vault().vault, "a"))[0] == pattern(700)
 
 
 async def test_k_minus_1_liars_never_get_wrong_bytes_served(small_segments: int) -> None:

@@ -16,18 +16,24 @@ from typing import Any
 
 import pytest
 
-from shosoin.base import ObjectId, Rejected, ShosoinError, SiteId, Unavailable
+from shosoin.base import ObjectId, Rejected, ShosoinError, SiteId, Unavailable, VersionId
 from shosoin.vault import acceptor, electorate, scheme
 from shosoin.vault.attestations import SignatureSet
 from shosoin.vault.catalog import PROVEN, Conflict
+from shosoin.vault.catalog_answers import AnswerReader, Asked
 from shosoin.vault.channel import open_channel
+from shosoin.vault.electorate import Electorate
 from shosoin.vault.ports import RegisterRow
+from shosoin.vault.proposing import commit_operation
 from shosoin.vault.putting import BytesSource
-from shosoin.vault.values import RegisterValue
+from shosoin.vault.values import RegisterValue, ValueDraft, read_value, sign_values
 from tests.vault.support import (
     OWNER,
+    SIGNER,
+    SITE_KEYS,
     SITES,
     DirectLink,
+    Signed,
     World,
     failing,
     fetch,
@@ -266,6 +272,47 @@ async def test_a_commit_with_made_up_acceptances_is_refused() -> None:
         )
         assert "error" in results[-1]
     assert world.stores[C]._tables.registers[OWNER, register].committed_ballot == row.committed_ballot
+
+
+async def test_who_has_the_owners_key_and_one_site_decides_about_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value names who decides about it; the site named here lies, and signs whatever the thief of the key wants."""
+    world = make_world()
+    await store(world, "name", b"content", "pqc")
+    register = await register_of(world, "name")
+    held = world.stores[C]._tables.registers[OWNER, register]
+    current = read_value(str(held.committed_value))
+    draft = ValueDraft(
+        kind="tombstone",
+        register_id=register,
+        owner=OWNER,
+        version=VersionId("7" * 32),
+        parent=None,
+        scheme=current.scheme,
+        class_="pqc",
+        placement=current.placement,
+        electorate=Electorate((SiteId(B),), 1, 0),
+        bodies=(),
+        added=0,
+        created_wall_s=0.0,
+        facts={},
+    )
+    forged = Signed(register).certified((9, "z"), sign_values([draft], SIGNER)[0], [B])
+    forged.check()  # as the value itself has it, this is a quorum
+    answer = {
+        "committed": forged.value.text,
+        "committed_ballot": [9, "z"],
+        "certificate": forged.certificate.text,
+        "accepted_ballot": [9, "z"],
+    }
+    asked = Asked({SiteId(B): [answer]}, {}, {}, {SiteId(B): {forged.signatures.name: forged.signatures}})
+    for liars, believed in ((1, {}), (0, {SiteId(B): forged})):
+        reader = AnswerReader(OWNER, SIGNER.public_key, SITE_KEYS, liars)
+        assert reader.held([register], asked)[0].held == believed
+    ops = [{"op": "signatures", "text": forged.signatures.text}, commit_operation(register, forged)]
+    assert (await ask(world, C, ops))[-1]["error"]["code"] == "vault.bad_certificate"
+    assert world.stores[C]._tables.registers[OWNER, register] == held
+    monkeypatch.setattr(acceptor, "_check_vouched", lambda *_: None)
+    assert (await ask(world, C, ops))[-1] == {"granted": True}
 
 
 # --------------------------------------------------------------------------------------------------- sites that lie

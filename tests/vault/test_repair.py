@@ -11,6 +11,7 @@ import pytest
 from shosoin.base import SaeId, SiteId
 from shosoin.base.ports import KeyStatus
 from shosoin.vault.client import NotFound
+from shosoin.vault.fetching import NotRecoverable
 from shosoin.vault.index import index_register
 from shosoin.vault.ports import ShareState
 from shosoin.vault.repair import Repaired
@@ -28,7 +29,7 @@ from tests.vault.repair_support import (
     share,
     staged_anywhere,
 )
-from tests.vault.support import OWNER, World, failing, fetch, kinds_of, make_world, pattern, store
+from tests.vault.support import OWNER, DirectLink, World, failing, fetch, kinds_of, make_world, pattern, store
 
 CLASSES = ("its", "qkd", "pqc")
 
@@ -268,6 +269,43 @@ async def test_names_are_rebuilt_with_their_index() -> None:
     assert [each.name for each in await fresh.vault.ls()] == ["a", "b"]
 
 
+@pytest.mark.parametrize("bad", ["damaged", "wrong"])
+async def test_bad_share_of_the_index_is_found_by_the_owners_keys(bad: str) -> None:
+    world = make_world()
+    await store(world, "a", pattern(700))
+    (row,) = rows(world, "hongo", index_register(OWNER, "its"))
+    whole = share(world, "hongo", row.key)
+    if bad == "wrong":
+        world.stores["hongo"].falsify(row.key, len(whole) - 1, bytes([whole[-1] ^ 1]))
+    else:
+        world.stores["hongo"].rot(row.key)
+    assert not await world.vault.repair()
+    done = await world.vault.repair(verify=True)
+    assert [(each.name, each.site, each.reason, each.problem) for each in done] == [
+        ("(names of class its)", "hongo", bad, "")
+    ]
+    assert share(world, "hongo", row.key) == whole
+    assert not await world.vault.repair(verify=True)
+
+
+@pytest.mark.parametrize("kind", ["seal", "accept", "commit"])
+async def test_repair_that_ends_in_the_middle_of_a_put_takes_no_names_away(kind: str) -> None:
+    world = make_world()
+    await store(world, "a", pattern(700))
+    repairs: list[list[Repaired]] = []
+
+    async def repair_once(link: DirectLink, header: dict[str, Any]) -> None:
+        if kind in kinds_of(header) and not repairs:
+            repairs.append([])
+            repairs[0] += await world.vault.repair()
+
+    world.links["hongo"].before = repair_once
+    await store(world, "b", pattern(900))
+    assert len(repairs) == 1
+    assert {listing.name for listing in await world.vault.ls()} == {"a", "b"}
+    assert (await fetch(world.vault, "b"))[0] == pattern(900)
+
+
 async def test_index_goes_on_after_a_repair() -> None:
     world = make_world()
     await put_without(world, "hongo", b"one")
@@ -471,3 +509,30 @@ async def test_object_replaced_meanwhile_is_left_alone() -> None:
     assert (await fetch(world.vault, "a"))[0] == b"newer"
     assert not [each for each in await world.vault.repair() if each.problem]
     assert all(holds(world, name, world.share_key(receipt.object_id, name)) for name in FIVE)
+
+
+async def test_an_object_that_cannot_be_read_is_an_alarm_and_stops_no_other() -> None:
+    world = make_world()
+    kept, spoilt = await store(world, "kept", pattern(900)), await store(world, "spoilt", pattern(900))
+    for site in FIVE[1:4]:  # three of five give wrong bytes: nothing can be read from the rest
+        tables = world.stores[site]._tables
+        locator = tables.shares[world.share_key(spoilt.object_id, site)].locator
+        tables.contents[locator] = bytearray(reversed(tables.contents[locator]))
+    lose(world, FIVE[4], world.share_key(kept.object_id, FIVE[4]))
+    done = await world.vault.repair(verify=True)
+    assert {(each.name, each.site, each.problem) for each in done if each.name == "kept"} == {("kept", FIVE[4], "")}
+    assert [event.fields["object"] for event in world.sink.events if event.name == "vault.repair_unreadable"] == [
+        spoilt.object_id
+    ]
+    with pytest.raises(NotRecoverable):
+        await world.vault.repair(["spoilt"], verify=True)
+
+
+async def test_a_repair_that_fails_does_not_count_the_site_that_lacks_its_share() -> None:
+    world = make_world()
+    receipt = await store(world, "a", pattern(900))
+    lose(world, FIVE[4], world.share_key(receipt.object_id, FIVE[4]))
+    world.links[FIVE[4]].before = failing("repair_open")
+    (left,) = await world.vault.repair(["a"])
+    assert left.problem
+    assert left.durable_at == 4

@@ -90,6 +90,7 @@ ENGLISH: dict[str, str] = {
     "move.no_stranger": "nothing needs it once all is moved; it is not in the configuration and cannot be asked",
     "move.next_move": "next: `shosoin move` moves them",
     "move.next_again": "next: start the sites that are away, and `shosoin move` again",
+    "move.next_see": "next: what stays says why; do what the hint below says, and `shosoin move` again",
     "move.next_repair": "next: `shosoin repair --all` rebuilds what the new sites lack, then `shosoin move` again",
     "move.next_erase": "next: `shosoin move` again; if shares are left after a day, `shosoin rm --unnamed`, then `shosoin move`",
     "move.next_off": "next: switch off {sites} and take it out of the configuration of every owner",

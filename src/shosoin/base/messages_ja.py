@@ -79,6 +79,7 @@ JAPANESE: dict[str, str] = {
     "move.no_stranger": "移動が済めば不要です。設定にないため問い合わせできません",
     "move.next_move": "次に: `shosoin move` で移動します",
     "move.next_again": "次に: 止まっている拠点を起動し、もう一度 `shosoin move`",
+    "move.next_see": "次に: 移せない理由は上のとおりです。下のヒントに従い、もう一度 `shosoin move`",
     "move.next_repair": "次に: `shosoin repair --all` で新しい拠点のシェアを再構成し、もう一度 `shosoin move`",
     "move.next_erase": "次に: もう一度 `shosoin move`。一日後も残るなら `shosoin rm --unnamed` の後に `shosoin move`",
     "move.next_off": "次に: {sites} を停止し、すべての所有者の設定から除きます",

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["move"]
 
 _SHOWN = 20
+_PASSING = {"vault.too_few_sites", "vault.conflict"}
+"""Errors that go away when sites are back, or others have done."""
 
 
 def move(
@@ -86,7 +88,7 @@ class _Report:
     def next(self) -> str:
         """Return one word for what the owner should do next."""
         if any(tied.to_move for tied in self.ties.objects):
-            return "move" if self.dry_run else "again"
+            return "move" if self.dry_run else self._next_of_failed()
         if any(tied.missing for tied in self.ties.objects) and self.ties.sites:
             return "repair"
         if any(leaving.listed for leaving in self.ties.sites):
@@ -94,6 +96,13 @@ class _Report:
         if any(leaving.listed is None for leaving in self.ties.sites):
             return "again"
         return "off" if self.ties.sites else "nothing"
+
+    def _next_of_failed(self) -> str:
+        """Return what objects that stay wait for: a repair, sites that are away, or a decision of the owner."""
+        codes = {one.error.code for one in self.moved.values() if one.error is not None}
+        if "vault.repair_first" in codes:
+            return "repair"
+        return "see" if codes - _PASSING else "again"
 
     def json(self) -> dict[str, Any]:
         """Return the whole report."""

@@ -162,12 +162,26 @@ def _top(row: RegisterRow, given: Justification) -> RegisterValue | None:
     top = given.top
     if top is not None and (top.ballot, top.value.digest) == (claimed.committed_ballot, claimed.committed_digest):
         top.check()
+        _check_vouched(row, top)
         return top.value
     if row.committed_value is not None and row.committed_ballot == claimed.committed_ballot:
         known = read_value(row.committed_value)
         if known.digest == claimed.committed_digest:
             return known
     raise _not_justified("the newest certified value of the promises is not shown")
+
+
+def _check_vouched(row: RegisterRow, certified: Certified) -> None:
+    """Refuse a certificate without a signature of anybody whom this site knows to be truthful.
+
+    A value names those who decide about it, and its owner signs that. Whoever has the owner's key could name one lying
+    site alone. More than f_r of the members known here must have signed: one of them accepted it as justified.
+    """
+    if row.committed_value is None:
+        return
+    known = read_value(row.committed_value).electorate
+    if len(set(certified.signers).intersection(known.members)) <= known.liars:
+        raise BadCertificate("too few of those who decided before signed the certificate")
 
 
 def _not_justified(why: str) -> Rejected:
@@ -204,15 +218,19 @@ def commit(
 ) -> dict[str, Any]:
     """Take a value with its certificate, and hold it from now on.
 
-    Refused once a newer ballot was promised: that promise said what this site held, and must stay true.
+    Refused once a newer ballot was promised: that promise said what this site held, and must stay true. A site that
+    does not decide about the value takes it all the same: nobody counts it among those that hold it, and a site that
+    was replaced must learn of it, or it would keep its old share for ever.
     """
     row = tx.register(owner, register_id) or RegisterRow()
     ballot, value = certified.ballot, certified.value
     if ballot == row.committed_ballot and row.committed_value == value.text:
         return {"granted": True}
-    if ballot < row.promised or ballot <= row.committed_ballot:
+    decides = any(site in electorate.members for electorate in value.electorates)
+    if (decides and ballot < row.promised) or ballot <= row.committed_ballot:
         return _refused(row)
     certified.check()
+    _check_vouched(row, certified)
     for key in value.share_keys(owner, site):
         share = tx.share(key)
         if share is not None and share.state is not ShareState.COMMITTED:

@@ -110,6 +110,8 @@ def record_facts(
     }
     declared = {**(relay_domains or {}), **domains}
     everywhere = [*good, *(site for site in placement if site not in good)]
+    drawn = {site: _drawn_since(channels[site].facts, before.get(site, Counter())) for site in everywhere[len(good) :]}
+    lost = {site: _fact_json(facts) for site, facts in drawn.items() if facts}
     seen = {relay for site in everywhere for relay in relays.get(site, ()) if class_ == "its"} - set(everywhere)
     coefficients = "key-stream bits" if class_ == "its" else f"AES-256 in counter mode, seeded by {entropy.source}"
     random: dict[str, Any] = {
@@ -124,6 +126,7 @@ def record_facts(
         "dropped": {
             site: list(relays[site]) if class_ == "its" and site in relays else None for site in everywhere[len(good) :]
         },
+        **({"dropped_keys": lost} if lost else {}),
         "random": random,
         "domains": {site: list(domains[site].names()) for site in everywhere},
         "relay_domains": {relay: list(declared[relay].names()) for relay in sorted(seen) if relay in declared},
@@ -160,6 +163,13 @@ class _Labelled:
         self.holders = (*value.placement, *former)
         """Who may have a share: sites that dropped out of the put, or that the object left, may have kept theirs."""
         self.transfers = {site: self.facts.transfers.get(site) for site in self.good}
+        dropped = {site: Transfer(ONE_TIME_PAD, keys, None) for site, keys in self.facts.dropped_keys.items()}
+        self.travelled: dict[str, Transfer | None] = {
+            **dropped,
+            **self.facts.transfers,
+            **{str(site): fact for site, fact in self.transfers.items()},
+        }
+        """How every share left for its site, also those that were lost on the way or since, or whose site left."""
         self.reads = reads
         self.declared = {str(name): domains.names() for name, domains in declared.items()}
         self.relays = {site: self._relays(site) for site in self.holders}
@@ -188,7 +198,7 @@ class _Labelled:
             scheme=(value.scheme.k, value.scheme.n),
             epoch=body.epoch,
             age_s=max(now_wall_s - value.created_wall_s, 0.0),
-            simulated=any(key.simulated for fact in self.transfers.values() if fact for key in fact.keys),
+            simulated=any(key.simulated for fact in self.travelled.values() if fact for key in fact.keys),
             freshness=freshness,
             collusion_parties=tuple((party.kind, party.name, party.sites) for party in found.parties),
             collusion_complete=not (self._unknown_routes() or self._unknown_domains() or "former" in facts.unreadable),
@@ -200,7 +210,7 @@ class _Labelled:
             policy=facts.policy,
         )
 
-    def _is_home(self, site: SiteId) -> bool:
+    def _is_home(self, site: str) -> bool:
         return site == self.facts.home
 
     def _keys_matter(self, site: SiteId) -> bool:
@@ -264,8 +274,8 @@ class _Labelled:
 
     def _reasons(self) -> list[str]:
         """Return, in sentences, why the object is not everlasting."""
-        facts = {site: fact for site, fact in self.transfers.items() if fact is not None}
-        remote = [site for site in self.good if not self._is_home(site)]
+        facts = {site: fact for site, fact in self.travelled.items() if fact is not None}
+        remote = [site for site in self.travelled if not self._is_home(site)]
         keyless = self.value.class_ == "pqc"
         found: list[tuple[Sequence[str], str]] = [
             (
@@ -281,7 +291,7 @@ class _Labelled:
                 "The shares for {} travelled under AES-256-GCM and ML-KEM-768, which rest on computation.",
             ),
             (
-                [site for site in self.good if not self._is_told(site)],
+                [site for site in self.travelled if not self._is_told(site)],
                 "It is not recorded how the shares for {} travelled.",
             ),
             (
@@ -291,9 +301,9 @@ class _Labelled:
         ]
         return [sentence.format(_list(sites)) for sites, sentence in found if sites] + self._random_reasons()
 
-    def _is_told(self, site: SiteId) -> bool:
+    def _is_told(self, site: str) -> bool:
         """Whether it is recorded how a share travelled, and that is something its class does."""
-        fact = self.transfers[site]
+        fact = self.travelled[site]
         if fact is None:
             return False
         if self._is_home(site):
@@ -312,9 +322,9 @@ class _Labelled:
 
     def _epsilon(self) -> float | None:
         """Sum the failure probabilities over all keys used (keys of one block count each: an upper bound)."""
-        if any(fact is None or not (fact.keys or self._is_home(site)) for site, fact in self.transfers.items()):
+        if any(fact is None or not (fact.keys or self._is_home(site)) for site, fact in self.travelled.items()):
             return None
-        keys = [key for fact in self.transfers.values() if fact is not None for key in fact.keys]
+        keys = [key for fact in self.travelled.values() if fact is not None for key in fact.keys]
         if not keys or any(key.epsilon is None for key in keys):
             return None
         return sum(key.epsilon * key.keys for key in keys if key.epsilon is not None)

@@ -73,7 +73,8 @@ def judge(body: AuditBody, answer: DigestAnswers, home: SiteId) -> Audited:
     if len(values) <= k:
         return states | dict.fromkeys(values, ShareFound.UNCHECKED)
     agreeing = agreeing_sites(values, k, wrong_max=(len(values) - k) // 2, trusted=home)
-    if agreeing is None:
+    if agreeing is None or (len(agreeing) < len(values) and len(agreeing) < body.scheme.durable_min):
+        # of fewer than k+f that agree f may be liars, who fit their answers to k-1 honest ones and frame the others
         return states | dict.fromkeys(values, ShareFound.DOUBTFUL)
     return states | {site: ShareFound.OK if site in agreeing else ShareFound.WRONG for site in values}
 

@@ -48,7 +48,8 @@ class SignersUnknown(Unavailable):
 
     code = "vault.signers_unknown"
     hint = (
-        "put these sites back into the configuration with `retired = true`, and run `shosoin move` before they leave it"
+        "add sites that are new, as another owner.toml has them; put sites that were replaced back with "
+        "`retired = true`, and run `shosoin move` before they leave the configuration"
     )
 
 
@@ -161,6 +162,8 @@ class AnswerReader:
     owner: OwnerId
     public_key: bytes
     site_keys: SiteKeys
+    liars: int = 0
+    """How many sites may lie: a certificate that no others signed proves nothing, whomever the value names."""
     strangers: set[SiteId] = field(default_factory=set)
     """Members named by certificates that lack signatures: the configuration does not know them any more."""
     _certified: dict[tuple[str, str, Ballot], Certified] = field(default_factory=dict)
@@ -230,6 +233,7 @@ class AnswerReader:
             members = {site for electorate in value.electorates for site in electorate.members}
             self.strangers |= members.intersection(certificate.sites).difference(self.site_keys)
             raise
+        _check_vouched(signers, self.liars)
         return certified
 
     def _without_junk(self, certified: Certified) -> Certified:
@@ -301,6 +305,12 @@ class AnswerReader:
             roots[path] = root_of(path, statement)
         check_root(self.site_keys[site], signature, roots[path], STATEMENT_CONTEXT)
         return Statement(path, signature)
+
+
+def _check_vouched(signers: Sequence[SiteId], liars: int) -> None:
+    """Refuse a certificate that liars alone can make, whomever its value names to decide."""
+    if len(signers) <= liars:
+        raise PeerFault("a certificate of so few sites that all may lie", code="vault.bad_certificate")
 
 
 def _sets(header: Mapping[str, Any]) -> dict[str, SignatureSet]:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from shosoin.base import AssuranceLabel, ObjectId, Rejected, SiteId, Unavailable, VersionId
+from shosoin.base.ports import Event
 from shosoin.vault.audit import Audited, ShareFound
 from shosoin.vault.audit_ledger import SLOT_S, BodyName
 from shosoin.vault.audit_round import EVERYTHING, AuditOptions, AuditRound, run_round
@@ -384,6 +385,7 @@ class Vault:
             await checked_statuses(self._context, self._context.members, self._context.register_scheme)
         channels = self._context.channels(entry.class_)
         reading = await self._context.catalog.read(channels, ObjectId(entry.object_id))
+        placed = reading.value.placement if reading.value is not None else ()
         if reading.value is None or reading.value.tombstone:
             ops = [{"op": "erase", "object": entry.object_id}]
             erased = (await erase_everywhere(self._context, channels, ops))[entry.object_id]
@@ -393,7 +395,10 @@ class Vault:
                 raise outcome.error
         deleted = replace(entry, deleted=True, size_bytes=0)
         await self._names.commit(entry.class_, [deleted], {name: entry.object_id})
-        pending = [site.name for site in self._context.sites if site.name not in erased]
+        known = dict.fromkeys(
+            (*(site.name for site in self._context.sites), *placed)
+        )  # nobody asks a site unknown here
+        pending = [site for site in known if site not in erased]
         return RemoveReceipt(name, entry.object_id, erased, pending)
 
     async def rm_unnamed(self, *, older_than_s: float = 86_400.0) -> list[str]:
@@ -407,7 +412,7 @@ class Vault:
     async def move_retired(self, *, progress: Callable[[int, int], None] | None = None) -> list[Moved]:
         """Move everything off the sites that the configuration calls retired (see ``vault.moving``)."""
         moved = await move_objects(self._context, self._names, progress)
-        await erase_leftovers(self._context)
+        await erase_leftovers(self._context, self._names)
         return moved
 
     async def ties(self) -> Ties:
@@ -592,14 +597,21 @@ class Vault:
             raise NotFound(f"there is no object named {missing!r}")
         states: dict[str, dict[SiteId, str]] = {}
         for name in wanted if verify else ():
-            with suppress(Unavailable):  # what cannot be read now may still lack shares that can be rebuilt
-                states[name] = (await self.verify(name)).per_site
+            # What cannot be read now may still lack shares that can be rebuilt; what is half removed stops no other.
+            with suppress(Unavailable, *((NotFound,) if names is None else ())):
+                try:
+                    states[name] = (await self.verify(name)).per_site
+                except NotRecoverable:
+                    if names is not None:
+                        raise
+                    fields = {"object": entries[name].object_id, "kind": "not_recoverable"}
+                    self._context.sink.emit(Event("vault.repair_unreadable", "alarm", fields))
         repairer = Repairer(self._context, self._names, rate_bytes_per_s, key_budget_bits)
-        needs = await repairer.plan(wanted, states)
+        needs = await repairer.plan(wanted, states, verify_index=verify)
         if not planned(needs):
             return []
         done = await repairer.run(needs, progress)
-        self._names.states.clear()  # who holds the names has changed
+        self._names.read_again()  # who holds the names has changed
         return done
 
     def _scheme(self, scheme: Scheme | tuple[int, int] | None) -> Scheme:

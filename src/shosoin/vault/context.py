@@ -117,7 +117,12 @@ class VaultContext:
             self.register_scheme,
             self.everyone,
             self.electorate,
-            AnswerReader(self.owner, self.signer.public_key, {site.name: site.public_key for site in self.sites}),
+            AnswerReader(
+                self.owner,
+                self.signer.public_key,
+                {site.name: site.public_key for site in self.sites},
+                self.register_scheme.register_liars,
+            ),
             entropy=self.entropy,
             runtime=self.runtime,
             sink=self.sink,

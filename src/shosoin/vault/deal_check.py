@@ -12,7 +12,7 @@ share travels under an authenticated seal; there the check is for whoever asks f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shosoin.base import Alarm, ShosoinError, SiteId, Unavailable
@@ -78,20 +78,20 @@ def _agreeing(answers: DigestAnswers, scheme: Scheme, home: SiteId, causes: Mapp
         return frozenset(values)  # n = k: no redundancy to check, and no share was key bits
     agreeing = agreeing_sites(values, scheme.k, wrong_max=(len(values) - scheme.k) // 2, trusted=home)
     if agreeing is None or len(agreeing) < scheme.durable_min:
-        named = [site for site in values if agreeing is not None and site not in agreeing]
         raise DealInconsistent(
-            f"the shares at {len(values)} sites do not lie on one polynomial: {_reason(named, values, home, causes)}"
+            f"the shares at {len(values)} sites do not lie on one polynomial: {_reason(values, home, causes)}"
         )
     return agreeing
 
 
-def _reason(
-    named: Sequence[SiteId], values: Mapping[SiteId, object], home: SiteId, causes: Mapping[SiteId, str]
-) -> str:
-    """Say which sites do not fit and what that means; where answers cannot tell which, say so of all but the home."""
-    suspects = named or [site for site in values if site != home]
-    said = "; ".join(f"{site}: {_CAUSES[causes[site]]}" for site in suspects)
-    return said if named else f"which, the answers do not tell; it is one of these or more ({said})"
+def _reason(values: Iterable[SiteId], home: SiteId, causes: Mapping[SiteId, str]) -> str:
+    """Say what may be wrong with each site but the home.
+
+    None is named: among fewer than k+f that agree, f liars may have fitted their answers to some honest ones, so that
+    the other honest ones look wrong.
+    """
+    said = "; ".join(f"{site}: {_CAUSES[causes[site]]}" for site in values if site != home)
+    return f"which, the answers do not tell; it is one of these or more ({said})"
 
 
 async def checked_sites(

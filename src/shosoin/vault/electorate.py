@@ -39,6 +39,10 @@ class Electorate:
         if self.liars < 0 or 2 * self.quorum <= size + self.liars or self.quorum > size:
             raise ValueError("a quorum that is no quorum")
 
+    def decides_like(self, other: Electorate) -> bool:
+        """Whether the same sites decide by the same numbers, in whatever order a configuration names them."""
+        return (set(self.members), self.quorum, self.liars) == (set(other.members), other.quorum, other.liars)
+
     def has_quorum(self, sites: Iterable[SiteId]) -> bool:
         """Whether these sites are a quorum."""
         return len(set(sites).intersection(self.members)) >= self.quorum

@@ -15,6 +15,7 @@ from shosoin.base.ports import KeyStatus
 from shosoin.vault.assurance import check_exposure
 from shosoin.vault.concurrency import settle, succeeded
 from shosoin.vault.context import VaultContext
+from shosoin.vault.former import earlier_holders
 from shosoin.vault.routes import Route, read_routes, record_read, relays_then, route_of
 from shosoin.vault.scheme import Scheme
 from shosoin.vault.values import RegisterValue
@@ -41,6 +42,7 @@ async def checked_statuses(
     """Return ``link_statuses``; no allowed coalition of sites and relays may learn k shares of that placement.
 
     Who saw the keys under which the shares of ``value`` were sent out, or read, counts too: they are the same shares.
+    So do sites from which the object moved away: they may have kept theirs.
     Names are shared over all sites, and checked likewise. Links without a status are closed until they have one.
 
     Raises:
@@ -53,7 +55,11 @@ async def checked_statuses(
     holders = {site: (site, *(route or ())) for site, route in routes.items()}
     then = relays_then(value) if value is not None else {}
     since = read_routes(context.journal, value).relays if _is_object(value) else {}
-    placed = {site: (*holders.get(site, (site,)), *then.get(site, ()), *since.get(site, ())) for site in placement}
+    seen = {site: (*then.get(site, ()), *since.get(site, ())) for site in {*placement, *then, *since}}
+    placed = {site: (*holders.get(site, (site,)), *seen[site]) for site in placement}
+    for site, before in (earlier_holders(value, placement) if _is_object(value) else {}).items():
+        had = (name for one in before for name in (SiteId(one), *seen.get(SiteId(one), ())))
+        placed[site] = (*placed.get(site, ()), *had)
     check_exposure(placed, scheme, context.home)
     check_exposure(holders, context.register_scheme, context.home)
     context.relays.clear()

@@ -60,6 +60,8 @@ class ObjectFacts:
     """By site; one of which nothing can be read is left out."""
     dropped: Mapping[str, tuple[str, ...]]
     """Relays on the routes to sites that dropped out of the put; one whose route is unknown is left out."""
+    dropped_keys: Mapping[str, tuple[KeyFact, ...]]
+    """Keys drawn for sites that dropped out: their share may have left under them."""
     former: Mapping[str, tuple[str, ...]]
     """Trust domains of sites that had a share before the object moved away from them."""
     random: Mapping[str, RandomFact]
@@ -78,6 +80,7 @@ class ObjectFacts:
         random = _table(raw, "random", _random)
         domains = _table(raw, "domains", _texts)
         relay_domains = _table(raw, "relay_domains", _texts) if "relay_domains" in raw else {}
+        dropped_keys = _table(raw, "dropped_keys", _keys)
         former = _table(raw, "former", _texts) if "former" in raw else {}
         home, checked, policy = raw.get("home"), raw.get("deal_checked"), _texts(raw.get("policy", []))
         lost = {
@@ -85,6 +88,7 @@ class ObjectFacts:
             "transfers": not transfers or None in transfers.values(),
             "random": not random or None in random.values(),
             "domains": not domains or None in (*domains.values(), *relay_domains.values()),
+            "dropped_keys": None in dropped_keys.values(),
             "former": None in former.values()
             or not all(map(_is_site, former))
             or not isinstance(raw.get("former", {}), Mapping),
@@ -95,6 +99,7 @@ class ObjectFacts:
             home=home if isinstance(home, str) else None,
             transfers=_known(transfers),
             dropped=_known(_table(raw, "dropped", _texts)),
+            dropped_keys=_known(dropped_keys),
             former={site: names or () for site, names in former.items() if _is_site(site)},
             random=_known(random),
             domains=_known({**relay_domains, **domains}),
@@ -106,15 +111,21 @@ class ObjectFacts:
     def rebuilt(self, shares: Mapping[SiteId, str]) -> ObjectFacts:
         """Return the facts with the transfers of shares that were rebuilt since, each as its canonical JSON says.
 
-        Keys between sites pass no relay, or the sites would not have rebuilt it; whoever saw the keys of the share that
-        was there before knows the same share.
+        Keys between sites pass no relay, or the sites would not have rebuilt it. The keys of the share that was there
+        before, and whoever saw them, count on: it is the same share.
         """
         transfers = dict(self.transfers)
         for site, text in shares.items():
             before, now = transfers.pop(site, None), _transfer(json.loads(text))
             if now is not None:
-                transfers[site] = replace(now, relays=before.relays if before is not None else ())
+                keys, relays = (before.keys, before.relays) if before is not None else self._sent_in_vain(site)
+                transfers[site] = replace(now, keys=(*now.keys, *keys), relays=relays)
         return replace(self, transfers=transfers)
+
+    def _sent_in_vain(self, site: str) -> tuple[tuple[KeyFact, ...], tuple[str, ...] | None]:
+        """Return the keys drawn for a site that dropped out of the put, and their relays; nothing for other sites."""
+        keys = self.dropped_keys.get(site, ())
+        return keys, self.dropped.get(site, None if keys else ())
 
 
 def probability(value: Any) -> float | None:
@@ -148,10 +159,13 @@ def _texts(raw: Any) -> tuple[str, ...] | None:
 def _transfer(raw: Any) -> Transfer | None:
     if not isinstance(raw, Mapping) or not isinstance(raw.get("how"), str) or not isinstance(raw.get("keys"), list):
         return None
-    keys = [_key(key) for key in raw["keys"]]
-    if None in keys:
-        return None
-    return Transfer(raw["how"], tuple(key for key in keys if key is not None), _texts(raw.get("relays")))
+    keys = _keys(raw["keys"])
+    return None if keys is None else Transfer(raw["how"], keys, _texts(raw.get("relays")))
+
+
+def _keys(raw: Any) -> tuple[KeyFact, ...] | None:
+    keys = [_key(key) for key in raw] if isinstance(raw, list) else [None]
+    return None if None in keys else tuple(key for key in keys if key is not None)
 
 
 def _key(raw: Any) -> KeyFact | None:

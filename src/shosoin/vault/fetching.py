@@ -94,7 +94,7 @@ class Fetcher:
             await self._ask_rest(wanted, answers)
             for index, item in enumerate(wanted):
                 if results[index] is None:
-                    results[index] = await self._recover(index, item, answers)
+                    results[index], _ = await self._recover(index, item, answers)
         return [result for result in results if result is not None]
 
     async def fetch_all_shares(self, wanted: Sequence[Range]) -> _Answers:
@@ -222,18 +222,30 @@ class Fetcher:
         await self._runtime.in_thread(combine_into, weights, list(shares.values()), out)
         return out
 
-    async def _recover(self, index: int, item: Range, answers: _Answers) -> memoryview:
-        """Find the subset that passes; name the sites whose answer is not on its polynomial."""
+    async def _recover(self, index: int, item: Range, answers: _Answers) -> tuple[memoryview, bool]:
+        """Find a subset that passes; return its bytes and whether every liar among the answers was named.
+
+        Those are the sites whose answer is not on the dealer's polynomial.
+        Wrong shares can be made to cancel each other, so that a subset passes whose polynomial is not the dealer's.
+        Being right at 0, it meets that one in k-2 other points at most: if k-1+f answers lie on it, it is the dealer's.
+        If so many lie on none, the bytes are right all the same, and nobody is named.
+        """
         present = {site: share for site, parts in answers.shares.items() if (share := parts[index]) is not None}
         if len(present) < self._scheme.k:
             self._too_few(answers)
+        found: tuple[memoryview, dict[SiteId, memoryview]] | None = None
+        named = False
         for subset in combinations(present, self._scheme.k):
             chosen = {site: present[site] for site in subset}
             clear = await self._interpolate(chosen, item.size)
             if await self._runtime.in_thread(item.check, clear):
-                await self._name_liars(item, chosen, present)
-                self.sites_used.update(chosen)
-                return clear
+                found = found or (clear, chosen)
+                named = await self._name_liars(item, chosen, present)
+                if named:
+                    break
+        if found is not None:
+            self.sites_used.update(found[1])
+            return found[0], named
         raise NotRecoverable(
             f"no {self._scheme.k} of the {len(present)} answers give the right bytes ({item.label})",
             hint="more sites answer wrongly than the scheme survives; bring the missing sites back and try again",
@@ -241,17 +253,32 @@ class Fetcher:
 
     async def _name_liars(
         self, item: Range, chosen: Mapping[SiteId, memoryview], present: Mapping[SiteId, memoryview]
-    ) -> None:
-        for site, share in present.items():
-            if site not in chosen and await self._interpolate(chosen, item.size, self._point[site]) != share:
-                self._accuse(site, item, "share_wrong")
+    ) -> bool:
+        """Name the sites that are not on the polynomial of the chosen ones, if it can only be the dealer's."""
+        wrong = [
+            site
+            for site, share in present.items()
+            if site not in chosen and await self._interpolate(chosen, item.size, self._point[site]) != share
+        ]
+        scheme = self._scheme
+        if len(present) - len(wrong) < max(scheme.k, scheme.k - 1 + scheme.liars_survived):
+            return False
+        for site in wrong:
+            self._accuse(site, item, "share_wrong")
+        return True
 
     async def disagreeing(self, index: int, item: Range, answers: _Answers) -> set[SiteId]:
-        """Return the sites whose share is not on the polynomial that passes the check (for ``verify``)."""
+        """Return the sites whose share is not on the polynomial that passes the check (for ``verify``).
+
+        Raises:
+            Unavailable: too few answers lie on one polynomial to tell.
+        """
         before = set(self._suspects)
         self._suspects.clear()
         try:
-            await self._recover(index, item, answers)
+            _, named = await self._recover(index, item, answers)
+            if not named:
+                raise Unavailable("too few answers agree to tell whose share is wrong", code="vault.too_few_sites")
             return set(self._suspects)
         finally:
             self._suspects |= before

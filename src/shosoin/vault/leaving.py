@@ -8,12 +8,14 @@ that it lists nothing is its own word, and nobody can prove that a disk is empty
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from shosoin.base import ObjectId, PeerFault, ShosoinError, SiteId
 from shosoin.vault.channel import Channel
 from shosoin.vault.concurrency import gather
 from shosoin.vault.context import CLASSES, KEYLESS_CLASS, VaultContext
+from shosoin.vault.index import index_register
 from shosoin.vault.moving import is_settled
 from shosoin.vault.names import Names
 from shosoin.vault.putting import erase_everywhere
@@ -23,6 +25,10 @@ __all__ = ["Leaving", "Tied", "Ties", "erase_leftovers", "find_ties"]
 
 _TOGETHER = 64
 _PAGE = 1000
+_PAGES_MAX = 1 << 13
+"""Pages taken from one site: a site that lies could list for ever."""
+_LEFTOVERS_MAX = 1 << 16
+"""Unknown objects of one site that are looked up in one run; the next run goes on with what is left."""
 _ASK_TIMEOUT_S = 5.0
 
 
@@ -83,8 +89,9 @@ async def find_ties(context: VaultContext, names: Names) -> Ties:
             some = asked[at : at + _TOGETHER]
             readings = await context.catalog.read_many(context.channels(class_), [each for _, each in some])
             for (name, _), reading in zip(some, readings, strict=True):
-                if reading.value is not None and not reading.value.tombstone:
-                    found.append(_tied(context, name, reading.value, is_index=False))
+                value = reading.value
+                if value is not None and not (value.tombstone and is_settled(context, value)):
+                    found.append(_tied(context, name, value, is_index=False))
         state = names.states.get(class_)
         if state is not None and state.value is not None:
             found.append(_tied(context, class_, state.value, is_index=True))
@@ -120,13 +127,13 @@ async def _count(channel: Channel) -> int | None:
 
 
 async def _listed_objects(channel: Channel) -> list[ObjectId]:
-    """Return the IDs of all objects of which a site lists shares.
+    """Return the IDs of the objects of which a site lists shares: all of them, or as many as anybody could have.
 
     Raises:
         ShosoinError: it does not answer, or not as it should.
     """
     found: list[ObjectId] = []
-    while True:
+    for _ in range(_PAGES_MAX):
         ask = {"op": "inventory", "after": found[-1] if found else "", "limit": _PAGE}
         results = (await channel.exchange([ask], timeout_s=_ASK_TIMEOUT_S)).results
         shares = results[0].get("shares") if results else None
@@ -135,20 +142,25 @@ async def _listed_objects(channel: Channel) -> list[ObjectId]:
         page = {ObjectId(str(each[0])) for each in shares}
         fresh = sorted(each for each in page if not found or each > found[-1])
         if not fresh:
-            return found
+            break
         found += fresh
+    return found
 
 
-async def erase_leftovers(context: VaultContext) -> None:
-    """Have retired sites erase what is left of objects that were removed while they were away."""
+async def erase_leftovers(context: VaultContext, names: Names) -> None:
+    """Have retired sites erase what is left of objects that were removed while they were away, as far as they answer.
+
+    Whoever asks for the ties learns what is left.
+    """
     keyless = context.channels(KEYLESS_CLASS)
+    known = names.object_ids() | {str(index_register(context.owner, class_)) for class_ in CLASSES}
     for site in [each.name for each in context.sites if each.retired]:
-        try:
-            left = await _listed_objects(keyless[site])
-        except ShosoinError:
-            continue  # whoever asks for the ties learns that it does not answer
+        left: list[ObjectId] = []
+        with suppress(ShosoinError):
+            left = [each for each in await _listed_objects(keyless[site]) if each not in known][:_LEFTOVERS_MAX]
         for at in range(0, len(left), _TOGETHER):
-            await _erase_removed(context, site, left[at : at + _TOGETHER])
+            with suppress(ShosoinError):  # one register that cannot be read must not keep the others
+                await _erase_removed(context, site, left[at : at + _TOGETHER])
 
 
 async def _erase_removed(context: VaultContext, site: SiteId, object_ids: Sequence[ObjectId]) -> None:

@@ -13,24 +13,30 @@ Indexes move with the next commit, which writes their parts anew.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from shosoin.base import ObjectId, ShosoinError, SiteId, Unavailable, VersionId
+from shosoin.vault.catalog import Conflict
 from shosoin.vault.channel import Channel
 from shosoin.vault.context import CLASSES, VaultContext
 from shosoin.vault.exposure import checked_statuses
+from shosoin.vault.former import facts_after_move, places_after_move
+from shosoin.vault.found_bad import found_bad
 from shosoin.vault.guard import label_now, verdicts_on
 from shosoin.vault.index import Entry
 from shosoin.vault.names import Names
 from shosoin.vault.proposing import Proposal
 from shosoin.vault.putting import erase_everywhere
+from shosoin.vault.repair_plan import held_shares
 from shosoin.vault.values import RegisterValue, ValueDraft, sign_values
 from shosoin.vault.verdicts import refuse_failed
 
 __all__ = ["Moved", "is_settled", "move_objects"]
 
 _TOGETHER = 64
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +89,11 @@ async def _move_batch(context: VaultContext, names: Names, class_: str, entries:
     settled = [(entry, value) for entry, value, _ in live if is_settled(context, value)]
     moved = await _erase_retired(context, channels, settled)
     todo: list[tuple[Entry, RegisterValue, ValueDraft]] = []
-    for entry, value, certificate in live:
-        if is_settled(context, value):
-            continue
+    leaving = [(entry, value, certificate) for entry, value, certificate in live if not is_settled(context, value)]
+    held = await held_shares(context, channels, [value.register_id for _, value, _ in leaving])
+    for entry, value, certificate in leaving:
         try:
-            draft = await _draft(context, value, certificate)
+            draft = await _draft(context, value, _pinned(value, certificate, held))
             _check_policy(context, entry.name, value, draft)
             todo.append((entry, value, draft))
         except ShosoinError as error:
@@ -101,9 +107,33 @@ async def _move_batch(context: VaultContext, names: Names, class_: str, entries:
         moved.append(_moved(entry, value, error=failed, changed=failed is None))
         if failed is None:
             done.append(replace(entry, version=value.version, counter=value.counter))
-    if done:
-        await names.commit(class_, done, {entry.name: entry.object_id for entry in done})
+    removed = [
+        replace(entry, deleted=True, size_bytes=0)
+        for entry, reading in zip(entries, readings, strict=True)
+        if reading.value is not None and reading.value.tombstone
+    ]
+    if removed:
+        await erase_everywhere(context, channels, [{"op": "erase", "object": entry.object_id} for entry in removed])
+    await _tell_index(names, class_, done, removed)
     return moved
+
+
+async def _tell_index(names: Names, class_: str, done: Sequence[Entry], removed: Sequence[Entry]) -> None:
+    """Have the index vouch for the new versions, and finish removals whose client died before its name was gone.
+
+    The register of such an object stays with the old sites: once they left the configuration nobody could read it, and
+    it would keep the registers that are read together with it. A name that somebody else changes meanwhile is left out.
+    """
+    left = [*done, *removed]
+    for _ in range(_ATTEMPTS):
+        if not left:
+            return
+        await names.check_routes(class_)
+        with suppress(Conflict):
+            await names.commit(class_, left, {entry.name: entry.object_id for entry in left})
+            return
+        known = await names.load()
+        left = [each for each in left if each.name in known and known[each.name].object_id == each.object_id]
 
 
 async def _propose(
@@ -136,7 +166,7 @@ def _again(context: VaultContext, value: RegisterValue) -> ValueDraft:
 
 def is_settled(context: VaultContext, value: RegisterValue) -> bool:
     """Whether a register names members only, and they decide alone."""
-    mine = value.electorate == context.electorate and value.former is None
+    mine = value.electorate.decides_like(context.electorate) and value.former is None
     return mine and set(value.placement) <= set(context.members)
 
 
@@ -149,22 +179,33 @@ def _missing(value: RegisterValue) -> tuple[SiteId, ...]:
     return tuple(site for site in value.placement if any(site not in body.good for body in value.bodies))
 
 
-async def _draft(context: VaultContext, value: RegisterValue, certificate: Sequence[SiteId]) -> ValueDraft:
-    """Return the same content for the new members.
+def _pinned(
+    value: RegisterValue, certificate: Sequence[SiteId], held: Mapping[SiteId, set[tuple[str, str, int]]]
+) -> list[SiteId]:
+    """Return the sites that pinned what the value counts on, without those that say that they lost it.
+
+    The register does not know of losses, and the old site's share may be one of the last: it must not be left behind.
+    """
+    needed = {(value.register_id, body.version, body.epoch) for body in value.bodies}
+    return [site for site in value.durable_sites(certificate) if needed <= held.get(site, needed)]
+
+
+async def _draft(context: VaultContext, value: RegisterValue, pinned: Sequence[SiteId]) -> ValueDraft:
+    """Return the same content for the new members; ``pinned`` are the sites that hold a share.
 
     Raises:
         Unavailable: too few sites that stay hold good shares.
         Exposed: an allowed coalition could learn k shares in the new placement.
     """
-    placement = placement_for(value.placement, context)
+    placement = places_after_move(value, context.members)
     if value.class_ == "its":
         await checked_statuses(context, placement, value.scheme, value)
-    staying = set(placement).intersection(value.durable_sites(certificate))
+    staying = set(placement).intersection(pinned) - found_bad(context, value)
     bodies = tuple(replace(body, good=tuple(site for site in body.good if site in staying)) for body in value.bodies)
-    if any(len(body.good) < value.scheme.durable_min for body in bodies):
+    if placement != value.placement and any(len(body.good) < value.scheme.durable_min for body in bodies):
         raise Unavailable(
             f"{len(bodies[0].good)} sites that stay hold good shares, {value.scheme.durable_min} are needed",
-            code="vault.too_few_sites",
+            code="vault.repair_first",
             hint="repair the object at the sites that stay first; until then the retired site is needed",
         )
     return ValueDraft(
@@ -180,7 +221,7 @@ async def _draft(context: VaultContext, value: RegisterValue, certificate: Seque
         bodies=bodies,
         added=0,
         created_wall_s=value.created_wall_s,
-        facts=_facts(context, value, placement),
+        facts=facts_after_move(value, placement, {site: each.names() for site, each in context.domains.items()}),
     )
 
 
@@ -204,33 +245,6 @@ def _check_policy(context: VaultContext, name: str, value: RegisterValue, draft:
     refuse_failed(name, worse, undone="the object stays where it is")
 
 
-def placement_for(placement: Sequence[SiteId], context: VaultContext) -> tuple[SiteId, ...]:
-    """Return a placement in which members take the places of sites that are none, in the order of the configuration.
-
-    Raises:
-        Unavailable: there are not enough members.
-    """
-    free = [site for site in context.members if site not in placement]
-    gone = [site for site in placement if site not in context.members]
-    if len(free) < len(gone):
-        raise Unavailable(
-            f"{len(gone)} sites of the placement are retired and {len(free)} are free to take their places",
-            code="vault.too_few_sites",
-            hint="add the new sites to the configuration",
-        )
-    taking = dict(zip(gone, free, strict=False))
-    return tuple(taking.get(site, site) for site in placement)
-
-
-def _facts(context: VaultContext, value: RegisterValue, placement: Sequence[SiteId]) -> dict[str, Any]:
-    """Return the facts of a value that moved: what a former site knows it may keep, so it counts for ever."""
-    domains = dict(value.facts.get("domains", {}))
-    former = dict(value.facts.get("former", {}))
-    former |= {site: domains.get(site, [str(site)]) for site in value.placement if site not in placement}
-    domains |= {site: list(context.domains[site].names()) for site in placement if site not in domains}
-    return {**value.facts, "domains": domains, "former": former}
-
-
 async def _erase_retired(
     context: VaultContext, channels: Mapping[SiteId, Channel], settled: Sequence[tuple[Entry, RegisterValue]]
 ) -> list[Moved]:
@@ -246,16 +260,29 @@ async def _erase_retired(
 
 
 async def _move_indexes(context: VaultContext, names: Names) -> None:
-    """Write indexes anew that are kept by former members; retired sites erase what they hold of whole ones."""
+    """Write indexes anew that are kept by former members; retired sites erase what they hold of whole ones.
+
+    Raises: what kept one of them from it, when the others are done.
+    """
+    failed: ShosoinError | None = None
     for class_ in CLASSES:
-        state = names.states.get(class_)
-        if state is None or state.value is None:
-            continue
-        if not is_settled(context, state.value):
-            await names.rewrite(class_)
-        value = names.states[class_].value
-        if value is not None and not _missing(value):
-            channels = context.channels(class_)
-            retired = {site.name: channels[site.name] for site in context.sites if site.retired}
-            await context.catalog.tell_all(channels, [value.register_id])
-            await erase_everywhere(context, retired, [{"op": "erase", "object": value.register_id}])
+        try:
+            await _move_index(context, names, class_)
+        except ShosoinError as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed
+
+
+async def _move_index(context: VaultContext, names: Names, class_: str) -> None:
+    state = names.states.get(class_)
+    if state is None or state.value is None:
+        return
+    if not is_settled(context, state.value):
+        await names.rewrite(class_)
+    value = names.states[class_].value
+    if value is not None and not _missing(value):
+        channels = context.channels(class_)
+        retired = {site.name: channels[site.name] for site in context.sites if site.retired}
+        await context.catalog.tell_all(channels, [value.register_id])
+        await erase_everywhere(context, retired, [{"op": "erase", "object": value.register_id}])

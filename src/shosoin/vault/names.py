@@ -38,6 +38,12 @@ class Names:
     context: VaultContext
     states: dict[str, IndexState] = field(default_factory=dict)
     alarms: list[Event] = field(default_factory=list)
+    _outdated: set[str] = field(default_factory=set)
+    """Classes whose parts are fetched again, even if the register says what it said."""
+
+    def read_again(self) -> None:
+        """Have the next ``load`` fetch every part; what is loaded stays, because others may be at work with it."""
+        self._outdated.update(self.states)
 
     async def load(self, *, whole: bool = True) -> dict[str, Entry]:
         """Read the index of every class and return the names that exist; ``alarms`` starts anew.
@@ -109,7 +115,7 @@ class Names:
         context = self.context
         known = self.states.get(class_)
         same = known and known.value and reading.value and known.value.text == reading.value.text
-        if known and same and known.unreadable is None:
+        if known and same and known.unreadable is None and class_ not in self._outdated:
             return replace(known, freshness=reading.freshness, newest=reading.newest), []
         state = IndexState(class_, register_id, reading.value, [], reading.freshness, newest=reading.newest)
         if reading.value is None:
@@ -123,6 +129,7 @@ class Names:
                 return IndexState(class_, register_id, None, [], UNPROVEN, error), []
         fetcher = context.fetcher(class_, reading.value.placement, reading.value.scheme)
         loaded = await load_index(state, context.owner, fetcher, context.memo, reading.certificate)
+        self._outdated.discard(class_)
         return loaded, fetcher.alarms
 
     async def _read(self, class_: str, register_id: ObjectId) -> Reading:
@@ -196,8 +203,8 @@ class Names:
             named, condemned = self.object_ids(), self._condemned(class_)
             free = [object_id for object_id in object_ids if object_id not in named]
             fresh = [object_id for object_id in free if object_id not in condemned]
-            if fresh and class_ == "its":
-                await checked_statuses(self.context, self.context.members, self.context.register_scheme)
+            if fresh:
+                await self.check_routes(class_)
             if not fresh or await self._try_commit(self.states[class_], [self._verdict(class_, o) for o in fresh]):
                 return set(free)
             await self._reload()
@@ -232,14 +239,27 @@ class Names:
 
         Raises:
             Unavailable: too few sites take part.
+            Exposed: an allowed coalition would learn the names by the keys that it sees.
         """
         for _ in range(_ATTEMPTS):
             await self._make_whole()
             state = self.states[class_]
-            if state.value is None or not self._moved(state) or await self._try_commit(state, []):
+            if state.value is None or not self._moved(state):
+                return
+            await self.check_routes(class_)
+            if await self._try_commit(state, []):
                 return
             await self._reload()
         raise Conflict("the index changes faster than it can be written; try again")
+
+    async def check_routes(self, class_: str) -> None:
+        """Refuse to share names of class ``its`` where an allowed coalition sees the keys; call before a commit.
+
+        Raises:
+            Exposed: one does.
+        """
+        if class_ == "its":
+            await checked_statuses(self.context, self.context.members, self.context.register_scheme)
 
     def _moved(self, state: IndexState) -> bool:
         """Whether other sites, or another scheme, are configured than those under which the index is kept."""
@@ -262,16 +282,17 @@ class Names:
         while True:
             kept, parts = state.folded(fresh, reachable, whole=moved)
             dropped = [part for part in state.parts if part not in kept]
+            needed = max((self._holders_to_match(part, moved=moved) for part in dropped), default=0)
             stager = self._stager(class_)
             keys = [new_key(context.owner, state.register_id, context.entropy) for _ in parts]
             try:
                 layouts = [await self._write(stager, key, part) for key, part in zip(keys, parts, strict=True)]
                 await stager.drain()
                 held = len(stager.alive)
-                if all(len(part.holders) <= held for part in dropped):
+                if needed <= held:
                     added = [await self._body(stager, *each, class_) for each in zip(keys, layouts, strict=True)]
                     held = min(len(body.good) for body in added)
-                    if all(len(part.holders) <= held for part in dropped):
+                    if needed <= held:
                         break
             except BaseException:
                 await stager.abort(keys)
@@ -279,7 +300,7 @@ class Names:
             await stager.abort(keys)  # fewer sites than thought: what more of them hold must stay as it is
             if moved:
                 raise Unavailable(
-                    f"{held} of the new members take the index, which more of the former ones hold",
+                    f"{held} of the new members take the index, which {needed} of those that stay hold",
                     code="vault.too_few_sites",
                     hint="nothing was changed; start the missing sites and try again",
                 )
@@ -308,6 +329,13 @@ class Names:
         elif dropped:
             await self._erase_old(class_, state)
         return len(outcome.durable_at)
+
+    def _holders_to_match(self, part: Part, *, moved: bool) -> int:
+        """Return how many sites must hold the entries of a part that is dropped; sites that leave cannot be asked for.
+
+        So names are durable at one site less for each that leaves until a new one takes its place, as objects are.
+        """
+        return len(set(part.holders).intersection(self.context.members)) if moved else len(part.holders)
 
     async def _take_back(self, before: IndexState, kept: list[Part], short: list[Part], fresh: list[Part]) -> None:
         """Count again on folded parts that more sites hold than pinned the new ones: a site left in between.

@@ -16,7 +16,7 @@ from shosoin.base.ports import Runtime
 from shosoin.vault import envelope
 from shosoin.vault.acceptor import Certified
 from shosoin.vault.attestations import Certificate, SignatureSet
-from shosoin.vault.ballots import FIRST_ROUND, Ballot, round_of
+from shosoin.vault.ballots import FIRST_ROUND, JUMP_MAX, Ballot, round_of
 from shosoin.vault.catalog_answers import AnswerReader, Asked, Promised, ask
 from shosoin.vault.channel import Channel
 from shosoin.vault.concurrency import gather_few
@@ -33,8 +33,10 @@ _PREPARED_TOGETHER = 24
 _BATCHES = 2
 """Exchanges that run side by side, so that owner and sites work at the same time."""
 _WRITE_GRACE_S = 3.0
-_STEP_MAX = 1 << 12
-"""Rounds that a claim which may be a lie moves us on by."""
+_STEP_MAX = JUMP_MAX
+"""Rounds that a claim which may be a lie moves us on by: no less than a hostile proposer gains with one request."""
+_RUNGS_MAX = 32
+"""Jumps that a site which is far behind is asked for at once."""
 _Operations = dict[str, Any]
 
 
@@ -180,7 +182,7 @@ class Proposer:
         preparing = [attempt for attempt in attempts if attempt not in skip]
         if not preparing:
             return skip
-        round_number = 2 + number
+        round_number = self._first_round(preparing, number)
         asked = Asked({}, {})
         for _ in range(_ATTEMPTS):
             for attempt in preparing:
@@ -193,22 +195,65 @@ class Proposer:
                 enough=self._scheme.write_quorum,
                 grace_s=_WRITE_GRACE_S,
             )
+            for index, attempt in enumerate(preparing):
+                attempt.promised = self._answers.promises(attempt.register_id, attempt.ballot, index, asked)
+            if all(decided_by(attempt.value.electorates, list(attempt.promised)) for attempt in preparing):
+                break
             higher = self._higher_round(asked.answers, round_number)
-            if higher is None or all(self._granted(asked.answers, i) for i in range(len(preparing))):
+            if lagging := _lagging(asked.answers):
+                await self._lift(channels, preparing, lagging, round_number)
+                higher = higher or round_number + 1
+            if higher is None:
                 break
             round_number = higher
-        for index, attempt in enumerate(preparing):
+        for attempt in preparing:
             attempt.outcome.unreached = asked
-            attempt.promised = self._answers.promises(attempt.register_id, attempt.ballot, index, asked)
             self._judge(attempt, asked)
         ready = [each for each in preparing if each.outcome.error is None and not self._needs_top_settled(each)]
         for attempt in preparing:
-            if attempt.outcome.error is None and attempt not in ready:
+            overtaken = isinstance(attempt.outcome.error, Conflict) and not _is_held(attempt)
+            if overtaken or (attempt.outcome.error is None and attempt not in ready):
                 await self._settle_top(channels, attempt)
         return skip + ready
 
-    def _granted(self, answers: Mapping[SiteId, list[_Operations]], index: int) -> bool:
-        return sum(results[index].get("granted") is True for results in answers.values()) >= self._scheme.write_quorum
+    def _first_round(self, attempts: Sequence[Attempt], number: int) -> int:
+        """Return a round for an attempt, beyond that for which a site refused the last one.
+
+        A liar may promise and not accept; then an honest site that is ahead has to take part.
+        """
+        told = [results for one in attempts for results in one.outcome.unreached.answers.values()]
+        ahead = [round_of(each.get("promised")) for results in told for each in results if each.get("granted") is False]
+        lowest = 2 + number
+        return max(lowest, min(max(ahead, default=0), lowest + _STEP_MAX) + 1)
+
+    async def _lift(
+        self, channels: Mapping[SiteId, Channel], attempts: Sequence[Attempt], sites: Sequence[SiteId], to_round: int
+    ) -> None:
+        """Move sites that do not jump as far as others already are: step by step, in one request.
+
+        A proposer who reached some sites alone may have driven those up; the rest would never follow otherwise.
+        """
+        reads = [{"op": "register", "register": attempt.register_id} for attempt in attempts]
+        asked = await self._ask_briefly(channels, dict.fromkeys(sites, reads))
+        ladders = {
+            site: [
+                op for attempt, held in zip(attempts, results, strict=True) for op in _ladder(attempt, held, to_round)
+            ]
+            for site, results in asked.answers.items()
+        }
+        await self._ask_briefly(channels, {site: ops for site, ops in ladders.items() if ops})
+
+    async def _ask_briefly(
+        self, channels: Mapping[SiteId, Channel], operations: Mapping[SiteId, list[_Operations]]
+    ) -> Asked:
+        return await ask(
+            self._runtime,
+            channels,
+            dict(operations),
+            enough=len(operations),
+            grace_s=0.0,
+            timeout_s=_WRITE_GRACE_S,
+        )
 
     def _higher_round(self, answers: Mapping[SiteId, list[_Operations]], refused: int) -> int | None:
         """Return the round to try after one that was refused, ``None`` if another would be of no use.
@@ -257,10 +302,7 @@ class Proposer:
             return False
         if _was_replaced(wanted, top):
             return True
-        holders = [
-            site for site, one in attempt.promised.items() if one.top is not None and one.top.ballot == top.ballot
-        ]
-        handed_over = decided_by(top.value.electorates, holders) or top.value.digest in self._settled
+        handed_over = _is_held(attempt) or top.value.digest in self._settled
         return top.value.former is not None and not handed_over
 
     async def _settle_top(self, channels: Mapping[SiteId, Channel], attempt: Attempt) -> None:
@@ -352,6 +394,36 @@ class Proposer:
             outcome.done = decided_by(attempt.value.electorates, outcome.held_by)
             if outcome.done and attempt.value.former is not None:
                 self._settled.add(attempt.value.digest)
+
+
+def _lagging(answers: Mapping[SiteId, list[_Operations]]) -> list[SiteId]:
+    """Return the sites for which a ballot lies too far ahead."""
+    found = []
+    for site, results in answers.items():
+        errors = [result.get("error") for result in results]
+        if any(isinstance(error, dict) and error.get("code") == "vault.bad_ballot" for error in errors):
+            found.append(site)
+    return found
+
+
+def _ladder(attempt: Attempt, held: Mapping[str, Any], to_round: int) -> list[_Operations]:
+    """Return prepares that lead a site from what it holds to within a jump of a round."""
+    start = max(round_of(held.get("promised")), round_of(held.get("committed_ballot")))
+    rungs = range(start + JUMP_MAX, to_round, JUMP_MAX)[:_RUNGS_MAX]
+    name = attempt.ballot[1]
+    return [{"op": "prepare", "register": attempt.register_id, "ballot": [rung, name]} for rung in rungs]
+
+
+def _is_held(attempt: Attempt) -> bool:
+    """Whether a quorum holds the newest certified value, as the promises tell.
+
+    If not, a reader may not see what stands in the way of a writer; whoever meets it has to carry it to its end.
+    """
+    top = attempt.top
+    if top is None:
+        return True
+    holders = [site for site, one in attempt.promised.items() if one.top is not None and one.top.ballot == top.ballot]
+    return decided_by(top.value.electorates, holders)
 
 
 def _was_replaced(wanted: RegisterValue, top: Certified) -> bool:

@@ -11,16 +11,19 @@ A share is called wrong only by a check with the owner's keys (``verify``), neve
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from shosoin.base import ObjectId, ShosoinError, SiteId
+from shosoin.base import ObjectId, ShosoinError, SiteId, Unavailable
 from shosoin.base.ports import Event
 from shosoin.vault.catalog import Conflict, Outcome
 from shosoin.vault.concurrency import gather_few, settle
 from shosoin.vault.context import CLASSES, VaultContext
 from shosoin.vault.exposure import checked_statuses
+from shosoin.vault.fetching import NotRecoverable
 from shosoin.vault.found_bad import note_rebuilt
 from shosoin.vault.names import Names
+from shosoin.vault.repair_audit import keyed_states
 from shosoin.vault.repair_plan import (
     Link,
     Links,
@@ -75,6 +78,7 @@ class Repairer:
     names: Names
     rate_bytes_per_s: float | None = None
     key_budget_bits: int | None = None
+    verify_index: bool = False
     _ready_s: float = 0.0
     _open: list[AttemptRun] = field(default_factory=list)
     """Attempts that have not been ended."""
@@ -82,12 +86,18 @@ class Repairer:
     """What the plan leaves of the budget, for attempts that have to be made again."""
 
     async def plan(
-        self, names: Sequence[str] | None, states: Mapping[str, Mapping[SiteId, str]] | None = None
+        self,
+        names: Sequence[str] | None,
+        states: Mapping[str, Mapping[SiteId, str]] | None = None,
+        *,
+        verify_index: bool = False,
     ) -> list[Need]:
         """Return what has to be repaired, with helpers, key bits and wait; no key of a link between nodes is drawn.
 
-        ``states`` are findings of keyed checks by name (``VerifyReport.per_site``).
+        ``states`` are findings of keyed checks by name (``VerifyReport.per_site``). With ``verify_index`` the shares of
+        the index are checked in that way here, because it has no name under which anybody could.
         """
+        self.verify_index = verify_index
         found: list[Need] = []
         for class_ in CLASSES:
             values = await self._values(class_, names)
@@ -122,12 +132,17 @@ class Repairer:
         channels = context.channels(class_)
         refusal = await self._exposed([value for _, value, _ in values]) if class_ == "its" else ""
         held = await held_shares(context, channels, [value.register_id for _, value, _ in values])
+        checked = await self._index_states(values) if self.verify_index and not refusal else {}
         needs = [
             Need(name, value, body, site, reason)
             for name, value, certificate in values
             for body in value.bodies
             for site in value.placement
-            if (reason := _reason(value, body, site, certificate, held, states.get(name, {})))
+            if (
+                reason := _reason(
+                    value, body, site, certificate, held, states.get(name) or checked.get(body.version, {})
+                )
+            )
         ]
         _note_unfit(needs)
         if any(need.reason != Reason.UNCONFIRMED for need in needs):
@@ -136,6 +151,17 @@ class Repairer:
                 self._choose(need, links, silent=set(channels) - set(held))
                 need.problem = refusal or need.problem
         return needs
+
+    async def _index_states(
+        self, values: Sequence[tuple[str, RegisterValue, tuple[SiteId, ...]]]
+    ) -> dict[str, Mapping[SiteId, str]]:
+        """Check the shares of the index's parts with the owner's keys; return the states of each part's sites."""
+        found: dict[str, Mapping[SiteId, str]] = {}
+        for _, value, _ in values:
+            for body in value.bodies if value.kind != "object" else ():
+                with suppress(Unavailable, NotRecoverable):  # what cannot be read now may still lack shares
+                    found[body.version] = await keyed_states(self.context, value, body)
+        return found
 
     async def _exposed(self, values: Sequence[RegisterValue]) -> str:
         """Say why shares must not move now: a coalition would learn k of them, or nobody says who sees the keys."""
@@ -229,7 +255,7 @@ class Repairer:
     async def _one(self, need: Need, more: Callable[[int], None]) -> Repaired:
         started_s = self.context.clock.now_s()
         work = ShareWork(self.context, need, self._pace, more, self._allow, self._open)
-        durable_at = len(need.body.good)
+        durable_at = len(set(need.body.good) - {need.target})  # if nothing comes of it
         problem = need.problem
         try:
             if not problem:

@@ -45,6 +45,8 @@ async def count_on(
         same = [each for each in current.bodies if each.version == body.version] if current is not None else []
         if current is None or not same:
             raise Conflict("the object got a new version, or was removed, while its share was rebuilt")
+        if target not in current.placement:
+            raise Conflict(f"the object moved away from {target} while its share was rebuilt")
         bodies = tuple(
             each.with_good(good_with(current, each, target), target, facts) if each.version == body.version else each
             for each in current.bodies

@@ -69,6 +69,16 @@ def _repaired(facts: Any) -> str:
     return canonical_json(facts).decode()
 
 
+def _together(keys: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return origins of keys, each once with all its keys."""
+    found: dict[str, dict[str, Any]] = {}
+    for key in keys:
+        origin = {name: told for name, told in key.items() if name != "keys"}
+        known = found.setdefault(canonical_json(origin).decode(), {**origin, "keys": 0})
+        known["keys"] += key["keys"]
+    return list(found.values())
+
+
 @dataclass(frozen=True, slots=True)
 class Body:
     """One shared body that a value counts on."""
@@ -82,11 +92,16 @@ class Body:
     """Sites whose share was rebuilt, with canonical JSON that says how it travelled (for the label)."""
 
     def with_good(self, good: tuple[SiteId, ...], target: SiteId, facts: Mapping[str, Any] | None) -> Body:
-        """Return the body with other good sites; ``facts`` say how the target's share travelled if it was rebuilt."""
+        """Return the body with other good sites; ``facts`` say how the target's share travelled if it was rebuilt.
+
+        Keys under which it was rebuilt before are kept: they protected the same share.
+        """
         if facts is None:
             return replace(self, good=good)
         others = [each for each in self.repaired if each[0] != target]
-        return replace(self, good=good, repaired=(*others, (target, canonical_json(facts).decode())))
+        before = [json.loads(text)["keys"] for site, text in self.repaired if site == target]
+        kept = {**facts, "keys": _together([*facts["keys"], *(key for keys in before for key in keys)])}
+        return replace(self, good=good, repaired=(*others, (target, canonical_json(kept).decode())))
 
     def to_json(self) -> dict[str, Any]:
         """Return the public form."""

@@ -36,6 +36,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--shrink", action="store_true", help="with --seed: make a failing plan small first")
     parser.add_argument("--liars", choices=[each.value for each in Liars], default=Liars.ALL.value)
     parser.add_argument("--class-changes", action="store_true", help="names may go to objects of another class")
+    parser.add_argument("--repairs", action="store_true", help="shares get lost and damaged, and are repaired")
+    parser.add_argument("--hostile", action="store_true", help="clients attack, and liars conspire")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="machine-readable result on standard output")
     return parser.parse_args(arguments)
@@ -45,9 +47,9 @@ def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
-def run_seed(seed: int, liars: Liars, *, class_changes: bool) -> Result:
+def run_seed(seed: int, liars: Liars, *, class_changes: bool, repairs: bool = False, hostile: bool = False) -> Result:
     """Run one seed; a run that cannot be repeated is a violation too."""
-    plan = make_plan(seed, liars, class_changes=class_changes)
+    plan = make_plan(seed, liars, class_changes=class_changes, repairs=repairs, hostile=hostile)
     outcome = simulate(plan)
     violations = outcome.violations
     if seed % _REPEATED == 0 and simulate(plan).digest != outcome.digest:
@@ -57,7 +59,13 @@ def run_seed(seed: int, liars: Liars, *, class_changes: bool) -> Result:
 
 def _results(options: argparse.Namespace) -> Iterator[Result]:
     seeds = range(options.start, options.start + options.seeds)
-    work = partial(run_seed, liars=Liars(options.liars), class_changes=options.class_changes)
+    work = partial(
+        run_seed,
+        liars=Liars(options.liars),
+        class_changes=options.class_changes,
+        repairs=options.repairs,
+        hostile=options.hostile,
+    )
     if options.jobs < 2:
         yield from map(work, seeds)
         return
@@ -86,13 +94,21 @@ def _soak(options: argparse.Namespace) -> int:
     if failed:
         first = min(failed)
         _replay(options, first, shrunk=True)
-        more = " --class-changes" if options.class_changes else ""
+        chosen = {"class-changes": options.class_changes, "repairs": options.repairs, "hostile": options.hostile}
+        more = "".join(f" --{name}" for name, is_chosen in chosen.items() if is_chosen)
         _say(f"replay: python -m shosoin.testing.simulation --seed {first} --liars {options.liars} --shrink{more}")
     return 1 if failed else 0
 
 
 def _replay(options: argparse.Namespace, seed: int, *, shrunk: bool) -> int:
-    outcome = simulate(make_plan(seed, Liars(options.liars), class_changes=options.class_changes))
+    plan = make_plan(
+        seed,
+        Liars(options.liars),
+        class_changes=options.class_changes,
+        repairs=options.repairs,
+        hostile=options.hostile,
+    )
+    outcome = simulate(plan)
     if shrunk and outcome.violations:
         outcome = shrink(outcome)
     if options.json:
@@ -107,6 +123,8 @@ def _tell(outcome: Outcome) -> None:
     _say(f"seed {plan.seed}: {plan.scheme}, {len(plan.clients)} clients, {outcome.seconds:.1f} simulated seconds")
     for lie in plan.lies:
         _say(f"  {lie.site} lies: {lie.kind}, from {1000 * lie.at_s:.1f} ms on, with probability {lie.rate:g}")
+    for attack in plan.attacks:
+        _say(f"  {attack.client} attacks: {attack.kind} {attack.times} times, from {1000 * attack.at_s:.1f} ms on")
     for line in outcome.lines:
         _say(line)
     _say(f"{len(outcome.violations)} violations; digest {outcome.digest[:16]}")

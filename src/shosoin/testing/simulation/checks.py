@@ -56,8 +56,10 @@ def check_label(world: World, client: str, name: str, label: AssuranceLabel) -> 
 
 
 def holds(world: World, site: SiteId | str, object_id: str, version: str) -> bool:
-    """Whether a site holds a version for good, or knows that a later one replaced it."""
+    """Whether a site holds a version for good (or did until it was lost), or knows that a later one replaced it."""
     disk = world.disks[str(site)]
+    if any(where == site and (key.object_id, key.version) == (object_id, version) for where, key in world.hurt):
+        return True
     rows = [row for row in disk.shares() if row.key.object_id == object_id and row.key.version == version]
     if any(row.state is not ShareState.STAGED for row in rows):
         return True

@@ -10,6 +10,7 @@ from shosoin.testing.linearizability import Kind, Pending
 from shosoin.testing.simulation import checks
 from shosoin.testing.simulation.kernel import Cancelled, Killed, Process
 from shosoin.testing.simulation.plan import ClientPlan, Deed, Operation
+from shosoin.testing.simulation.repairs import repair
 from shosoin.testing.simulation.world import World, build_vault, hash_of
 from shosoin.vault import Vault
 from shosoin.vault.ports import Buffer
@@ -231,7 +232,7 @@ async def _verify(caller: Caller, op: Operation) -> str:
     report = await caller.vault.verify(op.names[0])
     bad = {site: state for site, state in report.per_site.items() if state in {"damaged", "wrong"}}
     for site, state in bad.items():
-        if site not in caller.world.plan.liars:
+        if site not in caller.world.plan.liars and not caller.world.befell(site):
             caller.world.trace.violate(f"{caller.name}: verify says that the share at honest {site} is {state}")
     return ", ".join(f"{site} {state}" for site, state in report.per_site.items())
 
@@ -253,4 +254,6 @@ _DEEDS: dict[Deed, Callable[[Caller, Operation], Awaitable[str]]] = {
     Deed.AUDIT: _audit,
     Deed.VERIFY: _verify,
     Deed.RM_UNNAMED: _rm_unnamed,
+    Deed.REPAIR: repair,
+    Deed.REPAIR_ALL: repair,
 }

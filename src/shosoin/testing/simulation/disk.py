@@ -17,7 +17,7 @@ from typing import TypeVar
 from shosoin.base import ObjectId, OwnerId, ShosoinError, SimulationRng
 from shosoin.testing.memory_store import MemorySiteStore
 from shosoin.testing.simulation.kernel import Process
-from shosoin.vault.ports import Buffer, ShareKey, ShareRow, ShareState, SiteTransaction
+from shosoin.vault.ports import Buffer, RegisterRow, ShareKey, ShareRow, ShareState, SiteTransaction
 
 __all__ = ["PHASES", "SimulatedDisk"]
 
@@ -38,6 +38,10 @@ class SimulatedDisk(MemorySiteStore):
         self._log_end = 0
         self._log_synced = 0
         self._saved: object = None
+        self.dealt: dict[ShareKey, bytes] = {}
+        """Shares as a dealer made them, before anything befell them: what a check compares with."""
+        self.made_s: dict[ShareKey, float] = {}
+        """When each share was last written, by a dealer or a repair."""
         self.calls = 0
         self.crash_points: dict[int, str] = {}
         self.on_crash: Callable[[], None] = lambda: None
@@ -74,6 +78,18 @@ class SimulatedDisk(MemorySiteStore):
         """Return the committed value of a register."""
         row = self._tables.registers.get((owner, register_id))
         return row.committed_value if row else None
+
+    def registers(self) -> list[tuple[OwnerId, ObjectId, RegisterRow]]:
+        """Return all registers."""
+        return [(owner, register_id, row) for (owner, register_id), row in self._tables.registers.items()]
+
+    def challenges(self) -> dict[ShareKey, tuple[str, ...]]:
+        """Return the challenges that were written down for each share."""
+        return dict(self._tables.challenges)
+
+    def content(self, row: ShareRow) -> bytes:
+        """Return the bytes of a share as they lie there; empty if they are gone."""
+        return bytes(self._tables.contents.get(row.locator, b""))
 
     async def transact(self, step: Callable[[SiteTransaction], T]) -> T:
         """Run ``step`` atomically."""
@@ -118,10 +134,39 @@ class SimulatedDisk(MemorySiteStore):
         """Make the staged bytes durable and return their locator."""
         await self._enter()
         locator = await super().finish(key, size_bytes)
+        self._note(key, locator)
         self._perhaps_crash("during")
         await self._pause()
         self._perhaps_crash("after")
         return locator
+
+    def _note(self, key: ShareKey, locator: str) -> None:
+        if all(tried != key for tried, _ in self._tables.attempts):  # else it may come from a repair
+            self.dealt.setdefault(key, self._finished[locator][1])
+        self.made_s[key] = self._process.kernel.now_s if self._process is not None else 0.0
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything that shows is durable."""
+        return not self._journal
+
+    def values(self, owner: OwnerId) -> list[str]:
+        """Return the committed values of all registers."""
+        rows = [row for (whose, _), row in self._tables.registers.items() if whose == owner]
+        return [row.committed_value for row in rows if row.committed_value is not None]
+
+    def row(self, key: ShareKey) -> ShareRow | None:
+        """Return the record of a share."""
+        return self._tables.shares.get(key)
+
+    def bytes_of(self, row: ShareRow) -> bytes | None:
+        """Return the bytes of a share; ``None`` if they are gone or their checksum does not fit."""
+        content = self._tables.contents.get(row.locator)
+        return None if content is None or row.locator in self._tables.damaged else bytes(content)
+
+    def forget(self, key: ShareKey) -> None:
+        """Lose a share and its record, as if it had never been written."""
+        self._apply(lambda tx: tx.delete_share(key))
 
     async def read(self, row: ShareRow, offset: int, length: int) -> bytes:
         """Return bytes of a share."""

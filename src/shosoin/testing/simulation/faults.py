@@ -8,6 +8,7 @@ from functools import partial
 from shosoin.base import OwnerId, SaeId
 from shosoin.testing.simulation.clients import Client
 from shosoin.testing.simulation.plan import Fault, FaultKind
+from shosoin.testing.simulation.share_faults import arm_mishaps
 from shosoin.testing.simulation.world import OWNER, World
 
 __all__ = ["arm", "heal"]
@@ -25,6 +26,7 @@ def arm(world: World, clients: dict[str, Client]) -> None:
             clients[fault.target].stalls_at[fault.number] = fault.for_s
         else:
             world.kernel.at(fault.at_s, partial(_begin, world, clients, fault))
+    arm_mishaps(world)
     for lie in world.plan.lies:
         if lie.kind == "roll_back":
             world.kernel.at(lie.at_s, world.disks[lie.site].save)

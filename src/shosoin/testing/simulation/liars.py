@@ -15,6 +15,7 @@ from typing import Any
 from shosoin.base import ObjectId, OwnerId, SimulationRng
 from shosoin.testing.simulation.kernel import Process
 from shosoin.testing.simulation.plan import Lie
+from shosoin.testing.simulation.repair_liars import Board, make_repair_lie
 from shosoin.testing.simulation.trace import Trace
 from shosoin.vault import OwnerRecord, SiteNode, attestations
 from shosoin.vault.operations import SiteOperations
@@ -55,7 +56,9 @@ class _LyingOperations(SiteOperations):
             await liar.process.runtime.sleep(_FOREVER_S)
         told, content = liar.before(operations, payload)
         header, out = await self._honest.run(owner, class_, told, content, answer_bytes)
+        await liar.ponder(operations)
         liar.pen = Pen(owner.owner, self._signer, header.setdefault("signatures", []))
+        liar.reads_header(header)
         results, lied = liar.after(operations, header["results"], out)
         return {**header, "results": results}, lied
 
@@ -63,8 +66,10 @@ class _LyingOperations(SiteOperations):
 class LyingNode(SiteNode):
     """A share node that lies."""
 
-    def make_lie(self, liar: Liar, signer: SiteSigner) -> None:
+    def make_lie(self, liar: Liar, signer: SiteSigner, board: Board) -> None:
         """Lie from now on, and sign it."""
+        if liar.about_repair:
+            make_repair_lie(self._operations._repair, liar, board)  # noqa: SLF001  # it is this node's own
         self._operations = _LyingOperations(self._operations, liar, signer)
 
 
@@ -114,6 +119,9 @@ class Liar:
         self._said: dict[str, list[_Pair]] = {}
         self._old: dict[tuple[str, str], dict[str, Any]] = {}
         """The first register answers, for each client and register."""
+        self.rng = self._rng
+        self.about_repair = any(kind.startswith("repair_") for kind in self._lies)
+        self.said_of_repair: dict[str, list[_Pair]] = {}
 
     def lies(self, kind: str) -> bool:
         """Whether to lie in this way now."""
@@ -121,6 +129,17 @@ class Liar:
         if lie is None or self.process.kernel.now_s < lie.at_s:
             return False
         return self._rng.uniform(0.0, 1.0) < lie.rate
+
+    def tell(self, what: str) -> None:
+        """Tell the trace of a lie about repair."""
+        self._tell(what)
+        self._trace.counts["lies about repair"] += 1
+
+    async def ponder(self, operations: Any) -> None:
+        """Take time before an answer; this liar needs none."""
+
+    def reads_header(self, header: dict[str, Any]) -> None:
+        """Look at, and change, what the answer says beside its results; this liar does not."""
 
     def _tell(self, what: str) -> None:
         self._trace.tell(self.site, f"lies: {what}", count="lies")
@@ -131,8 +150,9 @@ class Liar:
             return operations, payload
         told, content, position = [], [], 0
         for op in operations:
-            size = op["size"] if op["op"] == "write" else 0
-            if op["op"] in {"write", "take", "seal"}:
+            kind = str(op.get("op"))
+            size = op["size"] if kind == "write" else 0
+            if kind in {"write", "take", "seal"}:
                 told.append({"op": "inventory", "after": "f" * 32, "limit": 1})
                 content.append(b"")
             else:
@@ -148,17 +168,17 @@ class Liar:
         pieces = iter(out)
         pairs: list[_Pair] = []
         for op, result in zip(operations, results, strict=True):
-            has = op["op"] in {"read", "digest"} and "error" not in result
+            has = str(op.get("op")) in {"read", "digest", "repair_digest"} and "error" not in result
             pairs.append(self._falsified(op, result, bytes(next(pieces)) if has else b""))
         told = [result for result, _ in pairs]
-        shares_alone = all(op["op"] in _ABOUT_SHARES for op in operations)
+        shares_alone = all(str(op.get("op")) in _ABOUT_SHARES for op in operations)
         if self.lies("junk" if shares_alone else "junk_registers") and self._rng.integer(0, 3) == 0:
             self._tell("gives another number of results than was asked")
             told = self._rng.choice(([], told[:-1], [*told, {}], told[::-1]))
         return told, [content for _, content in pairs if content]
 
     def _falsified(self, op: dict[str, Any], result: dict[str, Any], content: bytes) -> _Pair:
-        kind = str(op["op"])
+        kind = str(op.get("op"))
         honest = (result, content)
         said = self._said.setdefault(kind, [])
         if self.lies("replay" if kind in _ABOUT_SHARES else "replay_registers") and said:

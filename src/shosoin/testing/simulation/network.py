@@ -15,7 +15,10 @@ from typing import Any
 
 from shosoin.base import Alarm, Denied, OwnerId, PeerFault, Rejected, ShosoinError, SimulationRng, SiteId, Unavailable
 from shosoin.testing.simulation.kernel import Cancelled, Kernel, Killed, Process, SimTask
+from shosoin.testing.simulation.repair_liars import Board
+from shosoin.testing.simulation.repair_uses import repair_uses, terms_taken
 from shosoin.testing.simulation.trace import Trace
+from shosoin.testing.simulation.wiretap import Request, Wiretap
 from shosoin.vault import SiteNode
 from shosoin.vault.envelope import cut, parse_json
 from shosoin.vault.ports import Buffer, NodeSlow
@@ -60,7 +63,12 @@ class _Exchange:
     home: bool
     """Whether it stays inside the owner's home site."""
     task: SimTask[Any]
+    owner: OwnerId
+    """Whose certificate the client has."""
     outcome: list[bytes | ShosoinError] = field(default_factory=list)
+
+    def request(self, site: SiteId) -> Request:
+        return Request(self.number, self.client, self.owner, site, self.path, self.raw)
 
     def end(self, outcome: bytes | ShosoinError) -> None:
         if not self.outcome:
@@ -76,11 +84,13 @@ class Network:
         self.trace = trace
         self.owner = owner
         self.hosts: dict[SiteId, Host] = {}
+        self.board = Board()
         self.loss = 0.0
         self.double = 0.0
         self._rng = SimulationRng(seed)
         self._latency_s = latency_s
         self._count = 0
+        self.tap: Wiretap | None = None
         self._uses: dict[str, bytes] = {}
         """What each key was used for."""
 
@@ -130,9 +140,9 @@ class Network:
         raw = exchange.raw
         try:
             if exchange.path == "/v1/session":
-                outcome = await node.session(self.owner, raw)
+                outcome = await node.session(exchange.owner, raw)
             else:
-                outcome = b"".join(await node.exchange(self.owner, raw))
+                outcome = b"".join(await node.exchange(exchange.owner, raw))
         except (Killed, Cancelled):
             raise
         except ShosoinError as error:
@@ -142,6 +152,10 @@ class Network:
             self.trace.violate(f"the node at {host.site} failed with {type(error).__name__}: {error}")
             outcome = PeerFault(f"{host.site} failed", code="vault.defect")
         host.open.pop(exchange.number, None)
+        if self.board.watched and exchange.path != "/v1/session":
+            self.board.note(host.site, parse_json(cut(raw).header))
+        if self.tap is not None and isinstance(outcome, bytes):
+            self.tap.answered(exchange.request(host.site), outcome)
         if not host.reaches(exchange.client) or self._lost():
             self._lose(host, exchange, "answer")
             return
@@ -158,15 +172,22 @@ class Network:
         host.open.clear()
 
     def note_keys(self, header: dict[str, Any], raw: bytes) -> None:
-        """Check that no key is used for two things."""
+        """Check that no key is used for two things, between sites either, and no term given on two orders."""
+        for key, what in repair_uses(header["ops"], self.board.honest):
+            self._note_use(key, what)
+        for attempt, offset in terms_taken(header["ops"]) & self.board.misled:
+            self.trace.violate(f"helpers of attempt {attempt[:8]} gave their terms at {offset} on different orders")
         if header.get("class") != "its":
             return
         digest = hashlib.sha256(raw).digest()
         used = [(key, digest) for key in header["auth"]["keys"]]
         used += [(key, b"share") for op in header["ops"] if op["op"] == "take" for key in op["keys"]]
         for key, use in used:
-            if self._uses.setdefault(key, use) != use:
-                self.trace.violate(f"key {key} was used twice")
+            self._note_use(key, use)
+
+    def _note_use(self, key: str, use: bytes) -> None:
+        if self._uses.setdefault(key, use) != use:
+            self.trace.violate(f"key {key} was used twice")
 
 
 def _over_the_wire(error: ShosoinError) -> ShosoinError:
@@ -180,11 +201,14 @@ def _over_the_wire(error: ShosoinError) -> ShosoinError:
 class SimulatedLink:
     """``NodeLink`` of one client process to one site."""
 
-    def __init__(self, network: Network, process: Process, site: SiteId, *, home: bool) -> None:
+    def __init__(
+        self, network: Network, process: Process, site: SiteId, *, home: bool, owner: OwnerId | None = None
+    ) -> None:
         self.site = site
         self._network = network
         self._process = process
         self._home = home
+        self._owner = owner or network.owner
         self.before: Callable[[], None] = lambda: None
         """Called before each message; may kill the client."""
 
@@ -195,10 +219,15 @@ class SimulatedLink:
         self._process.check()
         raw = b"".join(body)
         network, client = self._network, self._process.name
-        exchange = _Exchange(network.next_number(), client, path, raw, self._home, network.kernel.running())
+        task = network.kernel.running()
+        exchange = _Exchange(network.next_number(), client, path, raw, self._home, task, self._owner)
         network.trace.tell(client, f"sends #{exchange.number} to {self.site}: {self._noted(path, raw)}")
+        if network.tap is not None:
+            network.tap.sent(exchange.request(self.site))
         network.send(network.hosts[self.site], exchange)
         await self._process.runtime.wait_until(lambda: bool(exchange.outcome), timeout_s=timeout_s)
+        if network.tap is not None:
+            network.tap.ended(exchange.number)
         if not exchange.outcome:
             network.trace.tell(client, f"gives up on #{exchange.number} after {timeout_s:.3g} s", count="timeouts")
             raise NodeSlow(f"{self.site} did not answer in time (at most {timeout_s:.3g} s)")

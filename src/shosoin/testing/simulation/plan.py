@@ -10,14 +10,30 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from shosoin.base import SimulationRng
+from shosoin.testing.simulation.attacks import JOINT_REGISTER_LIES, JOINT_SHARE_LIES, Attack, draw_attacks
 from shosoin.testing.simulation.disk import PHASES
+from shosoin.testing.simulation.seeds import hash_of
 from shosoin.vault import Scheme
 
-__all__ = ["ClientPlan", "Deed", "Fault", "FaultKind", "Liars", "Lie", "Operation", "Plan", "make_plan"]
+__all__ = [
+    "ClientPlan",
+    "Deed",
+    "Fault",
+    "FaultKind",
+    "Liars",
+    "Lie",
+    "Mishap",
+    "MishapKind",
+    "Operation",
+    "Plan",
+    "draw_fault",
+    "make_plan",
+]
 
 SITES = ("koganei", "otemachi", "hakusan", "hongo", "musashino", "kawasaki", "tsukuba")
 CLIENTS = ("anna", "bert", "chie", "dai")
 _SCHEMES = ("3-of-5", "3-of-5", "2-of-4", "2-of-4", "2-of-5", "3-of-6", "2-of-6", "3-of-7")
+_SCHEME_OF_TWO_LIARS = "3-of-7"
 _CLASSES = ("its", "its", "its", "qkd", "pqc")
 _MESSAGES_IN_A_ROW = 25
 """Of one operation, about: tells how long clients are at work, so that faults come meanwhile."""
@@ -37,6 +53,9 @@ class Deed(StrEnum):
     AUDIT = "audit"
     VERIFY = "verify"
     RM_UNNAMED = "rm_unnamed"
+    REPAIR = "repair"
+    """Of one name; of odd sizes after a check by keys."""
+    REPAIR_ALL = "repair_all"
 
 
 _DEEDS = (
@@ -84,6 +103,21 @@ class FaultKind(StrEnum):
     KME_DOWN = "kme_down"
     CLOCK_STEP = "clock_step"
     """The wall clock of a site steps by ``rate`` seconds."""
+
+
+class MishapKind(StrEnum):
+    """What befalls a single share without a word, or the keys of two sites; only in plans with repairs."""
+
+    RECORD_LOST = "record_lost"
+    """The share is gone, and its record."""
+    BYTES_LOST = "bytes_lost"
+    """The share is gone; its record says that it is there."""
+    ROT = "rot"
+    """Some bytes changed; the site's own checksum tells whoever reads them."""
+    ALTERED = "altered"
+    """Some bytes changed before the checksum was made: nothing at the site tells."""
+    LINK_DRY = "link_dry"
+    """The keys that ``site`` draws for ``other`` run out."""
 
 
 class Liars(StrEnum):
@@ -145,6 +179,19 @@ class Lie:
 
 
 @dataclass(frozen=True, slots=True)
+class Mishap:
+    """Something that befalls one share of a site, or the keys of two sites."""
+
+    kind: MishapKind
+    site: str
+    other: str = ""
+    at_s: float = 0.0
+    for_s: float = 0.0
+    pick: int = 0
+    """Tells which of the site's shares."""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A whole simulation."""
 
@@ -157,6 +204,11 @@ class Plan:
     clients: tuple[ClientPlan, ...]
     faults: tuple[Fault, ...]
     lies: tuple[Lie, ...]
+    mishaps: tuple[Mishap, ...] = ()
+    repairs: bool = False
+    """Whether shares are damaged and everything is repaired when all faults are over."""
+    attacks: tuple[Attack, ...] = ()
+    """What hostile clients do."""
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -175,8 +227,31 @@ class Plan:
         return replace(self, clients=tuple(clients))
 
 
-def make_plan(seed: int, liars: Liars = Liars.SHARES, *, class_changes: bool = False) -> Plan:
-    """Return the plan of a seed; with ``class_changes`` a name may go to an object of another class."""
+def make_plan(
+    seed: int,
+    liars: Liars = Liars.SHARES,
+    *,
+    class_changes: bool = False,
+    repairs: bool = False,
+    hostile: bool = False,
+) -> Plan:
+    """Return the plan of a seed.
+
+    With ``class_changes`` a name may go to an object of another class. With ``hostile`` there are clients that attack,
+    and the liars conspire. With ``repairs`` shares get lost and are repaired. What the last two add comes from
+    generators of their own; everything else stays as it was, but for the scheme of hostile plans.
+    """
+    plan = _base_plan(seed, liars, class_changes=class_changes)
+    if hostile:
+        plan = _with_hostility(plan, liars)
+    if repairs:
+        from shosoin.testing.simulation.repair_plans import with_repairs  # noqa: PLC0415  # it builds on plans
+
+        plan = with_repairs(plan, liars)
+    return plan
+
+
+def _base_plan(seed: int, liars: Liars, *, class_changes: bool) -> Plan:
     rng = SimulationRng(seed)
     scheme = rng.choice(_SCHEMES)
     sites = SITES[: Scheme.parse(scheme).n]
@@ -187,7 +262,7 @@ def make_plan(seed: int, liars: Liars = Liars.SHARES, *, class_changes: bool = F
     clients = tuple(_client(rng, CLIENTS[index], names, hurry=hurry) for index in range(count))
     work_s = max(_work_s(client, latency_s) for client in clients)
     calm = rng.integer(0, 9) == 0
-    faults = () if calm else tuple(_fault(rng, sites, clients, work_s) for _ in range(rng.integer(1, 8)))
+    faults = () if calm else tuple(draw_fault(rng, sites, clients, work_s) for _ in range(rng.integer(1, 8)))
     return Plan(
         seed,
         scheme,
@@ -197,6 +272,31 @@ def make_plan(seed: int, liars: Liars = Liars.SHARES, *, class_changes: bool = F
         faults,
         _lies(rng, scheme, sites, liars, work_s),
     )
+
+
+def _with_hostility(plan: Plan, liars: Liars) -> Plan:
+    """Add what attackers do and what liars do together; half of the time there are enough sites for two liars."""
+    work_s = max(_work_s(client, plan.latency_s) for client in plan.clients)
+    rng = SimulationRng(hash_of(f"{plan.seed} hostile"))
+    plan = replace(plan, scheme=rng.choice((plan.scheme, _SCHEME_OF_TWO_LIARS)))
+    plan = replace(plan, lies=(*plan.lies, *_joint_lies(rng, plan, liars, work_s)))
+    return replace(plan, attacks=draw_attacks(rng, work_s))
+
+
+def _joint_lies(rng: SimulationRng, plan: Plan, liars: Liars, work_s: float) -> list[Lie]:
+    """Draw lies of conspirators: of those that lie already, and of others as far as the bound allows."""
+    if liars is Liars.NONE:
+        return []
+    scheme = Scheme.parse(plan.scheme)
+    bound = scheme.liars_survived if liars is Liars.SHARES else scheme.register_liars
+    others = [site for site in plan.sites[1:] if site not in plan.liars]
+    conspirators = sorted(plan.liars)
+    while len(conspirators) < bound and rng.integer(0, 4):
+        conspirators.append(others.pop(rng.integer(0, len(others) - 1)))
+    kinds = {Liars.SHARES: JOINT_SHARE_LIES, Liars.REGISTERS: JOINT_REGISTER_LIES}
+    agreed = [rng.choice(kinds.get(liars, JOINT_SHARE_LIES + JOINT_REGISTER_LIES)) for _ in range(rng.integer(1, 3))]
+    at_s = rng.choice((0.0, rng.uniform(0.0, work_s)))
+    return [Lie(site, kind, at_s, rng.choice((0.5, 1.0))) for site in conspirators for kind in agreed]
 
 
 class _Names:
@@ -245,7 +345,8 @@ def _operation(
     )
 
 
-def _fault(rng: SimulationRng, sites: tuple[str, ...], clients: tuple[ClientPlan, ...], work_s: float) -> Fault:
+def draw_fault(rng: SimulationRng, sites: tuple[str, ...], clients: tuple[ClientPlan, ...], work_s: float) -> Fault:
+    """Return a fault of any kind that begins while clients work."""
     kind = rng.choice((*FaultKind, *_FREQUENT))
     rates = {FaultKind.SLOW: 5.0, FaultKind.CLOCK_STEP: 200.0, FaultKind.DOUBLE: 0.5}
     names = [client.name for client in clients]

@@ -54,6 +54,8 @@ def _smaller(plan: Plan) -> Iterator[Plan]:
             yield replace(plan, clients=_without(plan.clients, index), faults=_without_target(plan, index))
     for index in range(len(plan.faults)):
         yield replace(plan, faults=_without(plan.faults, index))
+    for index in range(len(plan.mishaps)):
+        yield replace(plan, mishaps=_without(plan.mishaps, index))
     for index in range(len(plan.lies)):
         yield replace(plan, lies=_without(plan.lies, index))
     for number, client in enumerate(plan.clients):

@@ -9,7 +9,10 @@ from shosoin.testing.linearizability import find_violations
 from shosoin.testing.simulation.checks import AUDITOR
 from shosoin.testing.simulation.clients import Caller, Client, perform
 from shosoin.testing.simulation.faults import arm, heal
+from shosoin.testing.simulation.hostile_clients import HostileClient
+from shosoin.testing.simulation.hostility import reckon_hostility, start_hostile_clients
 from shosoin.testing.simulation.plan import Deed, Operation, Plan
+from shosoin.testing.simulation.repairs import repair_all
 from shosoin.testing.simulation.world import World, build_vault
 
 __all__ = ["Outcome", "simulate"]
@@ -37,30 +40,36 @@ def simulate(plan: Plan) -> Outcome:
     """Run a plan."""
     world = World(plan)
     clients = {each.name: Client(world, each) for each in plan.clients}
+    hostile = start_hostile_clients(world)
     try:
-        _work(world, clients)
+        _work(world, clients, hostile)
+        reckon_hostility(world, hostile)
         _reckon(world)
+        reckon_hostility(world, [])
     finally:
         _end(world, clients)
     trace = world.trace
     return Outcome(plan, tuple(trace.violations), tuple(trace.lines), trace.digest(), trace.counts, world.kernel.now_s)
 
 
-def _work(world: World, clients: dict[str, Client]) -> None:
+def _work(world: World, clients: dict[str, Client], hostile: list[HostileClient]) -> None:
     """Let the clients work until the faults are over, and after that until they are done."""
     arm(world, clients)
     kernel = world.kernel
-    over_s = max([fault.at_s + fault.for_s for fault in world.plan.faults], default=0.0) + _CALM_S
+    ends_s = [fault.at_s + fault.for_s for fault in world.plan.faults]
+    ends_s += [mishap.at_s + mishap.for_s for mishap in world.plan.mishaps]
+    over_s = max(ends_s, default=0.0) + _CALM_S
 
     def ended() -> bool:
-        return all(client.ended for client in clients.values())
+        return all(client.ended for client in clients.values()) and all(client.ended for client in hostile)
 
     kernel.run(until_s=over_s, stop=ended)
     heal(world, clients)
     kernel.run(until_s=kernel.now_s + _PATIENCE_S, stop=ended)
-    for client in clients.values():
-        if not client.ended:
-            world.trace.violate(f"an operation of {client.name} never ends")
+    unfinished = [each.name for each in clients.values() if not each.ended]
+    unfinished += [each.name for each in hostile if not each.ended]
+    for name in unfinished:
+        world.trace.violate(f"an operation of {name} never ends")
 
 
 def _reckon(world: World) -> None:
@@ -72,13 +81,20 @@ def _reckon(world: World) -> None:
     deeds += [Operation(Deed.LS, (), 1, 0.0, 0, "its", "check"), Operation(Deed.AUDIT, (), 1, 0.0, 0, "its", "check")]
     deeds += [Operation(Deed.VERIFY, (name,), 1, 0.0, 0, "its", "check") for name in names[:1]]
     class_ = ("its", "qkd", "pqc")[world.plan.seed % 3]
+    if world.plan.attacks:  # nobody may be blocked for good
+        pairs = [(name, deed) for name in names for deed in (Deed.PUT, Deed.GET)]
+        deeds += [Operation(deed, (name,), 1, 0.0, 100, class_, "check") for name, deed in pairs]
     deeds += [Operation(deed, ("new",), 1, 0.0, 100, class_, "check") for deed in (Deed.PUT, Deed.GET)]
 
     async def check() -> None:
         for deed in deeds:
             error = await perform(caller, deed)
+            if error is not None and error.code == "vault.conflict" and world.plan.attacks:
+                error = await perform(caller, deed)  # of what a thief left half done one writer may still hear
             if error is not None and error.code != "vault.not_found":
                 world.trace.violate(f"after all faults ended, {deed.deed} {deed.names} fails: {error.code}: {error}")
+        if world.plan.repairs:
+            await repair_all(caller)
 
     task = process.start(check(), origin=AUDITOR)
     world.kernel.run(until_s=world.kernel.now_s + _PATIENCE_S, stop=task.done)
