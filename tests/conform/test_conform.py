@@ -90,7 +90,7 @@ async def test_without_a_slave_its_checks_are_left_out(pair):
 
 async def test_no_report_has_a_key(pair, monkeypatch):
     drawn: list[str] = []
-    honest = etsi014.container_json
+    honest = wire014.container_json
 
     def noted(delivery: Any) -> bytes:
         content = honest(delivery)
@@ -110,7 +110,7 @@ def status_with(**members: Any) -> Callable[[Patch], None]:
     """Status has other members; ``None`` takes one away."""
 
     def apply(patch: Patch) -> None:
-        honest = etsi014.status_json
+        honest = wire014.status_json
 
         def altered(status: Any) -> bytes:
             body = json.loads(honest(status)) | members
@@ -125,7 +125,7 @@ def broken(change: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Patc
     """Key containers are altered before they are sent."""
 
     def apply(patch: Patch) -> None:
-        honest = etsi014.container_json
+        honest = wire014.container_json
         patch.setattr(
             etsi014, "container_json", lambda delivery: json.dumps(change(json.loads(honest(delivery)))).encode()
         )
@@ -137,7 +137,7 @@ def request_read_as(change: Callable[[wire014.KeyRequest], wire014.KeyRequest]) 
     """Key requests are taken for others."""
 
     def apply(patch: Patch) -> None:
-        honest = etsi014.parse_key_request
+        honest = wire014.parse_key_request
         patch.setattr(etsi014, "parse_key_request", lambda body, query: change(honest(body, query)))
 
     return apply
@@ -176,11 +176,13 @@ def another_message(patch: Patch) -> None:
 
 def served_again(patch: Patch) -> None:
     """Keys once fetched are fetched again."""
-    honest, kept = etsi014.Etsi014Service._answer, {}
+    honest = etsi014.Etsi014Service._answer
+    kept: dict[tuple[str, bytes], bytes] = {}
 
     async def answer(self: Any, request: Any, body_room: Any, room: Any) -> bytes:
         body = request.content.read_nowait() if request.content.total_bytes else b""
-        request.content.unread_data(body) if body else None
+        if body:
+            request.content.unread_data(body)
         where = (request.path, bytes(body))
         if b"key_IDs" in body and where in kept:
             return kept[where]

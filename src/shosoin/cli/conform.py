@@ -16,7 +16,7 @@ from shosoin.cli.owner import JsonOption
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from shosoin.conform import Caller, Check, Finding, Report
+    from shosoin.conform import Caller, Check, Finding, Report, Session
 
 __all__ = ["conform"]
 
@@ -57,6 +57,10 @@ def conform(
     stranger_key: Annotated[
         Path | None, typer.Option("--stranger-key", metavar="FILE", help="Its private key.")
     ] = None,
+    testbed: Annotated[
+        Path | None,
+        typer.Option("--testbed", metavar="DIR", help="Check the KMEs of this testbed; replaces all of the above."),
+    ] = None,
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="PATTERN", help="Checks to run, as 'enc_keys.*'; repeatable.")
     ] = None,
@@ -78,28 +82,58 @@ def conform(
     if list_only:
         _list(checks, as_json)
         return
-    if url is None or slave is None or certificate is None or key is None or ca is None:
+    if testbed is not None:
+        session = _of_testbed(testbed)
+    elif url is None or slave is None or certificate is None or key is None or ca is None:
         raise Rejected(
             "conform takes the URL of a KME, --slave, --cert, --key and --ca",
             code="cli.usage",
             hint=text("conform.usage_hint"),
         )
-    slave_at = (slave_url or url, slave_ca or ca, slave_server_name or (None if slave_url else server_name))
-    session = Session(
-        master=_caller(url, ca, certificate, key, server_name),
-        slave_sae=slave,
-        slave=_maybe(slave_at, slave_certificate, slave_key, "--slave"),
-        stranger=_maybe(slave_at, stranger_certificate, stranger_key, "--stranger"),
-        wait_s=wait,
-        slow=slow,
-    )
+    else:
+        slave_at = (slave_url or url, slave_ca or ca, slave_server_name or (None if slave_url else server_name))
+        session = Session(
+            master=_caller(url, ca, certificate, key, server_name),
+            slave_sae=slave,
+            slave=_maybe(slave_at, slave_certificate, slave_key, "--slave"),
+            stranger=_maybe(slave_at, stranger_certificate, stranger_key, "--stranger"),
+        )
+    session.wait_s, session.slow = wait, slow
     try:
         report = run_checks(session, checks, (lambda _: None) if as_json else _show)
     finally:
         session.close()
-    _tell(report, session.master_sae, slave, as_json)
+    _tell(report, session.master_sae, session.slave_sae, as_json)
     if not report.conforms:
         raise PeerFault("the KME does not conform to ETSI GS QKD 014 V1.1.1", code="conform.not_conforming")
+
+
+def _of_testbed(root: Path) -> Session:
+    """Return a session of a testbed's first owner with the node of another site, and of a third one as the stranger."""
+    from shosoin.conform import Session
+    from shosoin.testbed.layout import HOST, Layout, ProcessRole
+
+    layout = Layout.load(root)
+    ca, _ = layout.authority("sae")
+    owner = layout.scenario.owner(None)
+    home, (other, third, *_) = (
+        layout.scenario.site(owner.site),
+        [site for site in layout.scenario.sites if site.name != owner.site],
+    )
+
+    def caller(at: str, kme_id: str, certificate: Path) -> Caller:
+        url = f"https://{HOST}:{layout.process(at, ProcessRole.KME).port}"
+        return _caller(url, ca, certificate, certificate.with_suffix(".key"), kme_id)
+
+    def node(site: str) -> Path:
+        return layout.process(site, ProcessRole.NODE).directory / "sae.crt"
+
+    return Session(
+        master=caller(home.name, home.kme_id, layout.owner_directory(owner.id) / "owner.crt"),
+        slave_sae=other.node_id,
+        slave=caller(other.name, other.kme_id, node(other.name)),
+        stranger=caller(other.name, other.kme_id, node(third.name)),
+    )
 
 
 def _maybe(where: tuple[str, Path, str | None], certificate: Path | None, key: Path | None, who: str) -> Caller | None:
