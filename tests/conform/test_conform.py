@@ -90,15 +90,15 @@ async def test_without_a_slave_its_checks_are_left_out(pair):
 
 async def test_no_report_has_a_key(pair, monkeypatch):
     drawn: list[str] = []
-    honest = wire014.container_json
+    broken(lambda body: {**body, "keys": body["keys"] * 2})(monkeypatch)
+    sent = vars(etsi014)["container_json"]
 
     def noted(delivery: Any) -> bytes:
-        content = honest(delivery)
+        content: bytes = sent(delivery)
         drawn.extend(item["key"] for item in json.loads(content)["keys"])
         return content
 
     monkeypatch.setattr(etsi014, "container_json", noted)
-    broken(lambda body: {**body, "keys": body["keys"] * 2})(monkeypatch)
     report = await report_of(pair, "enc_keys.*", "dec_keys.*")
     assert not report.conforms
     told = json.dumps([found.to_json() for found in report.findings]) + repr(report)
