@@ -24,6 +24,7 @@ PAGES = [
     "docs/guides/testbed.md",
     "docs/guides/labels.md",
     "docs/guides/auditing.md",
+    "docs/guides/conformance.md",
     "docs/guides/policies.md",
     "docs/guides/replacing-a-site.md",
 ]

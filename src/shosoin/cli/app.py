@@ -11,6 +11,7 @@ import shosoin
 from shosoin.base.messages import language_of, set_language
 from shosoin.cli import (
     audit,
+    conform,
     demo,
     doctor,
     evidence,
@@ -71,6 +72,7 @@ app.add_typer(evidence.app, name="evidence")
 app.add_typer(policy.app, name="policy")
 app.command("repair")(repair.repair)
 app.command("move")(move.move)
+app.command("conform")(conform.conform)
 app.command("doctor")(doctor.doctor)
 app.add_typer(kme.app, name="kme")
 app.add_typer(node.app, name="node")
