@@ -482,6 +482,7 @@ async def test_label_tells_how_a_rebuilt_share_travelled() -> None:
     label = (await world.vault.stat("a")).label
     assert dict(label.transfers)[SiteId("hongo")].startswith("rebuilt by koganei, ")
     assert any("hongo" in reason and "simulated" in reason for reason in label.reasons)
+    assert not any("not recorded how" in reason for reason in label.reasons)
     assert json.loads(dict(committed(world, "hongo", label_object(world)).bodies[0].repaired)[SiteId("hongo")])["keys"]
 
 

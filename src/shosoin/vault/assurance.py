@@ -25,6 +25,7 @@ from shosoin.vault.values import RegisterValue
 __all__ = ["KeyFacts", "SiteDomains", "check_exposure", "collusion", "label_of", "record_facts"]
 
 _LOCAL = "local"
+_REBUILT = "rebuilt by "
 KEY_SHARE = "key-stream bits as the share"
 ONE_TIME_PAD = "one-time pad"
 COEFFICIENTS = "coefficients"
@@ -305,6 +306,9 @@ class _Labelled:
         fact = self.travelled[site]
         if fact is None:
             return False
+        if fact.how.startswith(_REBUILT):
+            under = fact.how.rpartition(" under ")[2]
+            return under == ONE_TIME_PAD if self.value.class_ == "its" else bool(under)
         if self._is_home(site):
             return fact.how == _LOCAL
         return fact.how in {KEY_SHARE, ONE_TIME_PAD} if self.value.class_ == "its" else fact.how != _LOCAL
