@@ -7,6 +7,7 @@ writer knowing, and may yet be finished by another: its fate is unknown, with no
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import sys
 import time
@@ -201,7 +202,8 @@ async def put_in_a_process(client: Client, root: Path, name: str, directory: Pat
     try:
         out, _ = await asyncio.wait_for(process.communicate(), kill_after_s)
     except TimeoutError:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):  # it may just have ended
+            process.kill()
         await process.wait()
         out = b""
     if process.returncode == 0 and out:
