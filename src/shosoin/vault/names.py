@@ -180,12 +180,19 @@ class Names:
         return [replace(entry, sequence=sequence, born=births.get(entry.name, sequence)) for entry in entries]
 
     async def _make_whole(self) -> None:
-        """Read the indexes again if part of them could not be read: nothing may be numbered or named without it.
+        """Read the indexes again if something of them may be missing or old: nothing may be numbered or named then.
 
-        Another operation on this vault may have read them last.
+        A number that is too low hides what gets it behind what a name was before. Another operation on this vault may
+        have read them last.
+
+        Raises:
+            Unavailable: too few sites answer to rule out newer ones.
         """
-        if self.unreadable is not None:
-            await self._reload()
+        if self.doubt is None:
+            return
+        await self._reload()
+        if self.doubt is not None:
+            raise self.doubt
 
     async def _reload(self) -> None:
         """Read the indexes again without forgetting this operation's alarms."""
