@@ -53,11 +53,22 @@ class Names:
                 false, gets what there is, and asks ``unreadable``.
         """
         self.alarms = []
+        before = dict(self.states)
         states = await gather(self.context.runtime, (self._load_class(class_) for class_ in CLASSES))
-        self.states = {state.class_: state for state in states}
+        self.states = {state.class_: self._newer(state, before.get(state.class_)) for state in states}
         if whole and self.unreadable is not None:
             raise self.unreadable
         return self.entries()
+
+    def _newer(self, loaded: IndexState, before: IndexState | None) -> IndexState:
+        """Return what was loaded, or what another operation on this vault has learned since and is at work with.
+
+        What was known ``before`` the load began does not count: it may have been passed over.
+        """
+        now = self.states.get(loaded.class_)
+        if now is None or now is before or now.value is None:
+            return loaded
+        return now if loaded.value is None or loaded.value.counter < now.value.counter else loaded
 
     @property
     def unreadable(self) -> ShosoinError | None:
