@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from shosoin.base import Unavailable
+from shosoin.vault.catalog import Conflict
 from shosoin.vault.index import index_register
+from shosoin.vault.names import Names
 from tests.vault.support import OWNER, SITES, DirectLink, fetch, kinds_of, make_world, reached, store
 
 SEVEN = SITES[:7]
@@ -84,3 +88,15 @@ async def test_names_that_an_operation_read_late_do_not_replace_what_another_one
     listed.set()
     await putting
     assert (await fetch(world.another_vault().vault, "name"))[0] == b"second"
+
+
+async def test_an_object_that_was_removed_does_not_get_its_name_back_from_a_try_that_comes_late() -> None:
+    world = make_world()
+    await store(world, "name", b"content", "pqc")
+    late = Names(world.another_vault().context)
+    entry = (await late.load())["name"]
+    await world.vault.rm("name")
+    await late.load()
+    with pytest.raises(Conflict):
+        await late.commit("pqc", [entry], {"name": None})
+    assert not await world.vault.ls()

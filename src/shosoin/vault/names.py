@@ -178,6 +178,8 @@ class Names:
             condemned = self._condemned(class_)
             if any(not entry.deleted and entry.object_id in condemned for entry in left):
                 raise Conflict("the object was removed before it got its name, because it had none for long")
+            if any(not entry.deleted and self._is_removed(entry) for entry in left):
+                raise Conflict("the object got its name, and somebody else removed it meanwhile")
             durable_at = await self._try_commit(self.states[class_], self._numbered(class_, left))
             if durable_at:
                 return durable_at
@@ -234,6 +236,11 @@ class Names:
 
     def _condemned(self, class_: str) -> set[str]:
         return {e.object_id for name, e in self.states[class_].entries().items() if name == condemned_name(e.object_id)}
+
+    def _is_removed(self, entry: Entry) -> bool:
+        """Whether the index says that the object is gone for good: no try that comes late may give it its name back."""
+        known = self.states[entry.class_].entries().get(entry.name)
+        return known is not None and known.deleted and known.object_id == entry.object_id
 
     def _verdict(self, class_: str, object_id: ObjectId) -> Entry:
         scheme = self.context.register_scheme
