@@ -53,11 +53,22 @@ class Names:
                 false, gets what there is, and asks ``unreadable``.
         """
         self.alarms = []
+        before = dict(self.states)
         states = await gather(self.context.runtime, (self._load_class(class_) for class_ in CLASSES))
-        self.states = {state.class_: state for state in states}
+        self.states = {state.class_: self._newer(state, before.get(state.class_)) for state in states}
         if whole and self.unreadable is not None:
             raise self.unreadable
         return self.entries()
+
+    def _newer(self, loaded: IndexState, before: IndexState | None) -> IndexState:
+        """Return what was loaded, or what another operation on this vault has learned since and is at work with.
+
+        What was known ``before`` the load began does not count: it may have been passed over.
+        """
+        now = self.states.get(loaded.class_)
+        if now is None or now is before or now.value is None:
+            return loaded
+        return now if loaded.value is None or loaded.value.counter < now.value.counter else loaded
 
     @property
     def unreadable(self) -> ShosoinError | None:
@@ -167,6 +178,8 @@ class Names:
             condemned = self._condemned(class_)
             if any(not entry.deleted and entry.object_id in condemned for entry in left):
                 raise Conflict("the object was removed before it got its name, because it had none for long")
+            if any(not entry.deleted and self._is_removed(entry) for entry in left):
+                raise Conflict("the object got its name, and somebody else removed it meanwhile")
             durable_at = await self._try_commit(self.states[class_], self._numbered(class_, left))
             if durable_at:
                 return durable_at
@@ -180,12 +193,19 @@ class Names:
         return [replace(entry, sequence=sequence, born=births.get(entry.name, sequence)) for entry in entries]
 
     async def _make_whole(self) -> None:
-        """Read the indexes again if part of them could not be read: nothing may be numbered or named without it.
+        """Read the indexes again if something of them may be missing or old: nothing may be numbered or named then.
 
-        Another operation on this vault may have read them last.
+        A number that is too low hides what gets it behind what a name was before. Another operation on this vault may
+        have read them last.
+
+        Raises:
+            Unavailable: too few sites answer to rule out newer ones.
         """
-        if self.unreadable is not None:
-            await self._reload()
+        if self.doubt is None:
+            return
+        await self._reload()
+        if self.doubt is not None:
+            raise self.doubt
 
     async def _reload(self) -> None:
         """Read the indexes again without forgetting this operation's alarms."""
@@ -216,6 +236,11 @@ class Names:
 
     def _condemned(self, class_: str) -> set[str]:
         return {e.object_id for name, e in self.states[class_].entries().items() if name == condemned_name(e.object_id)}
+
+    def _is_removed(self, entry: Entry) -> bool:
+        """Whether the index says that the object is gone for good: no try that comes late may give it its name back."""
+        known = self.states[entry.class_].entries().get(entry.name)
+        return known is not None and known.deleted and known.object_id == entry.object_id
 
     def _verdict(self, class_: str, object_id: ObjectId) -> Entry:
         scheme = self.context.register_scheme

@@ -1,0 +1,102 @@
+"""Attacks on names, registers and reads after the last changes to them: each test says what must hold."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from shosoin.base import Unavailable
+from shosoin.vault.catalog import Conflict
+from shosoin.vault.index import index_register
+from shosoin.vault.names import Names
+from tests.vault.support import OWNER, SITES, DirectLink, fetch, kinds_of, make_world, reached, store
+
+SEVEN = SITES[:7]
+
+
+def asks_for(header: dict[str, Any], class_: str) -> bool:
+    """Whether a request reads the register of an index."""
+    register = index_register(OWNER, class_)
+    return any(op["op"] == "register" and op.get("register") == register for op in header.get("ops", ()))
+
+
+# --------------------------------------------------------------------------------------------------------------- names
+
+
+async def test_a_name_is_not_numbered_by_an_index_of_another_class_that_may_be_old() -> None:
+    """Two sites that missed a removal are all that answer while the indexes are read; then the others are back."""
+    world = make_world(7, "2-of-7")
+    await store(world, "other", b"other", "pqc")
+    world.links[SEVEN[5]].down = world.links[SEVEN[6]].down = True
+    for number in range(3):
+        await store(world, f"more {number}", b"more", "pqc")
+    await store(world, "name", b"first", "pqc")
+    await world.vault.rm("name")
+    client, back = world.another_vault(), asyncio.Event()
+    client.links[SEVEN[5]].down = client.links[SEVEN[6]].down = False
+
+    def away_at_first(link: DirectLink, header: dict[str, Any]) -> None:
+        if not kinds_of(header) <= {"register", "session"}:
+            back.set()
+        if not back.is_set() and link.site in SEVEN[:5] and asks_for(header, "pqc"):
+            raise Unavailable(f"{link.site}: lost on the way")
+
+    client.on_all(before=away_at_first)
+    await store(client, "name", b"second", "qkd")
+    assert (await fetch(world.another_vault().vault, "name"))[0] == b"second"
+
+
+async def test_names_that_an_operation_read_late_do_not_replace_what_another_one_read_since() -> None:
+    """One client lists while it puts: the list read an index before a name came and went, and ends after that."""
+    world = make_world()
+    await store(world, "other", b"other", "pqc")
+    client, writer = world.another_vault(), world.another_vault()
+    await client.vault.ls()
+    read, late, listed, sealing = asyncio.Event(), asyncio.Event(), asyncio.Event(), asyncio.Event()
+    seen: set[str] = set()
+
+    async def hold_the_list(link: DirectLink, header: dict[str, Any]) -> None:
+        if asks_for(header, "qkd") and not read.is_set():
+            await late.wait()
+
+    def note(link: DirectLink, header: dict[str, Any]) -> None:
+        if asks_for(header, "pqc"):
+            seen.add(link.site)
+            if len(seen) >= 4:
+                read.set()
+
+    client.on_all(before=hold_the_list, after=note)
+    listing = asyncio.create_task(client.vault.ls())
+    await reached(read, listing)
+    for number in range(3):
+        await store(writer, f"more {number}", b"more", "pqc")
+    await store(writer, "name", b"first", "pqc")
+    await writer.vault.rm("name")
+
+    async def end_the_list(link: DirectLink, header: dict[str, Any]) -> None:
+        if not kinds_of(header) <= {"register", "session", "read"}:
+            sealing.set()
+            await listed.wait()
+
+    client.on_all(before=end_the_list)
+    putting = asyncio.create_task(store(client, "name", b"second", "qkd"))
+    await reached(sealing, putting)
+    late.set()
+    await listing
+    listed.set()
+    await putting
+    assert (await fetch(world.another_vault().vault, "name"))[0] == b"second"
+
+
+async def test_an_object_that_was_removed_does_not_get_its_name_back_from_a_try_that_comes_late() -> None:
+    world = make_world()
+    await store(world, "name", b"content", "pqc")
+    late = Names(world.another_vault().context)
+    entry = (await late.load())["name"]
+    await world.vault.rm("name")
+    await late.load()
+    with pytest.raises(Conflict):
+        await late.commit("pqc", [entry], {"name": None})
+    assert not await world.vault.ls()
