@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from shosoin.base import Unavailable
 from shosoin.vault.catalog import Conflict
+from shosoin.vault.envelope import canonical_json
 from shosoin.vault.index import index_register
 from shosoin.vault.names import Names
 from tests.vault.support import OWNER, SITES, DirectLink, fetch, kinds_of, make_world, reached, store
+from tests.vault.test_label_facts import LAST, changed, label, stored_value
 
 SEVEN = SITES[:7]
+KEY = {"kind": "qkd", "simulated": False, "epsilon": 1e-12, "keys": 1}
 
 
 def asks_for(header: dict[str, Any], class_: str) -> bool:
@@ -100,3 +104,30 @@ async def test_an_object_that_was_removed_does_not_get_its_name_back_from_a_try_
     with pytest.raises(Conflict):
         await late.commit("pqc", [entry], {"name": None})
     assert not await world.vault.ls()
+
+
+# -------------------------------------------------------------------------------------------------------------- labels
+
+
+@pytest.mark.parametrize("wrong", ["junk", ["junk"], {LAST: "junk"}, {LAST: [{"kind": "qkd"}]}, {LAST: None}])
+async def test_keys_of_a_site_that_dropped_out_and_cannot_be_read_make_no_label_better(wrong: Any) -> None:
+    value = await stored_value()
+    body = value.bodies[0]
+    value = replace(value, bodies=(replace(body, good=tuple(site for site in body.good if site != LAST)),))
+    value = changed(changed(value, "transfers", LAST), "dropped", to={LAST: []})
+    assert label(value).everlasting
+    found = label(changed(value, "dropped_keys", to=wrong))
+    assert not found.everlasting
+    assert found.epsilon_total is None
+    assert "dropped_keys" in found.unreadable
+
+
+async def test_a_way_that_cannot_be_read_counts_also_when_its_site_left_or_its_share_was_rebuilt() -> None:
+    value = changed(await stored_value(), "transfers", LAST, to="junk")
+    body = value.bodies[0]
+    how = canonical_json({"how": "one-time pad", "keys": [KEY]}).decode()
+    rebuilt = replace(value, bodies=(replace(body, repaired=((LAST, how),)),))
+    left = replace(value, bodies=(replace(body, good=tuple(site for site in body.good if site != LAST)),))
+    for each in (value, rebuilt, left):
+        assert not label(each).everlasting
+        assert label(each).epsilon_total is None
