@@ -13,8 +13,10 @@ from shosoin.vault.catalog import Conflict
 from shosoin.vault.envelope import canonical_json
 from shosoin.vault.index import index_register
 from shosoin.vault.names import Names
+from tests.review.test_register_attacks3 import promise
 from tests.vault.support import OWNER, SITES, DirectLink, fetch, kinds_of, make_world, reached, store
 from tests.vault.test_label_facts import LAST, changed, label, stored_value
+from tests.vault.test_register_liars import Liar, register_of
 
 SEVEN = SITES[:7]
 KEY = {"kind": "qkd", "simulated": False, "epsilon": 1e-12, "keys": 1}
@@ -104,6 +106,31 @@ async def test_an_object_that_was_removed_does_not_get_its_name_back_from_a_try_
     with pytest.raises(Conflict):
         await late.commit("pqc", [entry], {"name": None})
     assert not await world.vault.ls()
+
+
+# ----------------------------------------------------------------------------------------------------------- registers
+
+
+def says_it_lags(op: dict[str, Any], result: dict[str, Any]) -> None:
+    if op["op"] == "prepare":
+        result.clear()
+        result["error"] = {"code": "vault.bad_ballot", "message": "too far ahead"}
+    if op["op"] == "register":
+        result["promised"] = [0, ""]
+
+
+@pytest.mark.parametrize("ahead", [40, 60_000, 100_000])
+@pytest.mark.parametrize("place", [1, 4])
+async def test_a_liar_that_claims_to_lag_keeps_no_writer_from_a_site_that_is_ahead(ahead: int, place: int) -> None:
+    world = make_world()
+    await store(world, "name", b"old", "pqc")
+    register = await register_of(world, "name")
+    for rounds in range(40_000, ahead, 40_000):
+        await promise(world, SITES[2], register, rounds)
+    await promise(world, SITES[2], register, ahead)
+    Liar(world, SITES[place], says_it_lags)
+    await store(world, "name", b"new", "pqc")
+    assert (await fetch(world.another_vault().vault, "name"))[0] == b"new"
 
 
 # -------------------------------------------------------------------------------------------------------------- labels
