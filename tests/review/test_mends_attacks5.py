@@ -4,21 +4,37 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from itertools import combinations
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from shosoin.base import Unavailable
+from shosoin.base import SiteId, Unavailable
 from shosoin.vault.catalog import Conflict
 from shosoin.vault.envelope import canonical_json
+from shosoin.vault.fetching import Fetcher, _Answers
 from shosoin.vault.index import index_register
 from shosoin.vault.names import Names
+from shosoin.vault.scheme import Scheme
 from tests.review.test_register_attacks3 import promise
-from tests.vault.support import OWNER, SITES, DirectLink, fetch, kinds_of, make_world, reached, store
+from tests.vault.support import (
+    OWNER,
+    SITES,
+    DirectLink,
+    Recorder,
+    TurnRuntime,
+    fetch,
+    kinds_of,
+    make_world,
+    reached,
+    store,
+)
 from tests.vault.test_label_facts import LAST, changed, label, stored_value
 from tests.vault.test_register_liars import Liar, register_of
 
 SEVEN = SITES[:7]
+SITE_NAMES = tuple(f"site-{place:02}" for place in range(16))
 KEY = {"kind": "qkd", "simulated": False, "epsilon": 1e-12, "keys": 1}
 
 
@@ -131,6 +147,31 @@ async def test_a_liar_that_claims_to_lag_keeps_no_writer_from_a_site_that_is_ahe
     Liar(world, SITES[place], says_it_lags)
     await store(world, "name", b"new", "pqc")
     assert (await fetch(world.another_vault().vault, "name"))[0] == b"new"
+
+
+# --------------------------------------------------------------------------------------------------------------- reads
+
+
+async def test_a_read_that_can_name_nobody_ends_with_the_first_answers_that_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ten of sixteen sites answer, one wrongly; else every segment would try all the subsets of eight."""
+    k, answered = 8, SITE_NAMES[:10]
+    shares = {SiteId(name): [memoryview(bytearray([place]) * 16)] for place, name in enumerate(answered)}
+    tried: list[Any] = []
+
+    async def combined(self: Fetcher, chosen: Any, size: int, at: int = 0) -> memoryview:
+        tried.append(tuple(chosen))
+        return memoryview(bytes(size))
+
+    monkeypatch.setattr(Fetcher, "_interpolate", combined)
+    placement = tuple(SiteId(name) for name in SITE_NAMES)
+    fetcher = Fetcher({}, placement, Scheme(k, 16), placement[0], TurnRuntime(), Recorder())
+    item: Any = SimpleNamespace(size=16, check=lambda clear: answered[0] not in tried[-1], label="segment", key=None)
+    found, named = await fetcher._recover(0, item, _Answers(shares))
+    assert (bytes(found), named, fetcher.alarms) == (bytes(16), False, [])
+    passing = next(subset for subset in combinations(map(SiteId, answered), k) if answered[0] not in subset)
+    assert set(tried[tried.index(passing) :]) == {passing}
 
 
 # -------------------------------------------------------------------------------------------------------------- labels
