@@ -12,6 +12,7 @@ import pytest
 
 from shosoin.base import SiteId, Unavailable
 from shosoin.vault.catalog import Conflict
+from shosoin.vault.catalog_answers import SignersTooFew
 from shosoin.vault.envelope import canonical_json
 from shosoin.vault.fetching import Fetcher, _Answers
 from shosoin.vault.index import index_register
@@ -31,6 +32,7 @@ from tests.vault.support import (
     store,
 )
 from tests.vault.test_label_facts import LAST, changed, label, stored_value
+from tests.vault.test_moving import configured
 from tests.vault.test_register_liars import Liar, register_of
 
 SEVEN = SITES[:7]
@@ -147,6 +149,24 @@ async def test_a_liar_that_claims_to_lag_keeps_no_writer_from_a_site_that_is_ahe
     Liar(world, SITES[place], says_it_lags)
     await store(world, "name", b"new", "pqc")
     assert (await fetch(world.another_vault().vault, "name"))[0] == b"new"
+
+
+async def test_names_that_two_sites_of_three_keep_are_not_called_missing_by_an_owner_who_has_seven() -> None:
+    """Two of seven may lie, so the certificate proves nothing any more; but the other five prove no less."""
+    world = make_world(7, "2-of-3")
+    before = configured(world)
+    before.context.sites = before.context.sites[:3]
+    before.links[SITES[2]].down = True
+    await store(before, "name", b"content", "pqc")
+    after = world.another_vault()
+    for work in (fetch(after.vault, "name"), store(after, "name", b"new", "pqc"), after.vault.ls()):
+        with pytest.raises(SignersTooFew):
+            await work
+    before.links[SITES[2]].down = False
+    five = configured(world)
+    five.context.sites = five.context.sites[:5]
+    await five.vault.move_retired()
+    assert (await fetch(after.vault, "name"))[0] == b"content"
 
 
 # --------------------------------------------------------------------------------------------------------------- reads
