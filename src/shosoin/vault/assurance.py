@@ -167,6 +167,7 @@ class _Labelled:
         dropped = {site: Transfer(ONE_TIME_PAD, keys, None) for site, keys in self.facts.dropped_keys.items()}
         travelled: dict[str, Transfer | None] = {**dropped, **self.facts.transfers}
         travelled |= {str(site): fact for site, fact in self.transfers.items()}
+        travelled |= dict.fromkeys(self.facts.untold)  # that a share was rebuilt since does not say how it left before
         others = sorted(set(travelled).difference(self.good))
         self.travelled = {site: travelled[site] for site in (*self.good, *others)}
         """How every share left for its site, also those that were lost on the way or since, or whose site left."""

@@ -17,7 +17,7 @@ from shosoin.base import Entropy, ObjectId, SiteId, VersionId
 from shosoin.base.ports import Event, EventSink, Runtime
 from shosoin.vault import envelope
 from shosoin.vault.attestations import SignatureSet
-from shosoin.vault.catalog_answers import AnswerReader, Asked, SignersUnknown, SiteAnswers, ask, asked_of
+from shosoin.vault.catalog_answers import AnswerReader, Asked, SignersTooFew, SignersUnknown, SiteAnswers, ask, asked_of
 from shosoin.vault.channel import Channel
 from shosoin.vault.concurrency import collect, succeeded
 from shosoin.vault.electorate import Electorate, decided_by
@@ -134,6 +134,8 @@ class Catalog:
             )
             asked = asked | more
             found = self._answers.held(register_ids, asked)
+        if any(stored.may_hide(self._scheme.register_liars) for stored in found):
+            raise SignersTooFew("fewer sites than may lie now decided, when there were fewer, about what sites hold")
         sound = min(len(stored.held) for stored in found)
         if sound < self._scheme.k:
             if strangers := sorted(self._answers.strangers):

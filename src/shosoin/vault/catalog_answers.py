@@ -27,6 +27,7 @@ __all__ = [
     "AnswerReader",
     "Asked",
     "Promised",
+    "SignersTooFew",
     "SignersUnknown",
     "SiteAnswers",
     "Statement",
@@ -51,6 +52,23 @@ class SignersUnknown(Unavailable):
         "add sites that are new, as another owner.toml has them; put sites that were replaced back with "
         "`retired = true`, and run `shosoin move` before they leave the configuration"
     )
+
+
+class SignersTooFew(Unavailable):
+    """Registers were decided by fewer sites than may lie among those that are configured now."""
+
+    code = "vault.signers_too_few"
+    hint = "add fewer sites at first, run `shosoin move` with all sites up, and then add the others"
+
+
+class FewSigned(PeerFault):
+    """A certificate of so few sites that all may lie."""
+
+    code = "vault.bad_certificate"
+
+    def __init__(self, register_id: ObjectId, ballot: Ballot) -> None:
+        super().__init__("a certificate of so few sites that all may lie")
+        self.register_id, self.ballot = register_id, ballot
 
 
 class AccessRefused(Denied):
@@ -123,6 +141,15 @@ class SiteAnswers:
     best: Certified | None
     accepted: dict[SiteId, Ballot]
     """The ballot under which each site accepted last, as it says."""
+    few_signed: Ballot = NO_BALLOT
+    """The newest ballot of a certificate that was left out because liars alone can make it."""
+
+    def may_hide(self, liars: int) -> bool:
+        """Whether what was left out may be what the owner's sites decided when they were fewer, and it decides yet."""
+        best = self.best
+        return self.few_signed > NO_BALLOT and (
+            best is None or (best.ballot < self.few_signed and best.value.electorate.liars < liars)
+        )
 
     def holders(self) -> list[SiteId]:
         """Sites that hold the newest value under its newest ballot."""
@@ -187,6 +214,10 @@ class AnswerReader:
             try:
                 certified = self.committed(register_id, answer, sets.get(site, {}))
                 found.accepted[site] = parse_ballot(answer.get("accepted_ballot"), none_too=True)
+            except FewSigned as error:
+                if error.register_id == register_id:  # else a liar shows what others decided long ago about another
+                    found.few_signed = max(found.few_signed, error.ballot)
+                continue
             except ShosoinError:
                 continue
             found.held[site] = certified
@@ -233,7 +264,7 @@ class AnswerReader:
             members = {site for electorate in value.electorates for site in electorate.members}
             self.strangers |= members.intersection(certificate.sites).difference(self.site_keys)
             raise
-        _check_vouched(signers, self.liars)
+        _check_vouched(certified, self.liars)
         return certified
 
     def _without_junk(self, certified: Certified) -> Certified:
@@ -307,10 +338,10 @@ class AnswerReader:
         return Statement(path, signature)
 
 
-def _check_vouched(signers: Sequence[SiteId], liars: int) -> None:
+def _check_vouched(certified: Certified, liars: int) -> None:
     """Refuse a certificate that liars alone can make, whomever its value names to decide."""
-    if len(signers) <= liars:
-        raise PeerFault("a certificate of so few sites that all may lie", code="vault.bad_certificate")
+    if len(certified.signers) <= liars:
+        raise FewSigned(certified.value.register_id, certified.ballot)
 
 
 def _sets(header: Mapping[str, Any]) -> dict[str, SignatureSet]:

@@ -62,6 +62,8 @@ class ObjectFacts:
     """Relays on the routes to sites that dropped out of the put; one whose route is unknown is left out."""
     dropped_keys: Mapping[str, tuple[KeyFact, ...]]
     """Keys drawn for sites that dropped out: their share may have left under them."""
+    untold: tuple[str, ...]
+    """Sites to which a share may have travelled in a way that cannot be read."""
     former: Mapping[str, tuple[str, ...]]
     """Trust domains of sites that had a share before the object moved away from them."""
     random: Mapping[str, RandomFact]
@@ -80,7 +82,8 @@ class ObjectFacts:
         random = _table(raw, "random", _random)
         domains = _table(raw, "domains", _texts)
         relay_domains = _table(raw, "relay_domains", _texts) if "relay_domains" in raw else {}
-        dropped_keys = _table(raw, "dropped_keys", _keys)
+        dropped, dropped_keys = _table(raw, "dropped", _texts), _table(raw, "dropped_keys", _keys)
+        keys_lost = not isinstance(raw.get("dropped_keys", {}), Mapping)
         former = _table(raw, "former", _texts) if "former" in raw else {}
         home, checked, policy = raw.get("home"), raw.get("deal_checked"), _texts(raw.get("policy", []))
         lost = {
@@ -88,7 +91,7 @@ class ObjectFacts:
             "transfers": not transfers or None in transfers.values(),
             "random": not random or None in random.values(),
             "domains": not domains or None in (*domains.values(), *relay_domains.values()),
-            "dropped_keys": None in dropped_keys.values(),
+            "dropped_keys": keys_lost or None in dropped_keys.values(),
             "former": None in former.values()
             or not all(map(_is_site, former))
             or not isinstance(raw.get("former", {}), Mapping),
@@ -98,8 +101,9 @@ class ObjectFacts:
         return cls(
             home=home if isinstance(home, str) else None,
             transfers=_known(transfers),
-            dropped=_known(_table(raw, "dropped", _texts)),
+            dropped=_known(dropped),
             dropped_keys=_known(dropped_keys),
+            untold=(*_unknown(transfers), *_unknown(dropped_keys), *(dropped if keys_lost else ())),
             former={site: names or () for site, names in former.items() if _is_site(site)},
             random=_known(random),
             domains=_known({**relay_domains, **domains}),
@@ -142,6 +146,10 @@ def _table(raw: Mapping[str, Any], name: str, read: Callable[[Any], T | None]) -
 
 def _known(table: Mapping[str, T | None]) -> dict[str, T]:
     return {name: fact for name, fact in table.items() if fact is not None}
+
+
+def _unknown(table: Mapping[str, object]) -> list[str]:
+    return [name for name, fact in table.items() if fact is None]
 
 
 def _is_site(name: str) -> bool:

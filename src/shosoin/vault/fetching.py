@@ -234,15 +234,15 @@ class Fetcher:
         if len(present) < self._scheme.k:
             self._too_few(answers)
         found: tuple[memoryview, dict[SiteId, memoryview]] | None = None
-        named = False
+        named, enough = False, len(present) >= self._to_name
         for subset in combinations(present, self._scheme.k):
             chosen = {site: present[site] for site in subset}
             clear = await self._interpolate(chosen, item.size)
             if await self._runtime.in_thread(item.check, clear):
                 found = found or (clear, chosen)
                 named = await self._name_liars(item, chosen, present)
-                if named:
-                    break
+                if named or not enough:
+                    break  # with too few answers no other subset tells more
         if found is not None:
             self.sites_used.update(found[1])
             return found[0], named
@@ -250,6 +250,11 @@ class Fetcher:
             f"no {self._scheme.k} of the {len(present)} answers give the right bytes ({item.label})",
             hint="more sites answer wrongly than the scheme survives; bring the missing sites back and try again",
         )
+
+    @property
+    def _to_name(self) -> int:
+        """How many answers must lie on one polynomial before the others are named."""
+        return max(self._scheme.k, self._scheme.k - 1 + self._scheme.liars_survived)
 
     async def _name_liars(
         self, item: Range, chosen: Mapping[SiteId, memoryview], present: Mapping[SiteId, memoryview]
@@ -260,8 +265,7 @@ class Fetcher:
             for site, share in present.items()
             if site not in chosen and await self._interpolate(chosen, item.size, self._point[site]) != share
         ]
-        scheme = self._scheme
-        if len(present) - len(wrong) < max(scheme.k, scheme.k - 1 + scheme.liars_survived):
+        if len(present) - len(wrong) < self._to_name:
             return False
         for site in wrong:
             self._accuse(site, item, "share_wrong")

@@ -183,7 +183,7 @@ class Proposer:
         if not preparing:
             return skip
         round_number = self._first_round(preparing, number)
-        asked = Asked({}, {})
+        asked, led_up = Asked({}, {}), False
         for _ in range(_ATTEMPTS):
             for attempt in preparing:
                 attempt.ballot = (round_number, self._name)
@@ -200,7 +200,8 @@ class Proposer:
             if all(decided_by(attempt.value.electorates, list(attempt.promised)) for attempt in preparing):
                 break
             lagging = _lagging(asked.answers)
-            higher = self._higher_round(asked.answers, round_number, lagging=bool(lagging))
+            led_up = bool(lagging) and not led_up
+            higher = self._higher_round(asked.answers, round_number, lagging=led_up)
             if higher is None:
                 break
             if lagging:
@@ -259,8 +260,9 @@ class Proposer:
         """Return the round to try after one that was refused, ``None`` if another would be of no use.
 
         The f_r highest claims are passed over, they may be lies. If nothing is left, sites that lag are led up first,
-        for they may be enough with those that promised. If there are none, the claims may be true as well, and without
-        those sites there is no quorum: then they are followed, no further at a time than honest sites jump.
+        for they may be enough with those that promised. If there are none, or that was done just now (who says that it
+        lags may lie as well), the claims may be true, and without those sites there is no quorum: then they are
+        followed, no further at a time than honest sites jump.
         """
         claims = []
         for results in answers.values():
