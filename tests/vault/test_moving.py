@@ -164,3 +164,26 @@ async def test_ties_say_when_the_old_site_may_go() -> None:
     (leaving,) = (await after.vault.ties()).sites
     assert leaving.may_go, leaving
     assert not world.stores[OLD].shares()
+
+
+async def test_an_old_site_may_not_go_before_a_member_that_was_away_has_heard_of_it() -> None:
+    world, _ = await filled()
+    mover = configured(world, OLD)
+    down(mover, FIVE[4])
+    await mover.vault.move_retired()
+    down(mover)
+    mover.links[FIVE[4]].before = failing("register")  # it is back for repairs, and hears of nothing else yet
+    await mover.vault.repair()
+    await mover.vault.move_retired()
+    (left,) = (await mover.vault.ties()).sites
+    assert (left.needed_by, left.unrepaired, left.listed) == (0, 0, 0)
+    assert (left.may_go, left.behind) == (False, (SiteId(FIVE[4]),))
+    mover.links[FIVE[4]].before = None
+    (left,) = (await mover.vault.ties()).sites
+    assert (left.may_go, left.behind) == (True, ())
+    newest = {row.committed_ballot for row in registers_at(world, FIVE[0])}
+    assert newest == {row.committed_ballot for row in registers_at(world, FIVE[4])}
+
+
+def registers_at(world: World, site: str) -> list[Any]:
+    return list(world.stores[site]._tables.registers.values())

@@ -85,6 +85,7 @@ ENGLISH: dict[str, str] = {
     "move.yes": "yes",
     "move.no_needed": "no: it is needed until all is moved",
     "move.no_repair": "no: repair first",
+    "move.no_behind": "no: {sites} must hear of it first",
     "move.no_holds": "no: it has not erased everything",
     "move.no_silent": "nothing needs it; whether it erased its shares is not known, for it does not answer",
     "move.no_stranger": "nothing needs it once all is moved; it is not in the configuration and cannot be asked",

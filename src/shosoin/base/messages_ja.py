@@ -74,6 +74,7 @@ JAPANESE: dict[str, str] = {
     "move.yes": "可",
     "move.no_needed": "不可: すべて移動するまで必要です",
     "move.no_repair": "不可: 先に修復してください",
+    "move.no_behind": "不可: {sites} がまだ変更を知りません",
     "move.no_holds": "不可: まだすべてを消去していません",
     "move.no_silent": "もう必要ではありませんが、応答がなく、シェアを消去したかは不明です",
     "move.no_stranger": "移動が済めば不要です。設定にないため問い合わせできません",

@@ -91,6 +91,8 @@ class _Report:
             return "move" if self.dry_run else self._next_of_failed()
         if any(tied.missing for tied in self.ties.objects) and self.ties.sites:
             return "repair"
+        if any(leaving.behind for leaving in self.ties.sites):
+            return "again"
         if any(leaving.listed for leaving in self.ties.sites):
             return "erase"
         if any(leaving.listed is None for leaving in self.ties.sites):
@@ -157,6 +159,7 @@ def _site_json(leaving: Leaving) -> dict[str, Any]:
         "needed_by": leaving.needed_by,
         "unrepaired": leaving.unrepaired,
         "holds_shares_of": leaving.listed,
+        "behind": [str(site) for site in leaving.behind],
         "may_be_switched_off": leaving.may_go,
     }
 
@@ -164,7 +167,12 @@ def _site_json(leaving: Leaving) -> dict[str, Any]:
 def _site_lines(sites: tuple[Leaving, ...]) -> list[str]:
     headings = [text(f"move.{name}") for name in ("site", "needed_by", "shares", "may_go")]
     rows = [
-        (each.site, each.needed_by, "?" if each.listed is None else each.listed, text(f"move.{_verdict(each)}"))
+        (
+            each.site,
+            each.needed_by,
+            "?" if each.listed is None else each.listed,
+            text(f"move.{_verdict(each)}", sites=", ".join(each.behind)),
+        )
         for each in sites
     ]
     return columns(headings, rows) if rows else []
@@ -179,4 +187,6 @@ def _verdict(leaving: Leaving) -> str:
         return "no_needed"
     if leaving.unrepaired:
         return "no_repair"
+    if leaving.behind:
+        return "no_behind"
     return "no_silent" if leaving.listed is None else "no_holds"

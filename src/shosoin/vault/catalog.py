@@ -249,8 +249,11 @@ class Catalog:
                 else:
                     await self._read_anew(channels, register_id, stored)
 
-    async def tell_all(self, channels: Mapping[SiteId, Channel], register_ids: Sequence[ObjectId]) -> None:
-        """Give the newest certified values to every site that answers without them, members or not."""
+    async def tell_all(self, channels: Mapping[SiteId, Channel], register_ids: Sequence[ObjectId]) -> set[SiteId]:
+        """Give the newest certified values to every site that answers without them, members or not.
+
+        Returns the sites that do not hold one of them even then, or did not answer.
+        """
         operations = [{"op": "register", "register": register_id} for register_id in register_ids]
         asked = await ask(
             self._runtime,
@@ -260,7 +263,10 @@ class Catalog:
             grace_s=_READ_GRACE_S,
             timeout_s=_WRITE_BACK_TIMEOUT_S,
         )
-        await self._write_back(channels, register_ids, self._answers.held(register_ids, asked))
+        found = self._answers.held(register_ids, asked)
+        await self._write_back(channels, register_ids, found)
+        known = [set(stored.holders()) for stored in found if stored.best is not None]
+        return {site for site in self._members if any(site not in holders for holders in known)}
 
     async def _write_back(
         self, channels: Mapping[SiteId, Channel], register_ids: Sequence[ObjectId], found: Sequence[SiteAnswers]

@@ -1,13 +1,15 @@
 """What still ties an owner to sites that are being replaced, and when the last tie is gone.
 
 A site may be switched off when no register names it any more, neither as a place of shares nor among those who decide,
-and when it lists no share of the owner. Registers are read with their certificates, so a site cannot talk itself out;
+when every site that stays knows so, and when it lists no share of the owner. A site that was away while several others
+were replaced would know none of those who decide now, and believe nobody; so one is not let go before all have heard of
+it. Registers are read with their certificates, so a site cannot talk itself out;
 that it lists nothing is its own word, and nobody can prove that a disk is empty.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -60,11 +62,13 @@ class Leaving:
     """Objects and indexes that lack a share at a site that stays: the old shares are kept until they do not."""
     listed: int | None
     """Objects of which it lists shares; ``None`` if it was not asked or did not answer."""
+    behind: tuple[SiteId, ...] = ()
+    """Members that have not taken all that was decided; they may still count on this site."""
 
     @property
     def may_go(self) -> bool:
         """Whether nothing refers to it and it says that it has erased everything."""
-        return self.needed_by == 0 and self.unrepaired == 0 and self.listed == 0
+        return self.needed_by == 0 and self.unrepaired == 0 and self.listed == 0 and not self.behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +80,14 @@ class Ties:
 
 
 async def find_ties(context: VaultContext, names: Names) -> Ties:
-    """Say what still ties objects and indexes to sites that are no members; nothing is changed.
+    """Say what still ties objects and indexes to sites that are no members; members hear what was decided.
 
     Raises:
         Unavailable: part of the index cannot be read, or too few sites answer.
     """
     entries = await names.load()
     found: list[Tied] = []
+    registers: dict[str, list[ObjectId]] = {}
     for class_ in CLASSES:
         asked = [(name, ObjectId(entry.object_id)) for name, entry in sorted(entries.items()) if entry.class_ == class_]
         for at in range(0, len(asked), _TOGETHER):
@@ -95,7 +100,8 @@ async def find_ties(context: VaultContext, names: Names) -> Ties:
         state = names.states.get(class_)
         if state is not None and state.value is not None:
             found.append(_tied(context, class_, state.value, is_index=True))
-    return Ties(tuple(found), await _leaving(context, found))
+            registers[class_] = [state.value.register_id, *(object_id for _, object_id in asked)]
+    return Ties(tuple(found), await _leaving(context, found, registers))
 
 
 def _tied(context: VaultContext, name: str, value: RegisterValue, *, is_index: bool) -> Tied:
@@ -106,17 +112,30 @@ def _tied(context: VaultContext, name: str, value: RegisterValue, *, is_index: b
     return Tied(name, value.register_id, sites, missing, not is_settled(context, value), is_index)
 
 
-async def _leaving(context: VaultContext, found: Sequence[Tied]) -> tuple[Leaving, ...]:
+async def _leaving(
+    context: VaultContext, found: Sequence[Tied], registers: Mapping[str, Sequence[ObjectId]]
+) -> tuple[Leaving, ...]:
     retired = [site.name for site in context.sites if site.retired]
     gone = sorted({site for each in found for site in each.sites}.difference(retired))
     channels = context.channels(KEYLESS_CLASS)
     listed = await gather(context.runtime, (_count(channels[site]) for site in retired))
     counts = dict(zip(retired, listed, strict=True))
     unrepaired = sum(bool(each.missing) for each in found)
+    waiting = any(each.sites or each.missing or each.to_move for each in found)
+    behind = () if waiting or not counts else await _behind(context, registers)  # asked last, for it takes keys
     return tuple(
-        Leaving(site, site in counts, sum(site in each.sites for each in found), unrepaired, counts.get(site))
+        Leaving(site, site in counts, sum(site in each.sites for each in found), unrepaired, counts.get(site), behind)
         for site in [*retired, *gone]
     )
+
+
+async def _behind(context: VaultContext, registers: Mapping[str, Sequence[ObjectId]]) -> tuple[SiteId, ...]:
+    """Tell all members what was decided; return those that did not take it."""
+    found: set[SiteId] = set()
+    for class_, ids in registers.items():
+        for at in range(0, len(ids), _TOGETHER):
+            found |= await context.catalog.tell_all(context.channels(class_), ids[at : at + _TOGETHER])
+    return tuple(site for site in context.members if site in found)
 
 
 async def _count(channel: Channel) -> int | None:
