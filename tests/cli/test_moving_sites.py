@@ -78,7 +78,7 @@ def test_a_site_is_replaced_and_switched_off(shosoin, bed, tmp_path):
     assert (done["next"], done["sites"]) == (
         "off",
         [{"site": OLD, "configured": True, "needed_by": 0, "unrepaired": 0, "holds_shares_of": 0}
-         | {"may_be_switched_off": True}],
+         | {"behind": [], "may_be_switched_off": True}],
     )  # fmt: skip
     assert all(each["erased_at"] == [OLD] for each in done["objects"] if each["name"])
 
