@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from shosoin.base import Unavailable
 from shosoin.conform.check import Failed, Group, Level, NotApplicable, expect, expect_error, expect_ok, expect_refused
 from shosoin.conform.http import Answer
 from shosoin.conform.session import Key, Session, keys_of
@@ -25,7 +26,9 @@ _LARGE_BYTES = 256 << 10
 
 
 def delivered(answer: Answer, number: int, bits: int | None = None) -> list[Key]:
-    """Expect so many keys of one size."""
+    """Expect so many keys of one size. A KME without keys may say so: then nothing can be told."""
+    if answer.status == 503:
+        raise Unavailable(f"the KME gave no keys: {answer.message or 503}", code="conform.no_keys")
     expect_ok(answer)
     found = keys_of(answer)
     items = answer.json.get("keys")

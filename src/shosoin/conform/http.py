@@ -101,7 +101,7 @@ class Caller:
         identity: Identity | None,
         *,
         server_name: str | None = None,
-        timeout_s: float = 10.0,
+        timeout_s: float = 30.0,
         context: ssl.SSLContext | None = None,
     ) -> None:
         parts = urlsplit(url)
