@@ -101,7 +101,7 @@ def test_liars_are_found_by_audit_proved_by_verify_and_written_down(shosoin, bed
     shown = shosoin("evidence", "show", "--object", "a/2", *owner)
     assert [line.split("epoch 0  ")[1] for line in shown.out.splitlines()][-1] == "kita ok, minami ok, naka wrong"
     kinds = {json.loads(line)["kind"] for line in shosoin("evidence", "show", *owner, "--json").out.splitlines()}
-    assert kinds - {"deal"} == {"begin", "audit", "keyed check"}  # other tests of this testbed may have put in class its
+    assert kinds - {"deal"} == {"begin", "audit", "keyed check"}  # "deal" is of other tests
 
 
 @pytest.mark.processes
