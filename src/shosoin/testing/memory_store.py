@@ -222,6 +222,10 @@ class MemorySiteStore:
         """Run several steps, each atomic by itself."""
         return [await _outcome(self.transact(step)) for step in steps]
 
+    async def look_each(self, looks: Sequence[Callable[[SiteTransaction], T]]) -> list[T | ShosoinError]:
+        """Run several steps that only read, as any others: whoever saw something waits until it is durable."""
+        return await self.transact_each(looks)
+
     async def write(self, key: ShareKey, offset: int, data: Buffer) -> None:
         """Put bytes into the staging area of a share."""
         self.probe("write")

@@ -2,9 +2,10 @@
 
 One register per object, with ballots (round, proposer). A value counts only with its *certificate*, the signed
 acceptances of a quorum, and a change is done when a quorum holds the certificate. Whoever proposes under a ballot must
-show signed promises of a quorum for it, and may only follow the newest certified value among them. So up to f_r sites
-may lie, forget, fork or roll back: two quorums meet in a truthful site, which accepts one value under a ballot, and
-which told of the certificate that it held.
+show signed promises of a quorum for it, and may only follow the newest certified value among them; or the certificate
+of the ballot right before, and follow that value, for nothing can have come in between. So up to f_r sites may lie,
+forget, fork or roll back: two quorums meet in a truthful site, which accepts one value under a ballot, and which told
+of the certificate that it held.
 
 A site accepts a value only if it holds the staged share that the value adds, and pins it in the same transaction; so a
 slow writer never loses its share to orphan collection. Round 1 belongs to the creator of a random register ID and needs
@@ -23,7 +24,7 @@ from typing import Any
 from shosoin.base import ObjectId, OwnerId, Rejected, SiteId
 from shosoin.vault import attestations
 from shosoin.vault.attestations import BadCertificate, Certificate, Promise, SignatureSet
-from shosoin.vault.ballots import FIRST_ROUND, JUMP_MAX, NO_BALLOT, Ballot
+from shosoin.vault.ballots import FIRST_ROUND, JUMP_MAX, NO_BALLOT, Ballot, ballot_after
 from shosoin.vault.electorate import decided_by
 from shosoin.vault.ports import RegisterRow, ShareState, SiteTransaction
 from shosoin.vault.values import RegisterValue, read_value
@@ -53,7 +54,10 @@ class Certified:
 
 @dataclass(frozen=True, slots=True)
 class Justification:
-    """Promises for a ballot, whose signatures were checked, and the newest certified value among them."""
+    """Promises for a ballot, whose signatures were checked, and the newest certified value among them.
+
+    Without promises: the value that was certified under the ballot right before.
+    """
 
     promises: Sequence[Promise]
     top: Certified | None
@@ -139,6 +143,8 @@ def _accepted_digest(row: RegisterRow) -> str | None:
 
 def _check_justified(row: RegisterRow, ballot: Ballot, value: RegisterValue, given: Justification | None) -> None:
     """Refuse a value that may not come under this ballot."""
+    if _goes_on(row, ballot, value, given):
+        return
     if given is None:
         if ballot[0] != FIRST_ROUND or row.promised != NO_BALLOT or value.parent is not None or value.revision:
             raise _not_justified("promises are needed unless a new register is created")
@@ -152,6 +158,21 @@ def _check_justified(row: RegisterRow, ballot: Ballot, value: RegisterValue, giv
             raise _not_justified("the value it replaces is not the current one")
     elif value.text != top.text and not value.follows(top):
         raise _not_justified("the value it replaces is not the current one")
+
+
+def _goes_on(row: RegisterRow, ballot: Ballot, value: RegisterValue, given: Justification | None) -> bool:
+    """Whether the value follows the one that was certified under the ballot right before, and the same sites decide.
+
+    No promises are needed then: whatever was acknowledged under an older ballot came before that value.
+    """
+    before: RegisterValue | None = None
+    if given is not None and given.top is not None and not given.promises and ballot == ballot_after(given.top.ballot):
+        given.top.check()
+        _check_vouched(row, given.top)
+        before = given.top.value
+    elif row.committed_value is not None and ballot == ballot_after(row.committed_ballot):
+        before = read_value(row.committed_value)
+    return before is not None and before.former is None and value.former is None and value.follows(before)
 
 
 def _top(row: RegisterRow, given: Justification) -> RegisterValue | None:

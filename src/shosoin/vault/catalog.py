@@ -21,11 +21,20 @@ from shosoin.vault.catalog_answers import AnswerReader, Asked, SignersTooFew, Si
 from shosoin.vault.channel import Channel
 from shosoin.vault.concurrency import collect, succeeded
 from shosoin.vault.electorate import Electorate, decided_by
-from shosoin.vault.proposing import Attempt, Conflict, Outcome, Proposal, Proposer, commit_operation, with_sets
+from shosoin.vault.proposing import (
+    Attempt,
+    Conflict,
+    Memory,
+    Outcome,
+    Proposal,
+    Proposer,
+    commit_operation,
+    with_sets,
+)
 from shosoin.vault.scheme import Scheme
 from shosoin.vault.values import RegisterValue
 
-__all__ = ["Catalog", "Conflict", "Outcome", "Proposal", "Reading"]
+__all__ = ["Catalog", "Conflict", "Memory", "Outcome", "Proposal", "Reading"]
 
 PROVEN = "proven"
 UNPROVEN = "unproven"
@@ -66,7 +75,7 @@ class Catalog:
         runtime: Runtime,
         sink: EventSink,
         proposer: str,
-        settled: set[str],
+        memory: Memory,
     ) -> None:
         self._scheme = scheme
         self._members = tuple(members)
@@ -74,9 +83,9 @@ class Catalog:
         self._answers = answers
         self._runtime = runtime
         self._sink = sink
-        self._settled = settled
+        self._memory = memory
         self._proposer = Proposer(
-            scheme, members, electorate, answers, entropy=entropy, runtime=runtime, name=proposer, settled=settled
+            scheme, members, electorate, answers, entropy=entropy, runtime=runtime, name=proposer, memory=memory
         )
 
     async def propose(self, channels: Mapping[SiteId, Channel], proposals: Sequence[Proposal]) -> list[Outcome]:
@@ -94,9 +103,11 @@ class Catalog:
         self,
         channels: Mapping[SiteId, Channel],
         register_ids: Sequence[ObjectId],
-        vouched: Mapping[ObjectId, VersionId] | None = None,
+        vouched: Mapping[ObjectId, VersionId | None] | None = None,
     ) -> list[Reading]:
-        """Read registers with one exchange per site; ``vouched`` are versions known to have been acknowledged.
+        """Read registers with one exchange per site.
+
+        ``vouched`` are versions known to have been acknowledged; ``None`` where there was none when it was last read.
 
         Raises:
             TooFewSites: fewer than k sites gave a sound answer.
@@ -116,7 +127,7 @@ class Catalog:
         self,
         channels: Mapping[SiteId, Channel],
         register_ids: Sequence[ObjectId],
-        vouched: Mapping[ObjectId, VersionId],
+        vouched: Mapping[ObjectId, VersionId | None],
     ) -> list[Reading]:
         operations = [{"op": "register", "register": register_id} for register_id in register_ids]
         enough = max(self._scheme.read_quorum, self._scheme.k)
@@ -179,7 +190,7 @@ class Catalog:
             return self._electorate.can_read(found.held) and self._electorate.rules_out(self._members, found.held)
         if not best.value.electorate.can_read(found.held):
             return False
-        if best.value.version == vouched or best.value.digest in self._settled:
+        if best.value.version == vouched or best.value.digest in self._memory.settled:
             return True
         return decided_by(best.value.electorates, found.holders())
 
@@ -188,6 +199,7 @@ class Catalog:
         best = found.best
         if best is None:
             return Reading(None, freshness, newest=freshness == PROVEN)
+        self._memory.seen(best.value.register_id, best.ballot)
         return Reading(best.value, freshness, best.signers, newest=best.value.electorate.can_read(found.held))
 
     async def _report_forgetful(
@@ -222,7 +234,7 @@ class Catalog:
         channels: Mapping[SiteId, Channel],
         register_ids: Sequence[ObjectId],
         found: Sequence[SiteAnswers],
-        vouched: Mapping[ObjectId, VersionId],
+        vouched: Mapping[ObjectId, VersionId | None],
     ) -> None:
         """Give the newest certified values to sites without them, until a quorum holds each.
 

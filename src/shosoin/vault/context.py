@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from shosoin.base import Entropy, OwnerId, Rejected, SaeId, SiteId
 from shosoin.base.ports import Clock, EventSink, KeySource, KeySourceFacts, Runtime
 from shosoin.vault.audit_ledger import AuditLedger, MemoryLedger
-from shosoin.vault.catalog import Catalog
+from shosoin.vault.catalog import Catalog, Memory
 from shosoin.vault.catalog_answers import AnswerReader
 from shosoin.vault.channel import Channel, open_channel
 from shosoin.vault.coalitions import SiteDomains
@@ -76,8 +76,7 @@ class VaultContext:
     evidence: EvidenceSink = field(default_factory=NoEvidence)
     _channels: dict[str, dict[SiteId, Channel]] = field(default_factory=dict)
     _links: dict[SiteId, PatientLink] = field(default_factory=dict)
-    _settled: set[str] = field(default_factory=set)
-    """Digests of values that handed registers over to other members, and are known to be done."""
+    _memory: Memory = field(default_factory=Memory)
 
     @property
     def members(self) -> tuple[SiteId, ...]:
@@ -127,7 +126,7 @@ class VaultContext:
             runtime=self.runtime,
             sink=self.sink,
             proposer=self.entropy.random_bytes(8).hex(),
-            settled=self._settled,
+            memory=self._memory,
         )
 
     def channels(self, class_: str) -> Mapping[SiteId, Channel]:

@@ -41,9 +41,13 @@ class Parts:
     """Payload and, at its end, the tag."""
 
 
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+"""Made once: ``json.dumps`` would make an encoder for every call."""
+
+
 def canonical_json(value: Any) -> bytes:
     """Return JSON with sorted keys and no spaces: equal values give equal bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _encode(value).encode()
 
 
 def parse_json(raw: Buffer) -> dict[str, Any]:
@@ -52,13 +56,9 @@ def parse_json(raw: Buffer) -> dict[str, Any]:
     Raises:
         MalformedEnvelope: not JSON, not an object, nested too deep, or numbers that are not finite.
     """
-
-    def refuse(constant: str) -> None:
-        raise MalformedEnvelope(f"JSON constant {constant} is not allowed")
-
     try:
         text = bytes(raw).decode()  # json.loads would guess at UTF-16 and let half surrogate pairs through
-        value = json.loads(text, parse_constant=refuse, parse_float=_finite)
+        value = _decode(text)
     except (ValueError, RecursionError):
         raise MalformedEnvelope("not valid JSON") from None
     if not isinstance(value, dict) or _depth(value) > _DEPTH_MAX:
@@ -76,6 +76,13 @@ def _finite(digits: str) -> float:
     return number
 
 
+def _refuse(constant: str) -> None:
+    raise MalformedEnvelope(f"JSON constant {constant} is not allowed")
+
+
+_decode = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite).decode
+
+
 def _is_unicode(value: dict[str, Any]) -> bool:
     """Whether no string holds half a surrogate pair (JSON's escapes can make one)."""
     try:
@@ -89,12 +96,8 @@ def _depth(value: Any) -> int:
     depth, level = 0, [value]
     while level and depth <= _DEPTH_MAX:
         depth += 1
-        level = [
-            inner
-            for item in level
-            if isinstance(item, dict | list)
-            for inner in (item.values() if isinstance(item, dict) else item)
-        ]
+        inside = [inner for item in level for inner in (item.values() if type(item) is dict else item)]
+        level = [inner for inner in inside if type(inner) is dict or type(inner) is list]
     return depth
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from hashlib import sha256
 from operator import attrgetter
 
@@ -99,6 +99,26 @@ class Part:
         return replace(self.body, good=self.holders)
 
 
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """The newest entry of every name in all parts, and at how many sites it is durable."""
+
+    entries: Mapping[str, Entry]
+    holders: Mapping[str, int]
+
+    @classmethod
+    def of(cls, parts: Sequence[Part]) -> _Said:
+        entries: dict[str, Entry] = {}
+        holders: dict[str, int] = {}
+        for part in parts:
+            for entry in part.entries or ():
+                known = entries.get(entry.name)
+                if known is None or entry.sequence >= known.sequence:
+                    before = holders[entry.name] if entry == known else 0
+                    entries[entry.name], holders[entry.name] = entry, max(before, len(part.holders))
+        return cls(entries, holders)
+
+
 @dataclass(slots=True)
 class IndexState:
     """The index of one class as last read."""
@@ -112,15 +132,19 @@ class IndexState:
     """Why something of it is missing here, if anything is."""
     newest: bool = True
     """Whether enough sites answered to rule out a newer index."""
+    _said: _Said | None = field(default=None, repr=False, compare=False)
+    """What the parts say, once that was worked out; they stay as they are from then on."""
 
-    def entries(self) -> dict[str, Entry]:
+    @property
+    def said(self) -> _Said:
+        """What the parts say together."""
+        if self._said is None:
+            self._said = _Said.of(self.parts)
+        return self._said
+
+    def entries(self) -> Mapping[str, Entry]:
         """Return the newest entry of every name, deleted ones included."""
-        newest: dict[str, Entry] = {}
-        for entry in self._all():
-            known = newest.get(entry.name)
-            if known is None or entry.sequence >= known.sequence:
-                newest[entry.name] = entry
-        return newest
+        return self.said.entries
 
     def _all(self) -> Iterator[Entry]:
         return (entry for part in self.parts for entry in part.entries or ())
@@ -134,8 +158,8 @@ class IndexState:
         return {site for site in members for part in self.parts if site not in part.holders}
 
     def durable_at(self, entry: Entry) -> int:
-        """Return at how many sites an entry is durable."""
-        return max((len(part.holders) for part in self.parts if entry in (part.entries or ())), default=0)
+        """Return at how many sites the newest entry of a name is durable."""
+        return self.said.holders.get(entry.name, 0)
 
     def folded(
         self, fresh: Sequence[Entry], reachable: int, *, whole: bool = False

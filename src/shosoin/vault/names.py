@@ -38,6 +38,9 @@ class Names:
     context: VaultContext
     states: dict[str, IndexState] = field(default_factory=dict)
     alarms: list[Event] = field(default_factory=list)
+    _merged: Mapping[str, Entry] = field(default_factory=dict)
+    """The names that exist in all classes together, worked out from ``_merged_of``."""
+    _merged_of: list[Any] = field(default_factory=list)
     _outdated: set[str] = field(default_factory=set)
     """Classes whose parts are fetched again, even if the register says what it said."""
 
@@ -45,7 +48,7 @@ class Names:
         """Have the next ``load`` fetch every part; what is loaded stays, because others may be at work with it."""
         self._outdated.update(self.states)
 
-    async def load(self, *, whole: bool = True) -> dict[str, Entry]:
+    async def load(self, *, whole: bool = True) -> Mapping[str, Entry]:
         """Read the index of every class and return the names that exist; ``alarms`` starts anew.
 
         Raises:
@@ -82,9 +85,12 @@ class Names:
         stale = TooFewSites(f"too few sites answer to rule out a newer index of class {old[0]}") if old else None
         return self.unreadable or stale
 
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> Mapping[str, Entry]:
         """Return the names that exist, as last loaded."""
-        return names_index.newest(self.states)
+        said = [state.said for state in self.states.values()]
+        if not _are_same(said, self._merged_of):
+            self._merged_of, self._merged = said, names_index.newest(self.states)
+        return self._merged
 
     def durable_at(self, name: str) -> int:
         """Return at how many sites what the index says of a name, as last loaded, is durable."""
@@ -96,12 +102,7 @@ class Names:
 
     def durable_everywhere(self) -> dict[str, int]:
         """Return for every name at how many sites what the index says of it, as last loaded, is durable."""
-        held: dict[Entry, int] = {}
-        for state in self.states.values():
-            for part in state.parts:
-                for entry in part.entries or ():
-                    held[entry] = max(held.get(entry, 0), len(part.holders))
-        return {name: held.get(entry, 0) for name, entry in self.entries().items()}
+        return {name: self.states[entry.class_].durable_at(entry) for name, entry in self.entries().items()}
 
     async def _load_class(self, class_: str) -> IndexState:
         """Read an index; if it changed while its parts were fetched, what is missing of them is nobody's fault."""
@@ -144,10 +145,15 @@ class Names:
         return loaded, fetcher.alarms
 
     async def _read(self, class_: str, register_id: ObjectId) -> Reading:
-        """Read an index register. Without keys it still can be told, under class pqc, that there is no such index."""
-        context = self.context
+        """Read an index register. Without keys it still can be told, under class pqc, that there is no such index.
+
+        What was proven when it was last read or written needs no quorum's word again.
+        """
+        context, known = self.context, self.states.get(class_)
+        last = known.value.version if known is not None and known.value is not None else None
+        vouched = {register_id: last} if known is not None and known.freshness == PROVEN else {}
         try:
-            return await context.catalog.read(context.channels(class_), register_id)
+            return (await context.catalog.read_many(context.channels(class_), [register_id], vouched))[0]
         except Unavailable:
             if class_ == KEYLESS_CLASS:
                 raise
@@ -473,6 +479,10 @@ class Names:
         ops = [{"op": "erase", "object": state.register_id}]
         channels = self.context.channels(class_).values()
         await settle(self.context.runtime, (channel.exchange(ops, timeout_s=5.0) for channel in channels))
+
+
+def _are_same(some: Sequence[object], others: Sequence[object]) -> bool:
+    return len(some) == len(others) and all(one is other for one, other in zip(some, others, strict=True))
 
 
 def _version(reading: Reading) -> str | None:

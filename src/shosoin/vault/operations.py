@@ -43,6 +43,10 @@ from shosoin.vault.vanished import after_second_look
 
 __all__ = ["OwnerRecord", "SiteOperations"]
 
+_Run = Callable[[Sequence[Step]], Awaitable[Sequence[dict[str, Any] | ShosoinError]]]
+_LOOKS = frozenset({"register"})
+"""Steps that only read."""
+
 _SMALL_BYTES = 64 << 10
 """Writes and seals of so few bytes do no file I/O before the commit, so running them side by side gains nothing."""
 
@@ -157,23 +161,24 @@ class SiteOperations:
             kinds.setdefault(str(call.op.get("op")), []).append(call)
         for kind, same in kinds.items():
             if kind in self._steps:
-                await self._transact(owner, same, self._steps[kind])
+                run = self._store.look_each if kind in _LOOKS else self._store.transact_each
+                await self._transact(owner, same, self._steps[kind], run)
             elif kind in self._batches:
                 await self._batches[kind](owner, same)
             else:
                 await gather(self._runtime, [self._one(owner, call) for call in same])
 
     async def _transact(
-        self, owner: OwnerRecord, calls: Sequence[Call], make: Callable[[OwnerRecord, Call], Step]
+        self, owner: OwnerRecord, calls: Sequence[Call], make: Callable[[OwnerRecord, Call], Step], run: _Run
     ) -> None:
-        """Run operations that are one step on the records each, in one commit."""
+        """Run operations that are one step on the records each, all together."""
         ready: list[Call] = []
         steps: list[Step] = []
         for call in calls:
             with told(call):
                 steps.append(partial(within, call.room, make(owner, call)))
                 ready.append(call)
-        for call, outcome in zip(ready, await self._store.transact_each(steps), strict=True):
+        for call, outcome in zip(ready, await run(steps), strict=True):
             with told(call):
                 call.result = raised(outcome)
 
@@ -277,7 +282,7 @@ class SiteOperations:
         """Forget shares that nothing counts on; the record of one that is being sealed would come afterwards: wait."""
         keyed = self._keyed(owner, calls)
         await self._seals.forget([key for _, key in keyed])
-        await self._transact(owner, calls, self._abort_step)
+        await self._transact(owner, calls, self._abort_step, self._store.transact_each)
         for call in calls:
             if "error" not in call.result:
                 with told(call):
@@ -285,12 +290,12 @@ class SiteOperations:
         # A seal that began in between was admitted before the share was given up; no other can begin now.
         late = [(call, key) for call, key in keyed if "error" not in call.result and self._seals.runs(key)]
         await self._seals.forget([key for _, key in late])
-        await self._transact(owner, [call for call, _ in late], self._abort_step)
+        await self._transact(owner, [call for call, _ in late], self._abort_step, self._store.transact_each)
 
     async def _rows(self, owner: OwnerRecord, calls: Sequence[Call]) -> list[tuple[Call, ShareRow | None]]:
         """Look records of shares up; calls that cannot be read get their error and are left out."""
         ready = self._keyed(owner, calls)
-        found = await self._store.transact_each([partial(_share, key) for _, key in ready])
+        found = await self._store.look_each([partial(_share, key) for _, key in ready])
         rows: list[tuple[Call, ShareRow | None]] = []
         for (call, _), outcome in zip(ready, found, strict=True):
             with told(call):

@@ -179,6 +179,13 @@ class SiteStore(Protocol):
         """
         ...
 
+    async def look_each(self, looks: Sequence[Callable[[SiteTransaction], T]]) -> list[T | ShosoinError]:
+        """Run several steps that only read; what they saw was durable when this returns.
+
+        Cheaper than ``transact_each``: nothing is committed.
+        """
+        ...
+
     async def write(self, key: ShareKey, offset: int, data: Buffer) -> None:
         """Put bytes into the staging area of a share (created on first use); not durable yet."""
         ...

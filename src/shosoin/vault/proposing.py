@@ -2,21 +2,23 @@
 
 Prepare learns the newest certified value and collects the promises that justify what follows it; accept has a quorum
 pin the shares and sign, which makes the certificate; commit has a quorum hold the certificate, and then the change is
-done. The creator of a random register ID skips the first phase: nobody else can have used round 1.
+done. The creator of a random register ID skips the first phase: nobody else can have used round 1. So does whoever
+brought the newest value about, for the ballot right after it.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from shosoin.base import Entropy, ObjectId, Rejected, ShosoinError, SiteId
 from shosoin.base.ports import Runtime
 from shosoin.vault import envelope
 from shosoin.vault.acceptor import Certified
 from shosoin.vault.attestations import Certificate, SignatureSet
-from shosoin.vault.ballots import FIRST_ROUND, JUMP_MAX, Ballot, round_of
+from shosoin.vault.ballots import FIRST_ROUND, JUMP_MAX, Ballot, ballot_after, round_of
 from shosoin.vault.catalog_answers import AnswerReader, Asked, Promised, ask
 from shosoin.vault.channel import Channel
 from shosoin.vault.concurrency import gather_few
@@ -24,7 +26,7 @@ from shosoin.vault.electorate import Electorate, decided_by
 from shosoin.vault.scheme import Scheme
 from shosoin.vault.values import RegisterValue
 
-__all__ = ["Attempt", "Conflict", "Outcome", "Proposal", "Proposer", "commit_operation", "with_sets"]
+__all__ = ["Attempt", "Conflict", "Done", "Memory", "Outcome", "Proposal", "Proposer", "commit_operation", "with_sets"]
 
 _ATTEMPTS = 6
 _BACKOFF_S = 0.05
@@ -37,6 +39,10 @@ _STEP_MAX = JUMP_MAX
 """Rounds that a claim which may be a lie moves us on by: no less than a hostile proposer gains with one request."""
 _RUNGS_MAX = 32
 """Jumps that a site which is far behind is asked for at once."""
+_ROUNDS_REMEMBERED = 4096
+_DONE_REMEMBERED = 16
+"""The indexes, and objects that are written over and over; each may take 100 kB."""
+T = TypeVar("T")
 _Operations = dict[str, Any]
 
 
@@ -77,6 +83,54 @@ class Outcome:
         return self.proposal.value.durable_sites(self.accepted_by)
 
 
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A change that we brought about: whoever follows it may go on right after its ballot."""
+
+    certified: Certified
+    held_by: tuple[SiteId, ...]
+
+    def next_ballot(self, value: RegisterValue) -> Ballot | None:
+        """Return the ballot under which a value may follow without promises, ``None`` if it may not."""
+        before = self.certified.value
+        same = before.former is None and value.former is None
+        return ballot_after(self.certified.ballot) if same and value.follows(before) else None
+
+
+class Memory:
+    """What an owner's proposers know of registers, as far as it helps the next of them; bounded."""
+
+    def __init__(self) -> None:
+        self.settled: set[str] = set()
+        """Digests of values that handed a register over to other members, and that quorums of both hold."""
+        self._rounds: OrderedDict[ObjectId, int] = OrderedDict()
+        self._done: OrderedDict[ObjectId, Done] = OrderedDict()
+
+    def round_of(self, register_id: ObjectId) -> int:
+        """Return the round of a register's newest certified value, as last seen: a lower ballot would be refused."""
+        return self._rounds.get(register_id, 0)
+
+    def seen(self, register_id: ObjectId, ballot: Ballot) -> None:
+        """Note the ballot of a certified value."""
+        _remember(self._rounds, register_id, ballot[0], _ROUNDS_REMEMBERED)
+
+    def brought_about(self, register_id: ObjectId, done: Done) -> None:
+        """Note a change of ours that a quorum holds."""
+        self.seen(register_id, done.certified.ballot)
+        _remember(self._done, register_id, done, _DONE_REMEMBERED)
+
+    def take(self, register_id: ObjectId) -> Done | None:
+        """Return our last change, once: two values must not come under one ballot."""
+        return self._done.pop(register_id, None)
+
+
+def _remember(known: OrderedDict[ObjectId, T], register_id: ObjectId, what: T, most: int) -> None:
+    known[register_id] = what
+    known.move_to_end(register_id)
+    if len(known) > most:
+        known.popitem(last=False)
+
+
 @dataclass(slots=True)
 class Attempt:
     """One try to have a value certified under a ballot."""
@@ -85,6 +139,8 @@ class Attempt:
     ballot: Ballot
     promised: dict[SiteId, Promised] = field(default_factory=dict)
     certified: Certified | None = None
+    after: Done | None = None
+    """The value under whose ballot we go on, without promises."""
 
     @property
     def register_id(self) -> ObjectId:
@@ -116,7 +172,7 @@ class Proposer:
         entropy: Entropy,
         runtime: Runtime,
         name: str,
-        settled: set[str],
+        memory: Memory,
     ) -> None:
         self._scheme = scheme
         self._members = tuple(members)
@@ -125,8 +181,7 @@ class Proposer:
         self._entropy = entropy
         self._runtime = runtime
         self._name = name
-        self._settled = settled
-        """Digests of values that handed a register over to other members, and that quorums of both hold."""
+        self._memory = memory
 
     async def propose(self, channels: Mapping[SiteId, Channel], proposals: Sequence[Proposal]) -> list[Outcome]:
         """Try to make each proposal the next value of its register.
@@ -178,7 +233,7 @@ class Proposer:
 
     async def _prepare(self, channels: Mapping[SiteId, Channel], attempts: list[Attempt], number: int) -> list[Attempt]:
         """Phase one: ballots and promises; drops what met a conflict, or turns out to be done."""
-        skip = [attempt for attempt in attempts if attempt.outcome.proposal.fresh and number == 0]
+        skip = [attempt for attempt in attempts if number == 0 and self._needs_no_promises(attempt)]
         preparing = [attempt for attempt in attempts if attempt not in skip]
         if not preparing:
             return skip
@@ -217,14 +272,24 @@ class Proposer:
                 await self._settle_top(channels, attempt)
         return skip + ready
 
+    def _needs_no_promises(self, attempt: Attempt) -> bool:
+        """Whether an attempt may skip phase one: it creates its register, or goes on right after a change of ours."""
+        if attempt.outcome.proposal.fresh:
+            return True
+        done = self._memory.take(attempt.register_id)
+        ballot = done.next_ballot(attempt.value) if done is not None else None
+        if ballot is not None:
+            attempt.after, attempt.ballot = done, ballot
+        return attempt.after is not None
+
     def _first_round(self, attempts: Sequence[Attempt], number: int) -> int:
-        """Return a round for an attempt, beyond that for which a site refused the last one.
+        """Return a round for an attempt, beyond what is certified and that for which a site refused the last one.
 
         A liar may promise and not accept; then an honest site that is ahead has to take part.
         """
         told = [results for one in attempts for results in one.outcome.unreached.answers.values()]
         ahead = [round_of(each.get("promised")) for results in told for each in results if each.get("granted") is False]
-        lowest = 2 + number
+        lowest = max(2, *(self._memory.round_of(one.register_id) + 1 for one in attempts)) + number
         return max(lowest, min(max(ahead, default=0) + 1, lowest + _STEP_MAX))
 
     async def _lift(
@@ -307,7 +372,7 @@ class Proposer:
             return False
         if _was_replaced(wanted, top):
             return True
-        handed_over = _is_held(attempt) or top.value.digest in self._settled
+        handed_over = _is_held(attempt) or top.value.digest in self._memory.settled
         return top.value.former is not None and not handed_over
 
     async def _settle_top(self, channels: Mapping[SiteId, Channel], attempt: Attempt) -> None:
@@ -325,44 +390,60 @@ class Proposer:
         """Phase two. Returns the attempts whose values are certified now."""
         if not attempts:
             return []
-        operations: dict[SiteId, list[_Operations]] = {}
-        sets: dict[str, SignatureSet] = {}
+        operations: dict[SiteId, list[_Operations]] = {site: [] for site in self._members}
+        sets: dict[SiteId, dict[str, SignatureSet]] = {site: {} for site in self._members}
         for attempt in attempts:
             attempt.outcome.proposal.offered = True
             for site, operation in self._accept_operations(attempt, sets).items():
-                operations.setdefault(site, []).append(operation)
+                operations[site].append(operation)
         asked = await ask(
             self._runtime,
             channels,
-            {site: with_sets(ops, sets) for site, ops in operations.items()},
+            {site: with_sets(ops, sets[site]) for site, ops in operations.items()},
             enough=self._scheme.write_quorum,
             grace_s=_WRITE_GRACE_S,
         )
         return [attempt for index, attempt in enumerate(attempts) if self._certify(attempt, index, asked)]
 
-    def _accept_operations(self, attempt: Attempt, sets: dict[str, SignatureSet]) -> dict[SiteId, _Operations]:
-        """Return what each site is told; the newest certified value is shown to those that do not hold it."""
+    def _accept_operations(
+        self, attempt: Attempt, sets: Mapping[SiteId, dict[str, SignatureSet]]
+    ) -> dict[SiteId, _Operations]:
+        """Return what each site is told, and add the signatures that it needs to ``sets``.
+
+        The newest certified value is shown to those that do not hold it.
+        """
         common: _Operations = {
             "op": "accept",
             "register": attempt.register_id,
             "ballot": list(attempt.ballot),
             "value": attempt.value.text,
         }
+        if attempt.after is not None:
+            return self._shown(common, attempt.after.certified, set(attempt.after.held_by), sets)
         if not attempt.promised:
             return dict.fromkeys(self._members, common)
         signed = SignatureSet.of({site: one.signature for site, one in attempt.promised.items()})
-        sets[signed.name] = signed
+        for needed in sets.values():
+            needed[signed.name] = signed
         given = [one.promise.to_json() for one in attempt.promised.values()]
         common["promises"] = {"set": signed.name, "given": given}
         top = attempt.top
         if top is None:
             return dict.fromkeys(self._members, common)
-        sets[top.signatures.name] = top.signatures
-        shown = {"ballot": list(top.ballot), "certificate": top.certificate.text, "value": top.value.text}
         holding = {
             site for site, one in attempt.promised.items() if one.top is not None and one.top.ballot == top.ballot
         }
-        return {site: common if site in holding else {**common, "top": shown} for site in self._members}
+        return self._shown(common, top, holding, sets)
+
+    def _shown(
+        self, common: _Operations, top: Certified, holding: set[SiteId], sets: Mapping[SiteId, dict[str, SignatureSet]]
+    ) -> dict[SiteId, _Operations]:
+        """Return an operation for each site, which shows a certified value to those that do not hold it."""
+        shown = {"ballot": list(top.ballot), "certificate": top.certificate.text, "value": top.value.text}
+        lacking = [site for site in self._members if site not in holding]
+        for site in lacking:
+            sets[site][top.signatures.name] = top.signatures
+        return dict.fromkeys(self._members, common) | {site: {**common, "top": shown} for site in lacking}
 
     def _certify(self, attempt: Attempt, index: int, asked: Asked) -> bool:
         """Make the certificate out of the acceptances, if they are enough and their sites hold enough shares."""
@@ -397,8 +478,10 @@ class Proposer:
             outcome.unreached = asked
             outcome.held_by = [site for site, results in asked.answers.items() if results[index].get("granted") is True]
             outcome.done = decided_by(attempt.value.electorates, outcome.held_by)
+            if outcome.done and attempt.certified is not None:
+                self._memory.brought_about(attempt.register_id, Done(attempt.certified, tuple(outcome.held_by)))
             if outcome.done and attempt.value.former is not None:
-                self._settled.add(attempt.value.digest)
+                self._memory.settled.add(attempt.value.digest)
 
 
 def _lagging(answers: Mapping[SiteId, list[_Operations]]) -> list[SiteId]:

@@ -15,7 +15,7 @@ from typing import Any
 from shosoin.base import Denied, ObjectId, OwnerId, Rejected, SiteId
 from shosoin.vault import acceptor, attestations
 from shosoin.vault.acceptor import Certified, Justification
-from shosoin.vault.attestations import STATEMENT_CONTEXT, BadCertificate, Certificate, SignatureSet, SiteKeys
+from shosoin.vault.attestations import STATEMENT_CONTEXT, BadCertificate, Certificate, Promise, SignatureSet, SiteKeys
 from shosoin.vault.ballots import Ballot, parse_ballot
 from shosoin.vault.ports import SiteTransaction
 from shosoin.vault.quotas import OwnerRecord
@@ -97,7 +97,8 @@ class RegisterOperations:
     def _accept(self, call: RegisterCall) -> Step:
         value, ballot = self._value(call, call.op.get("value")), parse_ballot(call.op.get("ballot"))
         owner, register_id = call.owner.owner, value.register_id
-        justification = self._justification(call, register_id, ballot) if "promises" in call.op else None
+        given = any(name in call.op for name in ("promises", "top"))
+        justification = self._justification(call, register_id, ballot) if given else None
 
         def step(tx: SiteTransaction) -> dict[str, Any]:
             check_register(tx, owner, register_id, call.require)
@@ -109,19 +110,22 @@ class RegisterOperations:
         return step
 
     def _justification(self, call: RegisterCall, register_id: ObjectId, ballot: Ballot) -> Justification:
-        """Read the promises for a ballot and leave out those that do not hold."""
-        raw, owner = call.op["promises"], call.owner.owner
-        if not isinstance(raw, dict) or not isinstance(raw.get("set"), str) or raw["set"] not in call.sets:
-            raise BadCertificate("promises without their signatures")
-        given = attestations.parse_promises(raw.get("given"))
-        signed = call.sets[raw["set"]]
-        holding = [one for one in given if one.holds(signed, owner, register_id, ballot, self._keys)]
+        """Read what a request shows: promises for a ballot, without those that do not hold, and the newest value."""
+        holding = self._promises(call, register_id, ballot) if "promises" in call.op else []
         shown = call.op.get("top")
         top = None
         if isinstance(shown, dict):
             value = self._value(call, shown.get("value"))
             top = self._certified(call, parse_ballot(shown.get("ballot")), value, shown.get("certificate"))
         return Justification(holding, top)
+
+    def _promises(self, call: RegisterCall, register_id: ObjectId, ballot: Ballot) -> list[Promise]:
+        raw, owner = call.op["promises"], call.owner.owner
+        if not isinstance(raw, dict) or not isinstance(raw.get("set"), str) or raw["set"] not in call.sets:
+            raise BadCertificate("promises without their signatures")
+        given = attestations.parse_promises(raw.get("given"))
+        signed = call.sets[raw["set"]]
+        return [one for one in given if one.holds(signed, owner, register_id, ballot, self._keys)]
 
     def _commit(self, call: RegisterCall) -> Step:
         """Take a certified value; a site that accepted it is told the digest alone."""
