@@ -24,7 +24,7 @@ import aiohttp
 from _vault_processes import peak_mib
 from _vault_sink import READ_BUFFER_BYTES, SERVER_NAME
 from shosoin.adapters.http_parts import PartsPayload
-from shosoin.adapters.memory import reuse_large_blocks
+from shosoin.adapters.memory import collect_garbage_rarely, reuse_large_blocks
 from shosoin.adapters.owner import FileSource, FileTarget, load_owner_config, open_vault
 from shosoin.adapters.tls import client_context
 from shosoin.vault import Vault
@@ -204,4 +204,5 @@ async def _run(job: Job) -> Job:
 
 if __name__ == "__main__":
     reuse_large_blocks()  # as the command line does; the uploader to the sinks has it too
+    collect_garbage_rarely()  # likewise
     print(json.dumps(asyncio.run(_run(json.loads(sys.argv[1]))) | {"peak_mib": peak_mib()}))

@@ -191,9 +191,17 @@ class Records:
     """Raises ``DiskFull`` if so many more bytes would take the space that is reserved for records."""
     file_path: Callable[[int], str] = lambda _: ""
     erase_soon: Callable[[], None] = lambda: None
+    _registers: dict[tuple[OwnerId, ObjectId], RegisterRow | None] = field(default_factory=dict)
+    """What this step read or wrote: a step asks for its register more than once."""
 
     def register(self, owner: OwnerId, register_id: ObjectId) -> RegisterRow | None:
         """Return a register, or ``None`` if nobody wrote it."""
+        key = owner, register_id
+        if key not in self._registers:
+            self._registers[key] = self._read_register(owner, register_id)
+        return self._registers[key]
+
+    def _read_register(self, owner: OwnerId, register_id: ObjectId) -> RegisterRow | None:
         found = self.connection.execute(
             f"SELECT {_REGISTER} FROM registers WHERE owner = ? AND register_id = ?",  # noqa: S608  # constants
             (str(owner), str(register_id)),
@@ -205,7 +213,9 @@ class Records:
 
     def put_register(self, owner: OwnerId, register_id: ObjectId, row: RegisterRow) -> None:
         """Replace a register; signatures that none refers to any more are deleted."""
-        self._count_references(owner, register_id, row.signature_set)
+        before = self.register(owner, register_id)
+        self._count_references(before.signature_set if before else None, row.signature_set)
+        self._registers[owner, register_id] = row
         self.connection.execute(
             f"INSERT INTO registers (owner, register_id, {_REGISTER}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608
             " ON CONFLICT (owner, register_id) DO UPDATE SET promised_round = excluded.promised_round,"
@@ -227,12 +237,8 @@ class Records:
             ),
         )
 
-    def _count_references(self, owner: OwnerId, register_id: ObjectId, name: str | None) -> None:
-        """Count the registers that refer to each set of signatures, before one of them is replaced."""
-        found = self.connection.execute(
-            "SELECT signature_set FROM registers WHERE owner = ? AND register_id = ?", (str(owner), str(register_id))
-        ).fetchone()
-        before = found[0] if found else None
+    def _count_references(self, before: str | None, name: str | None) -> None:
+        """Count the registers that refer to each set of signatures, when one of them is replaced."""
         if before == name:
             return
         change = "UPDATE signature_sets SET refs = refs + ? WHERE name = ?"

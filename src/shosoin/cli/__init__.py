@@ -26,7 +26,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """Run the command that the process was started with, and exit."""
-    from shosoin.adapters.memory import reuse_large_blocks
+    from shosoin.adapters.memory import collect_garbage_rarely, reuse_large_blocks
 
     reuse_large_blocks()
+    collect_garbage_rarely()
     sys.exit(run(sys.argv[1:]))

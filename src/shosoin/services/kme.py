@@ -17,6 +17,7 @@ from typing import Any
 
 from shosoin.adapters.clock import SystemClock
 from shosoin.adapters.entropy import SystemEntropy
+from shosoin.adapters.memory import collect_garbage_rarely
 from shosoin.adapters.stream_store import FileStreamStore, read_or_make_storage_key
 from shosoin.adapters.tls import client_context, server_context
 from shosoin.base import KmeId, Rejected
@@ -59,6 +60,7 @@ async def _run(config: KmeConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with KmeProcess(config) as process:
+        collect_garbage_rarely()
         await stop.wait()
     if process.defect is not None:
         raise RuntimeError("a part of the KME failed") from process.defect

@@ -23,7 +23,7 @@ from shosoin.adapters.certificates import make_private_directory, write_private
 from shosoin.adapters.clock import SystemClock
 from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.kme_client import KmeClient
-from shosoin.adapters.memory import reuse_large_blocks
+from shosoin.adapters.memory import collect_garbage_rarely, reuse_large_blocks
 from shosoin.adapters.runtime import AsyncioRuntime
 from shosoin.adapters.share_store import ShareStore, StoreLimits
 from shosoin.adapters.tls import peer_identity, server_context
@@ -74,6 +74,7 @@ async def _until_told(config: NodeConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with _key_source(config) as keys, node_service(config, keys, LoggedEvents()) as node:
+        collect_garbage_rarely()
         log("node.serving", site=config.node.site, node=config.node.id, port=node.port, pid=os.getpid())
         await stop.wait()
         log("node.stopping", site=config.node.site)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from shosoin.base import Denied, OwnerId, PeerFault, SaeId, SiteId
 from shosoin.base.foreign_text import printable_text
 from shosoin.base.ports import KeySource, KeySourceFacts
-from shosoin.vault.envelope import canonical_json, cut, join, parse_json
+from shosoin.vault.envelope import cut, join, parse_json, request_header
 from shosoin.vault.pads import Pad, PadSource
 from shosoin.vault.ports import Buffer, NodeLink
 from shosoin.vault.sealing import MAC_KEY_BYTES, TAG_BYTES, AeadSeal, LocalSeal, OneTimeSeal, Seal
@@ -114,9 +114,7 @@ class _Base:
         return None
 
     def _header(self, class_: str, operations: Sequence[dict[str, Any]], auth: dict[str, Any]) -> bytes:
-        return canonical_json(
-            {"v": 1, "class": class_, "from": self._owner, "to": self._node, "ops": list(operations), "auth": auth}
-        )
+        return request_header(class_, self._owner, self._node, operations, auth)
 
     async def _send(
         self, header: bytes, payload: Sequence[Buffer], seals: tuple[Seal, Seal], answer_bytes: int, timeout_s: float

@@ -13,13 +13,24 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from shosoin.base import PeerFault, Rejected
 from shosoin.vault.ports import Buffer
 
-__all__ = ["HEADER_BYTES_MAX", "MalformedEnvelope", "Parts", "canonical_json", "cut", "join", "parse_json"]
+__all__ = [
+    "HEADER_BYTES_MAX",
+    "MalformedEnvelope",
+    "Parts",
+    "SharedJson",
+    "canonical_json",
+    "cut",
+    "join",
+    "parse_json",
+    "request_header",
+]
 
 HEADER_BYTES_MAX = 4 << 20
 _PREFIX_BYTES = 4
@@ -48,6 +59,31 @@ _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=F
 def canonical_json(value: Any) -> bytes:
     """Return JSON with sorted keys and no spaces: equal values give equal bytes."""
     return _encode(value).encode()
+
+
+class SharedJson(dict[str, Any]):
+    """An object that goes to several receivers and is encoded once: nobody changes it after that."""
+
+    __slots__ = ("_encoded",)
+
+    @property
+    def encoded(self) -> bytes:
+        """Its canonical form."""
+        try:
+            return self._encoded
+        except AttributeError:
+            self._encoded: bytes = canonical_json(self)
+            return self._encoded
+
+
+def request_header(
+    class_: str, sender: str, receiver: str, operations: Sequence[Any], auth: Mapping[str, Any]
+) -> bytes:
+    """Return the canonical header of a request."""
+    before = canonical_json({"auth": auth, "class": class_, "from": sender})
+    after = canonical_json({"to": receiver, "v": 1})
+    ops = b",".join(op.encoded if type(op) is SharedJson else canonical_json(op) for op in operations)
+    return b"".join((before[:-1], b',"ops":[', ops, b"],", after[1:]))
 
 
 def parse_json(raw: Buffer) -> dict[str, Any]:

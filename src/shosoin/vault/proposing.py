@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import lru_cache
+from typing import Any, TypeVar, cast
 
 from shosoin.base import Entropy, ObjectId, Rejected, ShosoinError, SiteId
 from shosoin.base.ports import Runtime
@@ -23,6 +24,7 @@ from shosoin.vault.catalog_answers import AnswerReader, Asked, Promised, ask
 from shosoin.vault.channel import Channel
 from shosoin.vault.concurrency import gather_few
 from shosoin.vault.electorate import Electorate, decided_by
+from shosoin.vault.envelope import SharedJson
 from shosoin.vault.scheme import Scheme
 from shosoin.vault.values import RegisterValue
 
@@ -412,7 +414,7 @@ class Proposer:
 
         The newest certified value is shown to those that do not hold it.
         """
-        common: _Operations = {
+        common: _Operations = {  # encoded once for all sites
             "op": "accept",
             "register": attempt.register_id,
             "ballot": list(attempt.ballot),
@@ -421,7 +423,7 @@ class Proposer:
         if attempt.after is not None:
             return self._shown(common, attempt.after.certified, set(attempt.after.held_by), sets)
         if not attempt.promised:
-            return dict.fromkeys(self._members, common)
+            return dict.fromkeys(self._members, SharedJson(common))
         signed = SignatureSet.of({site: one.signature for site, one in attempt.promised.items()})
         for needed in sets.values():
             needed[signed.name] = signed
@@ -429,7 +431,7 @@ class Proposer:
         common["promises"] = {"set": signed.name, "given": given}
         top = attempt.top
         if top is None:
-            return dict.fromkeys(self._members, common)
+            return dict.fromkeys(self._members, SharedJson(common))
         holding = {
             site for site, one in attempt.promised.items() if one.top is not None and one.top.ballot == top.ballot
         }
@@ -443,7 +445,8 @@ class Proposer:
         lacking = [site for site in self._members if site not in holding]
         for site in lacking:
             sets[site][top.signatures.name] = top.signatures
-        return dict.fromkeys(self._members, common) | {site: {**common, "top": shown} for site in lacking}
+        told = dict.fromkeys(self._members, cast("_Operations", SharedJson(common)))
+        return told | dict.fromkeys(lacking, SharedJson(common, top=shown))
 
     def _certify(self, attempt: Attempt, index: int, asked: Asked) -> bool:
         """Make the certificate out of the acceptances, if they are enough and their sites hold enough shares."""
@@ -465,11 +468,11 @@ class Proposer:
             return
         certified = [one.certified for one in attempts if one.certified is not None]
         sets = {one.signatures.name: one.signatures for one in certified}
-        told = [(one, commit_operation(one.value.register_id, one)) for one in certified]
+        told = [_told(self._members, one) for one in certified]
         asked = await ask(
             self._runtime,
             channels,
-            {site: with_sets([_told(site, *each) for each in told], sets) for site in self._members},
+            {site: with_sets([each[site] for each in told], sets) for site in self._members},
             enough=self._scheme.write_quorum,
             grace_s=_WRITE_GRACE_S,
         )
@@ -526,21 +529,28 @@ def _was_replaced(wanted: RegisterValue, top: Certified) -> bool:
 
 def with_sets(operations: Sequence[_Operations], sets: Mapping[str, SignatureSet]) -> list[_Operations]:
     """Put the signatures that operations refer to in front of them."""
-    return [*({"op": "signatures", "text": one.text} for one in sets.values()), *operations]
+    return [*(_brings(one.text) for one in sets.values()), *operations]
 
 
-def _told(site: SiteId, certified: Certified, operation: _Operations) -> _Operations:
-    """Tell a site that a value is certified: the whole value unless the site has just accepted it."""
-    return {key: operation[key] for key in operation if key != "value" or site not in certified.signers}
+@lru_cache(maxsize=64)
+def _brings(text: str) -> _Operations:
+    return SharedJson(op="signatures", text=text)
+
+
+def _told(sites: Sequence[SiteId], certified: Certified) -> dict[SiteId, _Operations]:
+    """Tell sites that a value is certified: the whole value unless a site has just accepted it."""
+    whole: _Operations = commit_operation(certified.value.register_id, certified)
+    short: _Operations = SharedJson((key, what) for key, what in whole.items() if key != "value")
+    return {site: short if site in certified.signers else whole for site in sites}
 
 
 def commit_operation(register_id: ObjectId, certified: Certified) -> _Operations:
     """Return the operation that gives a site a certified value."""
-    return {
-        "op": "commit",
-        "register": register_id,
-        "ballot": list(certified.ballot),
-        "digest": certified.value.digest,
-        "value": certified.value.text,
-        "certificate": certified.certificate.text,
-    }
+    return SharedJson(
+        op="commit",
+        register=register_id,
+        ballot=list(certified.ballot),
+        digest=certified.value.digest,
+        value=certified.value.text,
+        certificate=certified.certificate.text,
+    )

@@ -23,6 +23,7 @@ from shosoin.vault.catalog import Proposal
 from shosoin.vault.channel import TIMEOUT_S, Channel, told_error
 from shosoin.vault.commitments import is_commitment
 from shosoin.vault.concurrency import settle
+from shosoin.vault.envelope import SharedJson
 from shosoin.vault.pads import Pad
 from shosoin.vault.ports import Buffer, ShareKey
 from shosoin.vault.scheme import Scheme
@@ -175,8 +176,9 @@ class Stager:
         await self._runtime.in_thread(
             split_generated_into, secret, seed, list(self._point.values()), self._scheme.k, list(shares.values())
         )
+        op = SharedJson(op="write", **where)
         for site, share in shares.items():
-            await self._queue(site, _Item({"op": "write", **where}, share))
+            await self._queue(site, _Item(op, share))
 
     async def _share_with_keys(self, where: dict[str, Any], secret: Buffer) -> None:
         pads = await self._key_shares(len(secret))
