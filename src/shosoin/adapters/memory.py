@@ -7,6 +7,7 @@ processor time of a large put). ``reuse_large_blocks`` has the C library keep th
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import gc
 
@@ -49,6 +50,7 @@ def collect_garbage_rarely() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_MADE_BEFORE_COLLECTING, 20, 20)
+    atexit.register(gc.unfreeze)  # at the end everything goes, in order
 
 
 def is_page_aligned(view: memoryview) -> bool:

@@ -16,9 +16,9 @@ from shosoin.kernels import ELEMENT_BYTES
 from shosoin.vault.context import VaultContext
 from shosoin.vault.deal_check import sites_needed
 from shosoin.vault.exposure import checked_statuses, link_statuses
+from shosoin.vault.index_parts import index_sites_needed
 from shosoin.vault.layout import PAGE_ENTRIES, SEGMENT_BYTES, mask_elements
 from shosoin.vault.manifest import page_size, root_size
-from shosoin.vault.names import index_sites_needed
 from shosoin.vault.naming import padme_bytes
 from shosoin.vault.receipts import KeyPlan
 from shosoin.vault.scheme import Scheme

@@ -6,29 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from shosoin.base import ObjectId, ShosoinError, Unavailable, VersionId
+from shosoin.base import ObjectId, ShosoinError, Unavailable
 from shosoin.base.ports import Event
 from shosoin.vault import index as names_index
-from shosoin.vault.amd import amd_encode
-from shosoin.vault.assurance import KeyFacts, record_facts
 from shosoin.vault.catalog import PROVEN, UNPROVEN, Conflict, Proposal, Reading
 from shosoin.vault.catalog_answers import TooFewSites
-from shosoin.vault.concurrency import gather, settle, succeeded
+from shosoin.vault.concurrency import gather, settle
 from shosoin.vault.context import CLASSES, KEYLESS_CLASS, VaultContext
-from shosoin.vault.deal_check import checked_sites, sites_needed
 from shosoin.vault.exposure import checked_statuses
 from shosoin.vault.index import Entry, IndexState, Part, condemned_name, index_register, load_index, missing_bodies
-from shosoin.vault.layout import BodyLayout
-from shosoin.vault.ports import ShareKey
-from shosoin.vault.scheme import Scheme
-from shosoin.vault.staging import Stager, withdraw_unoffered
-from shosoin.vault.values import Body, RegisterValue, ValueDraft, sign_values
-from shosoin.vault.writing import new_key, write_record
+from shosoin.vault.index_parts import StagedParts, index_value, stage_parts
+from shosoin.vault.staging import withdraw_unoffered
 
-__all__ = ["Names", "index_sites_needed"]
+__all__ = ["Names"]
 
 _ATTEMPTS = 5
-_ASK_TIMEOUT_S = 2.0
 
 
 @dataclass(slots=True)
@@ -162,8 +154,16 @@ class Names:
                 raise
             return reading
 
-    async def commit(self, class_: str, fresh: list[Entry], expected: Mapping[str, str | None]) -> int:
+    async def commit(
+        self,
+        class_: str,
+        fresh: list[Entry],
+        expected: Mapping[str, str | None],
+        ahead: StagedParts | None = None,
+    ) -> int:
         """Add entries to the index of a class, unless a name went to another object than ``expected``.
+
+        What was written ``ahead`` is used if it fits, and withdrawn if not.
 
         Sequence numbers are assigned here. An entry that the index has already, or has overtaken with a later version
         of the same object, is left out. Returns the number of sites that hold what was added durably.
@@ -172,6 +172,15 @@ class Names:
             Conflict: another writer gave one of the names to another object meanwhile.
             Unavailable: too few sites take part, or part of the index cannot be read.
         """
+        try:
+            return await self._commit(class_, fresh, expected, ahead)
+        finally:
+            if ahead is not None and not ahead.used:
+                await ahead.withdraw()
+
+    async def _commit(
+        self, class_: str, fresh: list[Entry], expected: Mapping[str, str | None], ahead: StagedParts | None
+    ) -> int:
         for _ in range(_ATTEMPTS):
             await self._make_whole()
             known = self.entries()
@@ -186,7 +195,9 @@ class Names:
                 raise Conflict("the object was removed before it got its name, because it had none for long")
             if any(not entry.deleted and self._is_removed(entry) for entry in left):
                 raise Conflict("the object got its name, and somebody else removed it meanwhile")
-            durable_at = await self._try_commit(self.states[class_], self._numbered(class_, left))
+            state, numbered = self.states[class_], self._numbered(class_, left)
+            fits = ahead is not None and ahead.fits(state, numbered)
+            durable_at = await self._try_commit(state, numbered, ahead if fits else None)
             if durable_at:
                 return durable_at
             await self._reload()
@@ -305,68 +316,41 @@ class Names:
     def _next_sequence(self) -> int:
         return max(state.highest_sequence() for state in self.states.values()) + 1
 
-    async def _try_commit(self, state: IndexState, fresh: list[Entry]) -> int:
-        """Write the new parts and propose them; 0 means that another commit came first."""
+    async def _try_commit(self, state: IndexState, fresh: list[Entry], ahead: StagedParts | None = None) -> int:
+        """Write the new parts, unless that was done ahead, and propose them; 0 means that another commit came first."""
         context, class_ = self.context, state.class_
-        before = context.key_facts(class_)
-        reachable, moved = await self._reachable(state), self._moved(state)
-        while True:
-            kept, parts = state.folded(fresh, reachable, whole=moved)
-            dropped = [part for part in state.parts if part not in kept]
-            needed = max((self._holders_to_match(part, moved=moved) for part in dropped), default=0)
-            stager = self._stager(class_)
-            keys = [new_key(context.owner, state.register_id, context.entropy) for _ in parts]
-            try:
-                layouts = [await self._write(stager, key, part) for key, part in zip(keys, parts, strict=True)]
-                await stager.drain()
-                held = len(stager.alive)
-                if needed <= held:
-                    added = [await self._body(stager, *each, class_) for each in zip(keys, layouts, strict=True)]
-                    held = min(len(body.good) for body in added)
-                    if needed <= held:
-                        break
-            except BaseException:
-                await stager.abort(keys)
-                raise
-            await stager.abort(keys)  # fewer sites than thought: what more of them hold must stay as it is
-            if moved:
-                raise Unavailable(
-                    f"{held} of the new members take the index, which {needed} of those that stay hold",
-                    code="vault.too_few_sites",
-                    hint="nothing was changed; start the missing sites and try again",
-                )
-            reachable = held
-        bodies = [*(part.counted() for part in kept), *added]
-        facts = self._facts(class_, stager, before)
-        value = self._value(state.register_id, class_, state.value, bodies, len(added), facts)
-        proposal = Proposal(state.register_id, value, fresh=False)
+        staged = ahead or await stage_parts(context, state, fresh, moved=self._moved(state))
+        self.alarms += staged.alarms
+        proposal = Proposal(state.register_id, staged.value(context), fresh=False)
         try:
             outcome = (await context.catalog.propose(context.channels(class_), [proposal]))[0]
         finally:
-            await withdraw_unoffered(stager, [proposal] * len(keys), keys)
+            await withdraw_unoffered(staged.stager, [proposal] * len(staged.keys), staged.keys)
         if isinstance(outcome.error, Conflict):
             return 0
         if outcome.error is not None:
             raise outcome.error
-        pinned = outcome.accepted_by
-        new_parts = [
-            Part(body, entries, tuple(site for site in body.good if site in pinned))
-            for body, entries in zip(added, parts, strict=True)
-        ]
-        self.states[class_] = IndexState(class_, state.register_id, value, [*kept, *new_parts], PROVEN)
-        short = [part for part in dropped if len(part.holders) > len(outcome.durable_at)]
-        if short and not moved:
-            await self._take_back(state, kept, short, new_parts)
-        elif dropped:
+        new_parts, value = staged.parts(outcome.accepted_by), proposal.value
+        self.states[class_] = IndexState(class_, state.register_id, value, [*staged.kept, *new_parts], PROVEN)
+        short = [part for part in staged.dropped if len(part.holders) > len(outcome.durable_at)]
+        if short and not staged.moved:
+            await self._take_back(state, staged.kept, short, new_parts)
+        elif staged.dropped:
             await self._erase_old(class_, state)
         return len(outcome.durable_at)
 
-    def _holders_to_match(self, part: Part, *, moved: bool) -> int:
-        """Return how many sites must hold the entries of a part that is dropped; sites that leave cannot be asked for.
+    async def stage_ahead(self, class_: str, fresh: list[Entry]) -> StagedParts | None:
+        """Write the parts that ``commit`` will need if nothing comes in between; ``None`` if that cannot be done now.
 
-        So names are durable at one site less for each that leaves until a new one takes its place, as objects are.
+        So sites write the index while the objects that it names are decided. Nothing counts on it until ``commit``.
         """
-        return len(set(part.holders).intersection(self.context.members)) if moved else len(part.holders)
+        state = self.states.get(class_)
+        if state is None or self.doubt is not None:
+            return None
+        try:
+            return await stage_parts(self.context, state, self._numbered(class_, fresh), moved=self._moved(state))
+        except ShosoinError:
+            return None  # the commit will meet it again, and say so
 
     async def _take_back(self, before: IndexState, kept: list[Part], short: list[Part], fresh: list[Part]) -> None:
         """Count again on folded parts that more sites hold than pinned the new ones: a site left in between.
@@ -379,7 +363,7 @@ class Names:
             raise TypeError("an index that was written has a value")
         parts = [*(part for part in before.parts if part in kept or part in short), *fresh]
         bodies = [part.counted() for part in parts]
-        value = self._value(before.register_id, class_, now.value, bodies, 0, dict(now.value.facts))
+        value = index_value(self.context, before, now.value, bodies, 0, dict(now.value.facts))
         proposal = Proposal(before.register_id, value, fresh=False)
         outcome = (await self.context.catalog.propose(self.context.channels(class_), [proposal]))[0]
         if outcome.error is None:
@@ -387,92 +371,6 @@ class Names:
         else:
             fields = {"class": class_, "sites": str(min(len(part.holders) for part in fresh))}
             self.context.sink.emit(Event("vault.names_less_durable", "warning", fields))
-
-    def _stager(self, class_: str) -> Stager:
-        context, scheme = self.context, self.context.register_scheme
-        return Stager(
-            context.channels(class_),
-            context.members,
-            scheme,
-            class_,
-            home=context.home,
-            entropy=context.entropy,
-            runtime=context.runtime,
-            sites_min=index_sites_needed(class_, scheme),
-        )
-
-    async def _reachable(self, state: IndexState) -> int:
-        """Return how many sites can be counted on; asks those that miss a part whether they are back."""
-        context = self.context
-        channels = context.channels(state.class_)
-        lacking = state.lacking(context.members)
-        ask = {"op": "inventory", "after": "f" * 32, "limit": 1}
-        answers = await settle(
-            context.runtime, (channels[site].exchange([ask], timeout_s=_ASK_TIMEOUT_S) for site in sorted(lacking))
-        )
-        return len(context.members) - len(lacking) + sum(map(succeeded, answers))
-
-    async def _write(self, stager: Stager, key: ShareKey, part: list[Entry]) -> BodyLayout:
-        record = amd_encode(names_index.encode_part(part), self.context.entropy)
-        return await write_record(
-            stager, key, record, scheme=self.context.register_scheme, entropy=self.context.entropy
-        )
-
-    async def _body(self, stager: Stager, key: ShareKey, layout: BodyLayout, class_: str) -> Body:
-        context = self.context
-        good, alarms = await checked_sites(
-            context,
-            stager,
-            key,
-            layout.total,
-            class_=class_,
-            scheme=context.register_scheme,
-            placement=context.members,
-        )
-        self.alarms += alarms
-        return Body(key.version, layout, good)
-
-    def _facts(self, class_: str, stager: Stager, before: KeyFacts) -> dict[str, Any]:
-        context = self.context
-        return record_facts(
-            class_=class_,
-            home=context.home,
-            good=stager.alive,
-            channels=context.channels(class_),
-            before=before,
-            key_shares=stager.key_shares,
-            entropy=context.entropy,
-            domains=context.domains,
-            deal_checked=class_ == "its",
-            relays=context.relays,
-        )
-
-    def _value(
-        self,
-        register_id: ObjectId,
-        class_: str,
-        parent: RegisterValue | None,
-        bodies: list[Body],
-        added: int,
-        facts: dict[str, Any],
-    ) -> RegisterValue:
-        context, scheme = self.context, self.context.register_scheme
-        draft = ValueDraft(
-            kind="index",
-            register_id=register_id,
-            owner=context.owner,
-            version=VersionId.from_bytes(context.entropy.random_bytes(16)),
-            parent=parent,
-            scheme=scheme,
-            class_=class_,
-            placement=context.members,
-            electorate=context.electorate,
-            bodies=tuple(bodies),
-            added=added,
-            created_wall_s=context.clock.wall_s(),
-            facts=facts,
-        )
-        return sign_values([draft], context.signer)[0]
 
     async def _erase_old(self, class_: str, state: IndexState) -> None:
         """Tell the sites to erase folded parts; best effort, the next commit says it again."""
@@ -487,11 +385,6 @@ def _are_same(some: Sequence[object], others: Sequence[object]) -> bool:
 
 def _version(reading: Reading) -> str | None:
     return reading.value.version if reading.value else None
-
-
-def index_sites_needed(class_: str, scheme: Scheme) -> int:
-    """Return how many sites must take a part of an index."""
-    return max(sites_needed(class_, scheme), scheme.write_quorum)
 
 
 def _is_same_object(known: Entry | None, entry: Entry) -> bool:

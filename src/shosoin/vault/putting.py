@@ -14,11 +14,12 @@ from shosoin.vault.audit_bodies import bodies_of
 from shosoin.vault.audit_ledger import AuditRecord
 from shosoin.vault.catalog import Conflict, Outcome, Proposal
 from shosoin.vault.channel import Channel
-from shosoin.vault.concurrency import settle
+from shosoin.vault.concurrency import settle, succeeded
 from shosoin.vault.context import VaultContext
 from shosoin.vault.deal_check import checked_deals, sites_needed
 from shosoin.vault.guard import check_written, clauses_at_put, label_now
 from shosoin.vault.index import Entry
+from shosoin.vault.index_parts import StagedParts
 from shosoin.vault.names import Names
 from shosoin.vault.ports import ShareKey
 from shosoin.vault.receipts import PutReceipt
@@ -131,12 +132,12 @@ class Putter:
         except BaseException:
             await stager.abort([item.key for item in items])
             raise
-        outcomes = await self._propose(items, stager)
+        outcomes, index_parts = await self._propose_and_write_index(items, stager)
         for item, outcome in zip(items, outcomes, strict=True):
             item.durable_at = outcome.durable_at
         committed = [item for item, outcome in zip(items, outcomes, strict=True) if outcome.error is None]
         committed, refusal = await self._without_unpinned(committed)
-        named_at = await self._name(committed)
+        named_at = await self._name(committed, index_parts)
         await self._erase_replaced(committed)
         self._remember(committed)
         for error in (*(outcome.error for outcome in outcomes), refusal):
@@ -289,6 +290,25 @@ class Putter:
             facts=facts,
         )
 
+    async def _propose_and_write_index(
+        self, items: list[_Item], stager: Stager
+    ) -> tuple[list[Outcome], StagedParts | None]:
+        """Propose every value, and write what names them meanwhile; not with keys that would be lost if it fails."""
+        if self.class_ == "its":
+            return await self._propose(items, stager), None
+        runtime = self.context.runtime
+        writing = runtime.start(self.names.stage_ahead(self.class_, list(map(self._entry, items))))
+        try:
+            outcomes = await self._propose(items, stager)
+        except BaseException:
+            writing.cancel()  # it withdraws what it wrote, unless it is through
+            await runtime.wait([writing], timeout_s=None, first=False)
+            if succeeded(writing) and (written := writing.result()) is not None:
+                await written.withdraw()
+            raise
+        await runtime.wait([writing], timeout_s=None, first=False)
+        return outcomes, writing.result()
+
     async def _propose(self, items: list[_Item], stager: Stager) -> list[Outcome]:
         """Propose every value. Shares that no site can count on are withdrawn, others must stay."""
         proposals = [Proposal(item.key.object_id, item.value, item.fresh) for item in items if item.value is not None]
@@ -307,16 +327,19 @@ class Putter:
                 {body.name: AuditRecord(body.key.epoch, terms=body.terms(now_s)) for body in bodies}
             )
 
-    async def _name(self, items: list[_Item]) -> int:
+    async def _name(self, items: list[_Item], index_parts: StagedParts | None) -> int:
         """Enter the committed objects into the index; withdraw new ones whose name somebody else took.
 
         Returns the number of sites at which the names are durable.
         """
         if not items:
+            if index_parts is not None:
+                await index_parts.withdraw()
             return 0
         try:
             expected = {item.name: item.replaced.object_id if item.replaced else None for item in items}
-            return await self.names.commit(self.class_, [self._entry(item) for item in items], expected)
+            entries = [self._entry(item) for item in items]
+            return await self.names.commit(self.class_, entries, expected, index_parts)
         except Conflict:
             await self._withdraw([item for item in items if item.fresh])
             raise

@@ -12,6 +12,7 @@ Roots that held are remembered, so that a batch costs its reader one signature c
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import sha384
@@ -84,6 +85,7 @@ class BatchSigner:
                 row.append(sha384(_NO_LEAF).digest())
             levels.append([_node(row[at], row[at + 1]) for at in range(0, len(row), 2)])
         signature = self._private.sign(levels[-1][0], context)
+        _known.add((self.public_key, signature, levels[-1][0], context), holds=True)
         return [_path(levels, index) for index in range(len(messages))], signature
 
 
@@ -152,8 +154,34 @@ def _node(left: bytes, right: bytes) -> bytes:
     return sha384(b"".join((_NODE, left, right))).digest()
 
 
-@lru_cache(maxsize=_ROOTS_REMEMBERED)
+class _Known:
+    """Whether signatures hold, of those that were checked or made last."""
+
+    def __init__(self) -> None:
+        self._found: OrderedDict[tuple[bytes, bytes, bytes, bytes], bool] = OrderedDict()
+
+    def get(self, signed: tuple[bytes, bytes, bytes, bytes]) -> bool | None:
+        return self._found.get(signed)
+
+    def add(self, signed: tuple[bytes, bytes, bytes, bytes], *, holds: bool) -> None:
+        self._found[signed] = holds
+        if len(self._found) > _ROOTS_REMEMBERED:
+            self._found.popitem(last=False)
+
+
+_known = _Known()
+
+
 def _holds(public_key: bytes, signature: bytes, root: bytes, context: bytes) -> bool:
+    signed = (public_key, signature, root, context)
+    holds = _known.get(signed)
+    if holds is None:
+        holds = _verified(*signed)
+        _known.add(signed, holds=holds)
+    return holds
+
+
+def _verified(public_key: bytes, signature: bytes, root: bytes, context: bytes) -> bool:
     try:
         _public(public_key).verify(signature, root, context)
     except InvalidSignature:
