@@ -25,6 +25,7 @@ from shosoin.vault.acceptor import Certified, Justification
 from shosoin.vault.assurance import SiteDomains
 from shosoin.vault.attestations import STATEMENT_CONTEXT, Certificate, Promise, SignatureSet
 from shosoin.vault.ballots import NO_BALLOT, Ballot
+from shosoin.vault.catalog import Memory
 from shosoin.vault.envelope import cut, parse_json
 from shosoin.vault.ports import Buffer, ShareKey
 from shosoin.vault.putting import BytesSource
@@ -227,6 +228,7 @@ class World:
             memo={},
             _channels={},
             _links={},
+            _memory=Memory(),
         )
         return replace(self, vault=Vault(context), context=context, links=links)
 

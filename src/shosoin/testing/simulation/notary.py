@@ -62,6 +62,7 @@ class Notary:
         self._accepted: dict[tuple[str, str, Ballot], str] = {}
         self._claims: dict[tuple[str, Ballot], dict[str, set[SiteId]]] = defaultdict(lambda: defaultdict(set))
         self._certified: dict[tuple[str, Ballot], str] = {}
+        self._values: dict[str, RegisterValue] = {}
         self._judged: set[tuple[str, str, str]] = set()
         self._challenges: dict[tuple[str, str], set[str]] = defaultdict(set)
         self._openings: dict[str, bytes] = {}
@@ -89,12 +90,21 @@ class Notary:
         if honest:
             if self._accepted.setdefault((site, register, ballot), value.digest) != value.digest:
                 self._trace.violate(f"honest {site} accepted two values under the ballot {ballot}")
-            if ballot[0] != FIRST_ROUND and not one.op.get("promises"):
+            if not one.op.get("promises") and not self._needs_no_promises(register, ballot, value):
                 self._trace.violate(f"honest {site} accepted a value that no promises justify")
+        self._values[value.digest] = value
         claims = self._claims[register, ballot]
         claims[value.digest].add(site)
         if self._decides(value, claims[value.digest]):
             self._note(register, ballot, value.digest)
+
+    def _needs_no_promises(self, register: str, ballot: Ballot, value: RegisterValue) -> bool:
+        """Whether a value begins its register, or follows what was certified under the ballot right before."""
+        before = ballot[0], ballot[1].removesuffix("-")
+        if before == ballot:
+            return ballot[0] == FIRST_ROUND and value.parent is None
+        known = self._values.get(self._certified.get((register, before), ""))
+        return known is not None and value.follows(known)
 
     def _decides(self, value: RegisterValue, sites: Collection[SiteId]) -> bool:
         """Whether sites are those who decide, as the value says, and not liars alone."""
