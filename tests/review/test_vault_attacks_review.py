@@ -168,7 +168,7 @@ async def test_a_site_that_leaves_before_it_accepts_takes_nothing_from_older_nam
     gone = [False]
 
     def leave(link: DirectLink, header: dict[str, Any]) -> None:
-        gone[0] = gone[0] or touches(header, index, "prepare")
+        gone[0] = gone[0] or touches(header, index, "prepare", "accept")
         if gone[0]:
             raise Unavailable("gone")
 

@@ -361,7 +361,7 @@ async def test_a_conflict_means_that_the_other_version_stands() -> None:
     go = asyncio.Event()
 
     async def hold_index(_: DirectLink, header: dict[str, Any]) -> None:
-        if any(op["op"] == "prepare" and op["register"] != object_id for op in header.get("ops", ())):
+        if any(op["op"] in {"prepare", "accept"} and op["register"] != object_id for op in header.get("ops", ())):
             started.set()
             await go.wait()
 
@@ -373,7 +373,7 @@ async def test_a_conflict_means_that_the_other_version_stands() -> None:
     release = asyncio.Event()
 
     async def hold_late(_: DirectLink, header: dict[str, Any]) -> None:
-        if any(op["op"] == "prepare" and op["register"] != object_id for op in header.get("ops", ())):
+        if any(op["op"] in {"prepare", "accept"} and op["register"] != object_id for op in header.get("ops", ())):
             at_index.set()
             await release.wait()
 
@@ -445,7 +445,7 @@ async def test_an_error_that_says_nothing_was_committed_is_true() -> None:
     object_id = (await world.vault.stat("name")).listing.object_id
 
     def no_index(_: DirectLink, header: dict[str, Any]) -> None:
-        if any(op["op"] == "prepare" and op["register"] != object_id for op in header.get("ops", ())):
+        if any(op["op"] in {"prepare", "accept"} and op["register"] != object_id for op in header.get("ops", ())):
             raise Unavailable("lost on the way")
 
     world.on_all(before=no_index)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import pytest
@@ -74,17 +74,18 @@ async def check(world: World, receipt: Any) -> None:
             assert (await fetch(reader.vault, "name"))[0] == NEW
 
 
-async def prepared(class_: str) -> World:
+async def prepared(class_: str, *, by_us: bool = False) -> World:
+    """Return a world with an object; whoever put it goes on without phase one."""
     world = make_world()
-    await store(world, "name", OLD, class_)
+    await store(world if by_us else world.another_vault(), "name", OLD, class_)
     return world
 
 
 @pytest.mark.parametrize("class_", ["its", "pqc"])
 @pytest.mark.parametrize("number", [1, 3, 4, 5, 6, 7, 8, 9, 10])
 async def test_one_site_misses_one_exchange(class_: str, number: int) -> None:
-    for lose_answer in (False, True):
-        world = await prepared(class_)
+    for lose_answer, by_us in product((False, True), repeat=2):
+        world = await prepared(class_, by_us=by_us)
         hook = nth(number)
         receipt = await put_under(world, {SITES[1]: (None, hook) if lose_answer else (hook, None)}, class_)
         assert receipt is not None, "one lost message must not stop a put"
@@ -94,8 +95,8 @@ async def test_one_site_misses_one_exchange(class_: str, number: int) -> None:
 @pytest.mark.parametrize("class_", ["its", "pqc"])
 @pytest.mark.parametrize("number", [1, 4, 5, 6, 7, 8, 9, 10])
 async def test_sites_die_in_the_middle(class_: str, number: int) -> None:
-    for dead in (1, 2):
-        world = await prepared(class_)
+    for dead, by_us in product((1, 2), (False, True)):
+        world = await prepared(class_, by_us=by_us)
         hooks = {name: (nth(number + index, dead_after=True), None) for index, name in enumerate(SITES[1 : 1 + dead])}
         receipt = await put_under(world, hooks, class_)
         if dead == 1:
@@ -103,10 +104,13 @@ async def test_sites_die_in_the_middle(class_: str, number: int) -> None:
         await check(world, receipt)
 
 
+@pytest.mark.parametrize("by_us", [False, True])
 @pytest.mark.parametrize("kind", ["write", "seal", "prepare", "accept", "commit"])
-async def test_two_sites_miss_one_step_of_every_kind(kind: str) -> None:
+async def test_two_sites_miss_one_step_of_every_kind(kind: str, by_us: bool) -> None:
     """n=5, q=4: with two sites refusing a step the put must not be acknowledged, and the old version stands."""
-    world = await prepared("pqc")
+    if by_us and kind == "prepare":
+        return  # it does without
+    world = await prepared("pqc", by_us=by_us)
     object_id = (await world.vault.stat("name")).listing.object_id
     hook = failing(kind)
     receipt = await put_under(world, {SITES[3]: (hook, None), SITES[4]: (hook, None)}, "pqc")
