@@ -34,3 +34,22 @@ def test_large_blocks_are_used_again() -> None:
         pytest.skip("this C library is not glibc")
     assert count < 8192  # one round's worth of pages at most, not ten
     assert faults("no")[1] > 5 * max(count, 1)
+
+
+RARELY = """
+import gc
+from shosoin.adapters.memory import collect_garbage_rarely
+before = gc.get_threshold()[0]
+collect_garbage_rarely()
+class Ring: pass
+for _ in range(200_000):
+    ring = Ring()
+    ring.self = ring
+print(gc.get_threshold()[0] > before, gc.get_freeze_count() > 0, len(gc.get_objects()) < 100_000)
+"""
+
+
+def test_garbage_is_collected_rarely_and_not_never() -> None:
+    ran = subprocess.run([sys.executable, "-c", RARELY], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["True", "True", "True"]
+    assert not ran.stderr

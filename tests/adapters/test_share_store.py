@@ -200,6 +200,28 @@ async def test_steps_that_come_together_share_one_commit(store):
     assert store._writer.commits - before < 100
 
 
+async def test_a_look_commits_nothing_and_changes_nothing(store):
+    made = await put(store, key(), content(100))
+    commits = store._writer.commits
+    assert await store.look_each([lambda tx: tx.share(key())]) == [made]
+    with pytest.raises(Unavailable):
+        await store.look_each([lambda tx: tx.delete_share(key())])
+    assert store._writer.commits == commits
+    assert await store.look_each([lambda tx: tx.share(key())]) == [made]
+
+
+async def test_a_look_does_not_see_what_is_not_durable(store, disk):
+    """A step whose flush has not ended is not there yet."""
+    await put(store, key(), content(100))
+    connection = store._connection
+    connection.execute("BEGIN IMMEDIATE")  # as the writer does, before it flushes
+    Records(connection, {}).delete_share(key())
+    try:
+        assert (await store.look_each([lambda tx: tx.share(key())]))[0] is not None
+    finally:
+        connection.execute("ROLLBACK")
+
+
 async def test_nobody_hears_of_a_step_before_its_commit(store, tmp_path):
     """Another connection sees the row at the moment the caller is told, never later."""
     other = sqlite3.connect(tmp_path / "store" / "records.sqlite")
@@ -308,6 +330,7 @@ async def test_a_closed_store_refuses(tmp_path):
         store.transact(lambda tx: None),
         store.read(made, 0, 1),
         store.write(key(2), 0, content(BIG)),
+        store.look_each([lambda tx: tx.share(key())]),
     ):
         with pytest.raises(Unavailable):
             await call

@@ -327,3 +327,24 @@ async def test_an_attempt_of_a_step_that_fails_is_not_begun(store):
     with pytest.raises(Rejected):
         await store.transact(fails)
     assert await store.transact(lambda tx: tx.use_attempt(key(1), "aa" * 16))
+
+
+async def test_a_look_sees_what_was_acknowledged_and_one_that_fails_spoils_no_other(store):
+    made = await put(store, key(), content(100))
+
+    def fails(_):
+        raise Rejected("on purpose")
+
+    for many in (1, 100):
+        found = await store.look_each([fails, *[lambda tx: tx.share(key())] * many, lambda tx: tx.share(key(2))])
+        assert isinstance(found[0], Rejected)
+        assert found[1:] == [made] * many + [None]
+    assert await store.look_each([]) == []
+
+
+async def test_looks_see_each_register_as_the_last_step_left_it(store):
+    register = ObjectId("0" * 32)
+    for number in range(1, 4):
+        await store.transact(lambda tx, n=number: tx.put_register(OWNER, register, RegisterRow(promised=(n, "a"))))
+        looks = [lambda tx: tx.register(OWNER, register)] * 2
+        assert [row.promised for row in await store.look_each(looks)] == [(number, "a")] * 2

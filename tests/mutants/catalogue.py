@@ -23,6 +23,7 @@ from tests.mutants import (
     attacks_repair,
     attacks_secrecy,
     attacks_shares,
+    attacks_shortcut,
     register,
     scenarios,
     secrecy,
@@ -105,12 +106,12 @@ def _caught(apply: Callable[[pytest.MonkeyPatch], None], *by: Catcher) -> Mutant
 
 MUTANTS = (
     # Quorums and durability.
-    _caught(register.quorum_as_for_crashes, attack(attacks_register.rolled_back_site), seed(27, Liars.REGISTERS)),
+    _caught(register.quorum_as_for_crashes, attack(attacks_register.rolled_back_site), seed(9, Liars.REGISTERS)),
     _caught(register.read_quorum_too_small, scenario(scenarios.patient_write_past_the_readers)),
-    _caught(register.fsync_dropped, scenario(simulated.crashing_disk, 13, "during")),
+    _caught(register.fsync_dropped, scenario(simulated.crashing_disk, 14, "during")),
     _caught(shares.acknowledged_at_k, scenario(simulated.two_full_disks)),
     _caught(register.certificate_held_by_nobody, seed(33, Liars.REGISTERS)),
-    _caught(register.accept_without_pin, scenario(simulated.stalled_writer, 22)),
+    _caught(register.accept_without_pin, scenario(simulated.stalled_writer, 38)),
     _caught(register.accept_without_share, scenario(simulated.stalled_writer, 14)),
     _caught(shares.offered_shares_withdrawn, attack(attacks_shares.commit_that_reaches_one_site)),
     _caught(shares.erased_before_commit, seed(3)),
@@ -125,6 +126,8 @@ MUTANTS = (
     _caught(statements.owner_signature_not_checked, attack(attacks_proposals.value_that_the_owner_never_signed)),
     _caught(statements.any_register_will_do, attack(attacks_proposals.value_of_another_register)),
     _caught(statements.accepts_without_justification, attack(attacks_register.old_value_without_promises)),
+    _caught(statements.goes_on_under_any_ballot, attack(attacks_shortcut.old_value_as_the_one_before)),
+    _caught(statements.next_ballot_leaves_room, attack(attacks_shortcut.ballot_in_between)),
     _caught(statements.promises_of_few_justify, attack(attacks_register.old_value_on_few_promises)),
     _caught(statements.any_top_will_do, attack(attacks_register.old_value_on_an_old_top)),
     _caught(statements.site_checks_no_signatures, attack(attacks_register.made_up_certificate)),

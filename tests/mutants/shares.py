@@ -11,6 +11,7 @@ from shosoin.vault import (
     amd,
     calls,
     index,
+    index_parts,
     manifest,
     names,
     operations,
@@ -27,8 +28,8 @@ def acknowledged_at_k(patch: Patch) -> None:
     """A put is content with k sites."""
     patch.setattr(scheme.Scheme, "durable_min", property(lambda self: self.k))
     patch.setattr(putting, "sites_needed", lambda class_, scheme: scheme.k)
-    patch.setattr(names, "sites_needed", lambda class_, scheme: scheme.k)
-    patch.setattr(names, "index_sites_needed", lambda class_, scheme: scheme.k)
+    patch.setattr(index_parts, "sites_needed", lambda class_, scheme: scheme.k)
+    patch.setattr(index_parts, "index_sites_needed", lambda class_, scheme: scheme.k)
 
 
 def content_not_checked(patch: Patch) -> None:
@@ -142,8 +143,8 @@ def names_taken_over(patch: Patch) -> None:
 
         __hash__ = None
 
-    async def commit(self: Any, class_: str, fresh: Any, expected: Mapping[str, str | None]) -> int:
-        return await honest(self, class_, fresh, Anything())
+    async def commit(self: Any, class_: str, fresh: Any, expected: Mapping[str, str | None], *ahead: Any) -> int:
+        return await honest(self, class_, fresh, Anything(), *ahead)
 
     patch.setattr(names.Names, "commit", commit)
 

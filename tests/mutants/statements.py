@@ -64,6 +64,20 @@ def accepts_without_justification(patch: Patch) -> None:
     patch.setattr(acceptor, "_check_justified", lambda *_: None)
 
 
+def goes_on_under_any_ballot(patch: Patch) -> None:
+    """A value may follow whatever certified value is shown, under any ballot and without promises."""
+
+    def goes_on(row: Any, ballot: Any, value: RegisterValue, given: Any) -> bool:
+        return given is not None and given.top is not None and not given.promises and value.follows(given.top.value)
+
+    patch.setattr(acceptor, "_goes_on", goes_on)
+
+
+def next_ballot_leaves_room(patch: Patch) -> None:
+    """The ballot after a ballot is not the next one: others lie between."""
+    patch.setattr(acceptor, "ballot_after", lambda ballot: (ballot[0], f"{ballot[1]}z"))
+
+
 def promises_of_few_justify(patch: Patch) -> None:
     """A site is content with the promises of less than a quorum."""
     patch.setattr(acceptor, "decided_by", lambda electorates, sites: bool(set(sites)))

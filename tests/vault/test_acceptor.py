@@ -168,6 +168,55 @@ async def test_a_site_that_holds_the_value_need_not_be_shown_it() -> None:
     assert (await accept(store, (2, "b"), SECOND, Justification(given.promises, None)))["granted"]
 
 
+async def test_who_brought_the_newest_value_about_goes_on_without_promises() -> None:
+    top = SIGNED.certified((4, "a"), FIRST, QUORUM)
+    after = (4, "a-")
+    holding, lacking = await site_with_shares(FIRST, SECOND), await site_with_shares(FIRST, SECOND)
+    assert (await commit(holding, top))["granted"]
+    assert (await accept(holding, after, SECOND))["granted"]
+    with pytest.raises(Rejected, match="promises are needed"):
+        await accept(lacking, after, SECOND)
+    assert (await accept(lacking, after, SECOND, Justification((), top)))["granted"]
+    for store in (holding, lacking):
+        row = await row_of(store)
+        assert (row.promised, row.accepted_ballot, row.accepted_value) == (after, after, SECOND.text)
+        assert state_of(store, SECOND) is ShareState.PINNED
+
+
+@pytest.mark.parametrize("ballot", [(4, "a."), (4, "a--"), (4, "b"), (5, "a"), (5, "a-"), (4, "a")])
+async def test_only_the_ballot_right_after_needs_no_promises(ballot: Ballot) -> None:
+    top = SIGNED.certified((4, "a"), FIRST, QUORUM)
+    store = await site_with_shares(FIRST, SECOND)
+    assert (await commit(store, top))["granted"]
+    for shown in (None, Justification((), top)):
+        with pytest.raises(Rejected) as refused:
+            await accept(store, ballot, SECOND, shown)
+        assert refused.value.code == "vault.not_justified"
+
+
+async def test_what_goes_on_follows_the_value_before_and_its_certificate_holds() -> None:
+    store = await site_with_shares(FIRST, OTHER, SECOND)
+    top = SIGNED.certified((4, "a"), FIRST, QUORUM)
+    with pytest.raises(Rejected, match="no quorum"):
+        await accept(store, (4, "a-"), OTHER, Justification((), top))
+    with pytest.raises(BadCertificate):
+        await accept(store, (4, "a-"), SECOND, Justification((), SIGNED.certified((4, "a"), FIRST, QUORUM[:2])))
+    assert (await prepare(store, (4, "a.")))["granted"]  # somebody else came in between
+    assert not (await accept(store, (4, "a-"), SECOND, Justification((), top)))["granted"]
+
+
+async def test_nobody_goes_on_without_promises_while_members_change() -> None:
+    replaced = Electorate((*MEMBERS[:3], SiteId(SITES[4])), 3, 1)
+    moved = value(6, FIRST, electorate=replaced)
+    after = value(7, moved, electorate=replaced)
+    store = await site_with_shares(FIRST, moved, after)
+    with pytest.raises(Rejected, match="no quorum"):
+        await accept(store, (4, "a-"), moved, Justification((), SIGNED.certified((4, "a"), FIRST, QUORUM)))
+    held = SIGNED.certified((4, "b"), moved, SITES[:3])
+    with pytest.raises(Rejected, match="no quorum"):
+        await accept(store, (4, "b-"), after, Justification((), held))
+
+
 async def test_nothing_follows_a_tombstone() -> None:
     gone = value(4, FIRST, kind="tombstone")
     after = value(5, gone)

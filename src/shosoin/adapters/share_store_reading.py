@@ -13,6 +13,7 @@ from shosoin.adapters.share_store_errors import sound
 from shosoin.adapters.share_store_files import Disk, StoreDirectory
 from shosoin.adapters.share_store_records import Finished, connect, share_key
 from shosoin.adapters.share_store_sums import CHUNK_BYTES
+from shosoin.base import Unavailable
 from shosoin.vault.ports import Buffer, ShareDamaged, ShareKey
 
 __all__ = ["Reader", "ScrubTarget", "file_sum"]
@@ -44,9 +45,16 @@ class Reader:
         self._local = threading.local()
         self._lock = threading.Lock()
         self._connections: list[sqlite3.Connection] = []
+        self._closed = False
 
     def connection(self) -> sqlite3.Connection:
-        """Return this thread's connection."""
+        """Return this thread's connection.
+
+        Raises:
+            Unavailable: the store is closed.
+        """
+        if self._closed:
+            raise Unavailable("the share store is closed", code="vault.store_closed")
         found: sqlite3.Connection | None = getattr(self._local, "connection", None)
         if found is None:
             found = self._local.connection = connect(self._directory.records, writer=False)
@@ -56,6 +64,7 @@ class Reader:
 
     def close(self) -> None:
         """Close all connections; the threads must have ended."""
+        self._closed = True
         for connection in self._connections:
             connection.close()
         self._connections.clear()

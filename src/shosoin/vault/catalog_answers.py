@@ -97,6 +97,10 @@ class Asked:
             self.sets | other.sets,
         )
 
+    def results(self, index: int) -> list[dict[str, Any]]:
+        """Return what every site that answered said of one operation."""
+        return [results[index] for results in self.answers.values()]
+
     def only(self, site: SiteId) -> Asked:
         """Return what one site answered."""
         signed, sets = self.signatures.get(site, []), self.sets.get(site, {})

@@ -392,10 +392,12 @@ class Proposer:
         """Phase two. Returns the attempts whose values are certified now."""
         if not attempts:
             return []
+        before = [attempt.outcome.proposal.offered for attempt in attempts]
+        for attempt in attempts:
+            attempt.outcome.proposal.offered = True
         operations: dict[SiteId, list[_Operations]] = {site: [] for site in self._members}
         sets: dict[SiteId, dict[str, SignatureSet]] = {site: {} for site in self._members}
         for attempt in attempts:
-            attempt.outcome.proposal.offered = True
             for site, operation in self._accept_operations(attempt, sets).items():
                 operations[site].append(operation)
         asked = await ask(
@@ -405,6 +407,9 @@ class Proposer:
             enough=self._scheme.write_quorum,
             grace_s=_WRITE_GRACE_S,
         )
+        for index, attempt in enumerate(attempts):
+            if len(asked.answers) == len(self._members) and not any(map(_is_granted, asked.results(index))):
+                attempt.outcome.proposal.offered = before[index]  # nobody took it, so it may be withdrawn
         return [attempt for index, attempt in enumerate(attempts) if self._certify(attempt, index, asked)]
 
     def _accept_operations(
@@ -485,6 +490,10 @@ class Proposer:
                 self._memory.brought_about(attempt.register_id, Done(attempt.certified, tuple(outcome.held_by)))
             if outcome.done and attempt.value.former is not None:
                 self._memory.settled.add(attempt.value.digest)
+
+
+def _is_granted(result: Mapping[str, Any]) -> bool:
+    return result.get("granted") is True
 
 
 def _lagging(answers: Mapping[SiteId, list[_Operations]]) -> list[SiteId]:
