@@ -116,11 +116,7 @@ MUTANTS = (
     _caught(shares.offered_shares_withdrawn, attack(attacks_shares.commit_that_reaches_one_site)),
     _caught(shares.erased_before_commit, seed(3)),
     # Promises, acceptances and certificates.
-    _caught(
-        statements.promises_not_bound,
-        attack(attacks_proposals.older_ballot_after_a_newer_promise),
-        seed(43, Liars.REGISTERS),
-    ),
+    _caught(statements.promises_not_bound, attack(attacks_proposals.older_ballot_after_a_newer_promise)),
     _caught(statements.accepts_older_than_promised, attack(attacks_proposals.older_ballot_after_a_newer_promise)),
     _caught(statements.accepts_two_values_under_one_ballot, attack(attacks_proposals.two_values_under_one_ballot)),
     _caught(statements.owner_signature_not_checked, attack(attacks_proposals.value_that_the_owner_never_signed)),

@@ -104,23 +104,6 @@ def test_a_liar_whose_grants_do_not_hold_does_not_stop_a_proposer_that_has_to_go
         assert simulate(replace(made, attacks=ahead, lies=(Lie("hongo", "replay_registers"),))).violations == ()
 
 
-def test_a_liar_that_promises_and_does_not_accept_does_not_keep_a_proposer_below_an_honest_site() -> None:
-    made = make_plan(702, Liars.ALL, class_changes=True, hostile=True)
-    assert simulate(made).violations == ()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(proposing.Proposer, "_first_round", lambda _, __, number: 2 + number)
-        assert any("put" in found for found in simulate(made).violations)
-
-
-def test_a_change_that_only_a_far_site_heard_of_blocks_no_writer() -> None:
-    """Readers asked five sites of seven and saw none of it; every writer met it and gave up."""
-    made = make_plan(568, Liars.ALL, class_changes=True, hostile=True)
-    assert simulate(made).violations == ()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(proposing, "_is_held", lambda _: True)
-        assert any("vault.conflict" in found for found in simulate(made).violations)
-
-
 def test_a_hostile_seed_gives_the_same_run_twice(capsys: pytest.CaptureFixture[str]) -> None:
     made = make_plan(5, Liars.ALL, class_changes=True, hostile=True)
     first, second = simulate(made), simulate(make_plan(5, Liars.ALL, class_changes=True, hostile=True))

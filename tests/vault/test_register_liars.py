@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from shosoin.base import ObjectId, Rejected, ShosoinError, SiteId, Unavailable, VersionId
-from shosoin.vault import acceptor, electorate, scheme
+from shosoin.vault import acceptor, electorate, proposing, scheme
 from shosoin.vault.attestations import SignatureSet
 from shosoin.vault.catalog import PROVEN, Conflict
 from shosoin.vault.catalog_answers import AnswerReader, Asked
@@ -434,3 +434,55 @@ async def test_a_value_cannot_be_replaced_by_fewer_than_both_memberships() -> No
     down(new)
     await store(new, "name", b"enough", "pqc")
     assert (await fetch(new.vault, "name"))[0] == b"enough"
+
+
+def low_rounds(patch: pytest.MonkeyPatch) -> None:
+    """A proposer counts its rounds from two, whatever sites say."""
+    patch.setattr(proposing.Proposer, "_first_round", lambda _, __, number: 2 + number)
+
+
+def everything_is_held(patch: pytest.MonkeyPatch) -> None:
+    """A proposer takes for granted that a quorum holds what it meets."""
+    patch.setattr(proposing, "_is_held", lambda _: True)
+
+
+async def promises_and_does_not_accept() -> bytes:
+    """A liar makes up the quorum of promises; an honest site that is ahead has to take part then."""
+    world = make_world()
+    await store(world, "name", b"old", "pqc")
+    register = await register_of(world, "name")
+    await ask(world, D, [{"op": "prepare", "register": register, "ballot": [30, "z"]}])
+    writer = world.another_vault()
+    writer.links[E].before = failing("accept", "commit")
+    await store(writer, "name", b"new", "pqc")
+    return (await fetch(world.another_vault().vault, "name"))[0]
+
+
+async def heard_of_by_a_far_site_alone() -> bytes:
+    """A change is certified, and nobody but the site that readers ask last holds it; then another writer comes."""
+    world = make_world()
+    await store(world, "name", b"old", "pqc")
+    late = world.another_vault()
+    for site in (A, B, C, D):
+        late.links[site].before = failing("commit")
+    with contextlib.suppress(ShosoinError):
+        await store(late, "name", b"late", "pqc")
+    writer = world.another_vault()
+    with contextlib.suppress(Conflict):  # once is honest: something came in between
+        await store(writer, "name", b"new", "pqc")
+    await store(writer, "name", b"new", "pqc")
+    return (await fetch(world.another_vault().vault, "name"))[0]
+
+
+@pytest.mark.parametrize(
+    ("scene", "mistake"),
+    [(promises_and_does_not_accept, low_rounds), (heard_of_by_a_far_site_alone, everything_is_held)],
+)
+async def test_a_writer_gets_past_what_few_sites_know(
+    scene: Callable[[], Awaitable[bytes]], mistake: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    assert await scene() == b"new"
+    with pytest.MonkeyPatch.context() as patch:
+        mistake(patch)
+        with pytest.raises(ShosoinError):
+            await scene()
