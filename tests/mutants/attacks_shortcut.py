@@ -9,7 +9,7 @@ import base64
 from dataclasses import dataclass
 from typing import Any
 
-from shosoin.base import ObjectId, Unavailable
+from shosoin.base import ObjectId, SiteId, Unavailable
 from shosoin.vault.attestations import Certificate, SignatureSet
 from shosoin.vault.envelope import cut, parse_json
 from shosoin.vault.proposing import Done
@@ -74,7 +74,7 @@ async def _offered(world: World, register: ObjectId, done: Done) -> str:
 
 async def _decided(scene: Scene, ballot: list[Any], text: str, operations: list[dict[str, Any]]) -> None:
     """Have a quorum accept a value and hold its certificate, if it does."""
-    paths, signatures = {}, {}
+    paths, signatures = dict[SiteId, bytes](), dict[SiteId, bytes]()
     for site in QUORUM:
         accept = {"op": "accept", "register": scene.register, "ballot": ballot, "value": text}
         accept |= operations[-1]
@@ -82,8 +82,8 @@ async def _decided(scene: Scene, ballot: list[Any], text: str, operations: list[
         if results[-1].get("granted") is not True:
             return
         header = parse_json(cut(scene.world.links[site].answered[-1]).header)
-        paths[site] = base64.b64decode(results[-1]["path"])
-        signatures[site] = base64.b64decode(header["signatures"][0])
+        paths[SiteId(site)] = base64.b64decode(results[-1]["path"])
+        signatures[SiteId(site)] = base64.b64decode(header["signatures"][0])
     signed = SignatureSet.of(signatures)
     commit = {
         "op": "commit",
