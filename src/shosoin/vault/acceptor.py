@@ -124,7 +124,7 @@ def accept(
     """
     row = tx.register(owner, register_id) or RegisterRow()
     repeated = row.accepted_ballot == ballot and _accepted_digest(row) == value.digest
-    if ballot < row.promised or (row.accepted_ballot == ballot and not repeated):
+    if ballot < row.promised or (row.accepted_ballot == ballot and not repeated) or _holds_other(row, ballot, value):
         return _refused(row), None
     if not repeated:
         _check_justified(row, ballot, value, justification)
@@ -132,6 +132,11 @@ def accept(
     row = replace(row, promised=ballot, accepted_ballot=ballot, accepted_value=value.text)
     tx.put_register(owner, register_id, row)
     return {"granted": True}, attestations.acceptance(owner, register_id, ballot, value.digest)
+
+
+def _holds_other(row: RegisterRow, ballot: Ballot, value: RegisterValue) -> bool:
+    """Whether another value is certified under this ballot: two may go on after one, and this one came too late."""
+    return ballot == row.committed_ballot and row.committed_value not in {None, value.text}
 
 
 def _accepted_digest(row: RegisterRow) -> str | None:
