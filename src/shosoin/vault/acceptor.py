@@ -124,10 +124,12 @@ def accept(
     """
     row = tx.register(owner, register_id) or RegisterRow()
     repeated = row.accepted_ballot == ballot and _accepted_digest(row) == value.digest
-    if ballot < row.promised or (row.accepted_ballot == ballot and not repeated) or _holds_other(row, ballot, value):
+    if ballot < row.promised or (row.accepted_ballot == ballot and not repeated):
         return _refused(row), None
     if not repeated:
         _check_justified(row, ballot, value, justification)
+        if _holds_other(row, ballot, value):
+            return _refused(row), None
     _pin(tx, site, owner, value)
     row = replace(row, promised=ballot, accepted_ballot=ballot, accepted_value=value.text)
     tx.put_register(owner, register_id, row)
