@@ -37,7 +37,7 @@ from shosoin.adapters.share_store_staging import Staging, StoreLimits
 from shosoin.adapters.share_store_uploads import Filing, Uploads, filed
 from shosoin.adapters.share_store_workers import Workers
 from shosoin.adapters.share_store_writer import GroupWriter
-from shosoin.base import Rejected, ShosoinError
+from shosoin.base import Rejected, ShosoinError, Unavailable
 from shosoin.base.ports import Clock
 from shosoin.vault.ports import Buffer, ShareKey, ShareRow, SiteTransaction
 
@@ -84,6 +84,7 @@ class ShareStore:
         )
         self._uploads.unfiled.update(self.recovered.unfiled)
         self._scrub_place: Place | None = None
+        self._closed = False
         self._eraser.start()  # last: its steps need all of the above
 
     @classmethod
@@ -112,6 +113,7 @@ class ShareStore:
 
     async def close(self) -> None:
         """Finish what is queued and let go of the directory; staged bytes are dropped at the next start."""
+        self._closed = True
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
@@ -153,12 +155,19 @@ class ShareStore:
         """
         if len(looks) > _LOOKS_AT_ONCE:
             return await self._writer.run_each(looks)
+        self._check_open()
         return self._look_now(looks)
 
+    def _check_open(self) -> None:
+        """Refuse to read on the loop once ``close`` was called: another thread is closing what that reads from."""
+        if self._closed:
+            raise Unavailable("the share store is closed", code="vault.store_closed")
+
     def _look_now(self, looks: Sequence[Callable[[SiteTransaction], T]]) -> list[T | ShosoinError]:
-        connection = self._reader.connection()
-        records, found = Records(connection, {}), list[T | ShosoinError]()
+        found: list[T | ShosoinError] = []
         try:
+            connection = self._reader.connection()
+            records = Records(connection, {})
             connection.execute("BEGIN")  # one state for all of them
             try:
                 for look in looks:
@@ -239,11 +248,13 @@ class ShareStore:
     async def read_each(self, wanted: Sequence[tuple[ShareRow, int, int]]) -> list[Buffer | ShosoinError]:
         """Read several ranges (row, offset, length).
 
-        Small ones are read one after the other in one thread, and here and now if they are few and lie in rows.
+        Small ones are read one after the other in one thread, and here and now if they are few and lie in rows: for
+        each range the whole row is read and summed.
         """
-        if sum(length for _, _, length in wanted) <= _SMALL_READ_BYTES and not any(
-            row.locator[:1] == "f" for row, _, _ in wanted
-        ):
+        in_rows = all(row.locator[:1] == "b" for row, _, _ in wanted)
+        few = len(wanted) <= _LOOKS_AT_ONCE and sum(row.size_bytes for row, _, _ in wanted) <= _SMALL_READ_BYTES
+        if in_rows and few:
+            self._check_open()
             return [self._read_now(*one) for one in wanted]
         found: list[Buffer | ShosoinError | None] = [None] * len(wanted)
         small = [index for index, (_, _, length) in enumerate(wanted) if length <= _SMALL_READ_BYTES]

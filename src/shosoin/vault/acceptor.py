@@ -128,10 +128,17 @@ def accept(
         return _refused(row), None
     if not repeated:
         _check_justified(row, ballot, value, justification)
+        if _holds_other(row, ballot, value):
+            return _refused(row), None
     _pin(tx, site, owner, value)
     row = replace(row, promised=ballot, accepted_ballot=ballot, accepted_value=value.text)
     tx.put_register(owner, register_id, row)
     return {"granted": True}, attestations.acceptance(owner, register_id, ballot, value.digest)
+
+
+def _holds_other(row: RegisterRow, ballot: Ballot, value: RegisterValue) -> bool:
+    """Whether another value is certified under this ballot: two may go on after one, and this one came too late."""
+    return ballot == row.committed_ballot and row.committed_value not in {None, value.text}
 
 
 def _accepted_digest(row: RegisterRow) -> str | None:

@@ -133,11 +133,15 @@ class Putter:
             await stager.abort([item.key for item in items])
             raise
         outcomes, index_parts = await self._propose_and_write_index(items, stager)
-        for item, outcome in zip(items, outcomes, strict=True):
-            item.durable_at = outcome.durable_at
-        committed = [item for item, outcome in zip(items, outcomes, strict=True) if outcome.error is None]
-        committed, refusal = await self._without_unpinned(committed)
-        named_at = await self._name(committed, index_parts)
+        try:
+            for item, outcome in zip(items, outcomes, strict=True):
+                item.durable_at = outcome.durable_at
+            committed = [item for item, outcome in zip(items, outcomes, strict=True) if outcome.error is None]
+            committed, refusal = await self._without_unpinned(committed)
+            named_at = await self._name(committed, index_parts)
+        finally:
+            if index_parts is not None and not index_parts.used:
+                await index_parts.withdraw()
         await self._erase_replaced(committed)
         self._remember(committed)
         for error in (*(outcome.error for outcome in outcomes), refusal):
@@ -294,19 +298,19 @@ class Putter:
         self, items: list[_Item], stager: Stager
     ) -> tuple[list[Outcome], StagedParts | None]:
         """Propose every value, and write what names them meanwhile; not with keys that would be lost if it fails."""
-        if self.class_ == "its":
+        if self.class_ == "its" or not items:
             return await self._propose(items, stager), None
         runtime = self.context.runtime
         writing = runtime.start(self.names.stage_ahead(self.class_, list(map(self._entry, items))))
         try:
             outcomes = await self._propose(items, stager)
+            await runtime.wait([writing], timeout_s=None, first=False)
         except BaseException:
             writing.cancel()  # it withdraws what it wrote, unless it is through
             await runtime.wait([writing], timeout_s=None, first=False)
             if succeeded(writing) and (written := writing.result()) is not None:
                 await written.withdraw()
             raise
-        await runtime.wait([writing], timeout_s=None, first=False)
         return outcomes, writing.result()
 
     async def _propose(self, items: list[_Item], stager: Stager) -> list[Outcome]:
@@ -333,8 +337,6 @@ class Putter:
         Returns the number of sites at which the names are durable.
         """
         if not items:
-            if index_parts is not None:
-                await index_parts.withdraw()
             return 0
         try:
             expected = {item.name: item.replaced.object_id if item.replaced else None for item in items}
