@@ -96,18 +96,19 @@ class Catalog:
         self, channels: Mapping[SiteId, Channel], register_id: ObjectId, vouched: VersionId | None = None
     ) -> Reading:
         """Read one register."""
-        known = {register_id: vouched} if vouched is not None else {}
+        known: dict[ObjectId, str | None] = {register_id: vouched} if vouched is not None else {}
         return (await self.read_many(channels, [register_id], known))[0]
 
     async def read_many(
         self,
         channels: Mapping[SiteId, Channel],
         register_ids: Sequence[ObjectId],
-        vouched: Mapping[ObjectId, VersionId | None] | None = None,
+        vouched: Mapping[ObjectId, str | None] | None = None,
     ) -> list[Reading]:
         """Read registers with one exchange per site.
 
-        ``vouched`` are versions known to have been acknowledged; ``None`` where there was none when it was last read.
+        ``vouched`` are versions known to have been acknowledged, or digests of whole values that were; ``None`` where
+        there was none when it was last read.
 
         Raises:
             TooFewSites: fewer than k sites gave a sound answer.
@@ -127,7 +128,7 @@ class Catalog:
         self,
         channels: Mapping[SiteId, Channel],
         register_ids: Sequence[ObjectId],
-        vouched: Mapping[ObjectId, VersionId | None],
+        vouched: Mapping[ObjectId, str | None],
     ) -> list[Reading]:
         operations = [{"op": "register", "register": register_id} for register_id in register_ids]
         enough = max(self._scheme.read_quorum, self._scheme.k)
@@ -183,18 +184,18 @@ class Catalog:
                 task.cancel()
         return asked_of(dict.fromkeys((*asked, *more), operations), tasks)
 
-    def _is_settled(self, found: SiteAnswers, vouched: VersionId | None) -> bool:
+    def _is_settled(self, found: SiteAnswers, vouched: str | None) -> bool:
         """Whether no acknowledged change can be missing, and no later reader can miss what was found."""
         best = found.best
         if best is None:
             return self._electorate.can_read(found.held) and self._electorate.rules_out(self._members, found.held)
         if not best.value.electorate.can_read(found.held):
             return False
-        if best.value.version == vouched or best.value.digest in self._memory.settled:
+        if vouched in {best.value.version, best.value.digest} or best.value.digest in self._memory.settled:
             return True
         return decided_by(best.value.electorates, found.holders())
 
-    def _reading(self, found: SiteAnswers, vouched: VersionId | None) -> Reading:
+    def _reading(self, found: SiteAnswers, vouched: str | None) -> Reading:
         freshness = PROVEN if self._is_settled(found, vouched) else UNPROVEN
         best = found.best
         if best is None:
@@ -234,7 +235,7 @@ class Catalog:
         channels: Mapping[SiteId, Channel],
         register_ids: Sequence[ObjectId],
         found: Sequence[SiteAnswers],
-        vouched: Mapping[ObjectId, VersionId | None],
+        vouched: Mapping[ObjectId, str | None],
     ) -> None:
         """Give the newest certified values to sites without them, until a quorum holds each.
 

@@ -142,8 +142,10 @@ class Names:
         What was proven when it was last read or written needs no quorum's word again.
         """
         context, known = self.context, self.states.get(class_)
-        last = known.value.version if known is not None and known.value is not None else None
-        vouched = {register_id: last} if known is not None and known.freshness == PROVEN else {}
+        last = known.value.digest if known is not None and known.value is not None else None
+        vouched: dict[ObjectId, str | None] = {}
+        if known is not None and known.freshness == PROVEN:
+            vouched[register_id] = last
         try:
             return (await context.catalog.read_many(context.channels(class_), [register_id], vouched))[0]
         except Unavailable:

@@ -104,7 +104,7 @@ class Notary:
         if before == ballot:
             return ballot[0] == FIRST_ROUND and value.parent is None
         known = self._values.get(self._certified.get((register, before), ""))
-        return known is not None and value.follows(known)
+        return known is not None and known.former is None and value.former is None and value.follows(known)
 
     def _decides(self, value: RegisterValue, sites: Collection[SiteId]) -> bool:
         """Whether sites are those who decide, as the value says, and not liars alone."""
