@@ -5,6 +5,7 @@ Everything is checked before anything is consumed; a request is served as a whol
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from shosoin.keys.key_id import GRANULE_BYTES, LENGTH_BYTES_MAX, KeyAddress, gra
 from shosoin.keys.local import LocalKeys
 from shosoin.keys.pair import PairEnd
 from shosoin.keys.quota import Quota
+from shosoin.keys.tally import KeyCount
 from shosoin.link.port import LinkFacts
 
 __all__ = ["Admit", "Delivery", "Key", "Kme", "KmeLimits", "KmeStatus"]
@@ -131,6 +133,10 @@ class Kme:
         self._guesses = guesses
         self._events = events
         self._own_saes = tuple(sae for sae, kme in directory.items() if kme == kme_id)
+        self.drawn: defaultdict[tuple[SaeId, SaeId], KeyCount] = defaultdict(KeyCount)
+        """What was handed out to masters, by master and slave; both are names of the directory."""
+        self.fetched: defaultdict[tuple[SaeId, SaeId], KeyCount] = defaultdict(KeyCount)
+        """What was handed out to slaves, likewise."""
         self._local_facts = LinkFacts("local-generator", False, None, 0.0)
 
     def kme_of(self, sae: SaeId) -> KmeId:
@@ -168,6 +174,7 @@ class Kme:
         else:
             keys = tuple(self._draw(self._pair(target), target, caller, slave, number, length))
         self._quota.spend(caller, cost_bits)
+        self.drawn[caller, slave].add(number, number * size_bits)
         return Delivery(keys, self._facts.get(target, self._local_facts))
 
     def dec_keys(self, caller: SaeId, master: SaeId, key_ids: Sequence[str], admit: Admit = _admit_all) -> Delivery:
@@ -187,6 +194,7 @@ class Kme:
             addresses = [self._address(pair, master, caller, key_id) for key_id in key_ids]
             self._admit_fetch(len(key_ids), sum(address.length_bytes for address in addresses), admit)
             contents = self._reading(source, lambda: pair.incoming.fetch(addresses))
+        self.fetched[master, caller].add(len(contents), 8 * sum(map(len, contents)))
         keys = tuple(Key(key_id, _material(bits)) for key_id, bits in zip(key_ids, contents, strict=True))
         return Delivery(keys, self._facts.get(source, self._local_facts))
 
