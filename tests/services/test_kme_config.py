@@ -47,6 +47,15 @@ def test_a_good_file_loads_with_paths_relative_to_it(tmp_path, text):
         ('peer = "kme-b"', 'peer = "kme-a"', "peer of its own"),
         ("[kme]", "[kme", "is not TOML"),
         ("[kme.peer_api]", "[kme.pear_api]", "did you mean 'peer_api'"),
+        ("[limits]", "[operation]\nport = 1\n[limits]", "did you mean 'operations'"),
+        ("[limits]", "[operations]\nprot = 1\n[limits]", "did you mean 'port'"),
+        ("[limits]", "[operations]\nport = 1\nallow_remot = true\n[limits]", "did you mean 'allow_remote'"),
+        ("[limits]", "[operations]\n[limits]", r"\[operations\] lacks 'port'"),
+        ("[limits]", "[operations]\nport = 65536\n[limits]", "port must be at most 65535"),
+        ("[limits]", "[operations]\nport = 1\nidle_timeout_s = 0\n[limits]", "above zero"),
+        ("[limits]", "[operations]\nport = 1\nallow_remote = 'yes'\n[limits]", "must be true or false"),
+        ("[limits]", "[operations]\nport = 1\nallow_remote = 1\n[limits]", "must be true or false"),
+        ("[limits]", "[[operations]]\nport = 1\n[limits]", "missing or not a table"),
     ],
 )
 def test_a_mistake_is_named(tmp_path, text, old, new, message):
@@ -58,3 +67,21 @@ def test_a_mistake_is_named(tmp_path, text, old, new, message):
 def test_a_missing_file_is_rejected(tmp_path):
     with pytest.raises(Rejected, match="cannot read"):
         load_kme_config(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "::", "localhost.example", "kme.example", ""])
+def test_metrics_for_other_machines_must_be_asked_for(tmp_path, text, host):
+    section = f'[operations]\nport = 9014\nhost = "{host}"\n'
+    with pytest.raises(Rejected, match=r"no loopback address.*allow_remote = true"):
+        load(tmp_path, f"{text}\n{section}")
+    config = load(tmp_path, f"{text}\n{section}allow_remote = true\n")
+    assert config.operations is not None
+    assert config.operations.host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "localhost"])
+def test_metrics_for_this_machine_need_a_port_and_no_more(tmp_path, text, host):
+    config = load(tmp_path, f'{text}\n[operations]\nport = 9014\nhost = "{host}"\n')
+    assert config.operations is not None
+    assert (config.operations.port, config.operations.allow_remote) == (9014, False)
+    assert load(tmp_path, text).operations is None

@@ -143,6 +143,10 @@ class Kme:
         """Return the KME that serves an SAE of the directory."""
         return self._directory[sae]
 
+    def home_of(self, sae: SaeId) -> KmeId | None:
+        """Return the KME that serves an SAE, ``None`` if the directory does not name it."""
+        return self._directory.get(sae)
+
     def status(self, caller: SaeId, slave: SaeId) -> KmeStatus:
         """Return what this KME holds for keys from ``caller`` to ``slave``."""
         target = self._target(caller, slave)

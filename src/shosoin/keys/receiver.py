@@ -399,7 +399,7 @@ class ReceivingEnd:
         return stored - self._fetched.size()
 
     def waiting_since_s(self) -> float | None:
-        """Return when the oldest block was handed out whole from which something is still unfetched, if there is one."""
+        """Return since when the oldest block that was handed out whole waits for someone to fetch the rest of it."""
         return min(self._passed_at.values(), default=None)
 
     def held_granules(self) -> int:

@@ -29,6 +29,7 @@ from shosoin.keys.kme import Admit, Delivery, Kme
 from shosoin.services.guarded_connections import ConnectionGuard, GuardedConnection
 from shosoin.services.json_log import described, log
 from shosoin.services.memory_budget import Claim, MemoryBudget
+from shosoin.services.request_tally import RequestTally
 from shosoin.services.wire014 import (
     KeyRequest,
     container_bytes,
@@ -44,6 +45,7 @@ from shosoin.services.wire014 import (
 __all__ = ["Etsi014Service", "HttpLimits", "LeaseSource"]
 
 _PREFIX = "/api/v1/keys/"
+_CALLS = frozenset({"status", "enc_keys", "dec_keys"})
 _LONG_ANSWER_BYTES = 256 << 10
 _HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store"}
 
@@ -79,7 +81,10 @@ class Etsi014Service:
     """The HTTP side of a KME."""
 
     def __init__(self, kme: Kme, leases: LeaseSource, limits: HttpLimits, clock: Clock) -> None:
-        self._kme = kme
+        self.kme = kme
+        self.tally = RequestTally()
+        self.guard: ConnectionGuard | None = None
+        """Knows the connections, once the service listens."""
         self._leases = leases
         self._limits = limits
         self._clock = clock
@@ -99,13 +104,19 @@ class Etsi014Service:
                 loop=loop,
                 connections_max=max(1, limits.connections // 2),
                 counts=counts,
+                tally=self.tally,
                 keepalive_timeout=limits.idle_timeout_s,
                 access_log=None,
                 auto_decompress=False,
             )
 
-        guard = ConnectionGuard(connect, limits.connections, limits.idle_timeout_s)
-        return await loop.create_server(guard, host, port, ssl=context, ssl_handshake_timeout=10.0, backlog=512)
+        self.guard = ConnectionGuard(connect, limits.connections, limits.idle_timeout_s)
+        return await loop.create_server(self.guard, host, port, ssl=context, ssl_handshake_timeout=10.0, backlog=512)
+
+    @property
+    def memory(self) -> dict[str, MemoryBudget]:
+        """What requests may hold at once, by name."""
+        return {"bodies": self._bodies, "answers": self._answers}
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = GuardedConnection.of(request.transport)
@@ -124,28 +135,46 @@ class Etsi014Service:
         return response
 
     async def _response(self, request: web.BaseRequest, room: Claim) -> web.Response:
+        began_s = self._clock.now_s()
+        call, peer = self._subject(request)
+        body, status, code = await self._outcome(request, room)
+        if code:
+            self.tally.refused(call, peer, code)
+        self.tally.answered(call, status, self._clock.now_s() - began_s)
+        return _reply(status, body)
+
+    def _subject(self, request: web.BaseRequest) -> tuple[str, str]:
+        """Return, for the counters, what a request asks and about which KME: names of ours, or none."""
+        try:
+            sae, call = _route(request.rel_url.raw_path)
+        except ShosoinError:
+            return "other", ""
+        return (call if call in _CALLS else "other"), self.kme.home_of(sae) or ""
+
+    async def _outcome(self, request: web.BaseRequest, room: Claim) -> tuple[bytes, int, str]:
+        """Return a body, its status, and the error code if it is one."""
         try:
             with self._bodies.claim() as body_room:
                 body = await self._answer(request, body_room, room)
         except ShosoinError as err:
-            return _reply(status_code(err), error_of(err))
+            return error_of(err), status_code(err), err.code
         except TimeoutError:
-            return _reply(400, error_json("the request took too long"))
+            return error_json("the request took too long"), 400, "etsi014.slow_request"
         except Exception as err:  # noqa: BLE001  # the last line of defence of this process
             log("etsi014.defect", **described(err))
-            return _reply(503, error_json("the KME failed to handle the request"))
-        return _reply(200, body)
+            return error_json("the KME failed to handle the request"), 503, "etsi014.defect"
+        return body, 200, ""
 
     async def _answer(self, request: web.BaseRequest, body_room: Claim, room: Claim) -> bytes:
         caller = _caller(request)
         sae, call = _route(request.rel_url.raw_path)
-        if call not in {"status", "enc_keys", "dec_keys"}:
+        if call not in _CALLS:
             raise _bad("unknown path: expected /api/v1/keys/{SAE_ID}/status, enc_keys or dec_keys")
         if request.method not in ({"GET"} if call == "status" else {"GET", "POST"}):
             raise _bad(f"method {request.method[:16]} is not defined for {call}")
         body = await self._body(request, caller, body_room)
         if call == "status":
-            return status_json(self._kme.status(caller, sae))
+            return status_json(self.kme.status(caller, sae))
         query = _query(request)
 
         def admit(number: int, total_bytes: int) -> None:
@@ -153,14 +182,14 @@ class Etsi014Service:
 
         if call == "enc_keys":
             return container_json(await self._enc_keys(caller, sae, parse_key_request(body, query), admit))
-        return container_json(self._kme.dec_keys(caller, sae, parse_key_ids(body, query), admit))
+        return container_json(self.kme.dec_keys(caller, sae, parse_key_ids(body, query), admit))
 
     async def _enc_keys(self, caller: SaeId, slave: SaeId, wanted: KeyRequest, admit: Admit) -> Delivery:
-        size_bits = self._kme.limits.key_size_bits if wanted.size_bits is None else wanted.size_bits
+        size_bits = self.kme.limits.key_size_bits if wanted.size_bits is None else wanted.size_bits
         deadline_s = self._clock.now_s() + self._limits.lease_timeout_s
         while True:
             try:
-                delivery = self._kme.enc_keys(caller, slave, wanted.number, size_bits, admit)
+                delivery = self.kme.enc_keys(caller, slave, wanted.number, size_bits, admit)
             except LeaseNeeded as need:
                 left_s = deadline_s - self._clock.now_s()
                 if left_s <= 0:
@@ -171,7 +200,7 @@ class Etsi014Service:
                 except TimeoutError as err:
                     raise StreamNotReady(f"{need.peer} does not answer", retry_after_s=1.0) from err
             else:
-                self._leases.refresh_lease(self._kme.kme_of(slave))
+                self._leases.refresh_lease(self.kme.kme_of(slave))
                 return delivery
 
     async def _body(self, request: web.BaseRequest, caller: SaeId, room: Claim) -> bytes:
@@ -201,12 +230,21 @@ class Etsi014Service:
 class _Connection(RequestHandler):
     """One client connection: knows its SAE, and answers HTTP errors as the standard wants."""
 
-    __slots__ = ("_connections_max", "_counts", "sae")
+    __slots__ = ("_connections_max", "_counts", "_tally", "sae")
 
-    def __init__(self, manager: web.Server, *, connections_max: int, counts: Counter[SaeId], **options: object) -> None:
+    def __init__(
+        self,
+        manager: web.Server,
+        *,
+        connections_max: int,
+        counts: Counter[SaeId],
+        tally: RequestTally,
+        **options: object,
+    ) -> None:
         super().__init__(manager, **options)  # type: ignore[arg-type]  # passed through
         self._connections_max = connections_max
         self._counts = counts
+        self._tally = tally
         self.sae: SaeId | Denied = Denied("no certificate")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -222,6 +260,7 @@ class _Connection(RequestHandler):
             return
         self._counts[self.sae] += 1
         if self._counts[self.sae] > self._connections_max:
+            self._tally.connection_refused()
             self.force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -239,6 +278,7 @@ class _Connection(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what the HTTP parser refuses."""
+        self._tally.refused("other", "", "etsi014.malformed")
         response = _reply(503 if status >= 500 else 400, error_json("not a well-formed HTTP request"))
         response.force_close()
         return response

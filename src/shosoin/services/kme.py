@@ -31,6 +31,7 @@ from shosoin.services.etsi014 import Etsi014Service, HttpLimits
 from shosoin.services.json_log import LoggedEvents, described, log, start_logging
 from shosoin.services.kme_config import KmeConfig, LinkSection, load_kme_config
 from shosoin.services.link_driver import LinkDriver
+from shosoin.services.operations import Operations
 from shosoin.services.peer_channel import Channel, ChannelKind, dial_forever, listen
 from shosoin.services.simulated_quantum_channel import SimulatedDevices
 
@@ -94,6 +95,9 @@ class KmeProcess:
         self._tasks: list[asyncio.Task[None]] = []
         self._servers: list[asyncio.Server] = []
         self.ports: tuple[int, int] = (0, 0)
+        self.service: Etsi014Service | None = None
+        """The side of the SAEs, once it is there."""
+        self.operations = Operations(self, config.operations, self._clock) if config.operations else None
         self.defect: BaseException | None = None
         """Why a part of the process ended by itself."""
 
@@ -101,10 +105,12 @@ class KmeProcess:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.directory.chmod(0o700)
         self._remove_signs()
-        storage_key = read_or_make_storage_key(self.config.kme.storage_key_file)
-        for link in self.config.links:
-            await self._open_link(link, storage_key)
         try:
+            if self.operations is not None:
+                await self.operations.start()  # first, so that it can be asked how far the rest is
+            storage_key = read_or_make_storage_key(self.config.kme.storage_key_file)
+            for link in self.config.links:
+                await self._open_link(link, storage_key)
             await self._listen()
             self._start_tasks()
         except BaseException:
@@ -112,6 +118,8 @@ class KmeProcess:
             raise
         _write_json(self.directory / "links.json", self.link_states())
         ready = {"pid": os.getpid(), "sae_port": self.ports[0], "peer_port": self.ports[1]}
+        if self.operations is not None:
+            ready["operations_port"] = self.operations.port
         _write_json(self.directory / "ready", ready)
         log("kme.ready", kme=self.config.kme.id, **ready)
         return self
@@ -120,6 +128,11 @@ class KmeProcess:
         self._remove_signs()
         await self._stop()
         log("kme.stopped", kme=self.config.kme.id)
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether every listener accepts connections."""
+        return self.ports != (0, 0) and all(server.is_serving() for server in self._servers)
 
     def link_states(self) -> dict[str, Any]:
         """Return what an operator wants to know of each link; nothing secret."""
@@ -200,7 +213,7 @@ class KmeProcess:
             limits.idle_timeout_s,
             limits.lease_timeout_s,
         )
-        service = Etsi014Service(self._kme(), _Leases(self.drivers), http, self._clock)
+        self.service = service = Etsi014Service(self._kme(), _Leases(self.drivers), http, self._clock)
         peer_context = server_context(peer.certificate, peer.key, peer.ca)
         try:
             peers = await listen(peer.host, peer.port, peer_context, self._accept, set(self.drivers))
@@ -279,6 +292,8 @@ class KmeProcess:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for driver in self.drivers.values():
             driver.release()
+        if self.operations is not None:
+            await self.operations.stop()
 
     def _fail_loudly(self, task: asyncio.Task[None]) -> None:
         """End the process when a part of it fails unexpectedly: a half-working KME would not be noticed."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from shosoin.base import KmeId, SaeId
 from shosoin.keys.key_id import LENGTH_BYTES_MAX
+from shosoin.services.operations_config import OperationsSection, read_operations
 from shosoin.services.toml_sections import Sections, load_toml
 from shosoin.services.wire014 import container_bytes
 
@@ -109,6 +110,7 @@ class KmeConfig:
     limits: LimitSection
     directory: Mapping[SaeId, KmeId]
     links: tuple[LinkSection, ...]
+    operations: OperationsSection | None = None
 
 
 def load_kme_config(path: Path) -> KmeConfig:
@@ -118,7 +120,7 @@ def load_kme_config(path: Path) -> KmeConfig:
         Rejected: with the section and key that is wrong, missing or unknown.
     """
     document, sections = load_toml(path), Sections(path)
-    sections.only(document, {"kme", "limits", "sae", "link"}, "top level")
+    sections.only(document, {"kme", "limits", "sae", "link", "operations"}, "top level")
     kme = sections.table(document, "kme", "kme")
     apis = {"sae_api", "peer_api"}
     sections.only(kme, {item.name for item in fields(KmeSection)} | apis, "[kme]")
@@ -132,6 +134,7 @@ def load_kme_config(path: Path) -> KmeConfig:
         ),
         directory={sae.id: sae.kme for sae in saes},
         links=tuple(sections.read(LinkSection, "link", item) for item in sections.tables(document, "link")),
+        operations=read_operations(document, sections),
     )
     _check_meaning(config, len(saes), sections)
     return config
