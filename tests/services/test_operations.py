@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import re
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ from tests.support.kme import KmePair, until_stock
 from tests.support.operations import OPEN_METRICS, Scraper, parsed, with_operations
 
 pytestmark = pytest.mark.processes
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "monitoring.md"
 
 
 @pytest.fixture
@@ -341,3 +344,33 @@ async def test_a_port_that_is_taken_stops_the_start_and_leaves_nothing_open(pair
     pair.config("kme-a").write_text(good)
     async with pair.running("kme-a"):
         pass
+
+
+async def test_the_guide_lists_every_metric_with_its_labels(pair):
+    rows = re.findall(r"^\| `(shosoin_kme_\w+)` \| ([^|]+) \|", GUIDE.read_text(), re.MULTILINE)
+    listed = {name: frozenset(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
+    async with served(pair) as (master, slave, _, at_b):
+        stock = (await master.status("sae-b1")).stored_key_count
+        while stock:  # until a block is handed out whole and waits
+            keys = await master.enc_keys("sae-b1", number=min(128, stock), size_bits=256)
+            stock -= len(keys)
+        with pytest.raises(Rejected):
+            await slave.dec_keys("sae-a1", ["no-key"])
+        await slave.dec_keys("sae-a1", [keys[0].key_id])
+        async with asyncio.timeout(30):
+            while (samples := await at_b.samples()).value("oldest_unfetched_seconds") is None:
+                await asyncio.sleep(0.02)
+    found = {
+        re.sub("_(bucket|sum|count)$", "", name): frozenset(dict(labels)) - {"le"}
+        for name, labels in samples
+        if name.startswith("shosoin")
+    }
+    assert found == listed
+
+
+def test_the_rules_of_the_guide_use_metrics_that_exist():
+    text = GUIDE.read_text()
+    table, rules = text.split("## Alerts")
+    used = set(re.findall(r"shosoin_kme_\w+", rules))
+    assert len(used) == 4
+    assert used <= set(re.findall(r"^\| `(shosoin_kme_\w+)`", table, re.MULTILINE))
