@@ -128,6 +128,17 @@ async def test_a_kme_with_a_failed_part_is_neither_live_nor_ready(pair):
         assert (status, "0123456789abcdef" in text) == (503, False)
 
 
+async def test_whoever_asks_too_often_gets_the_last_readiness_again(tmp_path):
+    pair = KmePair(tmp_path)
+    with_operations(pair, min_scrape_interval_s=3600)
+    async with pair.running() as processes, Scraper(processes["kme-a"]) as scraper:
+        await until(lambda: processes["kme-a"].drivers["kme-b"].pair.is_connected)
+        assert await scraper.health("ready") == READY
+        processes["kme-a"].defect = RuntimeError()
+        assert await scraper.health("ready") == READY
+        assert (await scraper.health("live"))[1] is False
+
+
 async def test_a_disk_that_does_not_answer_holds_up_nobody(tmp_path, monkeypatch):
     monkeypatch.setattr(storage_probe, "_PATIENCE_S", 0.05)
     pipe = tmp_path / "health.probe"

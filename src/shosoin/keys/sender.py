@@ -156,6 +156,11 @@ class SendingEnd:
         return len(self._pool) >= ENTRIES_PER_BLOCK and in_flight < (_IN_FLIGHT_MAX if lavish else 1)
 
     @property
+    def verification_entries(self) -> int:
+        """How many one-time keys are left to verify blocks with."""
+        return len(self._pool)
+
+    @property
     def pool_exhausted(self) -> bool:
         """Whether no block can ever be verified again without a new pair secret."""
         waiting = any(block.state is not BlockState.CONFIRMED for block in self._blocks)

@@ -150,7 +150,7 @@ class KmeProcess:
                 "generation": pair.generation,
                 "outgoing_stock_bits": pair.outgoing.stock_granules() * 256,
                 "incoming_held_bits": pair.incoming.held_granules() * 256,
-                "verification_entries": len(pair.outgoing.view().unused_entries),
+                "verification_entries": pair.outgoing.verification_entries,
                 "kind": "simulated-qkd",
                 "simulated": True,
                 "secret_key_rate_bps": round(self._links[KmeId(link.peer)].facts.secret_key_rate_bps, 3),

@@ -52,6 +52,7 @@ class Operations:
         self.guard = ConnectionGuard(self._connection, section.max_connections, section.idle_timeout_s)
         self._registry = registry_of(view, clock, self.guard, sae_pairs_max=section.max_sae_pairs)
         self._texts: dict[bool, tuple[float, bytes]] = {}
+        self._readiness: tuple[float, Health] | None = None
         self._storage = StorageProbe(view.config.kme.directory, clock, interval_s=section.min_scrape_interval_s)
         self._manager: web.Server | None = None
         self._server: asyncio.Server | None = None
@@ -124,7 +125,7 @@ class Operations:
             case "/health/live":
                 return self._told(live(self._view))
             case "/health/ready":
-                return self._told(await ready(self._view, self._storage))
+                return self._told(await self._ready())
             case _:
                 return _json(404, {"message": "no such path: expected /metrics, /health/live or /health/ready"})
 
@@ -136,6 +137,13 @@ class Operations:
             text = _FORMATS[open_metrics][0](self._registry)
             self._texts[open_metrics] = now_s, text
         return text
+
+    async def _ready(self) -> Health:
+        """Return readiness, likewise."""
+        now_s = self._clock.now_s()
+        if self._readiness is None or now_s - self._readiness[0] >= self._section.min_scrape_interval_s:
+            self._readiness = now_s, await ready(self._view, self._storage)
+        return self._readiness[1]
 
     def _told(self, health: Health) -> web.Response:
         return _json(200 if health.is_good else 503, health.to_json(self._view.config.kme.id))
