@@ -55,10 +55,10 @@ async def test_counters_move_as_keys_are_drawn_and_fetched(pair, open_metrics):
     drawn = {"master": "sae-a1", "slave": "sae-b1"}
     assert (a.value("sae_keys_total", operation="drawn", **drawn), a.value("sae_bits_total", **drawn)) == (3, 1560)
     assert (b.value("sae_keys_total", operation="fetched", **drawn), b.value("sae_bits_total", **drawn)) == (2, 1040)
-    assert a.value("request_seconds_count", method="enc_keys", status="200") == 1
-    assert a.value("request_seconds_bucket", method="enc_keys", status="200", le="+Inf") == 1
-    assert b.value("request_seconds_count", method="dec_keys", status="200") == 1
-    assert a.value("request_seconds_sum", method="enc_keys", status="200") > 0
+    assert a.value("request_seconds_count", interface="etsi014", method="enc_keys", status="200") == 1
+    assert a.value("request_seconds_bucket", interface="etsi014", method="enc_keys", status="200", le="+Inf") == 1
+    assert b.value("request_seconds_count", interface="etsi014", method="dec_keys", status="200") == 1
+    assert a.value("request_seconds_sum", interface="etsi014", method="enc_keys", status="200") > 0
 
 
 async def test_the_state_of_a_link_and_its_limits_is_told(pair):
@@ -72,9 +72,9 @@ async def test_the_state_of_a_link_and_its_limits_is_told(pair):
     assert samples.value("link_secret_key_rate_bits_per_second", **link) > 0
     assert samples.value("link_source", simulated="true", **link) == 1
     assert samples.value("stock_limit_bits", **link) == 1 << 22
-    assert samples.value("memory_limit_bytes", budget="answers") == 256 << 20
+    assert samples.value("memory_limit_bytes", interface="etsi014", budget="answers") == 256 << 20
     assert samples.value("memory_held_bytes", budget="bodies") == 0
-    assert samples.value("connections", listener="sae") == 1
+    assert samples.value("connections", interface="etsi014") == 1
     assert samples.value("info", kme="kme-a", site="a") == 1
     assert samples[("process_resident_memory_bytes", frozenset())] > 1 << 20
 
@@ -104,8 +104,8 @@ async def test_refusals_are_counted_by_code_and_link(pair):
     assert a.value("refusals_total", code="keys.caller_unknown") == 1
     assert b.value("refusals_total", code="keys.not_found", peer="kme-a", direction="incoming") == 1
     assert b.value("refusals_total", code="keys.of_another_sae", peer="kme-a", direction="incoming") == 1
-    assert a.value("request_seconds_count", method="enc_keys", status="400") == 3
-    assert a.value("request_seconds_count", method="enc_keys", status="503") == 1
+    assert a.value("request_seconds_count", interface="etsi014", method="enc_keys", status="400") == 3
+    assert a.value("request_seconds_count", interface="etsi014", method="enc_keys", status="503") == 1
 
 
 async def test_a_lease_that_is_waited_for_is_no_refusal(tmp_path):
@@ -115,7 +115,7 @@ async def test_a_lease_that_is_waited_for_is_no_refusal(tmp_path):
             await master.enc_keys("sae-b1", number=4, size_bits=256)
         samples = await at_a.samples()
     assert samples.value("refusals_total") is None
-    assert samples.value("request_seconds_count", method="enc_keys", status="200") == 5
+    assert samples.value("request_seconds_count", interface="etsi014", method="enc_keys", status="200") == 5
 
 
 async def test_what_a_kill_burned_is_told_after_the_restart(pair):
@@ -211,8 +211,8 @@ async def test_nothing_that_a_client_sends_becomes_a_label(pair):
     assert "evil" not in text.lower()
     assert samples.value("refusals_total") == len(heads)
     assert samples.value("refusals_total", code="etsi014.malformed", peer="") == 2
-    assert samples.value("request_seconds_count", method="status", status="400") == 1
-    assert samples.value("request_seconds_count", method="other", status="400") == 2
+    assert samples.value("request_seconds_count", interface="etsi014", method="status", status="400") == 1
+    assert samples.value("request_seconds_count", interface="etsi014", method="other", status="400") == 2
 
 
 async def test_pairs_of_saes_beyond_the_bound_are_counted_together(pair):
@@ -278,8 +278,8 @@ async def test_connections_are_few_and_those_turned_away_are_counted(pair):
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await reader.readexactly(1)
         samples = await at_a.samples()
-        assert samples.value("connections", listener="operations") == 2
-        assert samples.value("connections_refused_total", listener="operations") == 1
+        assert samples.value("connections", interface="operations") == 2
+        assert samples.value("connections_refused_total", interface="operations") == 1
         await master.enc_keys("sae-b1", number=1, size_bits=256)
         for writer in (second, third):
             writer.close()
@@ -326,7 +326,7 @@ async def test_connections_of_a_greedy_sae_are_counted_as_refused(tmp_path):
         samples = await at_a.samples()
         for _, writer in streams:
             writer.transport.abort()
-    assert samples.value("connections_refused_total", listener="sae") == 1
+    assert samples.value("connections_refused_total", interface="etsi014") == 1
 
 
 async def test_without_its_section_nothing_is_served(pair):

@@ -45,7 +45,8 @@ from shosoin.services.wire014 import (
 __all__ = ["Etsi014Service", "HttpLimits", "LeaseSource"]
 
 _PREFIX = "/api/v1/keys/"
-_CALLS = frozenset({"status", "enc_keys", "dec_keys"})
+_DIRECTIONS = {"status": "outgoing", "enc_keys": "outgoing", "dec_keys": "incoming"}
+"""The calls, and which of the two streams with a KME each is about."""
 _LONG_ANSWER_BYTES = 256 << 10
 _HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store"}
 
@@ -81,7 +82,7 @@ class Etsi014Service:
     """The HTTP side of a KME."""
 
     def __init__(self, kme: Kme, leases: LeaseSource, limits: HttpLimits, clock: Clock) -> None:
-        self.kme = kme
+        self._kme = kme
         self.tally = RequestTally()
         self.guard: ConnectionGuard | None = None
         """Knows the connections, once the service listens."""
@@ -139,7 +140,7 @@ class Etsi014Service:
         call, peer = self._subject(request)
         body, status, code = await self._outcome(request, room)
         if code:
-            self.tally.refused(call, peer, code)
+            self.tally.refused(code, peer, _DIRECTIONS.get(call, ""))
         self.tally.answered(call, status, self._clock.now_s() - began_s)
         return _reply(status, body)
 
@@ -149,7 +150,7 @@ class Etsi014Service:
             sae, call = _route(request.rel_url.raw_path)
         except ShosoinError:
             return "other", ""
-        return (call if call in _CALLS else "other"), self.kme.home_of(sae) or ""
+        return (call if call in _DIRECTIONS else "other"), self._kme.home_of(sae) or ""
 
     async def _outcome(self, request: web.BaseRequest, room: Claim) -> tuple[bytes, int, str]:
         """Return a body, its status, and the error code if it is one."""
@@ -168,13 +169,13 @@ class Etsi014Service:
     async def _answer(self, request: web.BaseRequest, body_room: Claim, room: Claim) -> bytes:
         caller = _caller(request)
         sae, call = _route(request.rel_url.raw_path)
-        if call not in _CALLS:
+        if call not in _DIRECTIONS:
             raise _bad("unknown path: expected /api/v1/keys/{SAE_ID}/status, enc_keys or dec_keys")
         if request.method not in ({"GET"} if call == "status" else {"GET", "POST"}):
             raise _bad(f"method {request.method[:16]} is not defined for {call}")
         body = await self._body(request, caller, body_room)
         if call == "status":
-            return status_json(self.kme.status(caller, sae))
+            return status_json(self._kme.status(caller, sae))
         query = _query(request)
 
         def admit(number: int, total_bytes: int) -> None:
@@ -182,14 +183,14 @@ class Etsi014Service:
 
         if call == "enc_keys":
             return container_json(await self._enc_keys(caller, sae, parse_key_request(body, query), admit))
-        return container_json(self.kme.dec_keys(caller, sae, parse_key_ids(body, query), admit))
+        return container_json(self._kme.dec_keys(caller, sae, parse_key_ids(body, query), admit))
 
     async def _enc_keys(self, caller: SaeId, slave: SaeId, wanted: KeyRequest, admit: Admit) -> Delivery:
-        size_bits = self.kme.limits.key_size_bits if wanted.size_bits is None else wanted.size_bits
+        size_bits = self._kme.limits.key_size_bits if wanted.size_bits is None else wanted.size_bits
         deadline_s = self._clock.now_s() + self._limits.lease_timeout_s
         while True:
             try:
-                delivery = self.kme.enc_keys(caller, slave, wanted.number, size_bits, admit)
+                delivery = self._kme.enc_keys(caller, slave, wanted.number, size_bits, admit)
             except LeaseNeeded as need:
                 left_s = deadline_s - self._clock.now_s()
                 if left_s <= 0:
@@ -200,7 +201,7 @@ class Etsi014Service:
                 except TimeoutError as err:
                     raise StreamNotReady(f"{need.peer} does not answer", retry_after_s=1.0) from err
             else:
-                self._leases.refresh_lease(self.kme.kme_of(slave))
+                self._leases.refresh_lease(self._kme.kme_of(slave))
                 return delivery
 
     async def _body(self, request: web.BaseRequest, caller: SaeId, room: Claim) -> bytes:
@@ -278,7 +279,7 @@ class _Connection(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what the HTTP parser refuses."""
-        self._tally.refused("other", "", "etsi014.malformed")
+        self._tally.refused("etsi014.malformed")
         response = _reply(503 if status >= 500 else 400, error_json("not a well-formed HTTP request"))
         response.force_close()
         return response

@@ -65,7 +65,7 @@ async def ready(view: KmeView, storage: StorageProbe) -> Health:
 
 
 def _link_states(view: KmeView) -> dict[str, str]:
-    return {peer: _word(state, known=view.service is not None) for peer, state in view.link_states().items()}
+    return {peer: _word(state, known=view.kme is not None) for peer, state in view.link_states().items()}
 
 
 def _word(state: dict[str, Any], *, known: bool) -> str:

@@ -30,6 +30,7 @@ from shosoin.link import SimulatedLink
 from shosoin.services.etsi014 import Etsi014Service, HttpLimits
 from shosoin.services.json_log import LoggedEvents, described, log, start_logging
 from shosoin.services.kme_config import KmeConfig, LinkSection, load_kme_config
+from shosoin.services.kme_view import SaeService
 from shosoin.services.link_driver import LinkDriver
 from shosoin.services.operations import Operations
 from shosoin.services.peer_channel import Channel, ChannelKind, dial_forever, listen
@@ -95,8 +96,10 @@ class KmeProcess:
         self._tasks: list[asyncio.Task[None]] = []
         self._servers: list[asyncio.Server] = []
         self.ports: tuple[int, int] = (0, 0)
-        self.service: Etsi014Service | None = None
-        """The side of the SAEs, once it is there."""
+        self.kme: Kme | None = None
+        """What serves the SAEs, once every link was looked at."""
+        self.services: dict[str, SaeService] = {}
+        """How SAEs reach it, by the name of the interface."""
         self.operations = Operations(self, config.operations, self._clock) if config.operations else None
         self.defect: BaseException | None = None
         """Why a part of the process ended by itself."""
@@ -213,7 +216,8 @@ class KmeProcess:
             limits.idle_timeout_s,
             limits.lease_timeout_s,
         )
-        self.service = service = Etsi014Service(self._kme(), _Leases(self.drivers), http, self._clock)
+        kme = self.kme = self._kme()
+        service = self.services["etsi014"] = Etsi014Service(kme, _Leases(self.drivers), http, self._clock)
         peer_context = server_context(peer.certificate, peer.key, peer.ca)
         try:
             peers = await listen(peer.host, peer.port, peer_context, self._accept, set(self.drivers))

@@ -6,11 +6,33 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from shosoin.base import KmeId
-from shosoin.services.etsi014 import Etsi014Service
+from shosoin.keys.kme import Kme
+from shosoin.services.guarded_connections import ConnectionGuard
 from shosoin.services.kme_config import KmeConfig
 from shosoin.services.link_driver import LinkDriver
+from shosoin.services.memory_budget import MemoryBudget
+from shosoin.services.request_tally import RequestTally
 
-__all__ = ["KmeView"]
+__all__ = ["KmeView", "SaeService"]
+
+
+class SaeService(Protocol):
+    """An interface by which SAEs reach the KME."""
+
+    @property
+    def tally(self) -> RequestTally:
+        """What it answered."""
+        ...
+
+    @property
+    def guard(self) -> ConnectionGuard | None:
+        """Its connections, once it listens."""
+        ...
+
+    @property
+    def memory(self) -> Mapping[str, MemoryBudget]:
+        """What requests may hold at once, by name."""
+        ...
 
 
 class KmeView(Protocol):
@@ -27,8 +49,13 @@ class KmeView(Protocol):
         ...
 
     @property
-    def service(self) -> Etsi014Service | None:
-        """The side of the SAEs, once it is there."""
+    def kme(self) -> Kme | None:
+        """What serves the SAEs, once every link was looked at."""
+        ...
+
+    @property
+    def services(self) -> Mapping[str, SaeService]:
+        """How SAEs reach it, by the name of the interface."""
         ...
 
     @property

@@ -26,18 +26,17 @@ import shosoin
 from shosoin.base import SaeId
 from shosoin.base.ports import Clock
 from shosoin.keys.key_id import GRANULE_BYTES
+from shosoin.keys.kme import Kme
 from shosoin.keys.receiver import ReceivingEnd
 from shosoin.keys.sender import SendingEnd
 from shosoin.keys.tally import Burned, KeyCount
-from shosoin.services.etsi014 import Etsi014Service
 from shosoin.services.guarded_connections import ConnectionGuard
-from shosoin.services.kme_view import KmeView
+from shosoin.services.kme_view import KmeView, SaeService
 
 __all__ = ["registry_of"]
 
 _PREFIX = "shosoin_kme_"
 _GRANULE_BITS = GRANULE_BYTES * 8
-_DIRECTION = {"status": "outgoing", "enc_keys": "outgoing", "dec_keys": "incoming"}
 _LINK_GAUGES = (
     ("refused", "link_refused", "1 while the stored state of the link cannot be used."),
     ("connected", "link_connected", "1 while messages can be exchanged with the peer KME."),
@@ -77,14 +76,14 @@ class _KmeCollector(Collector):
         kme = self._view.config.kme
         about = {"kme": str(kme.id), "site": kme.site, "version": shosoin.__version__}
         yield InfoMetricFamily("shosoin_kme", "Which KME this is.", about)
-        service = self._view.service
-        yield from _connections({"sae": service.guard if service else None, "operations": self._guard}, service)
-        if service is not None:
+        services = self._view.services
+        yield from _connections(services, self._guard)
+        yield from _requests(services)
+        yield from _memory(services)
+        if self._view.kme is not None:
             yield from _links(self._view)
             yield from _streams(self._view, self._clock.now_s())
-            yield from _sae_pairs(service, self._sae_pairs_max)
-            yield from _requests(service)
-            yield from _memory(service)
+            yield from _sae_pairs(self._view.kme, self._sae_pairs_max)
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
@@ -142,13 +141,13 @@ def _streams(view: KmeView, now_s: float) -> Families:
     yield from (stock, leased, received, keys, bits, burned, oldest)
 
 
-def _sae_pairs(service: Etsi014Service, most: int) -> Families:
+def _sae_pairs(kme: Kme, most: int) -> Families:
     labels = ("master", "slave", "operation")
     keys = _counter(
         "sae_keys", "Keys of a pair of SAEs, drawn here by the master or fetched here by the slave.", *labels
     )
     bits = _counter("sae_bits", "Bits of those keys.", *labels)
-    for operation, counts in (("drawn", service.kme.drawn), ("fetched", service.kme.fetched)):
+    for operation, counts in (("drawn", kme.drawn), ("fetched", kme.fetched)):
         for (master, slave), count in _bounded(counts, most):
             keys.add_metric([master, slave, operation], count.keys)
             bits.add_metric([master, slave, operation], count.bits)
@@ -165,45 +164,39 @@ def _bounded(counts: Mapping[tuple[SaeId, SaeId], KeyCount], most: int) -> Itera
         yield ("", ""), rest
 
 
-def _requests(service: Etsi014Service) -> Families:
-    labels = ("method", "status")
-    text = "Seconds until the answer to a request of ETSI GS QKD 014 was ready."
+def _requests(services: Mapping[str, SaeService]) -> Families:
+    text, labels = "Seconds until the answer to a request was ready.", ("interface", "method", "status")
     seconds = HistogramMetricFamily(_PREFIX + "request_seconds", text, labels=labels)
-    for (call, status), latencies in service.tally.latencies.items():
-        seconds.add_metric([call, str(status)], latencies.cumulative(), latencies.total_s)
-    refusals = _counter(
-        "refusals", "Requests answered with an error, by code and KME of the other SAE.", "peer", "direction", "code"
-    )
-    for (peer, direction, code), count in _by_direction(service).items():
-        refusals.add_metric([peer, direction, code], count)
+    text, place = "Requests answered with an error, by KME of the other SAE and code.", ("peer", "direction", "code")
+    refusals = _counter("refusals", text, "interface", *place)
+    for interface, service in services.items():
+        for (method, status), latencies in service.tally.latencies.items():
+            seconds.add_metric([interface, method, str(status)], latencies.cumulative(), latencies.total_s)
+        for told, count in service.tally.refusals.items():
+            refusals.add_metric([interface, *told], count)
     yield from (seconds, refusals)
 
 
-def _by_direction(service: Etsi014Service) -> dict[tuple[str, str, str], int]:
-    found: dict[tuple[str, str, str], int] = {}
-    for (call, peer, code), count in service.tally.refusals.items():
-        place = peer, _DIRECTION.get(call, ""), code
-        found[place] = found.get(place, 0) + count
-    return found
-
-
-def _connections(guards: Mapping[str, ConnectionGuard | None], service: Etsi014Service | None) -> Families:
-    now = _gauge("connections", "Connections of clients.", "listener")
-    most = _gauge("connections_limit", "Connections that are accepted at once.", "listener")
-    refused = _counter("connections_refused", "Connections that were ended at once, being too many.", "listener")
-    for listener, guard in guards.items():
+def _connections(services: Mapping[str, SaeService], operations: ConnectionGuard) -> Families:
+    now = _gauge("connections", "Connections of clients.", "interface")
+    most = _gauge("connections_limit", "Connections that are accepted at once.", "interface")
+    refused = _counter("connections_refused", "Connections that were ended at once, being too many.", "interface")
+    greedy = {name: service.tally.connections_refused for name, service in services.items()}
+    guards = {name: service.guard for name, service in services.items()}
+    for interface, guard in {**guards, "operations": operations}.items():
         if guard is not None:
-            now.add_metric([listener], guard.open)
-            most.add_metric([listener], guard.connections_max)
-            greedy = service.tally.connections_refused if service is not None and listener == "sae" else 0
-            refused.add_metric([listener], guard.refused + greedy)
+            now.add_metric([interface], guard.open)
+            most.add_metric([interface], guard.connections_max)
+            refused.add_metric([interface], guard.refused + greedy.get(interface, 0))
     yield from (now, most, refused)
 
 
-def _memory(service: Etsi014Service) -> Families:
-    held = _gauge("memory_held_bytes", "Memory that requests hold: bodies, and answers not yet taken.", "budget")
-    most = _gauge("memory_limit_bytes", "Memory that requests may hold.", "budget")
-    for name, budget in service.memory.items():
-        held.add_metric([name], budget.held_bytes)
-        most.add_metric([name], budget.total_bytes)
+def _memory(services: Mapping[str, SaeService]) -> Families:
+    labels = ("interface", "budget")
+    held = _gauge("memory_held_bytes", "Memory that requests hold: bodies, and answers not yet taken.", *labels)
+    most = _gauge("memory_limit_bytes", "Memory that requests may hold.", *labels)
+    for interface, service in services.items():
+        for name, budget in service.memory.items():
+            held.add_metric([interface, name], budget.held_bytes)
+            most.add_metric([interface, name], budget.total_bytes)
     yield from (held, most)

@@ -43,19 +43,19 @@ class RequestTally:
     """Counters of one service."""
 
     latencies: defaultdict[tuple[str, int], Latencies] = field(default_factory=lambda: defaultdict(Latencies))
-    """By call and HTTP status."""
+    """By method of the interface and HTTP status."""
     refusals: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    """By call, KME of the other SAE (empty where the request names none that is known), and error code."""
+    """By KME of the other SAE, direction of the stream, and error code; empty where the request names none of ours."""
     connections_refused: int = 0
     """Connections of SAEs that had too many."""
 
-    def answered(self, call: str, status: int, seconds: float) -> None:
+    def answered(self, method: str, status: int, seconds: float) -> None:
         """Count an answer."""
-        self.latencies[call, status].add(seconds)
+        self.latencies[method, status].add(seconds)
 
-    def refused(self, call: str, peer: str, code: str) -> None:
+    def refused(self, code: str, peer: str = "", direction: str = "") -> None:
         """Count why an answer was an error."""
-        self.refusals[call, peer, code] += 1
+        self.refusals[peer, direction, code] += 1
 
     def connection_refused(self) -> None:
         """Count a connection that was ended at once."""
