@@ -29,10 +29,12 @@ from shosoin.keys.quota import Quota
 from shosoin.link import SimulatedLink
 from shosoin.services.etsi014 import Etsi014Service, HttpLimits
 from shosoin.services.json_log import LoggedEvents, described, log, start_logging
-from shosoin.services.kme_config import KmeConfig, LinkSection, load_kme_config
+from shosoin.services.kme_config import KmeConfig, LinkSection, SaeApiSection, load_kme_config
 from shosoin.services.link_driver import LinkDriver
 from shosoin.services.peer_channel import Channel, ChannelKind, dial_forever, listen
 from shosoin.services.simulated_quantum_channel import SimulatedDevices
+from shosoin.services.skip import SkipService
+from shosoin.services.skip_config import SkipApiSection, SkipConfig
 
 __all__ = ["KmeProcess", "run"]
 
@@ -94,6 +96,7 @@ class KmeProcess:
         self._tasks: list[asyncio.Task[None]] = []
         self._servers: list[asyncio.Server] = []
         self.ports: tuple[int, int] = (0, 0)
+        self.skip_port: int | None = None
         self.defect: BaseException | None = None
         """Why a part of the process ended by itself."""
 
@@ -112,6 +115,8 @@ class KmeProcess:
             raise
         _write_json(self.directory / "links.json", self.link_states())
         ready = {"pid": os.getpid(), "sae_port": self.ports[0], "peer_port": self.ports[1]}
+        if self.skip_port is not None:
+            ready["skip_port"] = self.skip_port
         _write_json(self.directory / "ready", ready)
         log("kme.ready", kme=self.config.kme.id, **ready)
         return self
@@ -188,8 +193,7 @@ class KmeProcess:
 
     async def _listen(self) -> None:
         sae, peer = self.config.sae_api, self.config.peer_api
-        minimum = ssl.TLSVersion.TLSv1_2 if sae.minimum_tls == "1.2" else ssl.TLSVersion.TLSv1_3
-        context = server_context(sae.certificate, sae.key, sae.client_ca, minimum=minimum)
+        context = _sae_context(sae)
         limits = self.config.limits
         http = HttpLimits(
             limits.max_body_bytes,
@@ -200,16 +204,25 @@ class KmeProcess:
             limits.idle_timeout_s,
             limits.lease_timeout_s,
         )
-        service = Etsi014Service(self._kme(), _Leases(self.drivers), http, self._clock)
+        kme = self._kme()
+        service = Etsi014Service(kme, _Leases(self.drivers), http, self._clock)
         peer_context = server_context(peer.certificate, peer.key, peer.ca)
         try:
             peers = await listen(peer.host, peer.port, peer_context, self._accept, set(self.drivers))
             self._servers.append(peers)
             saes = await service.listen(sae.host, sae.port, context)
             self._servers.append(saes)
+            if self.config.skip is not None:
+                await self._listen_skip(self.config.skip, kme, http)
         except OSError as err:
             raise Rejected(f"cannot listen: {err.strerror or err}", code="kme.cannot_listen") from err
         self.ports = saes.sockets[0].getsockname()[1], peers.sockets[0].getsockname()[1]
+
+    async def _listen_skip(self, skip: SkipConfig, kme: Kme, http: HttpLimits) -> None:
+        service = SkipService(kme, skip.systems, self._entropy, _Leases(self.drivers), http, self._clock)
+        server = await service.listen(skip.api.host, skip.api.port, _sae_context(skip.api))
+        self._servers.append(server)
+        self.skip_port = server.sockets[0].getsockname()[1]
 
     def _kme(self) -> Kme:
         limits = self.config.limits
@@ -292,6 +305,11 @@ class KmeProcess:
         for name in ("ready", "links.json"):
             with contextlib.suppress(FileNotFoundError):
                 (self.directory / name).unlink()
+
+
+def _sae_context(api: SaeApiSection | SkipApiSection) -> ssl.SSLContext:
+    minimum = ssl.TLSVersion.TLSv1_2 if api.minimum_tls == "1.2" else ssl.TLSVersion.TLSv1_3
+    return server_context(api.certificate, api.key, api.client_ca, minimum=minimum)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
