@@ -9,7 +9,7 @@ from tests.support.kme import KmePair
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    return KmePair(tmp_path_factory.mktemp("pair")).config("kme-a").read_text()
+    return KmePair(tmp_path_factory.mktemp("pair"), skip_systems={"sae-b1": "KP_BOB"}).config("kme-a").read_text()
 
 
 def load(tmp_path, text):
@@ -24,6 +24,14 @@ def test_a_good_file_loads_with_paths_relative_to_it(tmp_path, text):
     assert config.directory["sae-b1"] == "kme-b"
     assert config.links[0].attenuation_db == 13.5
     assert config.limits.max_key_size_bits == 16776960
+    assert config.skip is not None
+    assert config.skip.systems == {"sae-a1": "sae-a1", "sae-a2": "sae-a2", "KP_BOB": "sae-b1", "sae-b2": "sae-b2"}
+
+
+def test_without_its_section_there_is_no_skip(tmp_path, text):
+    before, _, rest = text.partition("[skip]")
+    _, _, after = rest.partition("[[link]]")
+    assert load(tmp_path, f"{before}[[link]]{after}").skip is None
 
 
 @pytest.mark.parametrize(
@@ -56,6 +64,24 @@ def test_a_good_file_loads_with_paths_relative_to_it(tmp_path, text):
         ("[limits]", "[operations]\nport = 1\nallow_remote = 'yes'\n[limits]", "must be true or false"),
         ("[limits]", "[operations]\nport = 1\nallow_remote = 1\n[limits]", "must be true or false"),
         ("[limits]", "[[operations]]\nport = 1\n[limits]", "missing or not a table"),
+        ("[skip]", "[skyp]", "did you mean 'skip'"),
+        ("[skip]", "[[skip]]", "missing or not a table|not TOML"),
+        ("[skip]", "[skip]\nhots = 1", r"unknown key 'hots' in \[skip\]; did you mean 'host'"),
+        ("[skip]", "[skip]\nminimum_tls = '1.1'", r"\[skip\] minimum_tls must be '1.2' or '1.3'"),
+        ("[[skip.system]]", "[skip.system]", r"\[\[system\]\] must be an array of tables"),
+        ('id = "KP_BOB"', 'id = "KP_*"', "SystemId must be 1 to 64 characters"),
+        ('id = "KP_BOB"', 'id = "sae-a2"', "two SAEs have the same system ID"),
+        ('id = "KP_BOB"\nsae = "sae-b1"', 'id = "KP_BOB"\nsae = "sae-c1"', "sae-c1 is in no"),
+        (
+            "[[skip.system]]",
+            '[[skip.system]]\nid = "KP_BOB2"\nsae = "sae-b1"\n[[skip.system]]',
+            r"an SAE appears twice in \[\[skip.system\]\]",
+        ),
+        (
+            "[limits]",
+            "[limits]\nmax_request_bytes = 2097152\nmax_key_per_request = 1\nmax_answers_bytes = 6000000",
+            "for the longest key by SKIP",
+        ),
     ],
 )
 def test_a_mistake_is_named(tmp_path, text, old, new, message):

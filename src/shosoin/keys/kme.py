@@ -147,6 +147,24 @@ class Kme:
         """Return the KME that serves an SAE, ``None`` if the directory does not name it."""
         return self._directory.get(sae)
 
+    def require_own(self, caller: SaeId) -> None:
+        """Check that this KME serves an SAE.
+
+        Raises:
+            CallerUnknown: it does not.
+        """
+        if self._directory.get(caller) != self.kme_id:
+            raise CallerUnknown(f"{caller} is not an SAE of {self.kme_id}")
+
+    def partners(self, caller: SaeId) -> dict[SaeId, LinkFacts]:
+        """Return the SAEs with which ``caller`` can share keys, itself included, and the origin of those keys."""
+        self.require_own(caller)
+        return {
+            sae: self._facts.get(kme, self._local_facts)
+            for sae, kme in self._directory.items()
+            if kme == self.kme_id or kme in self._pairs
+        }
+
     def status(self, caller: SaeId, slave: SaeId) -> KmeStatus:
         """Return what this KME holds for keys from ``caller`` to ``slave``."""
         target = self._target(caller, slave)
@@ -183,7 +201,7 @@ class Kme:
 
     def dec_keys(self, caller: SaeId, master: SaeId, key_ids: Sequence[str], admit: Admit = _admit_all) -> Delivery:
         """Fetch keys that ``master`` drew for ``caller``: all of them, or none is consumed."""
-        self._require_own(caller)
+        self.require_own(caller)
         self._guesses.check(caller, 1)
         if not 1 <= len(key_ids) <= self.limits.max_key_per_request:
             raise RequestInvalid(f"number of key_IDs shall be 1 to {self.limits.max_key_per_request}")
@@ -241,15 +259,11 @@ class Kme:
         raise KeyNotFound
 
     def _target(self, caller: SaeId, slave: SaeId) -> KmeId:
-        self._require_own(caller)
+        self.require_own(caller)
         target = self._directory.get(slave)
         if target is None:
             raise RequestInvalid("slave_SAE_ID is not known to this KME")
         return target
-
-    def _require_own(self, caller: SaeId) -> None:
-        if self._directory.get(caller) != self.kme_id:
-            raise CallerUnknown(f"{caller} is not an SAE of {self.kme_id}")
 
     def _pair(self, peer: KmeId) -> PairEnd:
         pair = self._pairs.get(peer)

@@ -29,12 +29,14 @@ from shosoin.keys.quota import Quota
 from shosoin.link import SimulatedLink
 from shosoin.services.etsi014 import Etsi014Service, HttpLimits
 from shosoin.services.json_log import LoggedEvents, described, log, start_logging
-from shosoin.services.kme_config import KmeConfig, LinkSection, load_kme_config
+from shosoin.services.kme_config import KmeConfig, LinkSection, SaeApiSection, load_kme_config
 from shosoin.services.kme_view import SaeService
 from shosoin.services.link_driver import LinkDriver
 from shosoin.services.operations import Operations
 from shosoin.services.peer_channel import Channel, ChannelKind, dial_forever, listen
 from shosoin.services.simulated_quantum_channel import SimulatedDevices
+from shosoin.services.skip import SkipService
+from shosoin.services.skip_config import SkipApiSection, SkipConfig
 
 __all__ = ["KmeProcess", "run"]
 
@@ -101,6 +103,7 @@ class KmeProcess:
         self.services: dict[str, SaeService] = {}
         """How SAEs reach it, by the name of the interface."""
         self.operations = Operations(self, config.operations, self._clock) if config.operations else None
+        self.skip_port: int | None = None
         self.defect: BaseException | None = None
         """Why a part of the process ended by itself."""
 
@@ -123,6 +126,8 @@ class KmeProcess:
         ready = {"pid": os.getpid(), "sae_port": self.ports[0], "peer_port": self.ports[1]}
         if self.operations is not None:
             ready["operations_port"] = self.operations.port
+        if self.skip_port is not None:
+            ready["skip_port"] = self.skip_port
         _write_json(self.directory / "ready", ready)
         log("kme.ready", kme=self.config.kme.id, **ready)
         return self
@@ -204,8 +209,7 @@ class KmeProcess:
 
     async def _listen(self) -> None:
         sae, peer = self.config.sae_api, self.config.peer_api
-        minimum = ssl.TLSVersion.TLSv1_2 if sae.minimum_tls == "1.2" else ssl.TLSVersion.TLSv1_3
-        context = server_context(sae.certificate, sae.key, sae.client_ca, minimum=minimum)
+        context = _sae_context(sae)
         limits = self.config.limits
         http = HttpLimits(
             limits.max_body_bytes,
@@ -224,9 +228,19 @@ class KmeProcess:
             self._servers.append(peers)
             saes = await service.listen(sae.host, sae.port, context)
             self._servers.append(saes)
+            if self.config.skip is not None:
+                await self._listen_skip(self.config.skip, kme, http)
         except OSError as err:
             raise Rejected(f"cannot listen: {err.strerror or err}", code="kme.cannot_listen") from err
         self.ports = saes.sockets[0].getsockname()[1], peers.sockets[0].getsockname()[1]
+
+    async def _listen_skip(self, skip: SkipConfig, kme: Kme, http: HttpLimits) -> None:
+        service = self.services["skip"] = SkipService(
+            kme, skip.systems, self._entropy, _Leases(self.drivers), http, self._clock
+        )
+        server = await service.listen(skip.api.host, skip.api.port, _sae_context(skip.api))
+        self._servers.append(server)
+        self.skip_port = server.sockets[0].getsockname()[1]
 
     def _kme(self) -> Kme:
         limits = self.config.limits
@@ -311,6 +325,11 @@ class KmeProcess:
         for name in ("ready", "links.json"):
             with contextlib.suppress(FileNotFoundError):
                 (self.directory / name).unlink()
+
+
+def _sae_context(api: SaeApiSection | SkipApiSection) -> ssl.SSLContext:
+    minimum = ssl.TLSVersion.TLSv1_2 if api.minimum_tls == "1.2" else ssl.TLSVersion.TLSv1_3
+    return server_context(api.certificate, api.key, api.client_ca, minimum=minimum)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
