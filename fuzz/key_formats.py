@@ -1,4 +1,4 @@
-"""Harnesses of key delivery: messages between KMEs, key_IDs, and ETSI GS QKD 014 at both of its ends."""
+"""Harnesses of key delivery: messages between KMEs, key_IDs, ETSI GS QKD 014 at both of its ends, and SKIP."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from shosoin.keys.messages import decode_message, encode_message
 from shosoin.services.etsi014 import _route
 from shosoin.services.peer_channel import Channel, ChannelKind
 from shosoin.services.wire014 import parse_key_ids, parse_key_request
+from shosoin.services.wire_skip import EntropyCall, FetchKeyCall, parse_call
 from shosoin.vault.envelope import canonical_json
 
 __all__ = ["HARNESSES"]
@@ -128,6 +129,16 @@ def key_path(raw: bytes) -> None:
         raise Finding("a path that was cut wrongly")
 
 
+def skip_request(raw: bytes) -> None:
+    """A request by SKIP: the path and the query of its target."""
+    path, _, query = raw.decode("ascii", "replace").partition("?")
+    call = parse_call("GET", path, query)
+    if isinstance(call, FetchKeyCall) and call.key_id.replace("-", "") != path.removeprefix("/key/").lower():
+        raise Finding("a keyId that was not asked for")
+    if isinstance(call, EntropyCall) and not 0 < call.size_bytes <= 1 << 13:
+        raise Finding("more entropy than the bound")
+
+
 class _Answers(KmeClient):
     """The client with an answer at hand instead of a connection."""
 
@@ -218,6 +229,17 @@ def _requests() -> list[bytes]:
     return [json.dumps(body).encode() for body in bodies] + [b"?number=3&size=64", b"?key_ID=" + _KEY_ID.encode()]
 
 
+def _skip_requests() -> list[bytes]:
+    key_id = _KEY_ID.replace("-", "")
+    targets = (
+        "/capabilities",
+        "/key?remoteSystemID=Bob&size=128",
+        f"/key/{key_id}?remoteSystemID=Al%69ce",
+        "/entropy?minentropy=8",
+    )
+    return [target.encode() for target in targets]
+
+
 HARNESSES = (
     Harness("peer_message", peer_message, _messages),
     Harness("peer_conversation", peer_conversation, _messages),
@@ -231,6 +253,7 @@ HARNESSES = (
         size_max=2048,
     ),
     Harness("key_path", key_path, lambda: [b"/api/v1/keys/sae-b/enc_keys", b"/api/v1/keys/%41/status"], size_max=256),
+    Harness("skip_request", skip_request, _skip_requests, size_max=512),
     Harness("kme_answer", kme_answer, _kme_answers, (bytes(32),)),
     Harness(
         "journal_record",

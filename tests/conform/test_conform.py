@@ -219,9 +219,9 @@ def refused_as_unknown(patch: Patch) -> None:
 
 def header_names_caller(patch: Patch) -> None:
     """A header names the caller."""
-    honest = etsi014._caller
+    honest = vars(etsi014)["caller_of"]
     patch.setattr(
-        etsi014, "_caller", lambda request: SaeId(request.headers.get("X-SAE-ID", "") or str(honest(request)))
+        etsi014, "caller_of", lambda request: SaeId(request.headers.get("X-SAE-ID", "") or str(honest(request)))
     )
 
 

@@ -188,6 +188,15 @@ class PairMachine(RuleBasedStateMachine):
                 assert len(end.pair.outgoing._pool) <= 128
                 assert len(end.pair.incoming._pool) <= 128
 
+    @invariant()
+    def every_granule_is_accounted_for(self):
+        for end in self.world.ends.values():
+            for pair in (end.pair, *end.zombies):
+                for side in (pair.outgoing, pair.incoming) if pair is not None else ():
+                    tally = side.tally
+                    lost = tally.used_granules + tally.burned_granules.total()
+                    assert tally.restored_granules + tally.taken_granules == lost + side.left_granules()
+
     def teardown(self):
         world = self.world
         world.heal()

@@ -9,7 +9,7 @@ from tests.support.kme import KmePair
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    return KmePair(tmp_path_factory.mktemp("pair")).config("kme-a").read_text()
+    return KmePair(tmp_path_factory.mktemp("pair"), skip_systems={"sae-b1": "KP_BOB"}).config("kme-a").read_text()
 
 
 def load(tmp_path, text):
@@ -24,6 +24,14 @@ def test_a_good_file_loads_with_paths_relative_to_it(tmp_path, text):
     assert config.directory["sae-b1"] == "kme-b"
     assert config.links[0].attenuation_db == 13.5
     assert config.limits.max_key_size_bits == 16776960
+    assert config.skip is not None
+    assert config.skip.systems == {"sae-a1": "sae-a1", "sae-a2": "sae-a2", "KP_BOB": "sae-b1", "sae-b2": "sae-b2"}
+
+
+def test_without_its_section_there_is_no_skip(tmp_path, text):
+    before, _, rest = text.partition("[skip]")
+    _, _, after = rest.partition("[[link]]")
+    assert load(tmp_path, f"{before}[[link]]{after}").skip is None
 
 
 @pytest.mark.parametrize(
@@ -47,6 +55,33 @@ def test_a_good_file_loads_with_paths_relative_to_it(tmp_path, text):
         ('peer = "kme-b"', 'peer = "kme-a"', "peer of its own"),
         ("[kme]", "[kme", "is not TOML"),
         ("[kme.peer_api]", "[kme.pear_api]", "did you mean 'peer_api'"),
+        ("[limits]", "[operation]\nport = 1\n[limits]", "did you mean 'operations'"),
+        ("[limits]", "[operations]\nprot = 1\n[limits]", "did you mean 'port'"),
+        ("[limits]", "[operations]\nport = 1\nallow_remot = true\n[limits]", "did you mean 'allow_remote'"),
+        ("[limits]", "[operations]\n[limits]", r"\[operations\] lacks 'port'"),
+        ("[limits]", "[operations]\nport = 65536\n[limits]", "port must be at most 65535"),
+        ("[limits]", "[operations]\nport = 1\nidle_timeout_s = 0\n[limits]", "above zero"),
+        ("[limits]", "[operations]\nport = 1\nallow_remote = 'yes'\n[limits]", "must be true or false"),
+        ("[limits]", "[operations]\nport = 1\nallow_remote = 1\n[limits]", "must be true or false"),
+        ("[limits]", "[[operations]]\nport = 1\n[limits]", "missing or not a table"),
+        ("[skip]", "[skyp]", "did you mean 'skip'"),
+        ("[skip]", "[[skip]]", "missing or not a table|not TOML"),
+        ("[skip]", "[skip]\nhots = 1", r"unknown key 'hots' in \[skip\]; did you mean 'host'"),
+        ("[skip]", "[skip]\nminimum_tls = '1.1'", r"\[skip\] minimum_tls must be '1.2' or '1.3'"),
+        ("[[skip.system]]", "[skip.system]", r"\[\[system\]\] must be an array of tables"),
+        ('id = "KP_BOB"', 'id = "KP_*"', "SystemId must be 1 to 64 characters"),
+        ('id = "KP_BOB"', 'id = "sae-a2"', "two SAEs have the same system ID"),
+        ('id = "KP_BOB"\nsae = "sae-b1"', 'id = "KP_BOB"\nsae = "sae-c1"', "sae-c1 is in no"),
+        (
+            "[[skip.system]]",
+            '[[skip.system]]\nid = "KP_BOB2"\nsae = "sae-b1"\n[[skip.system]]',
+            r"an SAE appears twice in \[\[skip.system\]\]",
+        ),
+        (
+            "[limits]",
+            "[limits]\nmax_request_bytes = 2097152\nmax_key_per_request = 1\nmax_answers_bytes = 6000000",
+            "for the longest key by SKIP",
+        ),
     ],
 )
 def test_a_mistake_is_named(tmp_path, text, old, new, message):
@@ -58,3 +93,21 @@ def test_a_mistake_is_named(tmp_path, text, old, new, message):
 def test_a_missing_file_is_rejected(tmp_path):
     with pytest.raises(Rejected, match="cannot read"):
         load_kme_config(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "::", "localhost.example", "kme.example", ""])
+def test_metrics_for_other_machines_must_be_asked_for(tmp_path, text, host):
+    section = f'[operations]\nport = 9014\nhost = "{host}"\n'
+    with pytest.raises(Rejected, match=r"no loopback address.*allow_remote = true"):
+        load(tmp_path, f"{text}\n{section}")
+    config = load(tmp_path, f"{text}\n{section}allow_remote = true\n")
+    assert config.operations is not None
+    assert config.operations.host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "localhost"])
+def test_metrics_for_this_machine_need_a_port_and_no_more(tmp_path, text, host):
+    config = load(tmp_path, f'{text}\n[operations]\nport = 9014\nhost = "{host}"\n')
+    assert config.operations is not None
+    assert (config.operations.port, config.operations.allow_remote) == (9014, False)
+    assert load(tmp_path, text).operations is None

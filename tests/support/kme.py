@@ -40,14 +40,17 @@ class KmePair:
     attenuation_db: float = 13.5
     speedup: float = 1.0
     limits: dict[str, Any] = field(default_factory=dict)
+    skip_systems: dict[str, str] | None = None
+    """SKIP is served if this is given: system IDs of SAEs where they are not the SAE IDs."""
 
     def __post_init__(self) -> None:
         self.sae_plane = TestAuthority(self.root / "pki-sae", "sae-plane")
         self.kme_plane = TestAuthority(self.root / "pki-kme", "kme-plane")
         self.saes: dict[str, Files] = {name: self.sae_plane.issue("sae", name) for name in SAES}
-        numbers = free_ports(4)
+        numbers = free_ports(6)
         self.sae_port = {"kme-a": numbers[0], "kme-b": numbers[1]}
         self.peer_port = {"kme-a": numbers[2], "kme-b": numbers[3]}
+        self.skip_port = {"kme-a": numbers[4], "kme-b": numbers[5]}
         secret = os.urandom(1024)
         for kme in ("kme-a", "kme-b"):
             home = self.root / kme
@@ -85,6 +88,21 @@ class KmePair:
         finally:
             await asyncio.gather(*(process.__aexit__(None, None, None) for process in processes))
 
+    def _skip(self, kme: str, server: Files) -> str:
+        if self.skip_systems is None:
+            return ""
+        systems = "\n".join(f'[[skip.system]]\nid = "{id_}"\nsae = "{sae}"' for sae, id_ in self.skip_systems.items())
+        return f"""
+[skip]
+host = "127.0.0.1"
+port = {self.skip_port[kme]}
+certificate = "{server.certificate}"
+key = "{server.key}"
+client_ca = "{self.sae_plane.certificate}"
+
+{systems}
+"""
+
     def _toml(self, kme: str) -> str:
         peer = "kme-b" if kme == "kme-a" else "kme-a"
         server = self.sae_plane.issue("kme", kme)
@@ -116,6 +134,7 @@ ca = "{self.kme_plane.certificate}"
 {limits}
 
 {saes}
+{self._skip(kme, server)}
 
 [[link]]
 peer = "{peer}"

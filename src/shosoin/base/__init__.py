@@ -9,7 +9,7 @@ True
 """
 
 from shosoin.base.errors import Alarm, Denied, PeerFault, Rejected, ShosoinError, Unavailable
-from shosoin.base.ids import KmeId, ObjectId, OwnerId, SaeId, SiteId, VersionId
+from shosoin.base.ids import KmeId, ObjectId, OwnerId, SaeId, SiteId, SystemId, VersionId
 from shosoin.base.label import AssuranceLabel
 from shosoin.base.material import KeyMaterial
 from shosoin.base.randomness import Entropy, SimulationRng
@@ -29,6 +29,7 @@ __all__ = [
     "ShosoinError",
     "SimulationRng",
     "SiteId",
+    "SystemId",
     "Unavailable",
     "VersionId",
 ]

@@ -13,7 +13,7 @@ from typing import Self
 
 from shosoin.base.errors import Rejected
 
-__all__ = ["KmeId", "ObjectId", "OwnerId", "SaeId", "SiteId", "VersionId"]
+__all__ = ["KmeId", "ObjectId", "OwnerId", "SaeId", "SiteId", "SystemId", "VersionId"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HEX_128 = re.compile(r"[0-9a-f]{32}")
@@ -53,6 +53,12 @@ class KmeId(_Name):
 
 class SaeId(_Name):
     """A secure application entity (ETSI GS QKD 014): whoever asks a KME for keys."""
+
+    __slots__ = ()
+
+
+class SystemId(_Name):
+    """What a Key Provider of SKIP (draft-cisco-skip-02) calls itself: characters without meaning in a glob."""
 
     __slots__ = ()
 

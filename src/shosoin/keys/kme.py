@@ -5,6 +5,7 @@ Everything is checked before anything is consumed; a request is served as a whol
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,7 @@ from shosoin.keys.key_id import GRANULE_BYTES, LENGTH_BYTES_MAX, KeyAddress, gra
 from shosoin.keys.local import LocalKeys
 from shosoin.keys.pair import PairEnd
 from shosoin.keys.quota import Quota
+from shosoin.keys.tally import KeyCount
 from shosoin.link.port import LinkFacts
 
 __all__ = ["Admit", "Delivery", "Key", "Kme", "KmeLimits", "KmeStatus"]
@@ -131,11 +133,37 @@ class Kme:
         self._guesses = guesses
         self._events = events
         self._own_saes = tuple(sae for sae, kme in directory.items() if kme == kme_id)
+        self.drawn: defaultdict[tuple[SaeId, SaeId], KeyCount] = defaultdict(KeyCount)
+        """What was handed out to masters, by master and slave; both are names of the directory."""
+        self.fetched: defaultdict[tuple[SaeId, SaeId], KeyCount] = defaultdict(KeyCount)
+        """What was handed out to slaves, likewise."""
         self._local_facts = LinkFacts("local-generator", False, None, 0.0)
 
     def kme_of(self, sae: SaeId) -> KmeId:
         """Return the KME that serves an SAE of the directory."""
         return self._directory[sae]
+
+    def home_of(self, sae: SaeId) -> KmeId | None:
+        """Return the KME that serves an SAE, ``None`` if the directory does not name it."""
+        return self._directory.get(sae)
+
+    def require_own(self, caller: SaeId) -> None:
+        """Check that this KME serves an SAE.
+
+        Raises:
+            CallerUnknown: it does not.
+        """
+        if self._directory.get(caller) != self.kme_id:
+            raise CallerUnknown(f"{caller} is not an SAE of {self.kme_id}")
+
+    def partners(self, caller: SaeId) -> dict[SaeId, LinkFacts]:
+        """Return the SAEs with which ``caller`` can share keys, itself included, and the origin of those keys."""
+        self.require_own(caller)
+        return {
+            sae: self._facts.get(kme, self._local_facts)
+            for sae, kme in self._directory.items()
+            if kme == self.kme_id or kme in self._pairs
+        }
 
     def status(self, caller: SaeId, slave: SaeId) -> KmeStatus:
         """Return what this KME holds for keys from ``caller`` to ``slave``."""
@@ -168,11 +196,12 @@ class Kme:
         else:
             keys = tuple(self._draw(self._pair(target), target, caller, slave, number, length))
         self._quota.spend(caller, cost_bits)
+        self.drawn[caller, slave].add(number, number * size_bits)
         return Delivery(keys, self._facts.get(target, self._local_facts))
 
     def dec_keys(self, caller: SaeId, master: SaeId, key_ids: Sequence[str], admit: Admit = _admit_all) -> Delivery:
         """Fetch keys that ``master`` drew for ``caller``: all of them, or none is consumed."""
-        self._require_own(caller)
+        self.require_own(caller)
         self._guesses.check(caller, 1)
         if not 1 <= len(key_ids) <= self.limits.max_key_per_request:
             raise RequestInvalid(f"number of key_IDs shall be 1 to {self.limits.max_key_per_request}")
@@ -187,6 +216,7 @@ class Kme:
             addresses = [self._address(pair, master, caller, key_id) for key_id in key_ids]
             self._admit_fetch(len(key_ids), sum(address.length_bytes for address in addresses), admit)
             contents = self._reading(source, lambda: pair.incoming.fetch(addresses))
+        self.fetched[master, caller].add(len(contents), 8 * sum(map(len, contents)))
         keys = tuple(Key(key_id, _material(bits)) for key_id, bits in zip(key_ids, contents, strict=True))
         return Delivery(keys, self._facts.get(source, self._local_facts))
 
@@ -229,15 +259,11 @@ class Kme:
         raise KeyNotFound
 
     def _target(self, caller: SaeId, slave: SaeId) -> KmeId:
-        self._require_own(caller)
+        self.require_own(caller)
         target = self._directory.get(slave)
         if target is None:
             raise RequestInvalid("slave_SAE_ID is not known to this KME")
         return target
-
-    def _require_own(self, caller: SaeId) -> None:
-        if self._directory.get(caller) != self.kme_id:
-            raise CallerUnknown(f"{caller} is not an SAE of {self.kme_id}")
 
     def _pair(self, peer: KmeId) -> PairEnd:
         pair = self._pairs.get(peer)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from shosoin.base.ports import Event
 from shosoin.keys.blocks import MAC_CONFIRMED, MAC_READY, MAC_STORED, Block, dump_record, load_record, mac_header
 from shosoin.keys.cache import BlockCache
-from shosoin.keys.errors import KeyNotFound, PairProtocolError
+from shosoin.keys.errors import KeyDamaged, KeyNotFound, PairProtocolError
 from shosoin.keys.intervals import IntervalSet
 from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress
 from shosoin.keys.messages import (
@@ -35,6 +35,7 @@ from shosoin.keys.pool import ENTRIES_PER_BLOCK, RESERVE_BYTES, VerificationPool
 from shosoin.keys.reading import BlockTable, read_keys
 from shosoin.keys.reconcile import Action, StreamPlan
 from shosoin.keys.store import Batch, Commit, Emit, Mac, ReadBlock, Send, Steps, WipeRange
+from shosoin.keys.tally import Burned, StreamTally
 
 __all__ = ["ReceivingEnd"]
 
@@ -57,6 +58,7 @@ class ReceivingEnd:
     ) -> None:
         self.peer = peer
         self.session = ""
+        self.tally = StreamTally()
         self.proof_of: Callable[[str], str] = _no_proof
         """Makes the proof that a statement of this session is ours."""
         self.expected_proof: Callable[[str], str] = _no_session
@@ -98,6 +100,7 @@ class ReceivingEnd:
         blocks = (Block.load(raw) for name, raw in records.items() if name.startswith("block/in-"))
         for block in blocks:
             self._blocks.add(block)
+        self.tally.restored_granules = self.left_granules()
         return known
 
     def fetched_record(self, resume: str) -> dict[str, bytes | None]:
@@ -124,6 +127,7 @@ class ReceivingEnd:
 
     def apply(self, plan: StreamPlan) -> Batch:
         """Adopt the agreed plan; the batch must be durable before the stream opens."""
+        had = self.left_granules()
         self._next_index, self._next_start = plan.next_index, plan.next_start
         self._lease = plan.lease
         if plan.restart_receiver:
@@ -139,6 +143,7 @@ class ReceivingEnd:
             self._unwiped.add(block.start, min(block.end, self._floor))
         for start, end in self._fetched:
             self._unwiped.add(start, end)
+        self.tally.burn(Burned.HANDSHAKE, had - self.left_granules())
         batch = self._drop_batch(drops)
         return Batch(records={**batch.records, _FETCHED_RECORD: None}, drops=batch.drops)
 
@@ -199,6 +204,7 @@ class ReceivingEnd:
         bits[:] = bytes(len(bits))
         self._next_index, self._next_start = block.index + 1, block.end
         self._blocks.add(block)
+        self.tally.taken_granules += block.granules
         records = {**self.records(), block.record_name: block.dump()}
         yield Commit(Batch(records=records, blocks={block.name: payload}))
         yield Send(Have(self.session, block.index))
@@ -219,7 +225,7 @@ class ReceivingEnd:
         if not hmac.compare_digest(expected.hex().encode(), message.tag.encode()):
             fields = {"peer": self.peer, "stream": "in", "block": block.index}
             yield Emit(Event("keys.forged_ready", "alarm", fields))
-            self._forget([block])
+            self._burn([block], Burned.REFUSED)
             yield Commit(self._drop_batch([block]))
             yield Send(Refused(self.session, block.index, ()))
             return
@@ -236,7 +242,7 @@ class ReceivingEnd:
         if block is None:
             return
         self._pool.put({number: block.entries[number] for number in message.returned if number in block.entries})
-        self._forget([block])
+        self._burn([block], Burned.REFUSED)
         yield Commit(self._drop_batch([block]))
 
     def on_lease(self, message: Lease) -> Steps:
@@ -256,7 +262,7 @@ class ReceivingEnd:
         content, damaged = yield ReadBlock(block.name)
         if damaged:
             yield Emit(Event("keys.damaged", "alarm", {"peer": self.peer, "stream": "in", "block": block.index}))
-            self._forget([block])
+            self._burn([block], Burned.DAMAGED)
             yield Commit(self._drop_batch([block]))
             yield Send(Refused(self.session, block.index, ()))
             return
@@ -293,6 +299,13 @@ class ReceivingEnd:
             self._unwiped.remove(block.start, block.end)
             self._cache.forget(block.name)
 
+    def _burn(self, blocks: Sequence[Block], why: Burned) -> None:
+        """Forget blocks; what nobody has fetched of them is lost."""
+        if blocks:
+            had = self.left_granules()
+            self._forget(blocks)
+            self.tally.burn(why, had - self.left_granules())
+
     def _drop_batch(self, blocks: Sequence[Block]) -> Batch:
         records = {**self.records(), **{block.record_name: None for block in blocks}}
         return Batch(records=records, drops=[block.name for block in blocks])
@@ -321,7 +334,13 @@ class ReceivingEnd:
         for start, end in taken:
             self._fetched.add(start, end)
             self._unwiped.add(start, end)
-        return read_keys(self._cache, self._blocks, addresses)
+        try:
+            keys = read_keys(self._cache, self._blocks, addresses)
+        except KeyDamaged:
+            self.tally.damage(addresses)
+            raise
+        self.tally.deliver(addresses)
+        return keys
 
     def _servable(self, low: int, high: int) -> bool:
         inside = self._floor <= low and high <= self._lease and self._ready.covers(low, high)
@@ -339,7 +358,7 @@ class ReceivingEnd:
 
     def _flush(self, now_s: float) -> Batch | None:
         drops = self._finished(now_s)
-        self._forget(drops)
+        self._burn(drops, Burned.EXPIRED)
         wipes: list[WipeRange] = []
         for start, end in list(self._unwiped)[:_WIPES_MAX]:
             self._unwiped.remove(start, end)
@@ -373,6 +392,15 @@ class ReceivingEnd:
                 excess -= block.granules
                 surplus -= 1
         return finished
+
+    def left_granules(self) -> int:
+        """Return how many granules above what counts as fetched since the last handshake are still unfetched."""
+        stored = sum(max(0, block.end - max(block.start, self._floor)) for block in self._blocks)
+        return stored - self._fetched.size()
+
+    def waiting_since_s(self) -> float | None:
+        """Return since when the oldest block that was handed out whole waits for someone to fetch the rest of it."""
+        return min(self._passed_at.values(), default=None)
 
     def held_granules(self) -> int:
         """Return how many granules are stored here and not yet fetched."""

@@ -17,7 +17,7 @@ from dataclasses import replace
 from shosoin.base.ports import Event
 from shosoin.keys.blocks import MAC_CONFIRMED, MAC_READY, MAC_STORED, Block, dump_record, load_record, mac_header
 from shosoin.keys.cache import BlockCache
-from shosoin.keys.errors import KeyStreamDry, LeaseNeeded, PairProtocolError
+from shosoin.keys.errors import KeyDamaged, KeyStreamDry, LeaseNeeded, PairProtocolError
 from shosoin.keys.intervals import IntervalSet
 from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress, granules_of
 from shosoin.keys.messages import (
@@ -45,6 +45,7 @@ from shosoin.keys.pool import (
 from shosoin.keys.reading import BlockTable, read_keys
 from shosoin.keys.reconcile import Action, StreamPlan
 from shosoin.keys.store import Batch, Commit, Emit, Mac, ReadBlock, Send, Steps, WipeRange
+from shosoin.keys.tally import Burned, StreamTally
 
 __all__ = ["SendingEnd"]
 
@@ -61,6 +62,7 @@ class SendingEnd:
     def __init__(self, peer: str, cache: BlockCache, pool: VerificationPool, *, lease_bytes: int) -> None:
         self.peer = peer
         self.session = ""
+        self.tally = StreamTally()
         self.expected_proof: Callable[[str], str] = _no_session
         """Makes the proof that a statement of this session is the receiver's."""
         self.proof_of: Callable[[str], str] = _no_session
@@ -90,6 +92,7 @@ class SendingEnd:
         blocks = (Block.load(raw) for name, raw in records.items() if name.startswith("block/out-"))
         for block in blocks:
             self._blocks.add(block)
+        self.tally.restored_granules = self.left_granules()
 
     def records(self) -> dict[str, bytes | None]:
         """Return the stream's own records as they should be in the journal."""
@@ -106,6 +109,7 @@ class SendingEnd:
 
     def apply(self, plan: StreamPlan) -> Batch:
         """Adopt the agreed plan; the batch must be durable before the stream opens."""
+        had = self.left_granules()
         self._next_index, self._next_start = plan.next_index, plan.next_start
         self._lease = plan.lease
         if plan.restart_sender:
@@ -120,6 +124,7 @@ class SendingEnd:
         self._available = IntervalSet()
         for block in self._blocks:
             self._make_available(block)
+        self.tally.burn(Burned.HANDSHAKE, had - self.left_granules())
         # Whatever an earlier run may not have overwritten any more is overwritten by the next flush.
         self._wiped = min([self._cursor, *(block.start for block in self._blocks)])
         return Batch(
@@ -151,6 +156,11 @@ class SendingEnd:
         return len(self._pool) >= ENTRIES_PER_BLOCK and in_flight < (_IN_FLIGHT_MAX if lavish else 1)
 
     @property
+    def verification_entries(self) -> int:
+        """How many one-time keys are left to verify blocks with."""
+        return len(self._pool)
+
+    @property
     def pool_exhausted(self) -> bool:
         """Whether no block can ever be verified again without a new pair secret."""
         waiting = any(block.state is not BlockState.CONFIRMED for block in self._blocks)
@@ -169,6 +179,7 @@ class SendingEnd:
         self._next_index += 1
         self._next_start += granules
         self._blocks.add(block)
+        self.tally.taken_granules += granules
         records = {**self.records(), block.record_name: block.dump()}
         yield Commit(Batch(records=records, blocks={block.name: bytes(bits[RESERVE_BYTES:])}))
         entries = tuple(sorted(block.entries))
@@ -229,7 +240,9 @@ class SendingEnd:
         yield from self._burn(block, returned=unused)
 
     def _burn(self, block: Block, returned: Sequence[int]) -> Steps:
+        had = self.left_granules()
         self._blocks.remove(block)
+        self.tally.burn(Burned.REFUSED, had - self.left_granules())
         self._pool.put({number: block.entries[number] for number in returned})
         self._cache.forget(block.name)
         yield Commit(Batch(records={**self.records(), block.record_name: None}, drops=[block.name]))
@@ -291,6 +304,10 @@ class SendingEnd:
         waiting = sum(b.granules for b in self._blocks if b.state is not BlockState.CONFIRMED)
         return waiting + self._available.size()
 
+    def left_granules(self) -> int:
+        """Return how many granules of all blocks, usable yet or not, lie above what was handed out."""
+        return sum(max(0, block.end - max(block.start, self._cursor)) for block in self._blocks)
+
     def allocate(self, number: int, length_bytes: int) -> list[KeyAddress]:
         """Reserve the addresses of ``number`` keys, all or none.
 
@@ -311,8 +328,12 @@ class SendingEnd:
             cursor = offset + need
         if cursor > self._leased:
             raise LeaseNeeded(self.peer, cursor - self._leased)
+        leaps = cursor - self._cursor > need * number
+        had = self.left_granules() if leaps else 0
         self._available.remove(self._cursor, cursor)
         self._cursor = cursor
+        if leaps:
+            self.tally.burn(Burned.GAP, had - self.left_granules() - need * number)
         return addresses
 
     def read(self, addresses: Sequence[KeyAddress]) -> list[bytearray]:
@@ -321,7 +342,13 @@ class SendingEnd:
         Raises:
             KeyDamaged: if stored bytes fail their check; all these keys are burned.
         """
-        return read_keys(self._cache, self._blocks, addresses)
+        try:
+            keys = read_keys(self._cache, self._blocks, addresses)
+        except KeyDamaged:
+            self.tally.damage(addresses)
+            raise
+        self.tally.deliver(addresses)
+        return keys
 
     def report(self) -> Steps:
         """Tell the receiver how far keys were handed out, when that has changed."""

@@ -1,34 +1,28 @@
 """ETSI GS QKD 014 over HTTPS with mutual TLS.
 
 Every path, method and malformed request is answered with 400, 401 or 503 and an Error body, as the standard has no
-other codes. The caller is who its certificate says; no header names anybody. The certificate is read once for each
-connection, since TLS 1.3 cannot change it later.
+other codes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
 from urllib.parse import unquote
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 
 from shosoin.adapters.http_parts import PartsPayload
-from shosoin.adapters.tls import peer_identity
-from shosoin.base import Denied, Rejected, SaeId, ShosoinError
+from shosoin.base import Rejected, SaeId, ShosoinError
 from shosoin.base.ports import Clock
-from shosoin.keys.errors import LeaseNeeded, StreamNotReady
 from shosoin.keys.kme import Admit, Delivery, Kme
-from shosoin.services.guarded_connections import ConnectionGuard, GuardedConnection
+from shosoin.services.guarded_connections import ConnectionGuard
 from shosoin.services.json_log import described, log
 from shosoin.services.memory_budget import Claim, MemoryBudget
+from shosoin.services.request_tally import RequestTally
+from shosoin.services.sae_http import Drawing, HttpLimits, LeaseSource, SaeHttp, caller_of
 from shosoin.services.wire014 import (
     KeyRequest,
     container_bytes,
@@ -44,35 +38,10 @@ from shosoin.services.wire014 import (
 __all__ = ["Etsi014Service", "HttpLimits", "LeaseSource"]
 
 _PREFIX = "/api/v1/keys/"
+_DIRECTIONS = {"status": "outgoing", "enc_keys": "outgoing", "dec_keys": "incoming"}
+"""The calls, and which of the two streams with a KME each is about."""
 _LONG_ANSWER_BYTES = 256 << 10
 _HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store"}
-
-
-class LeaseSource(Protocol):
-    """Whoever can extend the lease of the stream to a peer."""
-
-    def refresh_lease(self, peer: str) -> None:
-        """Extend the lease ahead of demand if it runs low."""
-        ...
-
-    async def wait_lease(self, peer: str, granules: int) -> None:
-        """Wait for a higher lease."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class HttpLimits:
-    """Bounds on what a client may send and how long it may take."""
-
-    body_bytes: int = 64 << 10
-    bodies_bytes: int = 16 << 20
-    """Bodies of all requests at once; of one SAE at most half of that."""
-    answers_bytes: int = 256 << 20
-    """Answers that are being made or sent, likewise."""
-    connections: int = 1024
-    request_timeout_s: float = 10.0
-    idle_timeout_s: float = 75.0
-    lease_timeout_s: float = 3.0
 
 
 class Etsi014Service:
@@ -80,66 +49,67 @@ class Etsi014Service:
 
     def __init__(self, kme: Kme, leases: LeaseSource, limits: HttpLimits, clock: Clock) -> None:
         self._kme = kme
-        self._leases = leases
-        self._limits = limits
+        self.tally = RequestTally()
+        self._drawing = Drawing(kme, leases, clock, limits.lease_timeout_s)
         self._clock = clock
+        self._limits = limits
         self._bodies = MemoryBudget(limits.bodies_bytes, code="etsi014.busy")
         self._answers = MemoryBudget(limits.answers_bytes, code="etsi014.busy")
+        self._http = SaeHttp(self._response, self._malformed, self._answers, limits, self.tally)
 
     async def listen(self, host: str, port: int, context: ssl.SSLContext) -> asyncio.Server:
         """Start serving; returns the listening server."""
-        limits = self._limits
-        manager = web.Server(self._handle)
-        counts: Counter[SaeId] = Counter()
-        loop = asyncio.get_running_loop()
+        return await self._http.listen(host, port, context)
 
-        def connect() -> RequestHandler:
-            return _Connection(
-                manager,
-                loop=loop,
-                connections_max=max(1, limits.connections // 2),
-                counts=counts,
-                keepalive_timeout=limits.idle_timeout_s,
-                access_log=None,
-                auto_decompress=False,
-            )
+    @property
+    def guard(self) -> ConnectionGuard | None:
+        """The connections, once it listens."""
+        return self._http.guard
 
-        guard = ConnectionGuard(connect, limits.connections, limits.idle_timeout_s)
-        return await loop.create_server(guard, host, port, ssl=context, ssl_handshake_timeout=10.0, backlog=512)
-
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        connection = GuardedConnection.of(request.transport)
-        if connection is not None:
-            connection.pause_begins()
-        with self._answers.claim() as room:
-            try:
-                response = await self._response(request, room)
-            finally:
-                if connection is not None:
-                    connection.pause_ends()
-            # Here and not in the server: until the client has taken the answer, its memory counts.
-            with suppress(ConnectionError):  # a client that has left is nobody's failure
-                await response.prepare(request)
-                await response.write_eof()
-        return response
+    @property
+    def memory(self) -> dict[str, MemoryBudget]:
+        """What requests may hold at once, by name."""
+        return {"bodies": self._bodies, "answers": self._answers}
 
     async def _response(self, request: web.BaseRequest, room: Claim) -> web.Response:
+        began_s = self._clock.now_s()
+        call, peer = self._subject(request)
+        body, status, code = await self._outcome(request, room)
+        if code:
+            self.tally.refused(code, peer, _DIRECTIONS.get(call, ""))
+        self.tally.answered(call, status, self._clock.now_s() - began_s)
+        return _reply(status, body)
+
+    def _subject(self, request: web.BaseRequest) -> tuple[str, str]:
+        """Return, for the counters, what a request asks and about which KME: names of ours, or none."""
+        try:
+            sae, call = _route(request.rel_url.raw_path)
+        except ShosoinError:
+            return "other", ""
+        return (call if call in _DIRECTIONS else "other"), self._kme.home_of(sae) or ""
+
+    async def _outcome(self, request: web.BaseRequest, room: Claim) -> tuple[bytes, int, str]:
+        """Return a body, its status, and the error code if it is one."""
         try:
             with self._bodies.claim() as body_room:
                 body = await self._answer(request, body_room, room)
         except ShosoinError as err:
-            return _reply(status_code(err), error_of(err))
+            return error_of(err), status_code(err), err.code
         except TimeoutError:
-            return _reply(400, error_json("the request took too long"))
+            return error_json("the request took too long"), 400, "etsi014.slow_request"
         except Exception as err:  # noqa: BLE001  # the last line of defence of this process
             log("etsi014.defect", **described(err))
-            return _reply(503, error_json("the KME failed to handle the request"))
-        return _reply(200, body)
+            return error_json("the KME failed to handle the request"), 503, "etsi014.defect"
+        return body, 200, ""
+
+    def _malformed(self, status: int) -> web.Response:
+        self.tally.refused("etsi014.malformed")
+        return _reply(503 if status >= 500 else 400, error_json("not a well-formed HTTP request"))
 
     async def _answer(self, request: web.BaseRequest, body_room: Claim, room: Claim) -> bytes:
-        caller = _caller(request)
+        caller = caller_of(request)
         sae, call = _route(request.rel_url.raw_path)
-        if call not in {"status", "enc_keys", "dec_keys"}:
+        if call not in _DIRECTIONS:
             raise _bad("unknown path: expected /api/v1/keys/{SAE_ID}/status, enc_keys or dec_keys")
         if request.method not in ({"GET"} if call == "status" else {"GET", "POST"}):
             raise _bad(f"method {request.method[:16]} is not defined for {call}")
@@ -157,22 +127,7 @@ class Etsi014Service:
 
     async def _enc_keys(self, caller: SaeId, slave: SaeId, wanted: KeyRequest, admit: Admit) -> Delivery:
         size_bits = self._kme.limits.key_size_bits if wanted.size_bits is None else wanted.size_bits
-        deadline_s = self._clock.now_s() + self._limits.lease_timeout_s
-        while True:
-            try:
-                delivery = self._kme.enc_keys(caller, slave, wanted.number, size_bits, admit)
-            except LeaseNeeded as need:
-                left_s = deadline_s - self._clock.now_s()
-                if left_s <= 0:
-                    raise
-                try:
-                    async with asyncio.timeout(left_s):
-                        await self._leases.wait_lease(need.peer, need.granules)
-                except TimeoutError as err:
-                    raise StreamNotReady(f"{need.peer} does not answer", retry_after_s=1.0) from err
-            else:
-                self._leases.refresh_lease(self._kme.kme_of(slave))
-                return delivery
+        return await self._drawing.draw(caller, slave, wanted.number, size_bits, admit)
 
     async def _body(self, request: web.BaseRequest, caller: SaeId, room: Claim) -> bytes:
         if not request.body_exists:
@@ -196,61 +151,6 @@ class Etsi014Service:
             except (web.RequestPayloadError, ConnectionError) as err:
                 raise _bad("body cannot be read") from err
         return bytes(body)
-
-
-class _Connection(RequestHandler):
-    """One client connection: knows its SAE, and answers HTTP errors as the standard wants."""
-
-    __slots__ = ("_connections_max", "_counts", "sae")
-
-    def __init__(self, manager: web.Server, *, connections_max: int, counts: Counter[SaeId], **options: object) -> None:
-        super().__init__(manager, **options)  # type: ignore[arg-type]  # passed through
-        self._connections_max = connections_max
-        self._counts = counts
-        self.sae: SaeId | Denied = Denied("no certificate")
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Read the client's certificate."""
-        super().connection_made(transport)
-        try:
-            identity = peer_identity(transport.get_extra_info("ssl_object"))
-            if identity.role != "sae":
-                raise Denied(f"a {identity.role} is no SAE", code="etsi014.not_an_sae")
-            self.sae = SaeId(identity.id)
-        except Denied as err:
-            self.sae = err
-            return
-        self._counts[self.sae] += 1
-        if self._counts[self.sae] > self._connections_max:
-            self.force_close()
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Give the SAE's place back."""
-        super().connection_lost(exc)
-        if isinstance(self.sae, SaeId):
-            self._counts[self.sae] -= 1
-            self.sae = Denied("the connection is gone")
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer what the HTTP parser refuses."""
-        response = _reply(503 if status >= 500 else 400, error_json("not a well-formed HTTP request"))
-        response.force_close()
-        return response
-
-
-def _caller(request: web.BaseRequest) -> SaeId:
-    connection = request.protocol
-    if not isinstance(connection, _Connection):
-        raise Denied("no certificate")
-    if isinstance(connection.sae, Denied):
-        raise Denied(connection.sae.message, code=connection.sae.code)
-    return connection.sae
 
 
 @lru_cache(maxsize=1024)

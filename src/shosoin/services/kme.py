@@ -29,10 +29,14 @@ from shosoin.keys.quota import Quota
 from shosoin.link import SimulatedLink
 from shosoin.services.etsi014 import Etsi014Service, HttpLimits
 from shosoin.services.json_log import LoggedEvents, described, log, start_logging
-from shosoin.services.kme_config import KmeConfig, LinkSection, load_kme_config
+from shosoin.services.kme_config import KmeConfig, LinkSection, SaeApiSection, load_kme_config
+from shosoin.services.kme_view import SaeService
 from shosoin.services.link_driver import LinkDriver
+from shosoin.services.operations import Operations
 from shosoin.services.peer_channel import Channel, ChannelKind, dial_forever, listen
 from shosoin.services.simulated_quantum_channel import SimulatedDevices
+from shosoin.services.skip import SkipService
+from shosoin.services.skip_config import SkipApiSection, SkipConfig
 
 __all__ = ["KmeProcess", "run"]
 
@@ -94,6 +98,12 @@ class KmeProcess:
         self._tasks: list[asyncio.Task[None]] = []
         self._servers: list[asyncio.Server] = []
         self.ports: tuple[int, int] = (0, 0)
+        self.kme: Kme | None = None
+        """What serves the SAEs, once every link was looked at."""
+        self.services: dict[str, SaeService] = {}
+        """How SAEs reach it, by the name of the interface."""
+        self.operations = Operations(self, config.operations, self._clock) if config.operations else None
+        self.skip_port: int | None = None
         self.defect: BaseException | None = None
         """Why a part of the process ended by itself."""
 
@@ -101,10 +111,12 @@ class KmeProcess:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.directory.chmod(0o700)
         self._remove_signs()
-        storage_key = read_or_make_storage_key(self.config.kme.storage_key_file)
-        for link in self.config.links:
-            await self._open_link(link, storage_key)
         try:
+            if self.operations is not None:
+                await self.operations.start()  # first, so that it can be asked how far the rest is
+            storage_key = read_or_make_storage_key(self.config.kme.storage_key_file)
+            for link in self.config.links:
+                await self._open_link(link, storage_key)
             await self._listen()
             self._start_tasks()
         except BaseException:
@@ -112,6 +124,10 @@ class KmeProcess:
             raise
         _write_json(self.directory / "links.json", self.link_states())
         ready = {"pid": os.getpid(), "sae_port": self.ports[0], "peer_port": self.ports[1]}
+        if self.operations is not None:
+            ready["operations_port"] = self.operations.port
+        if self.skip_port is not None:
+            ready["skip_port"] = self.skip_port
         _write_json(self.directory / "ready", ready)
         log("kme.ready", kme=self.config.kme.id, **ready)
         return self
@@ -120,6 +136,11 @@ class KmeProcess:
         self._remove_signs()
         await self._stop()
         log("kme.stopped", kme=self.config.kme.id)
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether every listener accepts connections."""
+        return self.ports != (0, 0) and all(server.is_serving() for server in self._servers)
 
     def link_states(self) -> dict[str, Any]:
         """Return what an operator wants to know of each link; nothing secret."""
@@ -137,7 +158,7 @@ class KmeProcess:
                 "generation": pair.generation,
                 "outgoing_stock_bits": pair.outgoing.stock_granules() * 256,
                 "incoming_held_bits": pair.incoming.held_granules() * 256,
-                "verification_entries": len(pair.outgoing.view().unused_entries),
+                "verification_entries": pair.outgoing.verification_entries,
                 "kind": "simulated-qkd",
                 "simulated": True,
                 "secret_key_rate_bps": round(self._links[KmeId(link.peer)].facts.secret_key_rate_bps, 3),
@@ -188,8 +209,7 @@ class KmeProcess:
 
     async def _listen(self) -> None:
         sae, peer = self.config.sae_api, self.config.peer_api
-        minimum = ssl.TLSVersion.TLSv1_2 if sae.minimum_tls == "1.2" else ssl.TLSVersion.TLSv1_3
-        context = server_context(sae.certificate, sae.key, sae.client_ca, minimum=minimum)
+        context = _sae_context(sae)
         limits = self.config.limits
         http = HttpLimits(
             limits.max_body_bytes,
@@ -200,16 +220,27 @@ class KmeProcess:
             limits.idle_timeout_s,
             limits.lease_timeout_s,
         )
-        service = Etsi014Service(self._kme(), _Leases(self.drivers), http, self._clock)
+        kme = self.kme = self._kme()
+        service = self.services["etsi014"] = Etsi014Service(kme, _Leases(self.drivers), http, self._clock)
         peer_context = server_context(peer.certificate, peer.key, peer.ca)
         try:
             peers = await listen(peer.host, peer.port, peer_context, self._accept, set(self.drivers))
             self._servers.append(peers)
             saes = await service.listen(sae.host, sae.port, context)
             self._servers.append(saes)
+            if self.config.skip is not None:
+                await self._listen_skip(self.config.skip, kme, http)
         except OSError as err:
             raise Rejected(f"cannot listen: {err.strerror or err}", code="kme.cannot_listen") from err
         self.ports = saes.sockets[0].getsockname()[1], peers.sockets[0].getsockname()[1]
+
+    async def _listen_skip(self, skip: SkipConfig, kme: Kme, http: HttpLimits) -> None:
+        service = self.services["skip"] = SkipService(
+            kme, skip.systems, self._entropy, _Leases(self.drivers), http, self._clock
+        )
+        server = await service.listen(skip.api.host, skip.api.port, _sae_context(skip.api))
+        self._servers.append(server)
+        self.skip_port = server.sockets[0].getsockname()[1]
 
     def _kme(self) -> Kme:
         limits = self.config.limits
@@ -279,6 +310,8 @@ class KmeProcess:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for driver in self.drivers.values():
             driver.release()
+        if self.operations is not None:
+            await self.operations.stop()
 
     def _fail_loudly(self, task: asyncio.Task[None]) -> None:
         """End the process when a part of it fails unexpectedly: a half-working KME would not be noticed."""
@@ -292,6 +325,11 @@ class KmeProcess:
         for name in ("ready", "links.json"):
             with contextlib.suppress(FileNotFoundError):
                 (self.directory / name).unlink()
+
+
+def _sae_context(api: SaeApiSection | SkipApiSection) -> ssl.SSLContext:
+    minimum = ssl.TLSVersion.TLSv1_2 if api.minimum_tls == "1.2" else ssl.TLSVersion.TLSv1_3
+    return server_context(api.certificate, api.key, api.client_ca, minimum=minimum)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

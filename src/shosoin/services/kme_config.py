@@ -8,8 +8,11 @@ from pathlib import Path
 
 from shosoin.base import KmeId, SaeId
 from shosoin.keys.key_id import LENGTH_BYTES_MAX
+from shosoin.services.operations_config import OperationsSection, read_operations
+from shosoin.services.skip_config import SkipConfig, read_skip
 from shosoin.services.toml_sections import Sections, load_toml
 from shosoin.services.wire014 import container_bytes
+from shosoin.services.wire_skip import key_bytes
 
 __all__ = ["KmeConfig", "LimitSection", "LinkSection", "PeerApiSection", "SaeApiSection", "load_kme_config"]
 
@@ -109,6 +112,8 @@ class KmeConfig:
     limits: LimitSection
     directory: Mapping[SaeId, KmeId]
     links: tuple[LinkSection, ...]
+    operations: OperationsSection | None = None
+    skip: SkipConfig | None = None
 
 
 def load_kme_config(path: Path) -> KmeConfig:
@@ -118,7 +123,7 @@ def load_kme_config(path: Path) -> KmeConfig:
         Rejected: with the section and key that is wrong, missing or unknown.
     """
     document, sections = load_toml(path), Sections(path)
-    sections.only(document, {"kme", "limits", "sae", "link"}, "top level")
+    sections.only(document, {"kme", "limits", "sae", "link", "operations", "skip"}, "top level")
     kme = sections.table(document, "kme", "kme")
     apis = {"sae_api", "peer_api"}
     sections.only(kme, {item.name for item in fields(KmeSection)} | apis, "[kme]")
@@ -132,6 +137,8 @@ def load_kme_config(path: Path) -> KmeConfig:
         ),
         directory={sae.id: sae.kme for sae in saes},
         links=tuple(sections.read(LinkSection, "link", item) for item in sections.tables(document, "link")),
+        operations=read_operations(document, sections),
+        skip=read_skip(sections, document, {sae.id for sae in saes}),
     )
     _check_meaning(config, len(saes), sections)
     return config
@@ -156,5 +163,8 @@ def _check_meaning(config: KmeConfig, saes: int, sections: Sections) -> None:
     longest_bytes = container_bytes(limits.max_key_per_request, limits.max_request_bytes)
     if 2 * longest_bytes > limits.max_answers_bytes:
         raise sections.wrong(f"max_answers_bytes must be at least {2 * longest_bytes} for max_request_bytes as it is")
+    longest_bytes = key_bytes(min(high // 8, limits.max_request_bytes))
+    if config.skip is not None and 2 * longest_bytes > limits.max_answers_bytes:
+        raise sections.wrong(f"max_answers_bytes must be at least {2 * longest_bytes} for the longest key by SKIP")
     if config.sae_api.minimum_tls not in {"1.2", "1.3"}:
         raise sections.wrong("minimum_tls must be '1.2' or '1.3'")

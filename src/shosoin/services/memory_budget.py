@@ -30,7 +30,7 @@ class MemoryBudget:
     """Bytes that may be held: ``total_bytes`` by all, by one caller half of what the others do not hold."""
 
     def __init__(self, total_bytes: int, *, code: str) -> None:
-        self._total_bytes = total_bytes
+        self.total_bytes = total_bytes
         self._code = code
         self._held_bytes: Counter[str] = Counter()
 
@@ -51,7 +51,7 @@ class MemoryBudget:
         """
         own_bytes = self._held_bytes[caller] + size_bytes
         others_bytes = self.held_bytes - self._held_bytes[caller]
-        if own_bytes > (self._total_bytes - others_bytes) // 2:
+        if own_bytes > (self.total_bytes - others_bytes) // 2:
             raise Unavailable("too many request bytes at once", code=self._code, retry_after_s=_BUSY_RETRY_S)
         self._held_bytes[caller] = own_bytes
 

@@ -13,7 +13,7 @@ Traceback (most recent call last):
 ...
 shosoin.base.errors.Rejected: node.toml: unknown key 'hots' in [node.api]; did you mean 'host'?
 
-Fields may be ``str``, ``int``, ``float`` (also written as a whole number) or ``Path`` (relative to the file).
+Fields may be ``str``, ``bool``, ``int``, ``float`` (also written as a whole number) or ``Path`` (relative to the file).
 Numbers are never negative. A subclass of ``str`` that checks itself (``SiteId``) may be a field too.
 """
 
@@ -106,7 +106,9 @@ class Sections:
             if not 0 <= value <= _NUMBER_MAX:
                 raise self.wrong(f"{where} must be zero or more, got {str(value)[:40]}")
             return declared(value)
-        if declared not in {int, float, Path} and isinstance(value, str):
+        if declared is bool and isinstance(value, bool):
+            return value
+        if declared not in {bool, int, float, Path} and isinstance(value, str):
             try:
                 return declared(value)
             except Rejected as err:
@@ -118,4 +120,4 @@ class Sections:
         return Rejected(f"{self.origin}: {message}", code="config.bad_value")
 
 
-_WORDS: dict[type[Any], str] = {int: "a whole number", float: "a number", Path: "a path"}
+_WORDS: dict[type[Any], str] = {bool: "true or false", int: "a whole number", float: "a number", Path: "a path"}

@@ -1,0 +1,73 @@
+"""What metrics and health read of a running KME; they change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from shosoin.base import KmeId
+from shosoin.keys.kme import Kme
+from shosoin.services.guarded_connections import ConnectionGuard
+from shosoin.services.kme_config import KmeConfig
+from shosoin.services.link_driver import LinkDriver
+from shosoin.services.memory_budget import MemoryBudget
+from shosoin.services.request_tally import RequestTally
+
+__all__ = ["KmeView", "SaeService"]
+
+
+class SaeService(Protocol):
+    """An interface by which SAEs reach the KME."""
+
+    @property
+    def tally(self) -> RequestTally:
+        """What it answered."""
+        ...
+
+    @property
+    def guard(self) -> ConnectionGuard | None:
+        """Its connections, once it listens."""
+        ...
+
+    @property
+    def memory(self) -> Mapping[str, MemoryBudget]:
+        """What requests may hold at once, by name."""
+        ...
+
+
+class KmeView(Protocol):
+    """A KME process as its operators see it (``shosoin.services.kme.KmeProcess``)."""
+
+    @property
+    def config(self) -> KmeConfig:
+        """What it was told."""
+        ...
+
+    @property
+    def drivers(self) -> Mapping[KmeId, LinkDriver]:
+        """Links whose stored state could be used when the process started."""
+        ...
+
+    @property
+    def kme(self) -> Kme | None:
+        """What serves the SAEs, once every link was looked at."""
+        ...
+
+    @property
+    def services(self) -> Mapping[str, SaeService]:
+        """How SAEs reach it, by the name of the interface."""
+        ...
+
+    @property
+    def defect(self) -> BaseException | None:
+        """Why a part of the process ended by itself."""
+        ...
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether every listener accepts connections."""
+        ...
+
+    def link_states(self) -> dict[str, Any]:
+        """Return the state of every configured link."""
+        ...

@@ -1,0 +1,62 @@
+"""What an HTTP service of a KME answered, as plain numbers: how often, how fast, and why not.
+
+Every label is a name of ours: a call of the standard, a KME of the directory, an error code of the program. Nothing
+that a client wrote becomes one, so the number of counters is bounded however hostile the clients are.
+
+>>> tally = RequestTally()
+>>> tally.answered("status", 200, 0.003)
+>>> tally.latencies["status", 200].cumulative()[2:4]
+[('0.0025', 0), ('0.005', 1)]
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+__all__ = ["Latencies", "RequestTally"]
+
+_BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+
+
+@dataclass(slots=True)
+class Latencies:
+    """How long requests took, in classes of time."""
+
+    total_s: float = 0.0
+    counts: list[int] = field(default_factory=lambda: [0] * (len(_BOUNDS_S) + 1))
+
+    def add(self, seconds: float) -> None:
+        """Count a request."""
+        self.counts[bisect_left(_BOUNDS_S, seconds)] += 1
+        self.total_s += seconds
+
+    def cumulative(self) -> list[tuple[str, int]]:
+        """Return, for each upper bound in ascending order, how many requests took at most so long."""
+        return list(zip([*map(str, _BOUNDS_S), "+Inf"], accumulate(self.counts), strict=True))
+
+
+@dataclass(slots=True)
+class RequestTally:
+    """Counters of one service."""
+
+    latencies: defaultdict[tuple[str, int], Latencies] = field(default_factory=lambda: defaultdict(Latencies))
+    """By method of the interface and HTTP status."""
+    refusals: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """By KME of the other SAE, direction of the stream, and error code; empty where the request names none of ours."""
+    connections_refused: int = 0
+    """Connections of SAEs that had too many."""
+
+    def answered(self, method: str, status: int, seconds: float) -> None:
+        """Count an answer."""
+        self.latencies[method, status].add(seconds)
+
+    def refused(self, code: str, peer: str = "", direction: str = "") -> None:
+        """Count why an answer was an error."""
+        self.refusals[peer, direction, code] += 1
+
+    def connection_refused(self) -> None:
+        """Count a connection that was ended at once."""
+        self.connections_refused += 1

@@ -1,0 +1,211 @@
+"""What every HTTP interface of a KME for SAEs does alike: it knows the caller, it is bounded, it waits for a lease.
+
+The caller is who its certificate says; no header names anybody. The certificate is read once for each connection, since
+TLS 1.3 cannot change it later. What a request may ask and how an answer is spelled is each interface's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from shosoin.adapters.tls import peer_identity
+from shosoin.base import Denied, SaeId
+from shosoin.base.ports import Clock
+from shosoin.keys.errors import LeaseNeeded, StreamNotReady
+from shosoin.keys.kme import Admit, Delivery, Kme
+from shosoin.services.guarded_connections import ConnectionGuard, GuardedConnection
+from shosoin.services.memory_budget import Claim, MemoryBudget
+from shosoin.services.request_tally import RequestTally
+
+__all__ = ["Drawing", "HttpLimits", "LeaseSource", "SaeHttp", "caller_of"]
+
+
+class LeaseSource(Protocol):
+    """Whoever can extend the lease of the stream to a peer."""
+
+    def refresh_lease(self, peer: str) -> None:
+        """Extend the lease ahead of demand if it runs low."""
+        ...
+
+    async def wait_lease(self, peer: str, granules: int) -> None:
+        """Wait for a higher lease."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """Bounds on what a client may send and how long it may take."""
+
+    body_bytes: int = 64 << 10
+    bodies_bytes: int = 16 << 20
+    """Bodies of all requests at once; of one SAE at most half of that."""
+    answers_bytes: int = 256 << 20
+    """Answers that are being made or sent, likewise."""
+    connections: int = 1024
+    request_timeout_s: float = 10.0
+    idle_timeout_s: float = 75.0
+    lease_timeout_s: float = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """Draws keys, with some patience where the peer has not yet leased the bits."""
+
+    kme: Kme
+    leases: LeaseSource
+    clock: Clock
+    patience_s: float
+
+    async def draw(self, caller: SaeId, slave: SaeId, number: int, size_bits: int, admit: Admit) -> Delivery:
+        """Draw keys that ``slave`` can fetch from its own KME; see ``Kme.enc_keys``."""
+        deadline_s = self.clock.now_s() + self.patience_s
+        while True:
+            try:
+                delivery = self.kme.enc_keys(caller, slave, number, size_bits, admit)
+            except LeaseNeeded as need:
+                left_s = deadline_s - self.clock.now_s()
+                if left_s <= 0:
+                    raise
+                try:
+                    async with asyncio.timeout(left_s):
+                        await self.leases.wait_lease(need.peer, need.granules)
+                except TimeoutError as err:
+                    raise StreamNotReady(f"{need.peer} does not answer", retry_after_s=1.0) from err
+            else:
+                self.leases.refresh_lease(self.kme.kme_of(slave))
+                return delivery
+
+
+@dataclass(slots=True)
+class SaeHttp:
+    """One listening interface."""
+
+    respond: Callable[[web.BaseRequest, Claim], Awaitable[web.Response]]
+    """Answers a request; the claim is for the memory of the answer."""
+    malformed: Callable[[int], web.Response]
+    """Answers what the HTTP parser refuses; told the status that the parser would give."""
+    answers: MemoryBudget
+    limits: HttpLimits
+    tally: RequestTally
+    guard: ConnectionGuard | None = field(default=None, init=False)
+    """Knows the connections, once it listens."""
+
+    async def listen(self, host: str, port: int, context: ssl.SSLContext) -> asyncio.Server:
+        """Start serving; returns the listening server."""
+        limits = self.limits
+        manager = web.Server(self._handle)
+        counts: Counter[SaeId] = Counter()
+        loop = asyncio.get_running_loop()
+
+        def connect() -> RequestHandler:
+            return _Connection(
+                manager,
+                loop=loop,
+                connections_max=max(1, limits.connections // 2),
+                counts=counts,
+                malformed=self.malformed,
+                tally=self.tally,
+                keepalive_timeout=limits.idle_timeout_s,
+                access_log=None,
+                auto_decompress=False,
+            )
+
+        self.guard = ConnectionGuard(connect, limits.connections, limits.idle_timeout_s)
+        return await loop.create_server(self.guard, host, port, ssl=context, ssl_handshake_timeout=10.0, backlog=512)
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = GuardedConnection.of(request.transport)
+        if connection is not None:
+            connection.pause_begins()
+        with self.answers.claim() as room:
+            try:
+                response = await self.respond(request, room)
+            finally:
+                if connection is not None:
+                    connection.pause_ends()
+            # Here and not in the server: until the client has taken the answer, its memory counts.
+            with suppress(ConnectionError):  # a client that has left is nobody's failure
+                await response.prepare(request)
+                await response.write_eof()
+        return response
+
+
+class _Connection(RequestHandler):
+    """One client connection: knows its SAE, and answers HTTP errors as its interface wants."""
+
+    __slots__ = ("_connections_max", "_counts", "_malformed", "_tally", "sae")
+
+    def __init__(
+        self,
+        manager: web.Server,
+        *,
+        connections_max: int,
+        counts: Counter[SaeId],
+        malformed: Callable[[int], web.Response],
+        tally: RequestTally,
+        **options: object,
+    ) -> None:
+        super().__init__(manager, **options)  # type: ignore[arg-type]  # passed through
+        self._connections_max = connections_max
+        self._counts = counts
+        self._malformed = malformed
+        self._tally = tally
+        self.sae: SaeId | Denied = Denied("no certificate")
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Read the client's certificate."""
+        super().connection_made(transport)
+        try:
+            identity = peer_identity(transport.get_extra_info("ssl_object"))
+            if identity.role != "sae":
+                raise Denied(f"a {identity.role} is no SAE", code="etsi014.not_an_sae")
+            self.sae = SaeId(identity.id)
+        except Denied as err:
+            self.sae = err
+            return
+        self._counts[self.sae] += 1
+        if self._counts[self.sae] > self._connections_max:
+            self._tally.connection_refused()
+            self.force_close()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Give the SAE's place back."""
+        super().connection_lost(exc)
+        if isinstance(self.sae, SaeId):
+            self._counts[self.sae] -= 1
+            self.sae = Denied("the connection is gone")
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what the HTTP parser refuses."""
+        response = self._malformed(status)
+        response.force_close()
+        return response
+
+
+def caller_of(request: web.BaseRequest) -> SaeId:
+    """Return the SAE whose certificate the connection has.
+
+    Raises:
+        Denied: the certificate names no SAE.
+    """
+    connection = request.protocol
+    if not isinstance(connection, _Connection):
+        raise Denied("no certificate")
+    if isinstance(connection.sae, Denied):
+        raise Denied(connection.sae.message, code=connection.sae.code)
+    return connection.sae
