@@ -14,7 +14,7 @@ from shosoin.adapters.tls import client_context
 from shosoin.base import SaeId
 from shosoin.services import skip
 from shosoin.services.skip import SkipService
-from tests.support.kme import KmePair, until_stock
+from tests.support.kme import KmePair, ServerProcess, until_stock
 from tests.support.pki import TestAuthority
 
 pytestmark = pytest.mark.processes
@@ -469,3 +469,19 @@ async def test_ready_names_the_port(pair):
     async with pair.running("kme-a"):
         ready = json.loads((pair.directory("kme-a") / "ready").read_text())
     assert ready["skip_port"] == pair.skip_port["kme-a"]
+
+
+async def test_processes_of_their_own_serve_it_and_log_no_key(pair):
+    servers = [ServerProcess(pair.config(kme)) for kme in ("kme-a", "kme-b")]
+    try:
+        await asyncio.gather(*(server.start() for server in servers))
+        async with Encryptor(pair) as a, Encryptor(pair, "sae-b1", "kme-b") as b, pair.client("sae-a1") as client:
+            await until_stock(client, "sae-b1", 8)
+            key = await a.new()
+            assert await b.fetch(key["keyId"]) == (200, key)
+            assert (await b.fetch(key["keyId"]))[0] == 400
+    finally:
+        await asyncio.gather(*(server.stop() for server in servers))
+    logs = [(server.config.parent / "log").read_text() for server in servers]
+    assert all("kme.stopped" in text for text in logs)
+    assert not any(key["key"] in text or key["keyId"] in text for text in logs)

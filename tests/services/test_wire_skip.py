@@ -79,7 +79,11 @@ def test_any_request_is_read_whole_or_refused_in_few_plain_words(method, path, q
             assert path == "/capabilities"
 
 
-@given(remote=REMOTES, size=st.integers(0, 10**12 - 1), extra=st.dictionaries(st.text("abcxyz", min_size=1), REMOTES))
+@given(
+    remote=REMOTES,
+    size=st.integers(0, 10**12 - 1),
+    extra=st.dictionaries(st.text("abcxyz", min_size=1), REMOTES, max_size=30),
+)
 def test_what_a_client_encodes_is_what_is_read(remote, size, extra):
     query = urlencode({**extra, "remoteSystemID": remote, "size": size})
     assert parse_call("GET", "/key", query) == NewKeyCall(remote, size)
