@@ -103,7 +103,7 @@ class SaeHttp:
         """Start serving; returns the listening server."""
         limits = self.limits
         manager = web.Server(self._handle)
-        counts: Counter[SaeId] = Counter()
+        counts: Counter[str] = Counter()
         loop = asyncio.get_running_loop()
 
         def connect() -> RequestHandler:
@@ -142,14 +142,14 @@ class SaeHttp:
 class _Connection(RequestHandler):
     """One client connection: knows its SAE, and answers HTTP errors as its interface wants."""
 
-    __slots__ = ("_connections_max", "_counts", "_malformed", "_tally", "sae")
+    __slots__ = ("_connections_max", "_counts", "_malformed", "_place", "_tally", "sae")
 
     def __init__(
         self,
         manager: web.Server,
         *,
         connections_max: int,
-        counts: Counter[SaeId],
+        counts: Counter[str],
         malformed: Callable[[int], web.Response],
         tally: RequestTally,
         **options: object,
@@ -159,30 +159,28 @@ class _Connection(RequestHandler):
         self._counts = counts
         self._malformed = malformed
         self._tally = tally
+        self._place: str | None = None
+        """Under whom it is counted: all whose certificates name no SAE are one, for what they can ask is nothing."""
         self.sae: SaeId | Denied = Denied("no certificate")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Read the client's certificate."""
         super().connection_made(transport)
-        try:
-            identity = peer_identity(transport.get_extra_info("ssl_object"))
-            if identity.role != "sae":
-                raise Denied(f"a {identity.role} is no SAE", code="etsi014.not_an_sae")
-            self.sae = SaeId(identity.id)
-        except Denied as err:
-            self.sae = err
-            return
-        self._counts[self.sae] += 1
-        if self._counts[self.sae] > self._connections_max:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101  # what create_server makes
+        self.sae = _holder(transport)
+        self._place = self.sae if isinstance(self.sae, SaeId) else ""
+        self._counts[self._place] += 1
+        if self._counts[self._place] > self._connections_max:
             self._tally.connection_refused()
-            self.force_close()
+            transport.abort()  # to close it would be to wait for the client's goodbye, and hold the place till then
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Give the SAE's place back."""
         super().connection_lost(exc)
-        if isinstance(self.sae, SaeId):
-            self._counts[self.sae] -= 1
-            self.sae = Denied("the connection is gone")
+        if self._place is not None:
+            self._counts[self._place] -= 1
+            self._place = None
+        self.sae = Denied("the connection is gone")
 
     def handle_error(
         self,
@@ -195,6 +193,16 @@ class _Connection(RequestHandler):
         response = self._malformed(status)
         response.force_close()
         return response
+
+
+def _holder(transport: asyncio.BaseTransport) -> SaeId | Denied:
+    try:
+        identity = peer_identity(transport.get_extra_info("ssl_object"))
+    except Denied as err:
+        return err
+    if identity.role != "sae":
+        return Denied(f"a {identity.role} is no SAE", code="etsi014.not_an_sae")
+    return SaeId(identity.id)
 
 
 def caller_of(request: web.BaseRequest) -> SaeId:
