@@ -102,7 +102,7 @@ class SaeHttp:
     async def listen(self, host: str, port: int, context: ssl.SSLContext) -> asyncio.Server:
         """Start serving; returns the listening server."""
         limits = self.limits
-        manager = web.Server(self._handle)
+        manager = web.Server(self._handle, handler_cancellation=True)  # who has left is drawn nothing for
         counts: Counter[str] = Counter()
         loop = asyncio.get_running_loop()
 
