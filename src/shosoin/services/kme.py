@@ -308,6 +308,9 @@ class KmeProcess:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for service in self.services.values():
+            if service.guard is not None:
+                await service.guard.end_all()
         for driver in self.drivers.values():
             driver.release()
         if self.operations is not None:
