@@ -209,7 +209,7 @@ class Kme:
         if source is None:
             raise KeyNotFound
         if source == self.kme_id:
-            self._admit_fetch(len(key_ids), self._local.size_bytes(key_ids), admit)
+            self._admit_fetch(len(key_ids), self._local.size_bytes(caller, master, key_ids), admit)
             contents = self._local.fetch(caller, master, key_ids)
         else:
             pair = self._pair(source)

@@ -70,10 +70,10 @@ class LocalKeys:
             raise KeyNotFound
         return [self._remove(name).bits for name in names]
 
-    def size_bytes(self, key_ids: Sequence[str]) -> int:
-        """Return how many bytes those of the named keys have that are here."""
+    def size_bytes(self, slave: SaeId, master: SaeId, key_ids: Sequence[str]) -> int:
+        """Return how many bytes those of the named keys have that ``master`` drew for ``slave``; others say nothing."""
         waiting = (self._waiting.get(key_id.lower()) for key_id in key_ids)
-        return sum(len(entry.bits) for entry in waiting if entry is not None)
+        return sum(len(one.bits) for one in waiting if one is not None and (one.slave, one.master) == (slave, master))
 
     def _draw_one(self, master: SaeId, slave: SaeId, length_bytes: int) -> tuple[str, bytearray]:
         key_id = self._ids.encode(KeyAddress(self._serial, length_bytes), master, slave)
