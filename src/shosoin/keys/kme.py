@@ -251,10 +251,10 @@ class Kme:
         address = pair.incoming_ids.decode(key_id, master, caller, near=near)
         if address is not None:
             return address
+        self._guesses.spend(caller, 1)  # whoever's key it is: a quota must not tell either
         others = (sae for sae in self._own_saes if sae != caller)
         if any(pair.incoming_ids.decode(key_id, master, other, near=near) for other in others):
             raise KeyOfAnotherSae("a key was drawn for another SAE")
-        self._guesses.spend(caller, 1)
         self._events.emit(Event("keys.unknown_id", "warning", {"caller": caller, "master": master}))
         raise KeyNotFound
 
