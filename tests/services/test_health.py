@@ -145,7 +145,6 @@ async def test_a_disk_that_does_not_answer_holds_up_nobody(tmp_path, monkeypatch
     os.mkfifo(pipe)  # opening it to write waits for a reader
     probe = StorageProbe(tmp_path, SystemClock(), interval_s=0.0)
     async with AsyncExitStack() as stack:
-        stack.callback(probe.close)
         assert await probe.fault() == await probe.fault() == "no answer within 0.05 s"
         reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
         stack.callback(os.close, reader)
@@ -160,4 +159,3 @@ async def test_the_storage_is_not_tried_more_often_than_allowed(tmp_path):
     assert await probe.fault() == ""
     (tmp_path / "health.probe").mkdir()
     assert await probe.fault() == ""
-    probe.close()

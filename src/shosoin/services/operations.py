@@ -84,7 +84,6 @@ class Operations:
             self._server.close()
             self._server = None
         await self.guard.end_all()
-        self._storage.close()
 
     def _connection(self) -> RequestHandler:
         assert self._manager is not None  # noqa: S101  # it listens

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 from shosoin.base.ports import Clock
@@ -27,7 +28,6 @@ class StorageProbe:
     def __init__(self, directory: Path, clock: Clock, *, interval_s: float) -> None:
         self._path = directory / _NAME
         self._clock, self._interval_s = clock, interval_s
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="storage-probe")
         self._trial: asyncio.Future[str] | None = None
         self._begun_s = 0.0
 
@@ -36,13 +36,27 @@ class StorageProbe:
         trial = self._trial
         if trial is None or (trial.done() and self._clock.now_s() - self._begun_s >= self._interval_s):
             self._begun_s = self._clock.now_s()
-            trial = self._trial = asyncio.get_running_loop().run_in_executor(self._thread, _try, self._path)
+            trial = self._trial = self._begun()
         await asyncio.wait({trial}, timeout=_PATIENCE_S)
         return trial.result() if trial.done() else f"no answer within {_PATIENCE_S:g} s"
 
-    def close(self) -> None:
-        """Let go of the thread, without waiting for a disk that does not answer."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+    def _begun(self) -> asyncio.Future[str]:
+        """Start a trial in a thread that the end of the process does not wait for, as it would for an executor's."""
+        loop = asyncio.get_running_loop()
+        trial: asyncio.Future[str] = loop.create_future()
+
+        def work() -> None:
+            outcome = _try(self._path)
+            with suppress(RuntimeError):  # the loop is closed: nobody asks any more
+                loop.call_soon_threadsafe(_tell, trial, outcome)
+
+        threading.Thread(target=work, name="storage-probe", daemon=True).start()
+        return trial
+
+
+def _tell(trial: asyncio.Future[str], outcome: str) -> None:
+    if not trial.done():
+        trial.set_result(outcome)
 
 
 def _try(path: Path) -> str:
