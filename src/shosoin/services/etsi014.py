@@ -103,8 +103,10 @@ class Etsi014Service:
         return body, 200, ""
 
     def _malformed(self, status: int) -> web.Response:
+        answer = 503 if status >= 500 else 400
         self.tally.refused("etsi014.malformed")
-        return _reply(503 if status >= 500 else 400, error_json("not a well-formed HTTP request"))
+        self.tally.answered("other", answer, 0.0)  # the parser refused it at once
+        return _reply(answer, error_json("not a well-formed HTTP request"))
 
     async def _answer(self, request: web.BaseRequest, body_room: Claim, room: Claim) -> bytes:
         caller = caller_of(request)

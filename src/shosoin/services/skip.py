@@ -114,8 +114,10 @@ class SkipService:
         return _reply(200, body)
 
     def _malformed(self, status: int) -> web.Response:
+        answer = 500 if status >= 500 else 400
         self.tally.refused("skip.malformed")
-        return _reply(500 if status >= 500 else 400, error_json("not a well-formed HTTP request", "skip.bad_request"))
+        self.tally.answered("other", answer, 0.0)  # the parser refused it at once
+        return _reply(answer, error_json("not a well-formed HTTP request", "skip.bad_request"))
 
     def _subject(self, request: web.BaseRequest) -> tuple[str, str]:
         """Return, for the counters, which stream a request is about: names of ours, or none."""
