@@ -16,6 +16,8 @@ from shosoin.services.wire_skip import key_bytes
 
 __all__ = ["KmeConfig", "LimitSection", "LinkSection", "PeerApiSection", "SaeApiSection", "load_kme_config"]
 
+_PORT_MAX = 65535
+
 
 @dataclass(frozen=True, slots=True)
 class KmeSection:
@@ -150,6 +152,7 @@ def _check_meaning(config: KmeConfig, saes: int, sections: Sections) -> None:
         raise sections.wrong("every [[link]] needs a peer of its own")
     if len(config.directory) < saes:
         raise sections.wrong("an SAE appears twice in [[sae]]")
+    _check_ports(config, sections)
     for link in config.links:
         if link.kind != "simulated":
             raise sections.wrong(f"link kind {link.kind!r}, expected 'simulated'")
@@ -168,3 +171,13 @@ def _check_meaning(config: KmeConfig, saes: int, sections: Sections) -> None:
         raise sections.wrong(f"max_answers_bytes must be at least {2 * longest_bytes} for the longest key by SKIP")
     if config.sae_api.minimum_tls not in {"1.2", "1.3"}:
         raise sections.wrong("minimum_tls must be '1.2' or '1.3'")
+
+
+def _check_ports(config: KmeConfig, sections: Sections) -> None:
+    ports = {"[kme.sae_api]": config.sae_api.port, "[kme.peer_api]": config.peer_api.port}
+    ports |= {f"[[link]] of {link.peer}": link.port for link in config.links}
+    if config.skip is not None:
+        ports["[skip]"] = config.skip.api.port
+    for where, port in ports.items():
+        if port > _PORT_MAX:
+            raise sections.wrong(f"{where} port must be at most {_PORT_MAX}, got {port}")
