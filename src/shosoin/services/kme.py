@@ -154,7 +154,7 @@ class KmeProcess:
             states[link.peer] = {
                 "refused": False,
                 "open": pair.is_open,
-                "connected": pair.is_connected,
+                "connected": driver.is_answered,
                 "generation": pair.generation,
                 "outgoing_stock_bits": pair.outgoing.stock_granules() * 256,
                 "incoming_held_bits": pair.incoming.held_granules() * 256,

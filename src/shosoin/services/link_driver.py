@@ -25,6 +25,8 @@ _QUEUE_MAX = 64
 _LONG_BYTES = 1 << 16
 """Messages above this wait for their turn outside the queue, so that not 64 hellos of 16 MiB are in memory."""
 _TICK_S = 0.25
+_ANSWER_S = 5.0
+"""A peer that leaves a lease unanswered for longer does not count as there, whatever its connection says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class LinkDriver:
         self._leased = asyncio.Event()
         self._closed = asyncio.Event()
         self._lease_asked = False
+        self._lease_asked_s = 0.0
         self._over = False
 
     async def start(self) -> None:
@@ -102,9 +105,15 @@ class LinkDriver:
         """Ask the peer for a higher lease, unless that is under way."""
         if self._lease_asked or self._queue.full() or not self.pair.is_connected:
             return
-        self._lease_asked = True
+        self._lease_asked, self._lease_asked_s = True, self._clock.now_s()
         self._leased.clear()
         self._queue.put_nowait(_Item(lambda: self._extend_lease(granules)))
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the peer is connected and, as far as it was asked, answers."""
+        waited_s = self._clock.now_s() - self._lease_asked_s if self._lease_asked else 0.0
+        return self.pair.is_connected and waited_s <= _ANSWER_S
 
     async def wait_lease(self, granules: int) -> None:
         """Wait for the next lease.
