@@ -3,10 +3,13 @@
 import asyncio
 import json
 import os
+import resource
 import signal
+import socket
 import ssl
 import uuid
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -99,6 +102,31 @@ async def test_connections_of_saes_end_with_the_kme(tmp_path):
             await until(lambda: process.services["etsi014"].guard.open == 1)
         assert {name: service.guard.open for name, service in process.services.items()} == {"etsi014": 0, "skip": 0}
         assert await silent.reader.read() is not None  # the end, not for ever
+
+
+async def test_whoever_only_connects_does_not_use_up_the_files_of_a_kme(tmp_path):
+    """The usual soft limit on open files is as low as the bound on connections, and a link without files is lost."""
+    pair = KmePair(tmp_path, stock_bits=1 << 18, speedup=50.0, skip_systems={})
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    servers = [ServerProcess(pair.config(name)) for name in ("kme-a", "kme-b")]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+        try:
+            for server in servers:
+                await server.start()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        open_files = Path(f"/proc/{servers[0].process.pid}/fd")
+        async with pair.client("sae-a1") as client, AsyncExitStack() as stack:
+            await until_stock(client, "sae-b1", 64)
+            for _ in range(300):
+                stack.enter_context(socket.create_connection(("127.0.0.1", pair.skip_port["kme-a"])))
+            await until(lambda: len(list(open_files.iterdir())) > 300)
+            before = (await client.status("sae-b1")).stored_key_count
+            await until_stock(client, "sae-b1", before + 1024)
+    finally:
+        for server in servers:
+            await server.kill()
 
 
 # 2. Whose key it is.

@@ -18,6 +18,7 @@ from typing import Any
 from shosoin.adapters.clock import SystemClock
 from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.memory import collect_garbage_rarely
+from shosoin.adapters.open_files import allow_many_open_files
 from shosoin.adapters.stream_store import FileStreamStore, read_or_make_storage_key
 from shosoin.adapters.tls import client_context, server_context
 from shosoin.base import KmeId, Rejected
@@ -55,6 +56,7 @@ def run(config_path: Path) -> None:
     """
     config = load_kme_config(config_path)
     start_logging()
+    allow_many_open_files()
     asyncio.run(_run(config))
 
 
