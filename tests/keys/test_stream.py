@@ -7,7 +7,7 @@ import pytest
 from shosoin.base.ports import Event
 from shosoin.keys.errors import KeyDamaged, KeyNotFound, KeyStreamDry, LeaseNeeded, StreamNotReady, StreamRefused
 from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress
-from shosoin.keys.messages import Confirmed, Ready, Stored
+from shosoin.keys.messages import Confirmed, Ready, Stored, decode_message
 from shosoin.keys.pair import PairEnd
 from shosoin.keys.pool import VerificationPool
 from tests.keys.world import LIMITS, MemoryStore, World
@@ -82,7 +82,7 @@ def test_a_forged_tag_burns_the_block_at_both_ends_and_raises_an_alarm(world, ki
     honest = world.send
 
     def tampering(sender, raw):
-        from shosoin.keys.messages import decode_message, encode_message
+        from shosoin.keys.messages import encode_message
 
         message = decode_message(raw)
         if isinstance(message, kind):
@@ -112,6 +112,33 @@ def test_differing_bits_are_found_and_cost_one_entry(world):
     assert "keys.block_mismatch" in names(world)
     assert len(a.pair.outgoing._pool) == before - 1
     assert set(a.pair.outgoing._pool) == set(b.pair.incoming._pool)
+
+
+def test_a_restored_sender_hands_no_entry_back_that_it_may_have_spent(world):
+    a, b = ends(world)
+    sent, honest = [], world.send
+
+    def listening(sender, raw):
+        sent.append(decode_message(raw))
+        honest(sender, raw)
+
+    world.send = listening
+    world.produce("a", 4, arrives=True)
+    while not b.disk.blocks:
+        a.advance()
+        b.advance()
+    world.snapshot("a")  # pending here, stored there
+    while not any(isinstance(message, Ready) for message in sent):
+        a.advance()
+        if not sent or not isinstance(sent[-1], Ready):
+            b.advance()
+    world.disconnect()
+    world.restore("a", 0, zombie=False)
+    a.disk.wiped["out-000000000000"].add(1)
+    world.heal()
+    stock(world)  # what each key authenticates is checked as it is sent
+    assert "keys.block_mismatch" in names(world)
+    assert a.pair.outgoing.stock_granules() == 8
 
 
 def test_bits_that_never_arrive_cost_no_entry(world):
