@@ -207,8 +207,11 @@ def freeze(world: World, end: str, values: Values) -> None:
 
 @event(3)
 def step_clock(world: World, end: str, values: Values) -> None:
-    """A machine's clock jumps, forwards or back."""
-    world.clock_steps_s[end] += (0.5, 11.0, 100.0, -0.5, -11.0, -100.0)[values[0] % 6]
+    """A machine sleeps, so that both its clocks jump forwards; or its wall clock is set."""
+    if values[0] % 2:
+        world.clock_steps_s[end] += (0.5, 11.0, 100.0)[values[1] % 3]
+    else:
+        world.wall_steps_s[end] += (0.5, 11.0, 1e6, -0.5, -11.0, -1e6)[values[1] % 6]
 
 
 # Wires

@@ -45,7 +45,7 @@ _COSTS_S = {Commit: (0.0002, 0.004), ReadBlock: (0.00005, 0.0005), Mac: (0.00001
 
 
 class _Clock:
-    """``Clock`` of one machine, which may step."""
+    """``Clock`` of one machine: the wall clock steps both ways, the other one, as the port says, never back."""
 
     def __init__(self, process: KmeProcess) -> None:
         self._process = process
@@ -54,7 +54,7 @@ class _Clock:
         return self._process.now_s
 
     def wall_s(self) -> float:
-        return 1.7e9 + self._process.now_s
+        return 1.7e9 + self._process.now_s + self._process.world.wall_steps_s[self._process.end]
 
 
 class KmeProcess:

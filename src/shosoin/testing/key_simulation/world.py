@@ -87,6 +87,7 @@ class World:
         self.wiretap = Wiretap(self)
         self.ends = {"a": End("a"), "b": End("b")}
         self.clock_steps_s = {"a": 0.0, "b": 0.0}
+        self.wall_steps_s = {"a": 0.0, "b": 0.0}
         self.fates: dict[str, deque[BlockFate]] = {"a": deque(), "b": deque()}
         self.cut_until_s = 0.0
         self.producing = True
