@@ -1,4 +1,4 @@
-"""The load of the key rounds: masters that draw, slaves that fetch, and a ledger of every bit that anybody was given."""
+"""The load of the key rounds: masters that draw, slaves that fetch, and a ledger of every bit anybody was given."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from shosoin.base import SaeId, ShosoinError
 from shosoin.keys.errors import LeaseNeeded
 from shosoin.testing.key_simulation.process import EXPIRY_S, OTHER, SAES, KmeProcess
-from shosoin.testing.key_simulation.world import World
+from shosoin.testing.key_simulation.world import Wish, World
 
 __all__ = ["PROGRESS_S", "calm_down"]
 
@@ -26,9 +26,8 @@ def calm_down(world: World, *, tls_was_broken: bool) -> None:
         _drain(world, end)
     _nothing_comes_again(world)
     _disks_are_clean(world)
-    for end in world.ends.values():
-        for process in end.servers():
-            world.check_tallies(process)
+    for process in (each for state in world.ends.values() for each in state.servers()):
+        world.check_tallies(process)
 
 
 def _end_faults(world: World, *, tls_was_broken: bool) -> None:
@@ -49,7 +48,7 @@ def _end_faults(world: World, *, tls_was_broken: bool) -> None:
 
 
 def _keys_flow(world: World, end: str) -> None:
-    """A fresh key is drawn at an end and fetched at the other."""
+    """Draw a fresh key at an end and fetch it at the other."""
     began_s = world.now_s
     while world.now_s < began_s + PROGRESS_S and not world.trace.violations:
         sender, receiver = world.ends[end].main, world.ends[OTHER[end]].main
@@ -66,7 +65,7 @@ def _keys_flow(world: World, end: str) -> None:
 
 
 def _blocks_settle(world: World) -> None:
-    """Every block under way is confirmed or burned within bounded time."""
+    """See every block under way confirmed or burned within bounded time."""
     began_s = world.now_s
     while world.now_s < began_s + PROGRESS_S and not world.trace.violations:
         world.run_until(world.now_s + 0.5)
@@ -78,16 +77,17 @@ def _blocks_settle(world: World) -> None:
 
 
 def _exchange(world: World, sender: KmeProcess, receiver: KmeProcess) -> int:
-    """Draw one key and fetch it; return how many were drawn and fetched, -1 if it was drawn and could not be fetched."""
+    """Draw one key and fetch it; return 1 if that went well, 0 if none was drawn, -1 if it could not be fetched."""
     master, slave = SAES[sender.end][0], SAES[receiver.end][0]
+    wish = Wish(master, slave, 1, 256)
     try:
-        delivery = sender.enc_keys(master, slave, 1, 256)
+        delivery = sender.enc_keys(*wish)
     except LeaseNeeded as need:
         sender.ask_lease(need.granules)
         return 0
     except ShosoinError:
         return 0
-    ids = world.judge.drawn(sender, master, slave, 1, 256, delivery)
+    ids = world.judge.drawn(sender, wish, delivery)
     return 1 if _fetch_patiently(world, receiver, slave, master, ids) else -1
 
 
@@ -103,7 +103,7 @@ def _fetch_patiently(world: World, receiver: KmeProcess, slave: SaeId, master: S
 
 
 def _drain(world: World, end: str) -> None:
-    """All stock that a sender still offers can be drawn, and all that is drawn can be fetched, unless it rotted."""
+    """Draw all stock that a sender still offers, and fetch all that is drawn, unless it rotted."""
     for _ in range(_DRAIN_STEPS):
         sender, receiver = world.ends[end].main, world.ends[OTHER[end]].main
         if world.trace.violations or sender is None or receiver is None:
@@ -122,23 +122,23 @@ def _drain(world: World, end: str) -> None:
 
 
 def _nothing_comes_again(world: World) -> None:
-    """Whatever was fetched is asked for once more, of everybody; the judge hears what comes."""
+    """Ask everybody once more for what was fetched; the judge hears what comes."""
     for key in [key for key in world.judge.keys.values() if key.fetched][-100:]:
         for process in world.ends[key.end if key.local else OTHER[key.end]].servers():
             world.fetch(process, key.slave, key.master, [key.key_id])
 
 
 def _disks_are_clean(world: World) -> None:
-    """Once all is old, no block is left, and before that no used bits of a sender."""
+    """See that no block is left once all is old, and before that no used bits of a sender."""
     for _ in range(2):  # first the receivers notice that blocks are handed out, then these grow old
         world.run_until(world.now_s + 1.5)
         _used_bits_are_overwritten(world)
         for end in SAES:
             world.clock_steps_s[end] += EXPIRY_S + 1.0
     world.run_until(world.now_s + 1.5)
-    for end in world.ends.values():
-        if end.disk.blocks and not world.trace.violations:
-            world.trace.violate(f"{end.name} keeps blocks that nobody can have: {sorted(end.disk.blocks)}")
+    for state in world.ends.values():
+        if state.disk.blocks and not world.trace.violations:
+            world.trace.violate(f"{state.name} keeps blocks that nobody can have: {sorted(state.disk.blocks)}")
 
 
 def _used_bits_are_overwritten(world: World) -> None:

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from shosoin.base import SaeId
 from shosoin.testing.key_simulation.disk import SimulatedDisk
 from shosoin.testing.key_simulation.network import Tamper
 from shosoin.testing.key_simulation.process import EXPIRY_S, OTHER, SAES, KmeProcess
-from shosoin.testing.key_simulation.world import BlockFate, World
+from shosoin.testing.key_simulation.world import BlockFate, Wish, World
 
 if TYPE_CHECKING:
     from shosoin.testing.key_simulation.judge import DrawnKey
@@ -70,38 +69,40 @@ def happen(world: World, kind: str, end: str, values: Values) -> None:
 
 @event(40, Group.USE)
 def draw(world: World, end: str, values: Values) -> None:
-    """A master draws keys, and the slave fetches them as ``values`` say: soon, late, twice, in part, never."""
+    """Let a master draw keys, and the slave fetch them as ``values`` say: soon, late, twice, in part, never."""
     process = world.server(end)
     if process is None:
         return
     master, slave = SAES[end][values[0] % 2], SAES[OTHER[end]][values[0] // 2 % 2]
     number, size_bits = _SIZES[values[1] % len(_SIZES)]
-    world.draw(process, master, slave, number, size_bits, partial(_fetch_later, world, values[2]))
+    world.draw(process, Wish(master, slave, number, size_bits), partial(_fetch_later, world, values[2]))
 
 
 @event(6, Group.USE)
 def draw_local(world: World, end: str, values: Values) -> None:
-    """A master draws keys for an SAE of its own KME."""
+    """Let a master draw keys for an SAE of its own KME."""
     process = world.server(end)
     if process is None:
         return
     master, slave = SAES[end] if values[0] % 2 else SAES[end][::-1]
     number, size_bits = _SIZES[values[1] % len(_SIZES)]
-    world.draw(process, master, slave, number, size_bits, partial(_fetch_later, world, values[2], process=process))
+    world.draw(
+        process, Wish(master, slave, number, size_bits), partial(_fetch_later, world, values[2], process=process)
+    )
 
 
 @event(6, Group.USE)
 def greedy(world: World, end: str, values: Values) -> None:
-    """Masters of one end take all they can get from everybody, whatever the other end does."""
+    """Let masters of one end take all they can get from everybody, whatever the other end does."""
     master, slave = SAES[end][values[0] % 2], SAES[OTHER[end]][values[1] % 2]
     for process in world.ends[end].servers():
         for _ in range(4 + values[2] % 12):
-            world.draw(process, master, slave, 1, 256, partial(_fetch_later, world, values[2]))
+            world.draw(process, Wish(master, slave, 1, 256), partial(_fetch_later, world, values[2]))
 
 
 @event(10, Group.USE)
 def fetch_again(world: World, end: str, values: Values) -> None:
-    """Slaves of one end ask everybody for keys of any age, mostly had before."""
+    """Let slaves of one end ask everybody for keys of any age, mostly had before."""
     keys = [key for key in world.judge.keys.values() if not key.local and key.end == OTHER[end]]
     for key in keys[values[0] % 97 :: 1 + len(keys) // 12]:
         for process in world.ends[end].servers():
@@ -110,7 +111,7 @@ def fetch_again(world: World, end: str, values: Values) -> None:
 
 @event(4, Group.USE)
 def fetch_as_somebody_else(world: World, end: str, values: Values) -> None:
-    """SAEs ask at either KME for a key that is not theirs, and under wrong masters' names."""
+    """Let SAEs ask a KME for a key that is not theirs, and under wrong masters' names."""
     key = _some_key(world, values[0])
     process = world.ends[end].main
     if key is None or process is None:
@@ -123,7 +124,7 @@ def fetch_as_somebody_else(world: World, end: str, values: Values) -> None:
 
 @event(4, Group.USE)
 def fetch_with_a_wrong_one(world: World, end: str, values: Values) -> None:
-    """A request names good key_IDs beside a bad one, or one twice: nothing may come, and nothing may be lost."""
+    """Let a request name a good key_ID beside a bad one, or one twice: nothing may come."""
     key = _some_key(world, values[0], end=OTHER[end])
     process = world.ends[end].main
     if key is None or process is None or key.fetched:
@@ -161,8 +162,8 @@ def _fetch_later(world: World, how: int, key_ids: list[str], *, process: KmeProc
 
 
 @event(6)
-def crash(world: World, end: str, values: Values) -> None:
-    """A process dies between two effects."""
+def crash(world: World, end: str, _: Values) -> None:
+    """Let a process die now."""
     process = world.ends[end].main
     if process is not None:
         world.ended(process, "dies")
@@ -170,7 +171,7 @@ def crash(world: World, end: str, values: Values) -> None:
 
 @event(10)
 def crash_at_an_effect(world: World, end: str, values: Values) -> None:
-    """A process dies before one of its next effects."""
+    """Let a process die before one of its next effects."""
     process = world.ends[end].main
     if process is not None:
         process.doom = values[0] % 40
@@ -178,20 +179,20 @@ def crash_at_an_effect(world: World, end: str, values: Values) -> None:
 
 @event(10)
 def crash_inside_a_commit(world: World, end: str, values: Values) -> None:
-    """A process dies between two steps of one of its next commits."""
+    """Let a process die between two steps of one of its next commits."""
     world.ends[end].disk.crash_after = values[0] % 16
 
 
 @event(4)
 def crash_both(world: World, end: str, values: Values) -> None:
-    """Both ends die at once."""
+    """Let both ends die at once."""
     for each in (end, OTHER[end]):
         crash(world, each, values)
 
 
 @event(5)
-def stop_cleanly(world: World, end: str, values: Values) -> None:
-    """A process is told to stop."""
+def stop_cleanly(world: World, end: str, _: Values) -> None:
+    """Tell a process to stop."""
     process = world.ends[end].main
     if process is not None and process.started:
         process.stop()
@@ -199,7 +200,7 @@ def stop_cleanly(world: World, end: str, values: Values) -> None:
 
 @event(3)
 def freeze(world: World, end: str, values: Values) -> None:
-    """A process stands still for a while."""
+    """Let a process stand still for a while."""
     process = world.ends[end].main
     if process is not None:
         process.frozen_until_s = world.now_s + 0.02 + values[0] % 1500 / 1000
@@ -207,7 +208,7 @@ def freeze(world: World, end: str, values: Values) -> None:
 
 @event(3)
 def step_clock(world: World, end: str, values: Values) -> None:
-    """A machine sleeps, so that both its clocks jump forwards; or its wall clock is set."""
+    """Let a machine sleep, so that both its clocks jump forwards; or set its wall clock."""
     if values[0] % 2:
         world.clock_steps_s[end] += (0.5, 11.0, 100.0)[values[1] % 3]
     else:
@@ -219,7 +220,7 @@ def step_clock(world: World, end: str, values: Values) -> None:
 
 @event(8)
 def break_connection(world: World, end: str, values: Values) -> None:
-    """The connection breaks; one side may notice much later."""
+    """Break the connection; one side may notice much later."""
     process = world.ends[end].main
     if process is not None and process.latest is not None:
         process.latest.end(notice_s=1.5 if values[0] % 3 == 0 else 0.05)
@@ -227,7 +228,7 @@ def break_connection(world: World, end: str, values: Values) -> None:
 
 @event(3)
 def cut_off(world: World, end: str, values: Values) -> None:
-    """Nothing gets through for a while."""
+    """Let nothing through for a while."""
     world.cut_until_s = world.now_s + 0.1 + values[0] % 2500 / 1000
     break_connection(world, end, values)
 
@@ -237,7 +238,7 @@ def cut_off(world: World, end: str, values: Values) -> None:
 
 @event(10)
 def copy_disk(world: World, end: str, values: Values) -> None:
-    """Somebody takes a copy of a disk as it is."""
+    """Take a copy of a disk as it is."""
     snapshots = world.ends[end].snapshots
     snapshots.append(world.ends[end].disk.copy())
     if len(snapshots) > _SNAPSHOTS_MAX:
@@ -246,7 +247,7 @@ def copy_disk(world: World, end: str, values: Values) -> None:
 
 @event(7)
 def restore_disk(world: World, end: str, values: Values) -> None:
-    """An end is put back to an old copy; the process may run on beside it."""
+    """Put an end back to an old copy; the process may run on beside it."""
     snapshots = world.ends[end].snapshots
     if snapshots and world.may_restore(end):
         disk = snapshots[-1 - values[0] % len(snapshots)].copy()
@@ -255,7 +256,7 @@ def restore_disk(world: World, end: str, values: Values) -> None:
 
 @event(2)
 def restore_files_of_two_moments(world: World, end: str, values: Values) -> None:
-    """An end is put back to the journal of one copy beside block files of another."""
+    """Put an end back to the journal of one copy beside block files of another."""
     snapshots = world.ends[end].snapshots
     if snapshots and world.may_restore(end):
         journal, files = (snapshots[-1 - value % len(snapshots)] for value in values[:2])
@@ -265,14 +266,14 @@ def restore_files_of_two_moments(world: World, end: str, values: Values) -> None
 
 @event(1)
 def lose_disk(world: World, end: str, values: Values) -> None:
-    """An end starts from nothing but its pair secret."""
+    """Let an end start from nothing but its pair secret."""
     if world.may_restore(end):
         world.restore(end, SimulatedDisk(), zombie=values[0] % 2 == 0)
 
 
 @event(3)
 def old_process_dials(world: World, end: str, values: Values) -> None:
-    """A process that was replaced by an old copy of its disk gets a connection to the other end."""
+    """Connect a process that was replaced by an old copy of its disk to the other end."""
     zombies, other = world.ends[end].zombies, world.ends[OTHER[end]].main
     if zombies and other is not None:
         world.connect(zombies[values[0] % len(zombies)], other)
@@ -280,7 +281,7 @@ def old_process_dials(world: World, end: str, values: Values) -> None:
 
 @event(1)
 def old_process_ends(world: World, end: str, values: Values) -> None:
-    """A process that was replaced dies."""
+    """Let a process die that was replaced."""
     zombies = world.ends[end].zombies
     if zombies:
         world.ended(zombies[values[0] % len(zombies)], "dies")
@@ -288,7 +289,7 @@ def old_process_ends(world: World, end: str, values: Values) -> None:
 
 @event(3)
 def rot(world: World, end: str, values: Values) -> None:
-    """A granule of a stored block rots."""
+    """Let a granule of a stored block rot."""
     blocks = world.ends[end].disk.blocks
     if blocks:
         name = sorted(blocks)[values[0] % len(blocks)]
@@ -297,7 +298,7 @@ def rot(world: World, end: str, values: Values) -> None:
 
 @event(1)
 def lose_file(world: World, end: str, values: Values) -> None:
-    """A block file is gone."""
+    """Remove a block file."""
     blocks = world.ends[end].disk.blocks
     if blocks:
         del blocks[sorted(blocks)[values[0] % len(blocks)]]
@@ -305,7 +306,7 @@ def lose_file(world: World, end: str, values: Values) -> None:
 
 @event(2)
 def fill_disk(world: World, end: str, values: Values) -> None:
-    """One of the next commits fails half done."""
+    """Let one of the next commits fail half done."""
     world.ends[end].disk.full_after = values[0] % 12
 
 
@@ -314,14 +315,14 @@ def fill_disk(world: World, end: str, values: Values) -> None:
 
 @event(8)
 def spoil_blocks(world: World, end: str, values: Values) -> None:
-    """The next blocks of the link arrive at one end only, late, twice, with other bits, or under old numbers."""
+    """Let the next blocks of the link arrive at one end only, late, twice, with other bits, or under old numbers."""
     fates = list(BlockFate)
     world.fates[end].extend(fates[(values[0] + turn * values[1]) % len(fates)] for turn in range(1 + values[2] % 3))
 
 
 @event(1)
-def restart_device(world: World, end: str, values: Values) -> None:
-    """The link counts its blocks from zero again."""
+def restart_device(world: World, end: str, _: Values) -> None:
+    """Let the link count its blocks from zero again."""
     world.restart_numbers(end)
 
 
@@ -330,13 +331,13 @@ def restart_device(world: World, end: str, values: Values) -> None:
 
 @event(12, Group.WIRE)
 def tamper(world: World, end: str, values: Values) -> None:
-    """One of the next messages is dropped, repeated, swapped or altered."""
+    """Drop, repeat, swap or alter the next message."""
     world.wiretap.orders[end].append(list(Tamper)[values[0] % len(Tamper)])
 
 
 @event(8, Group.WIRE)
 def say_again(world: World, end: str, values: Values) -> None:
-    """An old message to an end is sent again."""
+    """Send an old message to an end again."""
     process, history = world.ends[end].main, world.wiretap.history[end]
     if process is not None and process.latest is not None and history:
         process.latest.put(end, history[-1 - values[0] % len(history)])
@@ -345,8 +346,3 @@ def say_again(world: World, end: str, values: Values) -> None:
 def hash_of_name(name: str) -> int:
     """Return a number that follows from the name of a file."""
     return sum(map(ord, name))
-
-
-def sae_pairs(end: str) -> list[tuple[SaeId, SaeId]]:
-    """Return all masters of an end with all slaves of the other."""
-    return [(master, slave) for master in SAES[end] for slave in SAES[OTHER[end]]]

@@ -1,10 +1,10 @@
-"""The omniscient judge: hears every key that anybody is given, every tag that leaves and every commit, and holds them
-against the promises.
+"""The omniscient judge: hears of every key that is given, every tag that leaves, every commit, and knows the promises.
 
 * A granule of a stream is given to one master and to one slave, once each, whichever processes of an end were asked.
 * Master and slave get the same bits for a key_ID, and these bits are a link's, where the key_ID says they are.
 * A key_ID opens for its slave and its master's name only.
-* Nothing is drawn above the leases that both disks hold.
+* Nothing is drawn above the leases that both disks hold, nor before the other end holds it ready.
+* No end is named an old copy that is none.
 * A one-time key authenticates one content, and is never handed out.
 * A key that a KME's own generator made is given once at each side, to the two SAEs it was made for.
 """
@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from shosoin.base import SaeId
-from shosoin.keys.blocks import load_record
+from shosoin.keys.blocks import Block, load_record
+from shosoin.keys.intervals import IntervalSet
 from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress
 from shosoin.keys.kme import Delivery
+from shosoin.keys.messages import BlockState
 from shosoin.keys.pool import ENTRY_BYTES, RESERVE_BYTES
 from shosoin.keys.store import Batch
 from shosoin.testing.simulation.trace import Trace
@@ -26,10 +28,19 @@ from shosoin.testing.simulation.trace import Trace
 if TYPE_CHECKING:
     from shosoin.testing.key_simulation.process import KmeProcess
 
-__all__ = ["DrawnKey", "Judge"]
+__all__ = ["DrawnKey", "Judge", "Wish"]
 
 _PIECE_BYTES_MIN = 8
 """Shorter pieces may agree by chance."""
+
+
+class Wish(NamedTuple):
+    """What a master asks for."""
+
+    master: SaeId
+    slave: SaeId
+    number: int
+    size_bits: int
 
 
 @dataclass(slots=True)
@@ -61,6 +72,12 @@ class Judge:
         self._leases = {"a": 0, "b": 0}
         """Highest lease that a disk of each end ever held as the receiver."""
         self._tags: dict[bytes, bytes] = {}
+        self._ready = {"a": IntervalSet(), "b": IntervalSet()}
+        """What a disk of each end ever held ready as the receiver."""
+        self.restored: set[str] = set()
+        """Ends that were put back to old copies."""
+        self.names_can_be_forged = False
+        """Old hellos are said again, which makes their end look like an old copy."""
 
     # What links, disks and wires carry
 
@@ -75,6 +92,16 @@ class Judge:
         raw = batch.records.get("stream/in")
         if raw is not None:
             self._leases[process.end] = max(self._leases[process.end], load_record(raw)["lease"])
+        for name, record in batch.records.items():
+            if name.startswith("block/in-") and record is not None:
+                block = Block.load(record)
+                if block.state is BlockState.READY:
+                    self._ready[process.end].add(block.start, block.end)
+
+    def accused(self, process: KmeProcess, end: str) -> None:
+        """Hear that an end is said to be an old copy."""
+        if end not in self.restored and not self.names_can_be_forged:
+            self._trace.violate(f"{process.name}: takes an honest {end} for an old copy")
 
     def authenticated(self, process: KmeProcess, key: bytes, content: bytes) -> None:
         """Hear of a tag that leaves."""
@@ -85,11 +112,10 @@ class Judge:
 
     # Keys
 
-    def drawn(
-        self, process: KmeProcess, master: SaeId, slave: SaeId, number: int, size_bits: int, delivery: Delivery
-    ) -> list[str]:
+    def drawn(self, process: KmeProcess, wish: Wish, delivery: Delivery) -> list[str]:
         """Hear what a master was given; return the key_IDs."""
-        local = slave in process.kme.partners(master) and process.kme.home_of(slave) == process.kme.kme_id
+        master, slave, number, size_bits = wish
+        local = process.kme.home_of(slave) == process.kme.kme_id
         contents = [(key.key_id, key.material.take()) for key in delivery.keys]
         if [len(bits) * 8 for _, bits in contents] != [size_bits] * number:
             self._trace.violate(f"{process.name}: asked for {number} keys of {size_bits} bits, got other ones")
@@ -123,7 +149,7 @@ class Judge:
             known.fetched = True
 
     def used_granules(self) -> Iterator[bytes]:
-        """Iterate over the granules of all keys that nobody may have any more: drawn, and fetched if it came to that."""
+        """Iterate over the granules of all keys that were ever drawn."""
         for key in self.keys.values():
             if not key.local:
                 yield from _pieces(key.bits)
@@ -136,6 +162,8 @@ class Judge:
             return
         if address.end > min(near, self._leases[process.peer]):
             self._trace.violate(f"{process.name}: drawn before both disks held the lease")
+        if not self._ready[process.peer].covers(address.offset, address.end):
+            self._trace.violate(f"{process.name}: drawn before the other end held it ready")
         self._check_places(process, key.key_id, address)
         for piece in _pieces(key.bits):
             end, granule = self._granules.get(piece[:_PIECE_BYTES_MIN], ("", b""))

@@ -1,8 +1,8 @@
 """Connections between two KME processes: in order while they last, and they do not last.
 
-A connection is TCP under TLS: it delays, and it breaks; then what was under way is lost, or still arrives, and each side
-notices at a time of its own. So messages of an old connection may come after those of a new one. Somebody who broke TLS
-may besides drop, repeat, alter, swap and send again single messages (``Tamper``).
+A connection is TCP under TLS: it delays, and it breaks; then what was under way is lost, or still arrives, and each
+side notices at a time of its own. So messages of an old connection may come after those of a new one. Somebody who
+broke TLS may besides drop, repeat, alter, swap and send again single messages (``Tamper``).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from shosoin.base import SimulationRng
 from shosoin.testing.key_simulation.events import KINDS, Group, Kind, Values
 from shosoin.testing.simulation.seeds import hash_of
 
-__all__ = ["PlannedEvent", "Plan", "make_plan"]
+__all__ = ["Plan", "PlannedEvent", "make_plan"]
 
 _EVENTS_MIN, _EVENTS_MAX = 120, 260
 _PACE_S = (0.01, 0.03, 0.06)
@@ -16,7 +16,7 @@ _PACE_S = (0.01, 0.03, 0.06)
 _USES = (1, 3, 8)
 """How often what SAEs do comes for each fault: likewise."""
 _EMPHASES = (0, 0, 1, 1, 1, 4)
-"""A kind of fault is left out, usual or frequent: plans that differ find more than plans that have some of everything."""
+"""A kind of fault is left out, usual or frequent: plans that differ find more than some of everything in each."""
 
 
 @dataclass(frozen=True, slots=True)

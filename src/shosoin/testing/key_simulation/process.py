@@ -1,9 +1,9 @@
 """One KME process: the real ``PairEnd`` and ``Kme``, and a driver that carries out their steps one by one.
 
-The driver does what ``shosoin.services.link_driver`` does, with a simulated clock in place of threads and sockets. Between
-an effect's being asked for and its being carried out other things happen: keys are drawn and fetched, messages arrive,
-the process dies. Whoever serves keys at an end is asked through ``enc_keys`` and ``dec_keys``: a process today, a worker
-that holds a leased range of a stream when there are such.
+The driver does what ``shosoin.services.link_driver`` does, with a simulated clock in place of threads and sockets.
+Between an effect's being asked for and its being carried out other things happen: keys are drawn and fetched, messages
+arrive, the process dies. Whoever serves keys at an end (``End.servers``) is asked through ``enc_keys``, ``dec_keys``: a
+process today, a worker that holds a leased range of a stream when there are such.
 """
 
 from __future__ import annotations
@@ -102,8 +102,13 @@ class KmeProcess:
 
     @property
     def is_serving(self) -> bool:
-        """Whether it answers SAEs and peers."""
-        return self.alive and self.started and not self.stopping and self.world.now_s >= self.frozen_until_s
+        """Whether it works, and takes connections of its peer."""
+        return self.answers_saes and not self.stopping
+
+    @property
+    def answers_saes(self) -> bool:
+        """Whether it answers SAEs, which it does until the very end."""
+        return self.alive and self.started and self.world.now_s >= self.frozen_until_s
 
     # What SAEs ask
 
@@ -127,7 +132,7 @@ class KmeProcess:
             self.do(lambda: self._extend_lease(granules))
 
     def _require_service(self) -> None:
-        if not self.is_serving:
+        if not self.answers_saes:
             raise StreamNotReady("nobody answers")
 
     # Life
@@ -348,5 +353,7 @@ class KmeProcess:
 
     def emit(self, event: Event) -> None:
         """Take an event of the key layer, as its sink."""
+        if event.name == "keys.restored_copy":
+            self.world.judge.accused(self, event.fields["restored"].removeprefix("kme-"))
         if event.name != "keys.stream_open":
             self.world.trace.tell(self.name, f"reports {event.name}", count=event.name)

@@ -33,6 +33,7 @@ class Outcome:
 def simulate(plan: Plan) -> Outcome:
     """Run a plan; equal plans give equal outcomes."""
     world = World(hash_of(f"key world {plan.seed}"))
+    world.judge.names_can_be_forged = plan.tls_is_broken
     for event in plan.events:
         world.at(event.at_s, partial(happen, world, event.kind, event.end, event.values))
     try:

@@ -19,12 +19,12 @@ from shosoin.keys.errors import LeaseNeeded
 from shosoin.keys.key_id import GRANULE_BYTES
 from shosoin.keys.pool import RESERVE_BYTES
 from shosoin.testing.key_simulation.disk import SimulatedDisk
-from shosoin.testing.key_simulation.judge import Judge
+from shosoin.testing.key_simulation.judge import Judge, Wish
 from shosoin.testing.key_simulation.network import Connection, Wiretap
 from shosoin.testing.key_simulation.process import OTHER, TICK_S, KmeProcess
 from shosoin.testing.simulation.trace import Trace
 
-__all__ = ["BlockFate", "End", "World"]
+__all__ = ["BlockFate", "End", "Wish", "World"]
 
 _DIAL_S, _DEVICE_S = 0.06, 0.04
 _STOCK_GRANULES_MAX = 14
@@ -192,6 +192,7 @@ class World:
         end = self.ends[name]
         old = end.main
         end.disk, end.main = disk, None
+        self.judge.restored.add(name)
         disk.suspect = True
         if old is None:
             pass  # somebody is about to start it
@@ -201,7 +202,9 @@ class World:
                 old.latest.end()
         else:
             old.die()
-        self.trace.tell(name, f"is an old copy{', and the process before it runs on' if zombie else ''}", count="restores")
+        self.trace.tell(
+            name, f"is an old copy{', and the process before it runs on' if zombie else ''}", count="restores"
+        )
         self.after(self.rng.uniform(0.01, 0.5), lambda: self.start(name))
 
     def reconciled(self, process: KmeProcess, channel: Connection) -> None:
@@ -288,31 +291,23 @@ class World:
         return servers[0] if len(servers) == 1 or self.rng.integer(0, 2) else self.rng.choice(servers[1:])
 
     def draw(
-        self,
-        process: KmeProcess,
-        master: SaeId,
-        slave: SaeId,
-        number: int,
-        size_bits: int,
-        then: Callable[[list[str]], None],
-        tries: int = _DRAW_TRIES,
+        self, process: KmeProcess, wish: Wish, then: Callable[[list[str]], None], tries: int = _DRAW_TRIES
     ) -> None:
         """Draw keys and hand their IDs on; wait for a lease where one is needed."""
         try:
-            delivery = process.enc_keys(master, slave, number, size_bits)
+            delivery = process.enc_keys(*wish)
         except LeaseNeeded as need:
             process.ask_lease(need.granules)
             if tries:
-                self.after(
-                    self.rng.uniform(0.002, 0.05),
-                    lambda: self.draw(process, master, slave, number, size_bits, then, tries - 1),
-                )
+                self.after(self.rng.uniform(0.002, 0.05), lambda: self.draw(process, wish, then, tries - 1))
         except ShosoinError as err:
             self.trace.counts[f"enc_keys {err.code}"] += 1
         else:
-            ids = self.judge.drawn(process, master, slave, number, size_bits, delivery)
-            self.trace.tell(process.name, f"gives {master} {number} keys of {size_bits} bits for {slave}")
-            self.trace.counts["keys drawn"] += number
+            ids = self.judge.drawn(process, wish, delivery)
+            self.trace.tell(
+                process.name, f"gives {wish.master} {len(ids)} keys of {wish.size_bits} bits for {wish.slave}"
+            )
+            self.trace.counts["keys drawn"] += len(ids)
             then(ids)
 
     def fetch(self, process: KmeProcess, caller: SaeId, master: SaeId, key_ids: Sequence[str]) -> bool:
