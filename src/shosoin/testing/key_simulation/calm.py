@@ -11,6 +11,8 @@ __all__ = ["PROGRESS_S", "calm_down"]
 
 PROGRESS_S = 30.0
 """Simulated seconds after the last fault within which keys must flow in both directions."""
+_OVERWRITTEN_S = 1.0
+"""Used bits leave the disks within this time."""
 _STEP_S = 0.1
 _DRAIN_STEPS = 600
 
@@ -22,6 +24,7 @@ def calm_down(world: World, *, tls_was_broken: bool) -> None:
         _keys_flow(world, end)
     world.producing = False
     _blocks_settle(world)
+    _used_bits_are_overwritten(world)
     for end in SAES:
         _drain(world, end)
     _nothing_comes_again(world)
@@ -56,7 +59,7 @@ def _keys_flow(world: World, end: str) -> None:
             if sender.is_serving and sender.pair.is_connected and sender.pair.outgoing.pool_exhausted:
                 world.trace.counts["streams without verification keys"] += 1
                 return
-            if _exchange(world, sender, receiver) == 1:
+            if _flows(world, sender, receiver):
                 taken_ms = int(1000 * (world.now_s - began_s))
                 world.trace.counts["progress_ms_max"] = max(world.trace.counts["progress_ms_max"], taken_ms)
                 return
@@ -74,6 +77,17 @@ def _blocks_settle(world: World) -> None:
         if len(sides) == 2 and all(side.held_granules() == side.stock_granules() for side in sides):
             return
     world.trace.violate(f"blocks are stranded {PROGRESS_S:g} s after the last fault")
+
+
+def _flows(world: World, sender: KmeProcess, receiver: KmeProcess) -> bool:
+    """Try one key; once the two ends have agreed, none that is drawn may be lost, unless it rotted."""
+    channel, rotten = sender.channel, world.trace.counts["keys.damaged"]
+    agreed = channel is not None and channel.is_up and channel is receiver.channel
+    agreed = agreed and sender.pair.is_connected and receiver.pair.is_connected
+    done = _exchange(world, sender, receiver)
+    if done == -1 and agreed and world.trace.counts["keys.damaged"] == rotten:
+        world.trace.violate(f"a fresh key of {sender.end} cannot be fetched")
+    return done == 1
 
 
 def _exchange(world: World, sender: KmeProcess, receiver: KmeProcess) -> int:
@@ -129,7 +143,7 @@ def _nothing_comes_again(world: World) -> None:
 
 
 def _disks_are_clean(world: World) -> None:
-    """See that no block is left once all is old, and before that no used bits of a sender."""
+    """See that no block is left once all is old, and before that no used bits."""
     for _ in range(2):  # first the receivers notice that blocks are handed out, then these grow old
         world.run_until(world.now_s + 1.5)
         _used_bits_are_overwritten(world)
@@ -142,10 +156,13 @@ def _disks_are_clean(world: World) -> None:
 
 
 def _used_bits_are_overwritten(world: World) -> None:
-    used = set(world.judge.used_granules())
+    before_s = world.now_s - _OVERWRITTEN_S
+    used = {
+        "out": set(world.judge.used_granules(before_s, fetched=False)),
+        "in": set(world.judge.used_granules(before_s, fetched=True)),
+    }
     for end in world.ends.values():
         for name, block in end.disk.blocks.items():
-            if name.startswith("out-") and any(
-                block.content[start : start + 32] in used for start in range(0, len(block.content), 32)
-            ):
+            granules = (block.content[start : start + 32] for start in range(0, len(block.content), 32))
+            if any(granule in used[name.partition("-")[0]] for granule in granules):
                 world.trace.violate(f"{end.name} keeps bits of a used key in {name}")

@@ -112,12 +112,12 @@ def fetch_again(world: World, end: str, values: Values) -> None:
 @event(4, Group.USE)
 def fetch_as_somebody_else(world: World, end: str, values: Values) -> None:
     """Let SAEs ask a KME for a key that is not theirs, and under wrong masters' names."""
-    key = _some_key(world, values[0])
+    key = _some_key(world, values[0], local=values[2] % 4 == 0)
     process = world.ends[end].main
     if key is None or process is None:
         return
     for caller in SAES[end]:
-        for master in (key.master, key.slave, SAES[OTHER[end]][values[1] % 2]):
+        for master in {key.master: 1, key.slave: 1, SAES[OTHER[end]][values[1] % 2]: 1}:
             if (caller, master) != (key.slave, key.master):
                 world.fetch(process, caller, master, [key.key_id])
 
@@ -134,9 +134,15 @@ def fetch_with_a_wrong_one(world: World, end: str, values: Values) -> None:
         world.trace.violate(f"{process.name}: a request with a wrong key_ID is served")
 
 
-def _some_key(world: World, number: int, *, end: str = "") -> DrawnKey | None:
-    keys = [key for key in world.judge.keys.values() if not key.local and end in {"", key.end}][-40:]
+def _some_key(world: World, number: int, *, end: str = "", local: bool = False) -> DrawnKey | None:
+    keys = [key for key in world.judge.keys.values() if key.local is local and end in {"", key.end}][-40:]
     return keys[number % len(keys)] if keys else None
+
+
+def _fetch_from_main(world: World, end: str, key: DrawnKey) -> None:
+    process = world.ends[end].main
+    if process is not None:
+        world.fetch(process, key.slave, key.master, [key.key_id])
 
 
 def _fetch_later(world: World, how: int, key_ids: list[str], *, process: KmeProcess | None = None) -> None:
@@ -192,10 +198,17 @@ def crash_both(world: World, end: str, values: Values) -> None:
 
 @event(5)
 def stop_cleanly(world: World, end: str, _: Values) -> None:
-    """Tell a process to stop."""
+    """Tell a process to stop; slaves fetch up to the last moment, and ask for the same once it is back."""
     process = world.ends[end].main
-    if process is not None and process.started:
-        process.stop()
+    if process is None or not process.started:
+        return
+    process.stop()
+    keys = [key for key in world.judge.keys.values() if not key.local and key.end == OTHER[end] and not key.fetched]
+    for turn, key in enumerate(keys[-8:]):
+        fetch = partial(_fetch_from_main, world, end, key)
+        world.after(0.0004 * turn, fetch)
+        for again_s in (0.3, 0.8, 1.5):
+            world.after(again_s, fetch)
 
 
 @event(3)

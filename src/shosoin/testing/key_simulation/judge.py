@@ -55,7 +55,13 @@ class DrawnKey:
     bits: bytes = field(repr=False)
     local: bool
     """Both SAEs are at that end."""
-    fetched: bool = False
+    drawn_s: float
+    fetched_s: float | None = None
+
+    @property
+    def fetched(self) -> bool:
+        """Whether the slave was given it."""
+        return self.fetched_s is not None
 
 
 class Judge:
@@ -99,8 +105,11 @@ class Judge:
                     self._ready[process.end].add(block.start, block.end)
 
     def accused(self, process: KmeProcess, end: str) -> None:
-        """Hear that an end is said to be an old copy."""
-        if end not in self.restored and not self.names_can_be_forged:
+        """Hear that an end is said to be an old copy.
+
+        When one was, and the other dies before it has made the burning durable, both are named: that is let pass.
+        """
+        if not self.restored and not self.names_can_be_forged:
             self._trace.violate(f"{process.name}: takes an honest {end} for an old copy")
 
     def authenticated(self, process: KmeProcess, key: bytes, content: bytes) -> None:
@@ -122,7 +131,7 @@ class Judge:
         for key_id, bits in contents:
             if key_id in self.keys:
                 self._trace.violate(f"{process.name}: key_ID {key_id} is given to two masters")
-            self.keys[key_id] = DrawnKey(key_id, master, slave, process.end, bits, local)
+            self.keys[key_id] = DrawnKey(key_id, master, slave, process.end, bits, local, process.world.now_s)
             if not local:
                 self._check_stream_key(process, self.keys[key_id])
             self._check_bits(process, key_id, bits)
@@ -146,12 +155,13 @@ class Judge:
                 self._trace.violate(f"{process.name}: the two ends give different bits for {known.key_id}")
             if known.fetched:
                 self._trace.violate(f"{process.name}: {known.key_id} is fetched twice")
-            known.fetched = True
+            known.fetched_s = process.world.now_s
 
-    def used_granules(self) -> Iterator[bytes]:
-        """Iterate over the granules of all keys that were ever drawn."""
+    def used_granules(self, before_s: float, *, fetched: bool) -> Iterator[bytes]:
+        """Iterate over the granules of all keys that were drawn, or fetched, before a time."""
         for key in self.keys.values():
-            if not key.local:
+            used_s = key.fetched_s if fetched else key.drawn_s
+            if not key.local and used_s is not None and used_s < before_s:
                 yield from _pieces(key.bits)
 
     def _check_stream_key(self, process: KmeProcess, key: DrawnKey) -> None:
