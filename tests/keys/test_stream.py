@@ -7,7 +7,7 @@ import pytest
 from shosoin.base.ports import Event
 from shosoin.keys.errors import KeyDamaged, KeyNotFound, KeyStreamDry, LeaseNeeded, StreamNotReady, StreamRefused
 from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress
-from shosoin.keys.messages import Confirmed, Ready, Stored, decode_message
+from shosoin.keys.messages import Compare, Confirmed, Ready, Stored, decode_message
 from shosoin.keys.pair import PairEnd
 from shosoin.keys.pool import VerificationPool
 from tests.keys.world import LIMITS, MemoryStore, World
@@ -139,6 +139,27 @@ def test_a_restored_sender_hands_no_entry_back_that_it_may_have_spent(world):
     stock(world)  # what each key authenticates is checked as it is sent
     assert "keys.block_mismatch" in names(world)
     assert a.pair.outgoing.stock_granules() == 8
+
+
+def test_a_block_that_keys_passed_over_is_not_kept_by_the_receiver(world):
+    a, b = ends(world)
+    honest = world.send
+
+    def losing(sender, raw):
+        if not isinstance(decode_message(raw), Compare):
+            honest(sender, raw)
+
+    world.send = losing
+    stock(world, 2)
+    world.send = honest
+    stock(world, 4)
+    drawn(world, 1)
+    assert b.pair.incoming._blocks.get(0) is not None
+    world.disconnect()
+    world.heal()
+    world.settle()
+    assert b.pair.incoming._blocks.get(0) is None
+    assert "in-000000000000" not in b.disk.blocks
 
 
 def test_bits_that_never_arrive_cost_no_entry(world):

@@ -143,6 +143,9 @@ class SendingEnd:
                 yield from self._send_ready(block)
             if action is Action.SEND_COMPARE and block is not None:
                 yield Send(Compare(self.session, index))
+            if block is None and action in {Action.SEND_COMPARE, Action.SEND_READY}:
+                # Keys were drawn beyond it meanwhile, so nobody will ever compare it; the receiver cannot know.
+                yield Send(Burn(self.session, index, ()))
         self._reported = 0
         if self._lease > self._leased:
             yield self._ask_lease(self._lease)
