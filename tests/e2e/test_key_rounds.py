@@ -20,4 +20,4 @@ async def test_no_bit_comes_twice_and_keys_flow_again_after_every_kill(tmp_path:
     assert summary.ok, summary
     assert summary.rounds == ROUNDS
     assert summary.keys_fetched > 20
-    assert summary.stock_drained > 0
+    assert summary.stock_drained_bits > 0

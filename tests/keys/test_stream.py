@@ -149,17 +149,19 @@ def test_a_block_that_keys_passed_over_is_not_kept_by_the_receiver(world):
         if not isinstance(decode_message(raw), Compare):
             honest(sender, raw)
 
+    for _ in range(6):  # until the pool allows several blocks under way
+        stock(world, 1)
     world.send = losing
     stock(world, 2)
     world.send = honest
     stock(world, 4)
-    drawn(world, 1)
-    assert b.pair.incoming._blocks.get(0) is not None
+    drawn(world, 7)
+    assert b.pair.incoming._blocks.get(6) is not None
     world.disconnect()
     world.heal()
     world.settle()
-    assert b.pair.incoming._blocks.get(0) is None
-    assert "in-000000000000" not in b.disk.blocks
+    assert a.pair.outgoing._blocks.get(6) is b.pair.incoming._blocks.get(6) is None
+    assert "in-000000000006" not in b.disk.blocks
 
 
 def test_bits_that_never_arrive_cost_no_entry(world):

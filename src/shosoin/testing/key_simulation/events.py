@@ -267,6 +267,23 @@ def restore_disk(world: World, end: str, values: Values) -> None:
         world.restore(end, disk, zombie=values[1] % 3 > 0)
 
 
+@event(7)
+def go_back_a_moment(world: World, end: str, values: Values) -> None:
+    """Copy a disk and put it back soon after, while blocks are under way; the other end may die meanwhile."""
+    disk = world.ends[end].disk.copy()
+    delay_s = 0.002 + values[0] % 60 / 1000
+
+    def restore() -> None:
+        if world.may_restore(end):
+            world.restore(end, disk, zombie=values[1] % 3 == 0)
+            if values[1] % 5 == 0 and disk.blocks:
+                disk.rot(sorted(disk.blocks)[-1], 0)
+
+    if values[2] % 2:
+        world.after(delay_s * (values[2] % 7) / 6, lambda: crash(world, OTHER[end], values))
+    world.after(delay_s, restore)
+
+
 @event(2)
 def restore_files_of_two_moments(world: World, end: str, values: Values) -> None:
     """Put an end back to the journal of one copy beside block files of another."""
