@@ -358,7 +358,7 @@ MISTAKES = {
     ),
     "local_key_given_twice": Mistake(
         "A key between two SAEs of one KME can be fetched again.",
-        (Edit(LOCAL, "_remove", "self._waiting.pop(key_id)", "self._waiting[key_id]"),),
+        (Edit(LOCAL, "fetch", "self._remove(name).bits", "bytearray(self._waiting[name].bits)"),),
     ),
     "local_key_for_any_sae": Mistake(
         "A key between two SAEs of one KME is given to whoever asks.",
