@@ -30,7 +30,7 @@ __all__ = ["CopyStore", "HeldCopy"]
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS held (
     key_id TEXT NOT NULL, slave TEXT NOT NULL, master TEXT NOT NULL, peer TEXT NOT NULL, born_s REAL NOT NULL,
-    length_bytes INTEGER NOT NULL, sealed BLOB NOT NULL, PRIMARY KEY (key_id, slave)) WITHOUT ROWID;
+    length_bytes INTEGER NOT NULL, named TEXT NOT NULL, sealed BLOB NOT NULL, PRIMARY KEY (key_id, slave)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sent (
     key_id TEXT NOT NULL, slave TEXT NOT NULL, peer TEXT NOT NULL, born_s REAL NOT NULL,
     PRIMARY KEY (key_id, slave)) WITHOUT ROWID;
@@ -49,6 +49,8 @@ class HeldCopy:
     """KME of the master."""
     born_s: float
     length_bytes: int
+    named: frozenset[SaeId]
+    """All SAEs of this KME that the key was drawn for."""
     bits: bytes | bytearray = field(default=b"", repr=False)
 
 
@@ -76,22 +78,31 @@ class CopyStore:
 
     def index(self) -> list[HeldCopy]:
         """Return what is held, without the bits."""
-        rows = self._all("SELECT key_id, slave, master, peer, born_s, length_bytes FROM held", ())
+        rows = self._all("SELECT key_id, slave, master, peer, born_s, length_bytes, named FROM held", ())
         try:
             return [
-                HeldCopy(key_id, SaeId(slave), SaeId(master), KmeId(peer), float(born_s), int(length))
-                for key_id, slave, master, peer, born_s, length in rows
+                HeldCopy(
+                    key_id,
+                    SaeId(slave),
+                    SaeId(master),
+                    KmeId(peer),
+                    float(born_s),
+                    int(length),
+                    frozenset(map(SaeId, named.split())),
+                )
+                for key_id, slave, master, peer, born_s, length, named in rows
             ]
-        except (Rejected, TypeError, ValueError) as err:
+        except (Rejected, AttributeError, TypeError, ValueError) as err:
             raise StreamRefused(f"{self._path} holds what was not written here") from err
 
     def add_held(self, copies: Sequence[HeldCopy]) -> None:
         """Store copies for slaves of this KME."""
         rows = [
-            (one.key_id, one.slave, one.master, one.peer, one.born_s, one.length_bytes, self._sealed(one))
+            (one.key_id, one.slave, one.master, one.peer, one.born_s, one.length_bytes, named, self._sealed(one))
             for one in copies
+            for named in [" ".join(sorted(one.named))]
         ]
-        self._change([("INSERT INTO held VALUES (?, ?, ?, ?, ?, ?, ?)", rows)])
+        self._change([("INSERT INTO held VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)])
 
     def take_held(self, copies: Sequence[HeldCopy]) -> list[bytearray]:
         """Remove copies and return their bits.

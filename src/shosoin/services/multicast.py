@@ -245,7 +245,7 @@ class Multicast:
             raise
         now_s = self._clock.wall_s()
         copies = [
-            HeldCopy(key_id, slave, head.master, peer, now_s, head.length_bytes, bits)
+            HeldCopy(key_id, slave, head.master, peer, now_s, head.length_bytes, frozenset(head.slaves), bits)
             for key_id, bits in zip(head.key_ids, keys, strict=True)
             for slave in head.slaves
         ]
@@ -268,8 +268,7 @@ class Multicast:
             self._held[copy.key_id][copy.slave] = copy
             self._number[copy.peer] += 1
             self._bytes[copy.peer] += copy.length_bytes
-        for key_id in {copy.key_id for copy in copies}:
-            self._named[key_id] = frozenset(self._held[key_id])
+            self._named[copy.key_id] = copy.named
 
     def _forget(self, copies: Sequence[HeldCopy]) -> None:
         for copy in copies:
