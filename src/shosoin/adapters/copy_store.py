@@ -30,7 +30,8 @@ __all__ = ["CopyStore", "HeldCopy"]
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS held (
     key_id TEXT NOT NULL, slave TEXT NOT NULL, master TEXT NOT NULL, peer TEXT NOT NULL, born_s REAL NOT NULL,
-    length_bytes INTEGER NOT NULL, named TEXT NOT NULL, sealed BLOB NOT NULL, PRIMARY KEY (key_id, slave)) WITHOUT ROWID;
+    length_bytes INTEGER NOT NULL, named TEXT NOT NULL, sealed BLOB NOT NULL,
+    PRIMARY KEY (key_id, slave)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sent (
     key_id TEXT NOT NULL, slave TEXT NOT NULL, peer TEXT NOT NULL, born_s REAL NOT NULL,
     PRIMARY KEY (key_id, slave)) WITHOUT ROWID;
