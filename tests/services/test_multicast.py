@@ -198,14 +198,20 @@ def test_a_record_is_read_with_care():
     for raw in (b"", b"\0\0\0\x02{}", b"\0\0\xff\xff", b"\xff" * 40, json.dumps({}).encode(), bytes(4096)):
         with pytest.raises(PairProtocolError):
             read_head(raw)
-    head: dict[str, Any] = {"master": "m", "slaves": ["s"], "key_ids": [str(uuid.uuid4())], "length_bytes": 8, "pad_id": "p"}
+    head: dict[str, Any] = {
+        "master": "m",
+        "slaves": ["s"],
+        "key_ids": [str(uuid.uuid4())],
+        "length_bytes": 8,
+        "pad_id": "p",
+    }
     wrong = [
         {"slaves": []},
         {"slaves": "s"},
         {"slaves": [1]},
         {"key_ids": []},
         {"key_ids": ["x"]},
-        {"key_ids": [head["key_ids"][0], head["key_ids"][0]]},
+        {"key_ids": [key_id, key_id]},
         {"length_bytes": 0},
         {"length_bytes": -8},
         {"length_bytes": 8.0},
