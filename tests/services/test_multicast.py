@@ -198,13 +198,8 @@ def test_a_record_is_read_with_care():
     for raw in (b"", b"\0\0\0\x02{}", b"\0\0\xff\xff", b"\xff" * 40, json.dumps({}).encode(), bytes(4096)):
         with pytest.raises(PairProtocolError):
             read_head(raw)
-    head: dict[str, Any] = {
-        "master": "m",
-        "slaves": ["s"],
-        "key_ids": [str(uuid.uuid4())],
-        "length_bytes": 8,
-        "pad_id": "p",
-    }
+    key_id = str(uuid.uuid4())
+    head: dict[str, Any] = {"master": "m", "slaves": ["s"], "key_ids": [key_id], "length_bytes": 8, "pad_id": "p"}
     wrong = [
         {"slaves": []},
         {"slaves": "s"},
