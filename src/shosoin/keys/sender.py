@@ -251,9 +251,12 @@ class SendingEnd:
         self._make_available(block)
 
     def on_refused(self, message: Refused) -> Steps:
-        """Burn a block that the receiver cannot use."""
+        """Burn a block that the receiver cannot use, or that is too old by its clock."""
         block = self._blocks.get(message.index)
-        if block is None or block.state is BlockState.CONFIRMED:
+        if block is None:
+            return
+        if block.state is BlockState.CONFIRMED:
+            yield from self._burn_old([], [block])
             return
         ours = {BlockState.PENDING: sorted(block.entries), BlockState.OFFERED: sorted(block.entries)[1:]}
         unused = [number for number in ours.get(block.state, []) if number in message.unused]

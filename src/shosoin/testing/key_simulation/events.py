@@ -277,7 +277,7 @@ def go_back_a_moment(world: World, end: str, values: Values) -> None:
         if world.may_restore(end):
             world.restore(end, disk, zombie=values[1] % 3 == 0)
             if values[1] % 5 == 0 and disk.blocks:
-                disk.rot(sorted(disk.blocks)[-1], 0)
+                disk.rot(max(disk.blocks), 0)
 
     if values[2] % 2:
         world.after(delay_s * (values[2] % 7) / 6, lambda: crash(world, OTHER[end], values))

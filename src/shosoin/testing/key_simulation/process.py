@@ -11,6 +11,7 @@ from __future__ import annotations
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from shosoin.base import KmeId, SaeId, ShosoinError
@@ -18,10 +19,11 @@ from shosoin.base.ports import Event
 from shosoin.kernels import polynomial_mac
 from shosoin.keys.errors import StreamNotReady, StreamRefused
 from shosoin.keys.key_id import GRANULE_BYTES
-from shosoin.keys.kme import Delivery, Kme, KmeLimits
+from shosoin.keys.kme import Delivery, Kme
 from shosoin.keys.local import LocalKeys
 from shosoin.keys.messages import Closed, Leased, Message, Welcome, encode_message
 from shosoin.keys.pair import PairEnd, PairLimits
+from shosoin.keys.policy import KmeLimits, PolicyBook
 from shosoin.keys.quota import Quota
 from shosoin.keys.store import Commit, Effect, Emit, Mac, ReadBlock, Send, Steps
 from shosoin.link.port import LinkFacts
@@ -65,7 +67,11 @@ class KmeProcess:
         self.name = f"{end}{number}"
         self.disk = disk
         disk.open()
-        self.pair = PairEnd(f"kme-{end}", f"kme-{self.peer}", world.secret, disk, world.entropy, LIMITS)
+        clock = _Clock(self)
+        limits = replace(LIMITS, max_age_s=world.max_ages_s[end])
+        self.pair = PairEnd(
+            f"kme-{end}", f"kme-{self.peer}", world.secret, disk, world.entropy, limits, wall_s=clock.wall_s
+        )
         self.alive, self.started, self.failed, self.stopping = True, False, False, False
         self.frozen_until_s = 0.0
         self.doom: int | None = None
@@ -77,7 +83,7 @@ class KmeProcess:
         self._pending: Effect | None = None
         self._busy = self._ticking = self._lease_asked = False
         self._macs: dict[str, tuple[bytes, bytes]] = {}
-        self.kme = self._make_kme(_Clock(self))
+        self.kme = self._make_kme(clock)
         self.do(self._start)
 
     def _make_kme(self, clock: _Clock) -> Kme:
@@ -91,7 +97,7 @@ class KmeProcess:
             local=LocalKeys(self.world.entropy, clock, capacity_bytes=4096, expiry_s=EXPIRY_S),
             quota=Quota(clock, rate_bps=20_000.0, burst_bits=20_000.0),
             guesses=Quota(clock, rate_bps=100.0, burst_bits=400.0),
-            limits=KmeLimits(max_key_size_bits=8192, max_key_per_request=16),
+            policies=PolicyBook(KmeLimits(max_key_size_bits=8192, max_key_per_request=16), (), clock),
             events=self,
         )
 

@@ -30,6 +30,7 @@ _DIAL_S, _DEVICE_S = 0.06, 0.04
 _STOCK_GRANULES_MAX = 14
 _TURNS_MAX = 400_000
 _DRAW_TRIES = 6
+_MAX_AGES_S = (0, 0, 20, 60)
 
 
 class BlockFate(Enum):
@@ -88,6 +89,8 @@ class World:
         self.ends = {"a": End("a"), "b": End("b")}
         self.clock_steps_s = {"a": 0.0, "b": 0.0}
         self.wall_steps_s = {"a": 0.0, "b": 0.0}
+        self.max_ages_s = {name: self.rng.choice(_MAX_AGES_S) for name in "ab"}
+        """Age at which each end wants bits of the pair burned."""
         self.fates: dict[str, deque[BlockFate]] = {"a": deque(), "b": deque()}
         self.cut_until_s = 0.0
         self.producing = True
