@@ -152,7 +152,7 @@ MISTAKES = {
     "granule_below_the_floor": Mistake(
         "The receiver serves one granule below its floor.",
         (Edit(RECEIVER, "_servable", "self._floor <= low", "self._floor - 1 <= low"),),
-        seed=52,
+        "test_a_killed_receiver_serves_nothing_that_was_leased_before",
     ),
     "every_restart_taken_for_clean": Mistake(
         "A receiver that was killed goes on serving keys under way.",
@@ -292,7 +292,13 @@ MISTAKES = {
         "Nobody notices an old copy.",
         (
             Edit(reconcile, "was_restored", "return True", "return False", (pair,)),
-            Edit(reconcile, "was_restored", "return claimed_before or", "return False and", (pair,)),
+            Edit(
+                reconcile,
+                "was_restored",
+                "return claimed_before or _sender_forgot(own, other) or",
+                "return False and",
+                (pair,),
+            ),
         ),
         "test_a_restored_copy_is_named_and_burns_both_directions",
     ),

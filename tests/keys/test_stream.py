@@ -225,6 +225,16 @@ def test_an_address_beyond_the_lease_is_not_served(world):
         b.pair.incoming.fetch([KeyAddress(0, 32)])
 
 
+def test_a_killed_receiver_serves_nothing_that_was_leased_before(world):
+    stock(world)
+    key_ids = drawn(world, 4)
+    _, b = ends(world)
+    b.crash()
+    world.heal()
+    assert b.disk.blocks, "the block goes on above the lease"
+    assert not any(world.fetch(b.pair, [key_id]) for key_id in key_ids)
+
+
 def test_overlapping_addresses_are_not_served(world):
     stock(world)
     drawn(world, 4)
