@@ -1,0 +1,277 @@
+"""TLS 1.3 with the hybrid group X25519MLKEM768 and certificates of ML-DSA or of the classical kinds.
+
+A recorded connection is safe as long as either X25519 or ML-KEM-768 is; an ML-DSA-65 certificate cannot be forged by a
+quantum computer either. ``HybridContext`` is an ``ssl.SSLContext``, so asyncio servers and clients and aiohttp take it
+as it is, over the OpenSSL that ``cryptography`` brings (``shosoin.adapters.openssl_binding``; extra ``pqtls``).
+
+>>> from shosoin.adapters.pq_tls import hybrid_server_context  # server = await asyncio.start_server(..., ssl=context)
+
+What every connection has, or it ends before a byte of the peer is handed up: TLS 1.3, one of the groups that were
+asked for, a certificate chain to the one authority given, in a client the server's name in its certificate, in a
+server a client certificate. Nothing shortens a handshake: no session is resumed, no ticket opens anything, there is no
+renegotiation, no compression, no early data.
+
+Security: the group X25519MLKEM768 is draft-ietf-tls-ecdhe-mlkem; ML-DSA in certificates is RFC 9881. Before the first
+context is made a process shakes hands with itself in memory, once rightly and several times wrongly; a library that
+lets a wrong one pass is refused. ECDSA certificates authenticate only against an attacker of today.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import ssl
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Never, Self
+
+from shosoin.adapters.certificates import Authority, Role
+from shosoin.adapters.key_exchange import KeyExchange
+from shosoin.adapters.memory_handshake import shake_hands
+from shosoin.adapters.openssl_binding import OpenSslBinding, binding
+from shosoin.adapters.pq_tls_object import HybridObject, tls_error
+from shosoin.base import Rejected
+
+if TYPE_CHECKING:
+    from OpenSSL import SSL
+
+__all__ = ["HYBRID_GROUP", "HybridContext", "hybrid_client_context", "hybrid_server_context"]
+
+HYBRID_GROUP = "X25519MLKEM768"
+_CLASSICAL_GROUP = "X25519"
+# A slash lets the server ask for the first group though the client began with the second; after a colon it would not,
+# and take the classical group of a client that can do both. Stars make a client send a share of each at once.
+_SERVER_GROUPS = {
+    KeyExchange.REQUIRE_HYBRID: HYBRID_GROUP,
+    KeyExchange.PREFER_HYBRID: f"{HYBRID_GROUP}/{_CLASSICAL_GROUP}",
+}
+_CLIENT_GROUPS = {
+    KeyExchange.REQUIRE_HYBRID: HYBRID_GROUP,
+    KeyExchange.PREFER_HYBRID: f"*{HYBRID_GROUP}:*{_CLASSICAL_GROUP}",
+}
+_ALPN = [b"http/1.1"]
+_X509_OK, _X509_HOSTNAME_MISMATCH = 0, 62
+
+
+def hybrid_server_context(
+    certificate: Path, key: Path, client_ca: Path, *, mode: KeyExchange = KeyExchange.REQUIRE_HYBRID
+) -> HybridContext:
+    """Return a context that demands a client certificate of ``client_ca`` and trusts no other authority.
+
+    Raises:
+        Rejected: a file cannot be used, the extra is missing, or its library does not do what it must.
+    """
+    _self_test()
+    return _context(certificate, key, client_ca, mode, server_side=True)
+
+
+def hybrid_client_context(
+    certificate: Path, key: Path, ca: Path, *, mode: KeyExchange = KeyExchange.REQUIRE_HYBRID
+) -> HybridContext:
+    """Return a context that presents our certificate and checks the server's chain and name; raises likewise."""
+    _self_test()
+    return _context(certificate, key, ca, mode, server_side=False)
+
+
+class HybridContext(ssl.SSLContext):
+    """An ``ssl.SSLContext`` over another TLS library; made whole, and never changed afterwards."""
+
+    _sealed = False
+
+    def __new__(cls, _context: SSL.Context, **options: Any) -> Self:
+        """Make what ``ssl`` needs; what it says of itself is what the other library does."""
+        server_side = options["server_side"]
+        made = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER if server_side else ssl.PROTOCOL_TLS_CLIENT)
+        made.minimum_version = ssl.TLSVersion.TLSv1_3
+        made.verify_mode = ssl.CERT_REQUIRED
+        return made
+
+    def __init__(
+        self,
+        context: SSL.Context,
+        *,
+        server_side: bool,
+        accept: Callable[[HybridObject], None],
+        keep: object = None,
+    ) -> None:
+        self._library = binding()
+        self.below, self._accept = context, accept
+        self._keep = keep
+        self._server_side = server_side
+        self._sealed = True
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> HybridObject:
+        """Return a connection between two buffers."""
+        if server_side != self._server_side or session is not None:
+            raise ValueError("a hybrid context is for one side, and resumes no session")
+        connection = self._library.ssl.Connection(self.below, None)
+        name = server_hostname.decode("ascii") if isinstance(server_hostname, bytes) else server_hostname
+        if server_side:
+            connection.set_accept_state()
+        else:
+            if not name:
+                raise ValueError("a client needs server_hostname, or it would talk to anybody")
+            self._library.expect_host(connection, name)
+            connection.set_connect_state()
+        return HybridObject(self, self._library, connection, (incoming, outgoing), name, self._accept)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Refuse: it would change the TLS library that is not used."""
+        if self._sealed:
+            self._refuse()
+        super().__setattr__(name, value)
+
+    def _refuse(self, *_: object, **__: object) -> Never:
+        raise TypeError("a hybrid context is made whole; make another one instead of changing it")
+
+    load_cert_chain = _refuse
+    load_default_certs = _refuse
+    load_dh_params = _refuse
+    load_verify_locations = _refuse
+    set_alpn_protocols = _refuse
+    set_ciphers = _refuse
+    set_default_verify_paths = _refuse
+    set_ecdh_curve = _refuse
+    wrap_socket = _refuse
+
+
+def bare_context(library: OpenSslBinding, groups: str, *, server_side: bool) -> SSL.Context:
+    """Return a context of TLS 1.3 with these groups and nothing that shortens a handshake, but no certificates."""
+    module = library.ssl
+    context: SSL.Context = module.Context(module.TLS_SERVER_METHOD if server_side else module.TLS_CLIENT_METHOD)
+    context.set_min_proto_version(module.TLS1_3_VERSION)
+    context.set_max_proto_version(module.TLS1_3_VERSION)
+    context.set_options(module.OP_NO_TICKET | module.OP_NO_COMPRESSION | module.OP_NO_RENEGOTIATION)
+    # Together with OP_NO_TICKET: tickets are bare names of sessions, and nobody keeps a session. There is no call to
+    # keep the server from sending two such names.
+    context.set_session_cache_mode(module.SESS_CACHE_OFF)
+    context.set_mode(library.lib.SSL_MODE_RELEASE_BUFFERS)
+    library.set_groups(context, groups)
+    return context
+
+
+def _context(certificate: Path, key: Path, ca: Path, mode: KeyExchange, *, server_side: bool) -> HybridContext:
+    groups = (_SERVER_GROUPS if server_side else _CLIENT_GROUPS).get(mode)
+    if groups is None:
+        raise ValueError(f"{mode} is no hybrid key exchange")
+    library = binding()
+    context = bare_context(library, groups, server_side=server_side)
+    _load(library, context, certificate, key, ca)
+    module = library.ssl
+    context.set_verify(module.VERIFY_PEER | module.VERIFY_FAIL_IF_NO_PEER_CERT)
+    if server_side:
+        context.set_alpn_select_callback(functools.partial(_choose, module.NO_OVERLAPPING_PROTOCOLS))
+    else:
+        context.set_alpn_protos(_ALPN)
+    allowed = {HYBRID_GROUP} if mode is KeyExchange.REQUIRE_HYBRID else {HYBRID_GROUP, _CLASSICAL_GROUP}
+    return HybridContext(context, server_side=server_side, accept=functools.partial(_accept, frozenset(allowed)))
+
+
+def _load(library: OpenSslBinding, context: SSL.Context, certificate: Path, key: Path, ca: Path) -> None:
+    def refuse_passphrase(*_: object) -> bytes:
+        return b""  # OpenSSL would ask on the terminal
+
+    context.set_passwd_cb(refuse_passphrase)
+    for path in (certificate, key, ca):
+        try:
+            path.open("rb").close()
+        except OSError as err:
+            raise Rejected(f"cannot read {path}: {err.strerror}", code="tls.bad_files") from err
+    try:
+        context.use_certificate_chain_file(str(certificate))
+        context.use_privatekey_file(str(key))
+        context.check_privatekey()
+        context.load_verify_locations(str(ca))
+    except library.ssl.Error as err:
+        message = f"cannot load certificate {certificate}, key {key} or authority {ca}: {_words(err)}"
+        raise Rejected(message, code="tls.bad_files") from err
+
+
+def _words(err: Exception) -> str:
+    queue = err.args[0] if err.args else None
+    return str(queue[0][-1]) if isinstance(queue, list) and queue else "not what it should be"
+
+
+def _choose(none: Any, _: object, offered: list[bytes]) -> Any:
+    return next((name for name in _ALPN if name in offered), none)
+
+
+def _accept(groups: frozenset[str], tls: HybridObject) -> None:
+    """Look once more at what a handshake came to: what the library was told is not yet what it did.
+
+    Raises:
+        ssl.SSLError: it is not what it must be.
+    """
+    if tls.version() != "TLSv1.3" or tls.group() not in groups:
+        raise tls_error(f"agreed on {tls.version()} and {tls.group()}", "WRONG_GROUP")
+    result, words = tls.verification()
+    if result != _X509_OK or tls.getpeercert(binary_form=True) is None:
+        raise tls_error(f"certificate verify failed: {words}", "CERTIFICATE_VERIFY_FAILED", verify_code=result or 1)
+    if tls.is_resumed():
+        raise tls_error("a session was resumed without a certificate", "RESUMED")
+
+
+@functools.cache
+def _self_test() -> None:
+    """Shake hands in memory: once as it must be, and in ways that must fail.
+
+    Raises:
+        Rejected: something passes that must not, or nothing does.
+    """
+    with tempfile.TemporaryDirectory(prefix="shosoin-tls-") as folder:
+        files = _Ends.make(Path(folder))
+        require, other = KeyExchange.REQUIRE_HYBRID, KeyExchange.PREFER_HYBRID
+        server, client = files.server(require), files.client(require)
+        try:
+            shake_hands(server, client, "self-test")
+        except ssl.SSLError as err:
+            raise _unusable(f"a handshake failed: {err.reason or err}") from err
+        classical = files.client(other)
+        binding().set_groups(classical.below, _CLASSICAL_GROUP)
+        _must_fail("a wrong host name", server, client, "another")
+        _must_fail("a client without ML-KEM", server, classical, "self-test")
+        _must_fail("a client of another authority", files.server(require, files.strangers), client, "self-test")
+        _must_fail("a server of another authority", server, files.client(require, files.strangers), "self-test")
+
+
+def _must_fail(what: str, server: HybridContext, client: HybridContext, name: str) -> None:
+    with contextlib.suppress(ssl.SSLError):
+        shake_hands(server, client, name)
+        raise _unusable(f"it accepts {what}")
+
+
+def _unusable(why: str) -> Rejected:
+    return Rejected(f"{binding().version} cannot be used for hybrid TLS: {why}", code="tls.extra_unusable")
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """Files of two ends that nobody else uses, in a directory that is about to be removed."""
+
+    leaf: tuple[Path, Path]
+    friends: Path
+    strangers: Path
+
+    @classmethod
+    def make(cls, folder: Path) -> Self:
+        ends = cls((folder / "leaf.crt", folder / "leaf.key"), folder / "friends.crt", folder / "strangers.crt")
+        authority = Authority.create("self-test")
+        authority.issue(Role.NODE, "self-test", server=True, client=True).write(*ends.leaf)
+        ends.friends.write_bytes(authority.issued.certificate_pem())
+        ends.strangers.write_bytes(Authority.create("self-test").issued.certificate_pem())
+        return ends
+
+    def server(self, mode: KeyExchange, trusted: Path | None = None) -> HybridContext:
+        return _context(*self.leaf, trusted or self.friends, mode, server_side=True)
+
+    def client(self, mode: KeyExchange, trusted: Path | None = None) -> HybridContext:
+        return _context(*self.leaf, trusted or self.friends, mode, server_side=False)
