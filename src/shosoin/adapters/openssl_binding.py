@@ -110,6 +110,9 @@ class OpenSslBinding:
         """Refuse, within the handshake, a server certificate without this DNS name or IP address.
 
         The name must be among the alternative names; the common name does not count.
+
+        Raises:
+            Rejected: the library does not take it for the name of a host.
         """
         lib, parameters = self.lib, self.lib.SSL_get0_param(connection._ssl)  # noqa: SLF001
         flags = lib.X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS | lib.X509_CHECK_FLAG_NEVER_CHECK_SUBJECT
@@ -118,12 +121,12 @@ class OpenSslBinding:
         if address is not None:
             done = lib.X509_VERIFY_PARAM_set1_ip(parameters, address, len(address))
         else:
-            raw = host_bytes(name)
+            raw = _host_bytes(name)
             done = lib.X509_VERIFY_PARAM_set1_host(parameters, raw, len(raw))
             connection.set_tlsext_host_name(raw)
         if done != 1:
             lib.ERR_clear_error()
-            raise ValueError(f"no host can have the name {name[:80]!r}")
+            raise _no_host(name)
 
     def verification(self, connection: SSL.Connection) -> tuple[int, str]:
         """Return what came of checking the peer's certificate: 0 where nothing was wrong, and the library's words."""
@@ -191,16 +194,18 @@ class OpenSslBinding:
         return session
 
 
-def host_bytes(name: str) -> bytes:
-    """Return a host name as certificates write it.
-
-    Raises:
-        ValueError: it is none.
-    """
-    raw = name.encode("ascii") if name.isascii() else name.encode("idna")
+def _host_bytes(name: str) -> bytes:
+    try:
+        raw = name.encode("ascii") if name.isascii() else name.encode("idna")
+    except UnicodeError as err:
+        raise _no_host(name) from err
     if not raw or len(raw) > 253 or min(raw) <= 0x20:
-        raise ValueError(f"no host can have the name {name[:80]!r}")
+        raise _no_host(name)
     return raw
+
+
+def _no_host(name: str) -> Rejected:
+    return Rejected(f"no server can be called by the name {name[:80]!r}", code="tls.bad_name")
 
 
 def _address(name: str) -> bytes | None:

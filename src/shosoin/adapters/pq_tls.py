@@ -27,6 +27,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never, Self
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+
 from shosoin.adapters.certificates import Authority, Role
 from shosoin.adapters.key_exchange import KeyExchange
 from shosoin.adapters.memory_handshake import shake_hands
@@ -52,7 +55,7 @@ _CLIENT_GROUPS = {
     KeyExchange.PREFER_HYBRID: f"*{HYBRID_GROUP}:*{_CLASSICAL_GROUP}",
 }
 _ALPN = [b"http/1.1"]
-_X509_OK, _X509_HOSTNAME_MISMATCH = 0, 62
+_X509_OK = 0
 
 
 def hybrid_server_context(
@@ -177,15 +180,16 @@ def _context(certificate: Path, key: Path, ca: Path, mode: KeyExchange, *, serve
 
 
 def _load(library: OpenSslBinding, context: SSL.Context, certificate: Path, key: Path, ca: Path) -> None:
-    def refuse_passphrase(*_: object) -> bytes:
-        return b""  # OpenSSL would ask on the terminal
-
-    context.set_passwd_cb(refuse_passphrase)
-    for path in (certificate, key, ca):
+    for path in (certificate, ca):
         try:
             path.open("rb").close()
         except OSError as err:
             raise Rejected(f"cannot read {path}: {err.strerror}", code="tls.bad_files") from err
+    try:  # OpenSSL would ask for a passphrase on the terminal
+        serialization.load_pem_private_key(key.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as err:
+        reason = getattr(err, "strerror", None) or "not an unencrypted private key in PEM"
+        raise Rejected(f"cannot read {key}: {reason}", code="tls.bad_files") from err
     try:
         context.use_certificate_chain_file(str(certificate))
         context.use_privatekey_file(str(key))

@@ -12,15 +12,16 @@ import json
 import os
 import signal
 import ssl
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from shosoin.adapters.clock import SystemClock
 from shosoin.adapters.entropy import SystemEntropy
+from shosoin.adapters.key_exchange import client_context_by, server_context_by
 from shosoin.adapters.memory import collect_garbage_rarely
 from shosoin.adapters.open_files import allow_many_open_files
 from shosoin.adapters.stream_store import FileStreamStore, read_or_make_storage_key
-from shosoin.adapters.tls import client_context, server_context
 from shosoin.base import KmeId, Rejected
 from shosoin.keys.errors import StreamRefused
 from shosoin.keys.kme import Kme, KmeLimits
@@ -105,6 +106,8 @@ class KmeProcess:
         self.services: dict[str, SaeService] = {}
         """How SAEs reach it, by the name of the interface."""
         self.operations = Operations(self, config.operations, self._clock) if config.operations else None
+        self.peer_groups: Counter[str] = Counter()
+        """Connections with peer KMEs, by key-exchange group; empty where the TLS library cannot tell."""
         self.skip_port: int | None = None
         self.defect: BaseException | None = None
         """Why a part of the process ended by itself."""
@@ -157,6 +160,7 @@ class KmeProcess:
                 "refused": False,
                 "open": pair.is_open,
                 "connected": driver.is_answered,
+                "key_exchange_group": driver.key_exchange_group,
                 "generation": pair.generation,
                 "outgoing_stock_bits": pair.outgoing.stock_granules() * 256,
                 "incoming_held_bits": pair.incoming.held_granules() * 256,
@@ -224,7 +228,7 @@ class KmeProcess:
         )
         kme = self.kme = self._kme()
         service = self.services["etsi014"] = Etsi014Service(kme, _Leases(self.drivers), http, self._clock)
-        peer_context = server_context(peer.certificate, peer.key, peer.ca)
+        peer_context = server_context_by(peer.key_exchange, peer.certificate, peer.key, peer.ca)
         try:
             peers = await listen(peer.host, peer.port, peer_context, self._accept, set(self.drivers))
             self._servers.append(peers)
@@ -268,8 +272,9 @@ class KmeProcess:
         )
 
     def _start_tasks(self) -> None:
-        peer_api = self.config.peer_api
-        context = client_context(peer_api.certificate, peer_api.key, peer_api.ca, minimum=ssl.TLSVersion.TLSv1_3)
+        peer = self.config.peer_api
+        minimum = ssl.TLSVersion.TLSv1_3
+        context = client_context_by(peer.key_exchange, peer.certificate, peer.key, peer.ca, minimum=minimum)
         work = [self._report()]
         for link in self.config.links:
             driver = self.drivers.get(KmeId(link.peer))
@@ -286,6 +291,8 @@ class KmeProcess:
 
     async def _accept(self, channel: Channel) -> None:
         peer = KmeId(channel.peer)
+        self.peer_groups[channel.group or ""] += 1
+        log("peer.connected", peer=peer, kind=channel.kind, group=channel.group)
         if channel.kind is ChannelKind.CLASSICAL:
             await self.drivers[peer].handle_classical(channel)
         else:
@@ -334,7 +341,7 @@ class KmeProcess:
 
 def _sae_context(api: SaeApiSection | SkipApiSection) -> ssl.SSLContext:
     minimum = ssl.TLSVersion.TLSv1_2 if api.minimum_tls == "1.2" else ssl.TLSVersion.TLSv1_3
-    return server_context(api.certificate, api.key, api.client_ca, minimum=minimum)
+    return server_context_by(api.key_exchange, api.certificate, api.key, api.client_ca, minimum=minimum)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
