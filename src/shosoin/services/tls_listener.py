@@ -122,7 +122,7 @@ class TlsListener:
             handshake = _Handshake(str(address[0]), loop.time())
             self._handshakes[handshake] = None
             handshake.task = loop.create_task(self._shake_hands(handshake, connection))
-            handshake.task.add_done_callback(partial(self._over, handshake))
+            handshake.task.add_done_callback(partial(self._over, handshake, connection))
             await asyncio.sleep(0)  # sock_accept does not yield while connections wait
 
     async def _shake_hands(self, handshake: _Handshake, connection: socket.socket) -> None:
@@ -137,7 +137,9 @@ class TlsListener:
             connection.close()
             log("listener.defect", address=handshake.address, **described(err))
 
-    def _over(self, handshake: _Handshake, _: asyncio.Task[None]) -> None:
+    def _over(self, handshake: _Handshake, connection: socket.socket, task: asyncio.Task[None]) -> None:
+        if task.cancelled():  # before it had begun, so that nobody has closed this
+            connection.close()
         self._handshakes.pop(handshake, None)
         self._ended.set()
 
