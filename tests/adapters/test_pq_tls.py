@@ -96,7 +96,7 @@ def test_an_ecdsa_leaf_of_an_ml_dsa_authority_is_verified_too(tmp_path):
 def test_who_has_no_ml_kem_is_refused_where_it_is_required(plane):
     with pytest.raises(ssl.SSLError, match="no suitable key share"):
         shake_hands(plane.server(REQUIRE), groups(plane.client(PREFER), "X25519"), "kme-a")
-    with pytest.raises(ssl.SSLError, match="alert"):
+    with pytest.raises(ssl.SSLError, match=r"key share|alert"):
         shake_hands(groups(plane.server(PREFER), "X25519"), plane.client(REQUIRE), "kme-a")
 
 

@@ -168,7 +168,7 @@ class HybridObject(ssl.SSLObject):
 
     def verify_client_post_handshake(self) -> None:
         """Refuse: who the client is was settled in the handshake."""
-        raise ssl.SSLError(ssl.SSL_ERROR_SSL, "certificates are shown in the handshake only")
+        raise tls_error("certificates are shown in the handshake only", "POST_HANDSHAKE_AUTH")
 
     @property
     def context(self) -> ssl.SSLContext:
@@ -237,7 +237,7 @@ class HybridObject(ssl.SSLObject):
     def _count_provoked(self, size_bytes: int) -> None:
         self._provoked_bytes += size_bytes
         if self._provoked_bytes > _PROVOKED_BYTES_MAX:
-            raise ssl.SSLError(ssl.SSL_ERROR_SSL, "the peer asks for new traffic keys again and again")
+            raise tls_error("the peer asks for new traffic keys again and again", "KEY_UPDATES")
 
     def _meaning(self, err: Exception) -> ssl.SSLError:
         module = self._binding.ssl
