@@ -50,8 +50,9 @@ _NAMES = (
 )
 _TLS13 = 0x0304
 _IDENTITY_BYTES_MAX = 128
-FindKey = Callable[[bytes], bytes | None]
-"""Returns the pre-shared key of an identity."""
+GetKey = Callable[[], bytearray | None]
+FindKey = Callable[[bytes], bytearray | None]
+"""Returns the pre-shared key of an identity, None for none."""
 
 
 @functools.cache
@@ -144,17 +145,21 @@ class OpenSslBinding:
             return None
         return bytes(self.crypto.dump_certificate(self.crypto.FILETYPE_ASN1, certificate))
 
-    def use_psk_in_client(self, context: SSL.Context, identity: bytes, key: bytes | bytearray, cipher: int) -> object:
+    def use_psk_in_client(self, context: SSL.Context, identity: bytes, key: GetKey, cipher: int) -> object:
         """Offer one pre-shared key of TLS 1.3; the returned object must live as long as the context.
 
         Args:
+            key: asked in each handshake; None offers nothing.
             cipher: number of the one cipher suite that the key is for.
         """
         kept = self.ffi.from_buffer(identity)
 
         def offer(tls: Any, _digest: Any, identity_at: Any, length_at: Any, session_at: Any) -> int:
-            session_at[0] = self._session(tls, key, cipher)
-            identity_at[0], length_at[0] = self.ffi.cast("unsigned char *", kept), len(identity)
+            session_at[0] = self.ffi.NULL
+            secret = key()
+            if secret is not None:
+                session_at[0] = self._session(tls, secret, cipher)
+                identity_at[0], length_at[0] = self.ffi.cast("unsigned char *", kept), len(identity)
             return 1
 
         signature = "int (*)(SSL *, const EVP_MD *, const unsigned char **, size_t *, SSL_SESSION **)"
@@ -177,13 +182,13 @@ class OpenSslBinding:
         self.lib.SSL_CTX_set_psk_find_session_callback(context._context, callback)  # noqa: SLF001
         return callback
 
-    def _session(self, tls: Any, key: bytes | bytearray, cipher: int) -> Any:
+    def _session(self, tls: Any, key: bytearray, cipher: int) -> Any:
         """Return a session that stands for a pre-shared key; OpenSSL frees it."""
         lib, session = self.lib, self.lib.Cryptography_SSL_SESSION_new()
         suite = lib.SSL_CIPHER_find(tls, cipher.to_bytes(2, "big"))
         made = (
             self.ffi.NULL not in (session, suite)
-            and lib.SSL_SESSION_set1_master_key(session, bytes(key), len(key)) == 1
+            and lib.SSL_SESSION_set1_master_key(session, self.ffi.from_buffer(key), len(key)) == 1
             and lib.SSL_SESSION_set_cipher(session, suite) == 1
             and lib.SSL_SESSION_set_protocol_version(session, _TLS13) == 1
         )

@@ -79,7 +79,13 @@ def hybrid_client_context(
 
 
 class HybridContext(ssl.SSLContext):
-    """An ``ssl.SSLContext`` over another TLS library; made whole, and never changed afterwards."""
+    """An ``ssl.SSLContext`` over another TLS library; made whole, and never changed afterwards.
+
+    Args:
+        accept: looks at every connection after its handshake, and raises ``ssl.SSLError`` if it must end.
+        named: whether the server's certificate must carry the name that was called; false where there is none.
+        heard: what a server has read of its one connection already.
+    """
 
     _sealed = False
 
@@ -97,11 +103,12 @@ class HybridContext(ssl.SSLContext):
         *,
         server_side: bool,
         accept: Callable[[HybridObject], None],
-        keep: object = None,
+        named: bool = True,
+        heard: bytes = b"",
     ) -> None:
         self._library = binding()
         self.below, self._accept = context, accept
-        self._keep = keep
+        self._named, self._heard = named, heard
         self._server_side = server_side
         self._sealed = True
 
@@ -123,8 +130,10 @@ class HybridContext(ssl.SSLContext):
         else:
             if not name:
                 raise ValueError("a client needs server_hostname, or it would talk to anybody")
-            self._library.expect_host(connection, name)
+            if self._named:
+                self._library.expect_host(connection, name)
             connection.set_connect_state()
+        incoming.write(self._heard)
         return HybridObject(self, self._library, connection, (incoming, outgoing), name, self._accept)
 
     def __setattr__(self, name: str, value: object) -> None:
