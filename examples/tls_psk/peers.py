@@ -52,13 +52,13 @@ class Sae:
         parser.add_argument("--kme", required=True, help="https://host:port of the KME of this SAE")
         parser.add_argument("--kme-name", required=True, help="name in the KME's certificate")
         parser.add_argument("--peer", required=True, help="ID of the SAE at the other end")
-        parser.add_argument("--key-exchange", type=KeyExchange, default=KeyExchange.CLASSICAL, help="with the KME")
+        parser.add_argument("--key-exchange", choices=list(KeyExchange), default="classical", help="with the KME")
 
     @classmethod
     def of(cls, given: argparse.Namespace) -> Sae:
         """Return the SAE that the command line describes."""
         files = given.certificate, given.key, given.ca
-        return cls(*files, given.kme, given.kme_name, given.peer, given.key_exchange)
+        return cls(*files, given.kme, given.kme_name, given.peer, KeyExchange(given.key_exchange))
 
     def client(self) -> KmeClient:
         """Return a client of the KME."""

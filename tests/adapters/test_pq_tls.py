@@ -3,6 +3,7 @@
 import importlib
 import ssl
 import sys
+import tempfile
 from contextlib import suppress
 
 import psutil
@@ -11,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shosoin.adapters import openssl_binding
+from shosoin.adapters import openssl_binding, pq_tls
 from shosoin.adapters.certificates import Authority, CertificateAlgorithm, CertificateProfile, Role
 from shosoin.adapters.key_exchange import KeyExchange, client_context_by, server_context_by
 from shosoin.adapters.memory_handshake import shake_hands
@@ -268,6 +269,35 @@ def test_what_came_in_stays_with_asyncio_until_it_is_read(plane):
     client.write(bytes(8 << 20))
     assert len(server.read(1)) == 1
     assert to_server.pending > (8 << 20) - (64 << 10)
+
+
+def der(path):
+    return ssl.PEM_cert_to_DER_cert(path.read_text())
+
+
+def test_the_whole_verified_chain_is_told_once_it_is_verified(plane):
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    before = plane.client().wrap_bio(to_client, to_server, server_hostname="kme-a")
+    assert before.get_verified_chain() == []
+    done = shake_hands(plane.server(), plane.client(), "kme-a")
+    assert done.client.get_verified_chain() == [der(plane.server_files.certificate), der(plane.ca)]  # type: ignore[attr-defined]
+    assert done.server.get_verified_chain() == [der(plane.client_files.certificate), der(plane.ca)]  # type: ignore[attr-defined]
+
+
+def test_nothing_read_is_nothing(plane):
+    done = shake_hands(plane.server(), plane.client(), "kme-a")
+    assert done.client.read(0) == b""
+
+
+def test_where_there_is_no_place_for_temporary_files_it_says_so(plane, monkeypatch):
+    pq_tls._self_test.cache_clear()
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    try:
+        with pytest.raises(Rejected, match="no place"):
+            plane.server()
+    finally:
+        monkeypatch.undo()
+        plane.server()
 
 
 def test_both_ends_can_bind_something_to_the_connection(plane):

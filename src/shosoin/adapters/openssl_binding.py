@@ -141,8 +141,13 @@ class OpenSslBinding:
     def certificate_of(self, connection: SSL.Connection) -> bytes | None:
         """Return the peer's certificate as DER, unparsed."""
         certificate = connection.get_peer_certificate()
-        if certificate is None:
-            return None
+        return None if certificate is None else self._der(certificate)
+
+    def chain_of(self, connection: SSL.Connection) -> list[bytes]:
+        """Return the chain that was verified, the peer's certificate first, the authority last."""
+        return [self._der(certificate) for certificate in connection.get_verified_chain() or ()]
+
+    def _der(self, certificate: Any) -> bytes:
         return bytes(self.crypto.dump_certificate(self.crypto.FILETYPE_ASN1, certificate))
 
     def use_psk_in_client(self, context: SSL.Context, identity: bytes, key: GetKey, cipher: int) -> object:

@@ -22,7 +22,7 @@ import contextlib
 import functools
 import ssl
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never, Self
@@ -240,8 +240,8 @@ def _self_test() -> None:
     Raises:
         Rejected: something passes that must not, or nothing does.
     """
-    with tempfile.TemporaryDirectory(prefix="shosoin-tls-") as folder:
-        files = _Ends.make(Path(folder))
+    with _folder() as folder:
+        files = _Ends.make(folder)
         require, other = KeyExchange.REQUIRE_HYBRID, KeyExchange.PREFER_HYBRID
         server, client = files.server(require), files.client(require)
         try:
@@ -254,6 +254,18 @@ def _self_test() -> None:
         _must_fail("a client without ML-KEM", server, classical, "self-test")
         _must_fail("a client of another authority", files.server(require, files.strangers), client, "self-test")
         _must_fail("a server of another authority", server, files.client(require, files.strangers), "self-test")
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    """Make a folder for files that live a moment."""
+    try:
+        made = tempfile.TemporaryDirectory(prefix="shosoin-tls-")
+    except OSError as err:
+        message = f"hybrid TLS is tried out with temporary files, for which there is no place: {err.strerror}"
+        raise Rejected(message, code="tls.no_temporary_files", hint="set TMPDIR to a folder that exists") from err
+    with made as folder:
+        yield Path(folder)
 
 
 def _must_fail(what: str, server: HybridContext, client: HybridContext, name: str) -> None:

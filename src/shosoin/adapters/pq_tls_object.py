@@ -83,6 +83,8 @@ class HybridObject(ssl.SSLObject):
             self.do_handshake()
         before = self._outgoing.pending
         size = min(len, _RECORD_BYTES)
+        if size == 0:
+            return b"" if buffer is None else 0
         try:
             if buffer is None:
                 return self._run(lambda: self._connection.recv(size))
@@ -119,6 +121,14 @@ class HybridObject(ssl.SSLObject):
     def getpeercert(self, binary_form: bool = False) -> Any:
         """Return the peer's certificate as DER; without ``binary_form`` an empty dict, for nothing here reads more."""
         return self._certificate if binary_form else {}
+
+    def get_verified_chain(self) -> list[bytes]:
+        """Return the verified chain as DER, the peer's certificate first and the authority last (as Python 3.13)."""
+        return self._binding.chain_of(self._connection) if self._check is None else []
+
+    def get_unverified_chain(self) -> list[bytes]:
+        """Return the verified chain: what was not verified is nobody's business."""
+        return self.get_verified_chain()
 
     def verification(self) -> tuple[int, str]:
         """Return what came of checking the peer's certificate: 0 for good, and words."""
