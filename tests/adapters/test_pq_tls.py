@@ -1,10 +1,13 @@
 """Hybrid TLS between two ends in memory: what is agreed on, and who is refused."""
 
+import gc
 import importlib
 import ssl
 import sys
 import tempfile
+import weakref
 from contextlib import suppress
+from typing import Any
 
 import psutil
 import pytest
@@ -214,9 +217,7 @@ def test_a_ticket_opens_nothing(plane):
 
 def test_nothing_is_read_or_written_before_the_handshake_is_accepted(plane):
     """A client that was refused for its name gets no byte, though the server has sent some."""
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = plane.client().wrap_bio(to_client, to_server, server_hostname="another")
-    server = plane.server().wrap_bio(to_server, to_client, server_side=True)
+    client, server, _, _ = both(plane.server(), plane.client(), name="another")
     for end in (client, server):
         with pytest.raises(ssl.SSLWantReadError):
             end.do_handshake()
@@ -245,9 +246,7 @@ def test_records_of_any_size_arrive_and_goodbyes_are_said(plane):
 
 
 def test_an_end_without_goodbye_is_not_a_goodbye(plane):
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = plane.client().wrap_bio(to_client, to_server, server_hostname="kme-a")
-    server = plane.server().wrap_bio(to_server, to_client, server_side=True)
+    client, server, to_server, _ = both(plane.server(), plane.client())
     for end in (client, server, client, server):
         with suppress(ssl.SSLWantReadError):
             end.do_handshake()
@@ -260,9 +259,7 @@ def test_an_end_without_goodbye_is_not_a_goodbye(plane):
 
 def test_what_came_in_stays_with_asyncio_until_it_is_read(plane):
     """Otherwise its backpressure would see nothing."""
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = plane.client().wrap_bio(to_client, to_server, server_hostname="kme-a")
-    server = plane.server().wrap_bio(to_server, to_client, server_side=True)
+    client, server, to_server, _ = both(plane.server(), plane.client())
     for end in (client, server, client, server):
         with suppress(ssl.SSLWantReadError):
             end.do_handshake()
@@ -324,6 +321,45 @@ def test_many_connections_leave_no_memory_behind(plane):
         with pytest.raises(ssl.SSLCertVerificationError):
             shake_hands(server, client, "kme-b")
     assert grown() - before < 16 << 20
+
+
+def test_what_failed_is_gone_at_once_and_does_not_wait_for_the_garbage_collector(plane):
+    """Our services collect rarely; until then each stranger's connection would hold what OpenSSL keeps for it."""
+    left: list[Any] = []
+
+    def refused():
+        client, server, _, _ = both(plane.server(), plane.client(), name="kme-b")
+        left.extend(weakref.ref(end) for end in (client, server))
+        for end in (client, server, client, client):
+            with suppress(ssl.SSLError):
+                end.do_handshake()
+
+    def garbage():
+        server, to_server, _ = served(plane.server())
+        left.append(weakref.ref(server))
+        to_server.write(b"GET / HTTP/1.1")
+        with suppress(ssl.SSLError):
+            server.do_handshake()
+
+    def unfinished():
+        client, _, _, _ = both(plane.server(), plane.client())
+        left.append(weakref.ref(client))
+        with suppress(ssl.SSLError):
+            client.do_handshake()
+
+    gc.disable()
+    try:
+        for happens in (refused, garbage, unfinished):
+            happens()
+    finally:
+        gc.enable()
+    assert [each() for each in left] == [None] * 4
+
+
+def both(server_context, client_context, name="kme-a"):
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_context.wrap_bio(to_client, to_server, server_hostname=name)
+    return client, server_context.wrap_bio(to_server, to_client, server_side=True), to_server, to_client
 
 
 def flight(plane):

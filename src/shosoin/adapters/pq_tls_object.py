@@ -50,6 +50,7 @@ class HybridObject(ssl.SSLObject):
         self._server_hostname = server_hostname
         self._check: Callable[[HybridObject], None] | None = check
         self._failed: ssl.SSLError | None = None
+        """Never raised itself: an error that was raised holds the frames it came through, and so this object."""
         self._provoked_bytes = 0
         self._certificate: bytes | None = None
 
@@ -64,7 +65,7 @@ class HybridObject(ssl.SSLObject):
             ssl.SSLError: it failed otherwise.
         """
         if self._failed is not None:
-            raise self._failed
+            raise _alike(self._failed)
         try:
             self._run(self._connection.do_handshake)
             if self._check is not None:
@@ -74,7 +75,7 @@ class HybridObject(ssl.SSLObject):
         except ssl.SSLWantReadError:
             raise
         except ssl.SSLError as err:
-            self._failed = err
+            self._failed = _alike(err)
             raise
 
     def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002  # the name that callers may use
@@ -271,6 +272,13 @@ def tls_error(message: str, reason: str, *, verify_code: int = 0, words: str = "
         err.verify_code, err.verify_message = verify_code, words
     err.library, err.reason = "SSL", reason
     return err
+
+
+def _alike(err: ssl.SSLError) -> ssl.SSLError:
+    """Return the same error without its history."""
+    made = type(err)(*err.args)
+    made.__dict__.update(err.__dict__)
+    return made
 
 
 def _reason_of(err: Exception) -> str:

@@ -68,9 +68,10 @@ class PskHello:
         self._library = binding()
         self.heard = b""
         """What was fed so far."""
-        self._identity: bytes | None = None
+        self._identities: list[bytes] = []
         context = _server(self._library)
-        context.set_app_data(self._library.use_psk_in_server(context, self._note, _SUITE))
+        # The list and not this object, which the callback would keep alive.
+        context.set_app_data(self._library.use_psk_in_server(context, self._identities.append, _SUITE))
         self._connection = self._library.ssl.Connection(context, None)
         self._connection.set_accept_state()
 
@@ -89,19 +90,15 @@ class PskHello:
         try:
             self._connection.do_handshake()
         except module.WantReadError:
-            if self._identity is None:
+            if not self._identities:
                 return None
         except module.Error as err:  # this connection knows no key, so it fails in any case
-            if self._identity is None:
+            if not self._identities:
                 raise PeerFault("the client offers no key", code="tls.bad_hello") from err
         return self._text()
 
-    def _note(self, identity: bytes) -> None:
-        if self._identity is None:
-            self._identity = identity
-
     def _text(self) -> str:
-        identity = self._identity or b""
+        identity = self._identities[0]
         if not identity or not all(0x20 < byte < 0x7F for byte in identity):
             raise PeerFault("the client offers a key without a readable identity", code="tls.bad_hello")
         return identity.decode("ascii")
