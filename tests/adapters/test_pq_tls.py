@@ -88,6 +88,16 @@ def test_our_own_ml_dsa_certificates_work_and_are_refused_by_a_stranger(tmp_path
         shake_hands(hybrid_server_context(*files), stranger.client(), "kme-a")
 
 
+@pytest.mark.skipif(ssl.OPENSSL_VERSION_INFO >= (3, 5), reason="this Python's own TLS knows ML-DSA")
+def test_an_ml_dsa_certificate_without_hybrid_tls_says_what_would_help(tmp_path):
+    made = Plane(tmp_path, ml_dsa=True)
+    files = made.server_files.certificate, made.server_files.key, made.ca
+    for make in (server_context_by, client_context_by):
+        with pytest.raises(Rejected) as caught:
+            make(KeyExchange.CLASSICAL, *files)
+        assert "prefer-hybrid" in str(caught.value.hint)
+
+
 def test_an_ecdsa_leaf_of_an_ml_dsa_authority_is_verified_too(tmp_path):
     authority = Authority.create("plane", CertificateProfile(algorithm=CertificateAlgorithm.ML_DSA_65))
     authority.issued.write(tmp_path / "ca.crt", tmp_path / "ca.key")

@@ -14,9 +14,15 @@ from __future__ import annotations
 
 import difflib
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Never
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import mldsa
 
 from shosoin.adapters.tls import client_context, server_context
 from shosoin.base import Rejected
@@ -61,7 +67,8 @@ def server_context_by(
         Rejected: a file cannot be used, or the extra is missing.
     """
     if not key_exchange.is_hybrid:
-        return server_context(certificate, key, client_ca, minimum=minimum)
+        with _explained(certificate, client_ca):
+            return server_context(certificate, key, client_ca, minimum=minimum)
     from shosoin.adapters.pq_tls import hybrid_server_context  # noqa: PLC0415  # needs an extra
 
     return hybrid_server_context(certificate, key, client_ca, mode=key_exchange)
@@ -77,7 +84,28 @@ def client_context_by(
 ) -> ssl.SSLContext:
     """Return a client's context, likewise."""
     if not key_exchange.is_hybrid:
-        return client_context(certificate, key, ca, minimum=minimum)
+        with _explained(certificate, ca):
+            return client_context(certificate, key, ca, minimum=minimum)
     from shosoin.adapters.pq_tls import hybrid_client_context  # noqa: PLC0415  # needs an extra
 
     return hybrid_client_context(certificate, key, ca, mode=key_exchange)
+
+
+@contextmanager
+def _explained(*certificates: Path) -> Iterator[None]:
+    """Say what would help where Python's TLS library does not take ML-DSA certificates."""
+    try:
+        yield
+    except Rejected as err:
+        if any(map(_is_ml_dsa, certificates)):
+            hint = 'certificates of ML-DSA need key_exchange = "prefer-hybrid" or "require-hybrid"'
+            raise Rejected(err.message, code=err.code, hint=hint) from err
+        raise
+
+
+def _is_ml_dsa(path: Path) -> bool:
+    try:
+        key = x509.load_pem_x509_certificate(path.read_bytes()).public_key()
+    except (OSError, ValueError, UnsupportedAlgorithm):
+        return False
+    return isinstance(key, mldsa.MLDSA44PublicKey | mldsa.MLDSA65PublicKey | mldsa.MLDSA87PublicKey)
