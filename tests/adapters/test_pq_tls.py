@@ -125,6 +125,12 @@ def test_a_client_that_begins_with_the_classical_group_is_asked_for_the_hybrid_o
     assert negotiated_group(done.server) == HYBRID_GROUP
 
 
+def test_a_client_that_begins_with_keys_of_128_bits_gets_256(plane):
+    client = plane.client()
+    client.below.set_tls13_ciphersuites(b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384")
+    assert describe(shake_hands(plane.server(), client, "kme-a").server)["secret_bits"] == 256
+
+
 def test_a_group_that_was_not_asked_for_ends_the_connection_after_the_handshake(plane):
     """The second look: here the library agrees on something that the context does not allow."""
     with pytest.raises(ssl.SSLError, match="agreed on"):

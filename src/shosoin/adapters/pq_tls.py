@@ -163,6 +163,7 @@ def bare_context(library: OpenSslBinding, groups: str, *, server_side: bool) -> 
     context.set_min_proto_version(module.TLS1_3_VERSION)
     context.set_max_proto_version(module.TLS1_3_VERSION)
     context.set_options(module.OP_NO_TICKET | module.OP_NO_COMPRESSION | module.OP_NO_RENEGOTIATION)
+    context.set_options(module.OP_CIPHER_SERVER_PREFERENCE)  # keys of 256 bits with whoever can
     # Together with OP_NO_TICKET: tickets are bare names of sessions, and nobody keeps a session. There is no call to
     # keep the server from sending two such names.
     context.set_session_cache_mode(module.SESS_CACHE_OFF)
