@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shosoin.adapters.openssl_binding import OpenSslBinding, binding
-from shosoin.adapters.pq_tls import HYBRID_GROUP, HybridContext, bare_context
+from shosoin.adapters.pq_tls_context import HYBRID_GROUP, HybridContext, bare_context
 from shosoin.adapters.pq_tls_object import HybridObject, tls_error
 from shosoin.base import PeerFault, Rejected
 
