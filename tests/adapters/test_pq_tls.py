@@ -401,6 +401,22 @@ def test_whatever_comes_instead_of_a_hello_is_an_error_of_ssl(plane, data):
         server.do_handshake()
 
 
+@given(data=st.data())
+def test_whatever_comes_after_the_handshake_is_data_or_an_error_of_ssl(plane, data):
+    client, server, to_server, _ = both(plane.server(), plane.client())
+    for end in (client, server, client, server):
+        with suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    client.write(b"before")
+    assert server.read() == b"before"
+    client.write(data.draw(st.binary(min_size=1)))
+    raw = bytearray(to_server.read())
+    raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
+    to_server.write(bytes(raw) + data.draw(st.binary()))
+    with pytest.raises(ssl.SSLError):
+        server.read()
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -6,6 +6,7 @@ import ssl
 import sys
 from contextlib import suppress
 
+import aiohttp
 import pytest
 
 from shosoin.adapters import openssl_binding
@@ -114,6 +115,23 @@ async def test_who_offers_only_x25519_is_served_where_hybrid_is_preferred(tmp_pa
         assert "HTTP/1.1" not in await s_client(
             pair, "sae_port", pair.saes["sae-a1"], pair.sae_plane, "-groups", "X25519", "-tls1_2"
         )
+
+
+async def test_skip_requires_what_it_was_told(tmp_path):
+    pair = KmePair(tmp_path, skip_systems={}, key_exchange={"skip": "require-hybrid"})
+    files = pair.saes["sae-a1"]
+    context = hybrid_client_context(files.certificate, files.key, pair.sae_plane.certificate)
+    url = f"https://127.0.0.1:{pair.skip_port['kme-a']}/capabilities"
+    async with pair.running("kme-a") as kmes:
+        printed = await s_client(pair, "skip_port", files, pair.sae_plane, "-groups", "X25519")
+        assert "Cipher is (NONE)" in printed
+        connector = aiohttp.TCPConnector(ssl=context)
+        async with (
+            aiohttp.ClientSession(connector=connector) as session,
+            session.get(url, server_hostname="kme-a") as response,
+        ):
+            assert response.status == 200
+        assert dict(kmes["kme-a"].services["skip"].tally.groups) == {HYBRID_GROUP: 1}
 
 
 async def test_a_certificate_of_the_other_plane_opens_neither_port(tmp_path):

@@ -106,6 +106,7 @@ port = {self.skip_port[kme]}
 certificate = "{server.certificate}"
 key = "{server.key}"
 client_ca = "{self.sae_plane.certificate}"
+{self._key_exchange(kme, "skip")}
 
 {systems}
 """
