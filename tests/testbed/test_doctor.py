@@ -10,8 +10,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from shosoin.adapters import openssl_binding
+from shosoin.adapters.certificates import CertificateAlgorithm
 from shosoin.base.messages import CATALOGUES, text
 from shosoin.testbed import doctor, doctor_tls
 
@@ -123,6 +125,16 @@ def test_without_the_extra_the_doctor_says_so_and_what_would_help(monkeypatch):
     finally:
         monkeypatch.undo()
         openssl_binding.binding.cache_clear()
+
+
+def test_a_cryptography_without_ml_dsa_is_told_and_not_fatal(monkeypatch):
+    def unsupported(self):
+        raise UnsupportedAlgorithm("ML-DSA is not supported by this build")
+
+    monkeypatch.setattr(CertificateAlgorithm, "new_key", unsupported)
+    finding = doctor_tls.ml_dsa()
+    assert (finding.good, finding.means) == (False, "ml_dsa_missing")
+    assert "not supported" in finding.found
 
 
 def test_a_library_that_accepts_the_wrong_name_is_found_out(monkeypatch):

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cryptography.exceptions import UnsupportedAlgorithm
+
 from shosoin.adapters.certificates import Authority, CertificateAlgorithm, CertificateProfile, Role
 from shosoin.adapters.key_exchange import KeyExchange, client_context_by, server_context_by
 from shosoin.adapters.memory_handshake import MemoryHandshake, shake_hands
@@ -94,7 +96,7 @@ def _adapter(topic: str, algorithm: CertificateAlgorithm) -> Finding:
         missing = err.code == "tls.extra_missing"
         found = text("doctor.found_extra_missing", extra=EXTRA) if missing else err.message
         return Finding(topic, found, f"{topic}_missing", False, {"library": None, "works": False, "reason": err.code})
-    except ssl.SSLError as err:
+    except (ssl.SSLError, UnsupportedAlgorithm) as err:
         details = {"library": library, "works": False, "reason": str(err)}
         return Finding(topic, f"{library}: {err}", f"{topic}_missing", False, details)
     seen = describe(done.client)
