@@ -70,7 +70,13 @@ async def serving(context, handle=None, **options):
     try:
         yield echo, server.sockets[0].getsockname()[1]
     finally:
-        server.close()
+        await ended(server)
+
+
+async def ended(server):
+    """Close a server and wait until its connections are gone, or their sockets would complain in a later test."""
+    server.close()
+    await until(lambda: not getattr(server, "_active_count", 0))
 
 
 @asynccontextmanager
@@ -378,7 +384,7 @@ async def test_a_handshake_can_be_cancelled_at_either_end(authority, files, capl
                 )
     for writer in taken:
         writer.close()
-    silence.close()
+    await ended(silence)
     async with serving(server_context(authority, files)) as (_, port):
         for _ in range(20):
             task = asyncio.create_task(echoes(port, client_context(authority, files)))
