@@ -368,11 +368,11 @@ async def test_whoever_opens_and_says_nothing_is_dropped(authority, files):
 
 async def test_a_handshake_can_be_cancelled_at_either_end(authority, files, caplog):
     """A server that never answers: the client gives up, and nothing is left of it."""
-    taken = []
 
     async def silent(reader, writer):
-        taken.append(writer)
-        await reader.read(1)
+        with contextlib.suppress(OSError):
+            await reader.read()
+        writer.close()
 
     silence = await asyncio.start_server(silent, "127.0.0.1", 0)
     port = silence.sockets[0].getsockname()[1]
@@ -382,8 +382,6 @@ async def test_a_handshake_can_be_cancelled_at_either_end(authority, files, capl
                 await asyncio.open_connection(
                     "127.0.0.1", port, ssl=client_context(authority, files), server_hostname="kme-a"
                 )
-    for writer in taken:
-        writer.close()
     await ended(silence)
     async with serving(server_context(authority, files)) as (_, port):
         for _ in range(20):
