@@ -16,6 +16,7 @@ import pytest
 from shosoin.adapters.tls import client_context
 from shosoin.base import Rejected, Unavailable
 from shosoin.keys.quota import Quota
+from shosoin.services import kme as kme_service
 from shosoin.services import link_driver
 from shosoin.services.kme_config import load_kme_config
 from shosoin.services.kme_links import KmeLinks
