@@ -46,8 +46,7 @@ class Edit:
             LookupError: if the source is no longer what this mistake changes.
         """
         present = inspect.getattr_static(self.owner, self.name)
-        plain = present.fget if isinstance(present, property) else present
-        plain = getattr(plain, "__func__", plain)
+        plain: Any = present.fget if isinstance(present, property) else present
         source = _SOURCES.get(plain) or textwrap.dedent(inspect.getsource(plain))
         if self.old not in source:
             raise LookupError(f"{self.name} has no {self.old!r} any more: write this mistake anew")
@@ -264,8 +263,7 @@ MISTAKES = {
     "used_entries_handed_back_after_a_handshake": Mistake(
         "Of a lost block all entries come back, also the first of an offered one.",
         (Edit(reconcile, "_returned_entries", "block.entries[1:] if block.state is BlockState.OFFERED else ", ""),),
-        unrecognized=True,
-        seed=74,
+        "test_a_restored_receiver_brings_no_spent_entry_back",
     ),
     "used_entries_handed_back_at_a_mismatch": Mistake(
         "A block that does not compare gives all its entries back.",

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from shosoin.base.ports import Event
+from shosoin.keys import reconcile
 from shosoin.keys.errors import KeyDamaged, KeyNotFound, KeyStreamDry, LeaseNeeded, StreamNotReady, StreamRefused
 from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress
 from shosoin.keys.messages import Compare, Confirmed, Ready, Stored, decode_message
@@ -139,6 +140,30 @@ def test_a_restored_sender_hands_no_entry_back_that_it_may_have_spent(world):
     stock(world)  # what each key authenticates is checked as it is sent
     assert "keys.block_mismatch" in names(world)
     assert a.pair.outgoing.stock_granules() == 8
+
+
+@pytest.mark.parametrize("recognized", [True, False])
+def test_a_restored_receiver_brings_no_spent_entry_back(world, recognized, monkeypatch):
+    if not recognized:
+        monkeypatch.setattr(reconcile, "_receiver_forgot", lambda own, other: False)
+    a, b = ends(world)
+    sent, honest = [], world.send
+
+    def listening(sender, raw):
+        sent.append(decode_message(raw))
+        honest(sender, raw)
+
+    world.snapshot("b")
+    world.send = listening
+    world.produce("a", 3, arrives=True)
+    while not any(isinstance(message, Stored) for message in sent):
+        a.advance()
+        b.advance()
+    world.disconnect()
+    world.restore("b", 0, zombie=False)
+    world.heal()
+    stock(world, 3)  # what each key authenticates is checked as it is sent
+    assert a.pair.outgoing.stock_granules() == 3
 
 
 def test_a_block_that_keys_passed_over_is_not_kept_by_the_receiver(world):
