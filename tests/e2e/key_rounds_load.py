@@ -19,6 +19,7 @@ Route = tuple[str, str]
 DIRECTIONS: tuple[Route, ...] = (("sae-a1", "sae-b1"), ("sae-b1", "sae-a1"), ("sae-a2", "sae-b2"), ("sae-b2", "sae-a2"))
 REQUESTS = ((1, 256), (4, 256), (3, 512), (2, 8192), (1, 200))
 """Number and size in bits of what is asked for."""
+RECENT = 24
 PAUSE_S = 0.02
 """Between two requests of one client: both KMEs, all clients and the harness share a few cores."""
 
@@ -95,7 +96,9 @@ async def fetch_for_ever(clients: dict[str, KmeClient], ledger: Ledger, rng: Sim
         await asyncio.sleep(PAUSE_S / 2)
         if not ledger.waiting:
             continue
-        key_id = ledger.waiting.pop(rng.integer(0, len(ledger.waiting) - 1))
+        # Mostly young keys: a kill burns those under way.
+        recent = min(len(ledger.waiting), RECENT if rng.integer(1, 10) > 1 else len(ledger.waiting))
+        key_id = ledger.waiting.pop(-rng.integer(1, recent))
         if rng.integer(1, 10) == 1:
             ledger.outcomes["never fetched"] += 1
             continue
