@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from shosoin.base import KmeId, SaeId
 from shosoin.keys.key_id import LENGTH_BYTES_MAX
 from shosoin.services.operations_config import OperationsSection, read_operations
 from shosoin.services.skip_config import SkipConfig, read_skip
+from shosoin.services.store_config import StoreSection, read_store
 from shosoin.services.toml_sections import Sections, load_toml
 from shosoin.services.wire014 import container_bytes
 from shosoin.services.wire_skip import key_bytes
@@ -116,6 +117,7 @@ class KmeConfig:
     links: tuple[LinkSection, ...]
     operations: OperationsSection | None = None
     skip: SkipConfig | None = None
+    store: StoreSection = field(default_factory=StoreSection)
 
 
 def load_kme_config(path: Path) -> KmeConfig:
@@ -127,7 +129,7 @@ def load_kme_config(path: Path) -> KmeConfig:
     document, sections = load_toml(path), Sections(path)
     sections.only(document, {"kme", "limits", "sae", "link", "operations", "skip"}, "top level")
     kme = sections.table(document, "kme", "kme")
-    apis = {"sae_api", "peer_api"}
+    apis = {"sae_api", "peer_api", "store"}
     sections.only(kme, {item.name for item in fields(KmeSection)} | apis, "[kme]")
     saes = [sections.read(SaeSection, "sae", item) for item in sections.tables(document, "sae")]
     config = KmeConfig(
@@ -141,6 +143,7 @@ def load_kme_config(path: Path) -> KmeConfig:
         links=tuple(sections.read(LinkSection, "link", item) for item in sections.tables(document, "link")),
         operations=read_operations(document, sections),
         skip=read_skip(sections, document, {sae.id for sae in saes}),
+        store=read_store(kme, sections),
     )
     _check_meaning(config, len(saes), sections)
     return config

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from typing import Any
 
 from shosoin.base import ShosoinError
@@ -15,7 +16,7 @@ from shosoin.kernels import polynomial_mac
 from shosoin.keys.errors import StreamNotReady, StreamRefused
 from shosoin.keys.messages import Closed, Leased, Message, decode_message, encode_message
 from shosoin.keys.pair import PairEnd
-from shosoin.keys.store import Commit, Effect, Emit, Mac, ReadBlock, Send, Steps, StreamStore
+from shosoin.keys.store import Batch, Commit, Effect, Emit, Mac, ReadBlock, Send, Steps, StreamStore
 from shosoin.services.json_log import described, log
 from shosoin.services.peer_channel import Channel
 
@@ -25,6 +26,8 @@ _QUEUE_MAX = 64
 _LONG_BYTES = 1 << 16
 """Messages above this wait for their turn outside the queue, so that not 64 hellos of 16 MiB are in memory."""
 _TICK_S = 0.25
+_TICKS_PER_SIGN = 8
+"""How often the store is told that its owner is there, and asked whether it still is the owner: every 2 s."""
 _ANSWER_S = 5.0
 """A peer that leaves a lease unanswered for longer does not count as there, whatever its connection says."""
 
@@ -179,9 +182,11 @@ class LinkDriver:
         yield from ()
 
     async def _tick(self) -> None:
-        while True:
+        for number in count():
             await asyncio.sleep(_TICK_S)
             await self.do(lambda: self.pair.tick(self._clock.now_s()))
+            if number % _TICKS_PER_SIGN == 0:
+                await self.do(_sign_of_life)
 
     async def _work(self) -> None:
         while True:
@@ -240,6 +245,11 @@ class LinkDriver:
         self.pair.abandon()
         self._drop_channel()
         log("stream.failed", peer=self.pair.peer, reason=err.message)
+
+
+def _sign_of_life() -> Steps:
+    """Commit nothing: a store that has lost its owner, or its owner the store, says so."""
+    yield Commit(Batch())
 
 
 def _mac(key: bytes, parts: tuple[bytes | bytearray, ...]) -> bytes:
