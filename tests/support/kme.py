@@ -42,6 +42,8 @@ class KmePair:
     limits: dict[str, Any] = field(default_factory=dict)
     skip_systems: dict[str, str] | None = None
     """SKIP is served if this is given: system IDs of SAEs where they are not the SAE IDs."""
+    store: str = ""
+    """Contents of ``[kme.store]``; files if there is none."""
 
     def __post_init__(self) -> None:
         self.sae_plane = TestAuthority(self.root / "pki-sae", "sae-plane")
@@ -130,6 +132,9 @@ certificate = "{plane.certificate}"
 key = "{plane.key}"
 ca = "{self.kme_plane.certificate}"
 
+{"[kme.store]" if self.store else ""}
+{self.store}
+
 [limits]
 {limits}
 
@@ -167,8 +172,8 @@ async def until_stock(client: KmeClient, slave: str, keys: int, *, timeout_s: fl
 class ServerProcess:
     """One KME as a process of its own, ended by its pid."""
 
-    def __init__(self, config: Path) -> None:
-        self.config = config
+    def __init__(self, config: Path, *, state: str = "state") -> None:
+        self.config, self.state = config, state
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -178,7 +183,7 @@ class ServerProcess:
             sys.executable, "-c", code, str(self.config), stdout=log, stderr=log
         )
         log.close()
-        sign = self.config.parent / "state" / "ready"
+        sign = self.config.parent / self.state / "ready"
 
         def is_ready() -> bool:
             if self.process is not None and self.process.returncode is not None:

@@ -119,7 +119,7 @@ class KmeProcess:
 
     @property
     def drivers(self) -> Mapping[KmeId, LinkDriver]:
-        """Links whose stored state could be used when the process started."""
+        """Links whose stored state can be used."""
         return self.links.drivers
 
     @property
@@ -150,7 +150,8 @@ class KmeProcess:
         service = self.services["etsi014"] = Etsi014Service(kme, self.links, http, self._clock)
         peer_context = server_context(peer.certificate, peer.key, peer.ca)
         try:
-            peers = await listen(peer.host, peer.port, lambda: peer_context, self.links.accept, set(self.drivers))
+            known = {str(link.peer) for link in self.config.links}
+            peers = await listen(peer.host, peer.port, lambda: peer_context, self.links.accept, known)
             self._listeners.append(peers)
             saes = await service.listen(sae.host, sae.port, lambda: context)
             self._listeners.append(saes)

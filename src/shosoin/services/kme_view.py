@@ -45,7 +45,7 @@ class KmeView(Protocol):
 
     @property
     def drivers(self) -> Mapping[KmeId, LinkDriver]:
-        """Links whose stored state could be used when the process started."""
+        """Links whose stored state can be used."""
         ...
 
     @property

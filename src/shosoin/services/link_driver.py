@@ -13,7 +13,7 @@ from typing import Any
 from shosoin.base import ShosoinError
 from shosoin.base.ports import Clock, EventSink
 from shosoin.kernels import polynomial_mac
-from shosoin.keys.errors import StreamNotReady, StreamRefused
+from shosoin.keys.errors import StoreUnavailable, StreamNotReady, StreamRefused
 from shosoin.keys.messages import Closed, Leased, Message, decode_message, encode_message
 from shosoin.keys.pair import PairEnd
 from shosoin.keys.store import Batch, Commit, Effect, Emit, Mac, ReadBlock, Send, Steps, StreamStore
@@ -47,6 +47,8 @@ class LinkDriver:
         self.pair = pair
         self.progress = asyncio.Event()
         self.failed = False
+        self.lost = asyncio.Event()
+        """Set when the store failed in a way that may pass: whoever opens the pair anew may go on."""
         self._store, self._clock, self._events = store, clock, events
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"store-{pair.peer}")
         self._queue: asyncio.Queue[_Item] = asyncio.Queue(_QUEUE_MAX)
@@ -245,6 +247,8 @@ class LinkDriver:
         self.pair.abandon()
         self._drop_channel()
         log("stream.failed", peer=self.pair.peer, reason=err.message)
+        if isinstance(err, StoreUnavailable):
+            self.lost.set()
 
 
 def _sign_of_life() -> Steps:
