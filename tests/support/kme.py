@@ -44,6 +44,7 @@ class KmePair:
     """SKIP is served if this is given: system IDs of SAEs where they are not the SAE IDs."""
     store: str = ""
     """Contents of ``[kme.store]``; files if there is none."""
+    workers: int = 0
 
     def __post_init__(self) -> None:
         self.sae_plane = TestAuthority(self.root / "pki-sae", "sae-plane")
@@ -117,6 +118,7 @@ id = "{kme}"
 site = "{kme[-1]}"
 directory = "state"
 storage_key_file = "storage.key"
+workers = {self.workers}
 
 [kme.sae_api]
 host = "127.0.0.1"

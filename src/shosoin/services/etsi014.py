@@ -7,15 +7,17 @@ other codes.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from urllib.parse import unquote
 
 from aiohttp import web
 
 from shosoin.adapters.http_parts import PartsPayload
-from shosoin.base import Rejected, SaeId, ShosoinError
+from shosoin.base import KmeId, Rejected, SaeId, ShosoinError
 from shosoin.base.ports import Clock
 from shosoin.keys.kme import Admit, Delivery, Kme
 from shosoin.services.guarded_connections import ConnectionGuard
@@ -36,7 +38,7 @@ from shosoin.services.wire014 import (
     status_json,
 )
 
-__all__ = ["Etsi014Service", "HttpLimits", "LeaseSource"]
+__all__ = ["Etsi014Http", "Etsi014Service", "HttpLimits", "LeaseSource"]
 
 _PREFIX = "/api/v1/keys/"
 _DIRECTIONS = {"status": "outgoing", "enc_keys": "outgoing", "dec_keys": "incoming"}
@@ -45,22 +47,30 @@ _LONG_ANSWER_BYTES = 256 << 10
 _HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store"}
 
 
-class Etsi014Service:
-    """The HTTP side of a KME."""
+class Etsi014Http(ABC):
+    """The HTTP side of ETSI GS QKD 014: who calls, what is asked, and how errors are spelled.
 
-    def __init__(self, kme: Kme, leases: LeaseSource, limits: HttpLimits, clock: Clock) -> None:
-        self._kme = kme
+    Args:
+        home_of: the KME of an SAE, if it is known.
+        answers: memory for answers.
+    """
+
+    def __init__(
+        self, home_of: Callable[[SaeId], KmeId | None], limits: HttpLimits, clock: Clock, answers: MemoryBudget
+    ) -> None:
+        self._home_of = home_of
         self.tally = RequestTally()
-        self._drawing = Drawing(kme, leases, clock, limits.lease_timeout_s)
         self._clock = clock
         self._limits = limits
         self._bodies = MemoryBudget(limits.bodies_bytes, code="etsi014.busy")
-        self._answers = MemoryBudget(limits.answers_bytes, code="etsi014.busy")
+        self._answers = answers
         self._http = SaeHttp(self._response, self._malformed, self._answers, limits, self.tally)
 
-    async def listen(self, host: str, port: int, context: Callable[[], ssl.SSLContext]) -> TlsListener:
-        """Start serving; ``context`` is asked for each connection anew."""
-        return await self._http.listen(host, port, context)
+    async def listen(
+        self, host: str, port: int, context: Callable[[], ssl.SSLContext], *, sockets: Sequence[socket.socket] = ()
+    ) -> TlsListener:
+        """Start serving; ``context`` is asked for each connection anew, ``sockets`` may listen already."""
+        return await self._http.listen(host, port, context, sockets=sockets)
 
     @property
     def guard(self) -> ConnectionGuard | None:
@@ -87,7 +97,7 @@ class Etsi014Service:
             sae, call = _route(request.rel_url.raw_path)
         except ShosoinError:
             return "other", ""
-        return (call if call in _DIRECTIONS else "other"), self._kme.home_of(sae) or ""
+        return (call if call in _DIRECTIONS else "other"), self._home_of(sae) or ""
 
     async def _outcome(self, request: web.BaseRequest, room: Claim) -> tuple[bytes, int, str]:
         """Return a body, its status, and the error code if it is one."""
@@ -117,20 +127,13 @@ class Etsi014Service:
         if request.method not in ({"GET"} if call == "status" else {"GET", "POST"}):
             raise _bad(f"method {request.method[:16]} is not defined for {call}")
         body = await self._body(request, caller, body_room)
-        if call == "status":
-            return status_json(self._kme.status(caller, sae))
-        query = _query(request)
+        return await self.act(caller, sae, call, body, _query(request), room)
 
-        def admit(number: int, total_bytes: int) -> None:
-            room.take(caller, container_bytes(number, total_bytes))
-
-        if call == "enc_keys":
-            return container_json(await self._enc_keys(caller, sae, parse_key_request(body, query), admit))
-        return container_json(self._kme.dec_keys(caller, sae, parse_key_ids(body, query), admit))
-
-    async def _enc_keys(self, caller: SaeId, slave: SaeId, wanted: KeyRequest, admit: Admit) -> Delivery:
-        size_bits = self._kme.limits.key_size_bits if wanted.size_bits is None else wanted.size_bits
-        return await self._drawing.draw(caller, slave, wanted.number, size_bits, admit)
+    @abstractmethod
+    async def act(
+        self, caller: SaeId, sae: SaeId, call: str, body: bytes, query: Mapping[str, str], room: Claim
+    ) -> bytes:
+        """Do what is asked and return the body of the answer; ``room`` is for its memory."""
 
     async def _body(self, request: web.BaseRequest, caller: SaeId, room: Claim) -> bytes:
         if not request.body_exists:
@@ -154,6 +157,33 @@ class Etsi014Service:
             except (web.RequestPayloadError, ConnectionError) as err:
                 raise _bad("body cannot be read") from err
         return bytes(body)
+
+
+class Etsi014Service(Etsi014Http):
+    """ETSI GS QKD 014 of a KME in this process."""
+
+    def __init__(self, kme: Kme, leases: LeaseSource, limits: HttpLimits, clock: Clock) -> None:
+        super().__init__(kme.home_of, limits, clock, MemoryBudget(limits.answers_bytes, code="etsi014.busy"))
+        self._kme = kme
+        self._drawing = Drawing(kme, leases, clock, limits.lease_timeout_s)
+
+    async def act(
+        self, caller: SaeId, sae: SaeId, call: str, body: bytes, query: Mapping[str, str], room: Claim
+    ) -> bytes:
+        """Ask the KME."""
+        if call == "status":
+            return status_json(self._kme.status(caller, sae))
+
+        def admit(number: int, total_bytes: int) -> None:
+            room.take(caller, container_bytes(number, total_bytes))
+
+        if call == "enc_keys":
+            return container_json(await self._enc_keys(caller, sae, parse_key_request(body, query), admit))
+        return container_json(self._kme.dec_keys(caller, sae, parse_key_ids(body, query), admit))
+
+    async def _enc_keys(self, caller: SaeId, slave: SaeId, wanted: KeyRequest, admit: Admit) -> Delivery:
+        size_bits = self._kme.limits.key_size_bits if wanted.size_bits is None else wanted.size_bits
+        return await self._drawing.draw(caller, slave, wanted.number, size_bits, admit)
 
 
 @lru_cache(maxsize=1024)

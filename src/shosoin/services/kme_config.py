@@ -18,6 +18,7 @@ from shosoin.services.wire_skip import key_bytes
 __all__ = ["KmeConfig", "LimitSection", "LinkSection", "PeerApiSection", "SaeApiSection", "load_kme_config"]
 
 _PORT_MAX = 65535
+_WORKERS_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class KmeSection:
     site: str
     directory: Path
     storage_key_file: Path
+    workers: int = 0
+    """Processes that SAEs talk to; with 0 or 1 it is this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +166,12 @@ def _check_meaning(config: KmeConfig, saes: int, sections: Sections) -> None:
     default, most = config.limits.key_size_bits, LENGTH_BYTES_MAX * 8
     if not 8 <= low <= default <= high <= most or low % 8 or default % 8 or high % 8:
         raise sections.wrong(f"key sizes must be multiples of 8 with 8 <= min <= default <= max <= {most}")
-    limits = config.limits
-    if 2 * limits.max_body_bytes > limits.max_bodies_bytes:
-        raise sections.wrong("max_bodies_bytes must be at least twice max_body_bytes: one SAE gets half")
+    limits, processes = config.limits, max(1, config.kme.workers)
+    if processes > _WORKERS_MAX:
+        raise sections.wrong(f"[kme] workers must be at most {_WORKERS_MAX}, got {processes}")
+    if 2 * limits.max_body_bytes * processes > limits.max_bodies_bytes:
+        each = "" if processes == 1 else ", for each worker"
+        raise sections.wrong(f"max_bodies_bytes must be at least twice max_body_bytes{each}: one SAE gets half")
     longest_bytes = container_bytes(limits.max_key_per_request, limits.max_request_bytes)
     if 2 * longest_bytes > limits.max_answers_bytes:
         raise sections.wrong(f"max_answers_bytes must be at least {2 * longest_bytes} for max_request_bytes as it is")
