@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+from collections import Counter
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from shosoin.base import Denied, Rejected, Unavailable
 from shosoin.conform import Outcome, chosen, run_checks
+from shosoin.keys.tally import Burned
 from shosoin.services.kme_config import load_kme_config
 from tests.conform.test_conform import session_of
 from tests.services.test_kme_processes import (
@@ -89,6 +91,107 @@ async def test_both_workers_serve_and_are_counted_as_one(tmp_path):
         assert samples.value("workers") == samples.value("workers_configured") == 2
         assert samples.value("memory_held_bytes", interface="etsi014", budget="answers") == 0
     assert sum(serving) == 12, serving
+
+
+def adds_up(tally):
+    """Whether every bit that came in was used, burned, or is left; delivered keys here take a granule each."""
+    return tally.used_granules == tally.delivered.keys
+
+
+async def test_keys_drawn_ahead_of_demand_come_out_once_and_the_rest_counts_as_burned(tmp_path):
+    pair = pair_with_workers(tmp_path, stock_bits=1 << 24)
+    async with AsyncExitStack() as stack:
+        processes = await stack.enter_async_context(pair.running())
+        pool, kme = processes["kme-a"].workers, processes["kme-a"].kme
+        master, slave = [await stack.enter_async_context(pair.client(name)) for name in ("sae-a1", "sae-b1")]
+        await until_stock(master, "sae-b1", 1 << 14)
+        asked = spy_on(pool)
+        drawn = [(await master.enc_keys("sae-b1", number=1, size_bits=256))[0] for _ in range(300)]
+        assert asked["DRAW"] < 60, "most were served from what the worker had"
+        for start in range(0, 300, 100):
+            some = drawn[start : start + 100]
+            fetched = await slave.dec_keys("sae-a1", [key.key_id for key in some])
+            assert [key.material for key in fetched] == [key.material for key in some]
+        tally = processes["kme-a"].links.pairs["kme-b"].outgoing.tally
+        await until(lambda: tally.delivered.keys == 300 and adds_up(tally))
+        assert kme.drawn["sae-a1", "sae-b1"].keys == 300
+        assert tally.burned_granules[Burned.UNUSED] > 0
+
+
+def spy_on(pool):
+    """Count the frames that workers send from now on."""
+    seen: Counter[str] = Counter()
+    take = pool._take
+
+    def counted(worker, kind, number, payload):
+        seen[kind.name] += 1
+        take(worker, kind, number, payload)
+
+    pool._take = counted
+    return seen
+
+
+async def test_what_a_killed_worker_held_is_burned_and_never_seen_again(tmp_path):
+    pair = pair_with_workers(tmp_path, stock_bits=1 << 24)
+    async with AsyncExitStack() as stack:
+        processes = await stack.enter_async_context(pair.running())
+        pool, ledger = processes["kme-a"].workers, Ledger()
+        tally = None
+        for _ in range(3):
+            async with pair.client("sae-a1") as master:
+                await until_stock(master, "sae-b1", 1 << 14)
+                for _ in range(40):
+                    ledger.draw("sae-a1", "sae-b1", await master.enc_keys("sae-b1", number=1, size_bits=256))
+            held = {pid: dict(worker.grants._held) for pid, worker in pool._workers.items()}
+            assert any(held.values())
+            for pid in pool.pids:
+                os.kill(pid, signal.SIGKILL)
+            await until(lambda: len(pool.pids) == 2 and not any(w.grants._held for w in pool._workers.values()))
+            tally = processes["kme-a"].links.pairs["kme-b"].outgoing.tally
+            assert adds_up(tally)
+        assert tally is not None
+        assert tally.burned_granules[Burned.UNUSED] > 0
+        assert pool.restarts == 6
+
+
+async def test_where_bits_are_shares_and_at_its_own_kme_nothing_is_drawn_ahead(tmp_path):
+    pair = pair_with_workers(tmp_path, limits={"sae_bits_per_s": 1e6})
+    async with AsyncExitStack() as stack:
+        processes = await stack.enter_async_context(pair.running())
+        master = await stack.enter_async_context(pair.client("sae-a1"))
+        await until_stock(master, "sae-b1", 64)
+        asked = spy_on(processes["kme-a"].workers)
+        for _ in range(10):
+            await master.enc_keys("sae-b1", number=1, size_bits=256)
+            await master.enc_keys("sae-a2", number=1, size_bits=256)
+        assert (asked["CALL"], asked["DRAW"]) == (20, 0)
+    (tmp_path / "second").mkdir()
+    pair = pair_with_workers(tmp_path / "second")
+    async with AsyncExitStack() as stack:
+        processes = await stack.enter_async_context(pair.running())
+        master = await stack.enter_async_context(pair.client("sae-a1"))
+        asked = spy_on(processes["kme-a"].workers)
+        for _ in range(10):
+            await master.enc_keys("sae-a2", number=1, size_bits=256)
+        assert asked["DRAW"] == 10
+
+
+WRONG = [
+    ({"number": 0}, "number shall be 1 to"),
+    ({"number": 129, "size": 8}, "number shall be 1 to"),
+    ({"number": 1, "size": 12}, "multiple of 8"),
+    ({"number": 1, "size": 99999999}, "size shall be"),
+    ({"number": True}, "number shall be an integer"),
+    ({"size": "256"}, "size shall be an integer"),
+]
+
+
+async def test_what_is_wrong_is_told_as_without_workers(tmp_path):
+    pair = pair_with_workers(tmp_path)
+    async with pair.running("kme-a"), pair.client("sae-a1") as master:
+        for body, message in WRONG:
+            with pytest.raises(Rejected, match=message):
+                await master._call("POST", "sae-b1", "enc_keys", body, 1 << 20)
 
 
 async def test_a_quota_is_one_whichever_worker_is_asked(tmp_path):

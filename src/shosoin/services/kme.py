@@ -34,10 +34,11 @@ from shosoin.services.kme_view import SaeService
 from shosoin.services.link_driver import LinkDriver
 from shosoin.services.operations import Operations
 from shosoin.services.peer_channel import listen
-from shosoin.services.sae_access import http_limits, sae_context
+from shosoin.services.sae_access import draws_ahead, http_limits, sae_context
 from shosoin.services.skip import SkipService
 from shosoin.services.skip_config import SkipConfig
 from shosoin.services.tls_listener import TlsListener
+from shosoin.services.worker_grants import Granting
 from shosoin.services.worker_pool import WorkerPool
 
 __all__ = ["KmeProcess", "run"]
@@ -149,22 +150,24 @@ class KmeProcess:
             known = {str(link.peer) for link in self.config.links}
             peers = await listen(peer.host, peer.port, lambda: peer_context, self.links.accept, known)
             self._listeners.append(peers)
-            sae_port = await self._listen_etsi014(service)
+            sae_port = await self._listen_etsi014(service, kme)
             if self.config.skip is not None:
                 await self._listen_skip(self.config.skip, kme, http)
         except OSError as err:
             raise Rejected(f"cannot listen: {err.strerror or err}", code="kme.cannot_listen") from err
         self.ports = sae_port, peers.port
 
-    async def _listen_etsi014(self, service: Etsi014Service) -> int:
+    async def _listen_etsi014(self, service: Etsi014Service, kme: Kme) -> int:
         """Listen here or in worker processes; return the port."""
         sae = self.config.sae_api
+        context = sae_context(sae)  # here too where workers make their own: what is wrong with it ends the start
         if self.config.kme.workers > 1:
-            pool = self.services["etsi014"] = self.workers = WorkerPool(service, self.config)
+            granting = Granting(kme, self.links.pairs, is_allowed=draws_ahead(self.config))
+            pool = self.services["etsi014"] = self.workers = WorkerPool(service, self.config, granting)
             self._listeners.append(pool)
             await pool.start(sae.host, sae.port)
             return pool.port
-        self.services["etsi014"], context = service, sae_context(sae)
+        self.services["etsi014"] = service
         listener = await service.listen(sae.host, sae.port, lambda: context)
         self._listeners.append(listener)
         return listener.port

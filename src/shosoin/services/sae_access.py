@@ -5,11 +5,11 @@ from __future__ import annotations
 import ssl
 
 from shosoin.adapters.tls import server_context
-from shosoin.services.kme_config import LimitSection, SaeApiSection
+from shosoin.services.kme_config import KmeConfig, LimitSection, SaeApiSection
 from shosoin.services.sae_http import HttpLimits
 from shosoin.services.skip_config import SkipApiSection
 
-__all__ = ["http_limits", "sae_context"]
+__all__ = ["draws_ahead", "http_limits", "sae_context"]
 
 
 def http_limits(limits: LimitSection, *, workers: int = 1) -> HttpLimits:
@@ -26,6 +26,11 @@ def http_limits(limits: LimitSection, *, workers: int = 1) -> HttpLimits:
         limits.idle_timeout_s,
         limits.lease_timeout_s,
     )
+
+
+def draws_ahead(config: KmeConfig) -> bool:
+    """Return whether workers may draw keys that no SAE has asked for yet: not where each bit is somebody's share."""
+    return config.limits.sae_bits_per_s == 0
 
 
 def sae_context(api: SaeApiSection | SkipApiSection) -> ssl.SSLContext:

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import os
 import pickle
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from shosoin.base import Rejected, SaeId, ShosoinError, Unavailable
 from shosoin.services.etsi014 import Etsi014Service
@@ -26,7 +28,8 @@ from shosoin.services.memory_budget import Claim, MemoryBudget
 from shosoin.services.request_tally import RequestTally
 from shosoin.services.tls_listener import listening_sockets
 from shosoin.services.worker_counts import WorkerCounts
-from shosoin.services.worker_line import FrameKind, WorkerLine, pack_error, unpack_call
+from shosoin.services.worker_grants import Granting, Grants
+from shosoin.services.worker_line import Draw, FrameKind, WorkerLine, pack_error, unpack_call
 
 __all__ = ["WorkerPool"]
 
@@ -44,6 +47,7 @@ class _Worker:
     """One worker process, and what is under way for it."""
 
     process: asyncio.subprocess.Process
+    grants: Grants
     counts: WorkerCounts = field(default_factory=WorkerCounts)
     is_ready: bool = False
     tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
@@ -87,10 +91,11 @@ class WorkerPool:
 
     Args:
         service: answers what workers are asked.
+        granting: says what they get ahead of demand.
     """
 
-    def __init__(self, service: Etsi014Service, config: KmeConfig) -> None:
-        self._service, self._config = service, config
+    def __init__(self, service: Etsi014Service, config: KmeConfig, granting: Granting) -> None:
+        self._service, self._config, self._granting = service, config, granting
         self._sockets: list[socket.socket] = []
         self._workers: dict[int, _Worker] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -190,7 +195,7 @@ class WorkerPool:
         ours, theirs = socket.socketpair()
         with theirs:
             process = await _spawn(theirs, self._sockets)
-        worker = self._workers[place] = _Worker(process)
+        worker = self._workers[place] = _Worker(process, Grants(self._granting))
         try:
             await self._attach(worker, ours)
             code = await process.wait()
@@ -214,6 +219,7 @@ class WorkerPool:
     def _detach(self, place: int, worker: _Worker) -> None:
         for number in [*worker.tasks, *worker.rooms]:
             worker.let_go(number)
+        worker.grants.all_over()
         if worker.line is not None:
             worker.line.close()
         self._past = WorkerCounts.total([self._past, worker.counts.over()])
@@ -224,8 +230,17 @@ class WorkerPool:
     def _take(self, worker: _Worker, kind: FrameKind, number: int, payload: bytes) -> None:
         match kind:
             case FrameKind.CALL:
-                worker.tasks[number] = asyncio.create_task(self._answer(worker, number, payload))
-            case FrameKind.CANCEL | FrameKind.RELEASE:
+                self._begin(worker, number, partial(self._act, payload))
+            case FrameKind.DRAW:
+                self._begin(worker, number, partial(self._draw, worker, number, Draw.unpack(payload)))
+            case FrameKind.USED:
+                worker.grants.used(number, json.loads(payload))
+            case FrameKind.OVER:
+                worker.grants.over(number)
+            case FrameKind.CANCEL:
+                worker.let_go(number)
+                worker.grants.over(number)
+            case FrameKind.RELEASE:
                 worker.let_go(number)
             case FrameKind.REPORT:
                 worker.counts = WorkerCounts.load(payload)
@@ -234,12 +249,14 @@ class WorkerPool:
                 log("worker.ready", pid=worker.process.pid)
                 self._changed.set()
 
-    async def _answer(self, worker: _Worker, number: int, payload: bytes) -> None:
-        caller, sae, call, query, body = unpack_call(payload)
+    def _begin(self, worker: _Worker, number: int, work: Callable[[Claim], Awaitable[bytes]]) -> None:
+        worker.tasks[number] = asyncio.create_task(self._answer(worker, number, work))
+
+    async def _answer(self, worker: _Worker, number: int, work: Callable[[Claim], Awaitable[bytes]]) -> None:
         room = worker.rooms[number] = self._service.memory["answers"].claim()
-        kind, answer = FrameKind.REFUSAL, b""
+        kind = FrameKind.REFUSAL
         try:
-            answer = await self._service.act(SaeId(caller), SaeId(sae), call, body, query, room)
+            answer = await work(room)
             kind = FrameKind.ANSWER
         except ShosoinError as err:
             answer = pack_error(err)
@@ -251,6 +268,24 @@ class WorkerPool:
             worker.let_go(number)
         if worker.line is not None:
             worker.line.send(kind, number, answer)
+
+    async def _act(self, payload: bytes, room: Claim) -> bytes:
+        caller, sae, call, query, body = unpack_call(payload)
+        return await self._service.act(SaeId(caller), SaeId(sae), call, body, query, room)
+
+    async def _draw(self, worker: _Worker, number: int, draw: Draw, room: Claim) -> bytes:
+        master, slave = SaeId(draw.master), SaeId(draw.slave)
+        ahead = self._granting.allowed(slave, draw.size_bits, draw.ahead, draw.number)
+        if ahead:
+            with suppress(ShosoinError):  # then without; that says what is wrong, if it still is
+                answer = await self._enc_keys(master, slave, draw.number + ahead, draw.size_bits, room)
+                worker.grants.add(number, master, slave, draw.size_bits, ahead)
+                return answer
+        return await self._enc_keys(master, slave, draw.number, draw.size_bits, room)
+
+    async def _enc_keys(self, master: SaeId, slave: SaeId, number: int, size_bits: int, room: Claim) -> bytes:
+        body = json.dumps({"number": number, "size": size_bits}).encode()
+        return await self._service.act(master, slave, "enc_keys", body, {}, room)
 
 
 async def _spawn(line: socket.socket, listening: list[socket.socket]) -> asyncio.subprocess.Process:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import json
 import os
 import pickle
 import signal
@@ -21,14 +22,16 @@ from types import TracebackType
 from shosoin.adapters.clock import SystemClock
 from shosoin.adapters.memory import collect_garbage_rarely
 from shosoin.adapters.open_files import allow_many_open_files
-from shosoin.base import SaeId, Unavailable
+from shosoin.base import Rejected, SaeId, Unavailable
 from shosoin.services.etsi014 import Etsi014Http
 from shosoin.services.json_log import start_logging
 from shosoin.services.kme_config import KmeConfig
 from shosoin.services.memory_budget import Claim, MemoryBudget
-from shosoin.services.sae_access import http_limits, sae_context
+from shosoin.services.sae_access import draws_ahead, http_limits, sae_context
+from shosoin.services.wire014 import KeyRequest, parse_key_request
 from shosoin.services.worker_counts import WorkerCounts
-from shosoin.services.worker_line import FrameKind, WorkerLine, pack_call, unpack_error
+from shosoin.services.worker_line import Draw, FrameKind, WorkerLine, pack_call, unpack_error
+from shosoin.services.worker_stock import HOLD_S, Grant, KeyStocks
 
 __all__ = ["main"]
 
@@ -36,6 +39,9 @@ _REPORT_S = 1.0
 _LAST_ANSWERS_S = 1.0
 _SPARE_S = 5.0
 """How much longer than its own patience an owner may take."""
+_SHORT_BITS = 16 << 13
+"""Bits of a request that may be served from stock: such answers are in nobody's budget."""
+_PLAIN = {"number", "size"}
 _PR_SET_PDEATHSIG = 1
 
 
@@ -50,12 +56,12 @@ class _Owner:
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
         self._number = 0
 
-    async def ask(self, payload: bytes, timeout_s: float) -> tuple[int, bytes]:
+    async def ask(self, kind: FrameKind, payload: bytes, timeout_s: float) -> tuple[int, bytes]:
         """Return the number of a call, to be released, and its answer."""
         self._number += 1
         number = self._number
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
-        self.line.send(FrameKind.CALL, number, payload)
+        self.line.send(kind, number, payload)
         try:
             async with asyncio.timeout(timeout_s):
                 return number, await answer
@@ -137,22 +143,99 @@ class _Etsi014OfWorker(Etsi014Http):
         self.answers = _Answers(owner.line)
         super().__init__(config.directory.get, limits, SystemClock(), self.answers)
         self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self._limits_of_keys = config.limits
+        self._draws_ahead = draws_ahead(config)
+        self._stocks = KeyStocks(self._tell)
         self._timeout_s = limits.lease_timeout_s + _SPARE_S
 
     async def act(
         self, caller: SaeId, sae: SaeId, call: str, body: bytes, query: Mapping[str, str], room: Claim
     ) -> bytes:
-        """Ask the owner."""
-        number, answer = await self._owner.ask(pack_call(caller, sae, call, query, body), self._timeout_s)
+        """Ask the owner, or take keys that it gave ahead of demand."""
+        wanted = self._plain(body, query) if call == "enc_keys" and self._draws_ahead else None
+        if wanted is not None:
+            return await self._draw(caller, sae, *wanted)
+        question = pack_call(caller, sae, call, query, body)
+        number, answer = await self._owner.ask(FrameKind.CALL, question, self._timeout_s)
         if isinstance(room, _Room):
             room.number = number
         return answer
 
-    def counts(self) -> WorkerCounts:
+    def report(self) -> None:
+        """Tell the owner what there is to count."""
+        self._stocks.report(self._loop.time())
+        self._owner.line.send(FrameKind.REPORT, payload=self._counts().dump())
+
+    def give_up(self) -> None:
+        """Overwrite all keys."""
+        self._stocks.give_up()
+
+    def _plain(self, body: bytes, query: Mapping[str, str]) -> tuple[int, int] | None:
+        """Return number and size of a request for a few short keys and nothing else; all others are the owner's."""
+        try:
+            wanted = plain_request(body, query)
+        except Rejected:
+            return None
+        if wanted is None:
+            return None
+        limits = self._limits_of_keys
+        size_bits = limits.key_size_bits if wanted.size_bits is None else wanted.size_bits
+        short = size_bits % 8 == 0 and size_bits > 0 and wanted.number * size_bits <= _SHORT_BITS
+        return (wanted.number, size_bits) if short and 0 < wanted.number <= limits.max_key_per_request else None
+
+    async def _draw(self, master: SaeId, slave: SaeId, number: int, size_bits: int) -> bytes:
+        stock = self._stocks.get(master, slave, size_bits)
+        if stock is None:
+            answer = await self._ask_for(Draw(master, slave, size_bits, number, 0))
+            if self._stocks.get(master, slave, size_bits) is None:
+                self._stocks.begin(master, slave, size_bits)
+            return bytes(answer.text)
+        async with stock.turn:
+            now_s = self._loop.time()
+            content = stock.take(number, now_s)
+            if content is None:
+                grant = await self._ask_for(Draw(master, slave, size_bits, number, stock.ahead(now_s)))
+                content = grant.take(number)
+                grant.used -= number  # these were counted when they were drawn
+                stock.put(grant)
+            return content
+
+    async def _ask_for(self, draw: Draw) -> Grant:
+        until_s = self._loop.time() + HOLD_S
+        number, answer = await self._owner.ask(FrameKind.DRAW, draw.pack(), self._timeout_s)
+        self._owner.line.send(FrameKind.RELEASE, number)
+        return Grant(number, bytearray(answer), until_s)
+
+    def _tell(self, number: int, used: int, is_over: bool) -> None:
+        if used:
+            self._owner.line.send(FrameKind.USED, number, json.dumps(used).encode())
+        if is_over:
+            self._owner.line.send(FrameKind.OVER, number)
+
+    def _counts(self) -> WorkerCounts:
         """Return what there is to report."""
         guard = self.guard
         now = (guard.open, guard.refused) if guard is not None else (0, 0)
         return WorkerCounts(self.tally, *now, self._bodies.held_bytes)
+
+
+def plain_request(body: bytes, query: Mapping[str, str]) -> KeyRequest | None:
+    """Return a request that has a number and a size and nothing else, ``None`` for all others.
+
+    Raises:
+        Rejected: it is malformed.
+    """
+    if body:
+        try:
+            members = json.loads(body)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(members, dict) or not members.keys() <= _PLAIN:
+            return None
+    elif not query.keys() <= _PLAIN:
+        return None
+    return parse_key_request(body, query)
 
 
 async def _run(line: socket.socket, listening: list[socket.socket]) -> None:
@@ -171,7 +254,7 @@ async def _serve(config: KmeConfig, owner: _Owner, listening: list[socket.socket
     listener = await service.listen("", 0, lambda: context, sockets=listening)
     owner.line.send(FrameKind.READY)
     while not owner.stopping.is_set():
-        owner.line.send(FrameKind.REPORT, payload=service.counts().dump())
+        service.report()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_REPORT_S):
                 await owner.stopping.wait()
@@ -182,7 +265,8 @@ async def _serve(config: KmeConfig, owner: _Owner, listening: list[socket.socket
                 await service.answers.none_open.wait()
     if service.guard is not None:
         await service.guard.end_all()
-    owner.line.send(FrameKind.REPORT, payload=service.counts().dump())
+    service.give_up()
+    service.report()
     owner.line.close()
 
 
