@@ -18,6 +18,7 @@ from tests.services.test_kme_processes import (
     fetch_everything_again,
     fetch_for_ever,
     open_clients,
+    restored_copies_named_by,
     works,
 )
 from tests.support.kme import KmePair, ServerProcess, until
@@ -90,6 +91,32 @@ async def test_without_the_database_nothing_is_served_and_with_it_again(tmp_path
                 await clients[slave].dec_keys(master, [next(iter(ledger.drawn))])
         await asyncio.to_thread(server.start)
         await works(clients, ledger)
+        await fetch_everything_again(clients, ledger)
+
+
+async def test_a_failover_to_an_old_copy_is_named_burned_at_both_ends_and_reuses_nothing(tmp_path, server):
+    pair = pair_on(tmp_path, server)
+    there = pair.config("kme-b")  # whose own streams are in files: two ends that forget the same could not know
+    there.write_text(there.read_text().split("[kme.store]")[0] + "[limits]" + there.read_text().split("[limits]")[1])
+    servers = {name: ServerProcess(pair.config(name)) for name in ("kme-a", "kme-b")}
+    ledger = Ledger()
+    async with AsyncExitStack() as stack:
+        for each in servers.values():
+            stack.push_async_callback(each.kill)
+            await each.start()
+        clients = await open_clients(stack, pair)
+        await works(clients, ledger)
+        await asyncio.to_thread(server.stop)
+        await asyncio.to_thread(server.copy, "standby")
+        await asyncio.to_thread(server.start)
+        for _ in range(3):
+            await works(clients, ledger)
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.put_back, "standby")
+        await asyncio.to_thread(server.start)
+        for _ in range(3):
+            await works(clients, ledger)
+        assert restored_copies_named_by(pair, "kme-a") == restored_copies_named_by(pair, "kme-b") == {"kme-a"}
         await fetch_everything_again(clients, ledger)
 
 

@@ -45,6 +45,8 @@ class KmePair:
     store: str = ""
     """Contents of ``[kme.store]``; files if there is none."""
     workers: int = 0
+    """Worker processes of ``kme-a``."""
+    workers_at_b: int = 0
 
     def __post_init__(self) -> None:
         self.sae_plane = TestAuthority(self.root / "pki-sae", "sae-plane")
@@ -118,7 +120,7 @@ id = "{kme}"
 site = "{kme[-1]}"
 directory = "state"
 storage_key_file = "storage.key"
-workers = {self.workers}
+workers = {self.workers if kme == "kme-a" else self.workers_at_b}
 
 [kme.sae_api]
 host = "127.0.0.1"

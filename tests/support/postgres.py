@@ -88,6 +88,21 @@ class PostgresServer:
             psutil.wait_procs(victims[1:], timeout=30)
             self._process = None
 
+    def copy(self, name: str) -> None:
+        """Keep a copy of its files, while it does not run."""
+        assert self._process is None
+        shutil.copytree(self.data, self.directory / name, copy_function=shutil.copy2)
+
+    def put_back(self, name: str) -> None:
+        """Have the files of a copy instead of its own."""
+        assert self._process is None
+        owner = _owner(self.data)
+        shutil.rmtree(self.data)
+        shutil.copytree(self.directory / name, self.data)
+        self.data.chmod(0o700)
+        for path in (self.data, *self.data.rglob("*")):
+            os.chown(path, *owner)
+
     def remove(self) -> None:
         self.kill()
         shutil.rmtree(self.directory)

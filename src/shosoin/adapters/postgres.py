@@ -91,8 +91,9 @@ class PostgresDatabase:
         except psycopg.Error as err:
             raise StoreUnavailable(f"no connection to the database: {reason_of(err)}") from None  # may quote its words
         try:
-            _check_connection(connection)
-            _make_durable(connection)
+            with within(connection, _CONNECT_S):
+                _check_connection(connection)
+                _make_durable(connection)
         except psycopg.Error as err:
             connection.close()
             raise StoreUnavailable(f"the database failed: {reason_of(err)}") from err

@@ -140,11 +140,15 @@ class PostgresStreamStore:
 
     def close(self) -> None:
         """Let go of the pair; whoever waits for it may take it at once."""
-        if not self._failed and not self._writer.closed:
-            with within(self._writer, _READ_S):
-                self._writer.execute(self._do["let_go"], [self._pair, self._token])
-        self._reader.close()
-        self._writer.close()
+        try:
+            if not self._failed:
+                with self._guarded(self._writer, _READ_S):
+                    self._writer.execute(self._do["let_go"], [self._pair, self._token])
+        except StoreUnavailable:
+            self._failed = "the connection was lost while the store was closed"  # whoever comes next waits a little
+        finally:
+            self._reader.close()
+            self._writer.close()
 
     # Ownership
 
@@ -157,7 +161,7 @@ class PostgresStreamStore:
         while not _one(self._writer.execute(self._do["lock"], [self._pair])):
             holder, is_over = self._writer.execute(self._do["holder"], [self._pair]).fetchone() or ("", False)
             if is_over:
-                self._writer.execute(self._do["end_holder"], [self._pair])
+                self._writer.execute(self._do["end_holder"], [self._pair, self._pair])
             elif time.monotonic() >= deadline_s:
                 raise StoreUnavailable(f"{self._where} is in use by {holder or 'another process'}")
             time.sleep(_POLL_S)

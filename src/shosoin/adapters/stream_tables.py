@@ -71,7 +71,8 @@ _STATEMENTS = {
     "holder": "SELECT holder, held_until < clock_timestamp() FROM {schema}.pair WHERE id = %s",
     "end_holder": "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
     " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-    " AND classid = hashtext('shosoin {schema}')::bigint::bit(32)::bigint AND objid = %s",
+    " AND classid = hashtext('shosoin {schema}')::bigint::bit(32)::bigint AND objid = %s"
+    " AND EXISTS (SELECT FROM {schema}.pair WHERE id = %s AND held_until < clock_timestamp())",
     "take": "UPDATE {schema}.pair SET token = token + 1, holder = %s,"
     " held_until = clock_timestamp() + %s * interval '1 second' WHERE id = %s RETURNING token",
     "hold": "UPDATE {schema}.pair SET held_until = clock_timestamp() + %s * interval '1 second'"

@@ -46,7 +46,8 @@ class Granting:
         pair = self.pairs.get(home) if home is not None else None
         if not self.is_allowed or pair is None:
             return 0
-        room = pair.outgoing.leased_granules() // _SHARE // granules_of(max(8, size_bits) // 8)
+        leased, size = pair.outgoing.leased_granules(), granules_of(max(8, size_bits) // 8)
+        room = min(leased // _SHARE, leased - number * size) // size  # nobody waits for a lease because of them
         return max(0, min(wanted, room, self.kme.limits.max_key_per_request - number))
 
 

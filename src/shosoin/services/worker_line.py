@@ -65,7 +65,7 @@ class WorkerLine(asyncio.Protocol):
         ended: is told once when the other end is gone.
     """
 
-    def __init__(self, take: Callable[[FrameKind, int, bytes], None], ended: Callable[[], None]) -> None:
+    def __init__(self, take: Callable[[FrameKind, int, bytes], None], ended: Callable[[], object]) -> None:
         self._take, self._ended = take, ended
         self._loop = asyncio.get_running_loop()
         self._received = bytearray()
@@ -106,6 +106,7 @@ class WorkerLine(asyncio.Protocol):
             payload = bytes(self._received[start + _HEAD.size : end])
             start = end
             self._take(FrameKind(kind), number, payload)
+        self._received[:start] = bytes(start)  # there may be keys in it
         del self._received[:start]
 
     def _flush(self) -> None:

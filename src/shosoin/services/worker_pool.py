@@ -37,6 +37,8 @@ _START_S = 60.0
 _STOP_S = 4.0
 _PORT_S = 5.0
 """For how long workers of an owner that was killed may still hold the port."""
+_LINGER_S = 1.0
+"""For how long a worker may live on whose line has ended."""
 _PAUSE_S_MIN, _PAUSE_S_MAX = 0.1, 10.0
 _LASTING_S = 30.0
 """A worker that lived so long may be followed by another at once."""
@@ -193,8 +195,12 @@ class WorkerPool:
         """Run one worker process and return how long it lived."""
         began_s = asyncio.get_running_loop().time()
         ours, theirs = socket.socketpair()
-        with theirs:
-            process = await _spawn(theirs, self._sockets)
+        try:
+            with theirs:
+                process = await _spawn(theirs, self._sockets)
+        except BaseException:
+            ours.close()  # which ends the worker, if there is one
+            raise
         worker = self._workers[place] = _Worker(process, Grants(self._granting))
         try:
             await self._attach(worker, ours)
@@ -208,10 +214,12 @@ class WorkerPool:
         return asyncio.get_running_loop().time() - began_s
 
     async def _attach(self, worker: _Worker, ours: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
         line = worker.line = WorkerLine(
-            lambda kind, number, payload: self._take(worker, kind, number, payload), lambda: _kill(worker.process)
+            lambda kind, number, payload: self._take(worker, kind, number, payload),
+            lambda: loop.call_later(_LINGER_S, _kill, worker.process),
         )
-        await asyncio.get_running_loop().create_unix_connection(lambda: line, sock=ours)
+        await loop.create_unix_connection(lambda: line, sock=ours)
         line.send(FrameKind.SETUP, payload=pickle.dumps(self._config))
         if self._stopping.is_set():
             line.send(FrameKind.STOP)

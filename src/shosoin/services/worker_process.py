@@ -41,6 +41,8 @@ _SPARE_S = 5.0
 """How much longer than its own patience an owner may take."""
 _SHORT_BITS = 16 << 13
 """Bits of a request that may be served from stock: such answers are in nobody's budget."""
+_AHEAD_BITS = 64 << 13
+"""Bits of keys ahead of demand in one stock."""
 _PLAIN = {"number", "size"}
 _PR_SET_PDEATHSIG = 1
 
@@ -195,7 +197,8 @@ class _Etsi014OfWorker(Etsi014Http):
             now_s = self._loop.time()
             content = stock.take(number, now_s)
             if content is None:
-                grant = await self._ask_for(Draw(master, slave, size_bits, number, stock.ahead(now_s)))
+                ahead = min(stock.ahead(now_s), _AHEAD_BITS // size_bits)
+                grant = await self._ask_for(Draw(master, slave, size_bits, number, ahead))
                 content = grant.take(number)
                 grant.used -= number  # these were counted when they were drawn
                 stock.put(grant)
