@@ -128,6 +128,27 @@ def test_tables_of_another_version_are_refused(server, schema):
         open_store(server, schema)
 
 
+def test_everything_comes_under_another_storage_key_at_once(server, schema):
+    store, contents = open_store(server, schema), {name: block(40) for name in (NAME, "in-000000000002")}
+    for name, content in contents.items():
+        put(store, content, name)
+    put(store, block(), "in-000000000003")
+    server.execute(f"UPDATE {schema}.block SET key = substr(key, 2) WHERE name = 'in-000000000003'")
+    store.reseal(bytes(32))
+    assert store.read_block(NAME) == (contents[NAME], [])
+    store.commit(Batch(records={"more": b"under the new key"}))
+    store.close()
+    old = open_store(server, schema)
+    with pytest.raises(StreamRefused, match="damaged"):
+        old.load()
+    old.close()
+    again = PostgresStreamStore(PostgresDatabase(server.dsn, schema), "kme-a", "kme-b", bytes(32))
+    assert set(again.load()) == {*(f"block/{name}" for name in (*contents, "in-000000000003")), "more"}
+    assert all(again.read_block(name) == (content, []) for name, content in contents.items())
+    assert again.read_block("in-000000000003") == (bytearray(), (0,))
+    again.close()
+
+
 # A connection that is gone
 
 

@@ -22,7 +22,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -71,9 +71,10 @@ class PostgresStreamStore:
         wait_s: float = 10.0,
     ) -> None:
         self._where = f"the pair of {kme} and {peer} in schema {database.schema}"
+        self._context = f"{kme}\0{peer}\0".encode()
         self._do = statements(database.schema)
         self._hold_s = hold_s
-        self._seal = RecordSeal(storage_key, f"{kme}\0{peer}\0".encode())
+        self._seal = RecordSeal(storage_key, self._context)
         self._failed = ""
         self._reading = threading.Lock()
         self._writer = database.connect()
@@ -96,11 +97,7 @@ class PostgresStreamStore:
     def load(self) -> dict[str, bytes]:
         """Return all records; remove blocks that no record names."""
         with self._transaction() as cursor:
-            rows = cursor.execute(self._do["records"], [self._pair]).fetchall()
-            try:
-                records = {name: self._seal.unseal(name, value) for name, value in rows}
-            except ValueError as err:
-                raise StreamRefused(f"the journal of {self._where} is damaged") from err
+            records = self._unsealed(cursor.execute(self._do["records"], [self._pair]).fetchall())
             found = {name for (name,) in cursor.execute(self._do["blocks"], [self._pair, self._pair])}
             if not records and found:
                 raise StreamRefused(f"the journal of {self._where} is empty beside {len(found)} stored blocks")
@@ -137,6 +134,27 @@ class PostgresStreamStore:
             _put_piece(cells, number, some_cells, GRANULE_BYTES)
             _put_piece(checks, number, some_checks, CHECK_BYTES)
         return BlockSeal(key).open(SealedBlock(nonce, bytes(cells), bytes(checks)))
+
+    def reseal(self, storage_key: bytes) -> None:
+        """Bring everything under another storage key, in one transaction.
+
+        Data keys of blocks change their seal, blocks stay as they are; one whose data key is damaged is dropped, and
+        its keys are burned as they come up.
+        """
+        fresh = RecordSeal(storage_key, self._context)
+        with self._transaction() as cursor:
+            records = self._unsealed(cursor.execute(self._do["records"], [self._pair]).fetchall())
+            sealed = [(self._pair, name, fresh.seal(name, value)) for name, value in records.items()]
+            if sealed:
+                cursor.executemany(self._do["put_record"], sealed)
+            for name, value in cursor.execute(self._do["block_keys"], [self._pair]).fetchall():
+                try:
+                    key = self._seal.unseal(_key_name(name), value)
+                except ValueError:
+                    self._drop(cursor, name)
+                else:
+                    cursor.execute(self._do["put_block"], [self._pair, name, fresh.seal(_key_name(name), key)])
+        self._seal = fresh
 
     def close(self) -> None:
         """Let go of the pair; whoever waits for it may take it at once."""
@@ -213,6 +231,12 @@ class PostgresStreamStore:
             raise
 
     # What is stored
+
+    def _unsealed(self, rows: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
+        try:
+            return {name: self._seal.unseal(name, value) for name, value in rows}
+        except ValueError as err:
+            raise StreamRefused(f"the journal of {self._where} is damaged") from err
 
     def _write_records(self, cursor: Cursor[Any], batch: Batch) -> None:
         puts = [(name, value) for name, value in batch.records.items() if value is not None]

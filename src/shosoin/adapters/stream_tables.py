@@ -94,5 +94,6 @@ _STATEMENTS = {
     " checks = overlay(checks PLACING %b FROM %s) WHERE pair = %s AND name = %s AND number = %s",
     "block_key": "SELECT pair.token, block.key FROM {schema}.pair LEFT JOIN {schema}.block"
     " ON block.pair = pair.id AND block.name = %s WHERE pair.id = %s",
+    "block_keys": "SELECT name, key FROM {schema}.block WHERE pair = %s",
     "pieces": "SELECT number, cells, checks FROM {schema}.piece WHERE pair = %s AND name = %s",
 }
