@@ -31,7 +31,7 @@ class Burned(Enum):
     UNUSED = "unused"
     """Drawn ahead of demand, and not asked for soon enough."""
     EXPIRED = "expired"
-    """Handed out at the other end and never fetched here, until they were too old or room ran out."""
+    """Too old for the pair; or handed out at the other end and never fetched here, until too old or room ran out."""
 
 
 @dataclass(slots=True)

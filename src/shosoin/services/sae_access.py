@@ -30,7 +30,7 @@ def http_limits(limits: LimitSection, *, workers: int = 1) -> HttpLimits:
 
 def draws_ahead(config: KmeConfig) -> bool:
     """Return whether workers may draw keys that no SAE has asked for yet: not where each bit is somebody's share."""
-    return config.limits.sae_bits_per_s == 0
+    return config.limits.sae_bits_per_s == 0 and not config.policies
 
 
 def sae_context(api: SaeApiSection | SkipApiSection) -> ssl.SSLContext:
