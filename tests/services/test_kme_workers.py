@@ -63,6 +63,17 @@ async def test_a_kme_with_workers_passes_the_conformance_kit(tmp_path):
     assert list(failed) == ["transport.cuts_slow_clients_off"], failed  # which only --slow runs
 
 
+WRONG = [
+    ({"number": 0}, "number shall be 1 to"),
+    ({"number": 129, "size": 8}, "number shall be 1 to"),
+    ({"number": 1, "size": 12}, "multiple of 8"),
+    ({"number": 1, "size": 99999999}, "size shall be"),
+    ({"number": True}, "number shall be an integer"),
+    ({"size": "256"}, "size shall be an integer"),
+]
+"""Short requests, which a worker looks at itself: what is wrong is told as by the owner."""
+
+
 async def test_both_workers_serve_and_are_counted_as_one(tmp_path):
     pair = pair_with_workers(tmp_path)
     with_operations(pair)
@@ -79,6 +90,9 @@ async def test_both_workers_serve_and_are_counted_as_one(tmp_path):
             await slave.dec_keys("sae-a1", [drawn[0].key_id])
         with pytest.raises(Denied):
             await (await stack.enter_async_context(pair.client("sae-b2"))).dec_keys("sae-a1", [drawn[0].key_id])
+        for body, message in WRONG:
+            with pytest.raises(Rejected, match=message):
+                await clients[0]._call("POST", "sae-b1", "enc_keys", body, 1 << 20)
         pool = processes["kme-a"].workers
         ends = [psutil.Process(pid).net_connections("tcp") for pid in pool.pids]
         serving = [sum(each.status == psutil.CONN_ESTABLISHED for each in connections) for connections in ends]
@@ -112,6 +126,10 @@ async def test_keys_drawn_ahead_of_demand_come_out_once_and_the_rest_counts_as_b
             some = drawn[start : start + 100]
             fetched = await slave.dec_keys("sae-a1", [key.key_id for key in some])
             assert [key.material for key in fetched] == [key.material for key in some]
+        asked.clear()
+        for _ in range(10):
+            await master.enc_keys("sae-a2", number=1, size_bits=256)
+        assert asked["DRAW"] == 10, "keys within a KME wait for their slaves in memory: none is drawn ahead"
         tally = processes["kme-a"].links.pairs["kme-b"].outgoing.tally
         await until(lambda: tally.delivered.keys == 300 and adds_up(tally))
         assert kme.drawn["sae-a1", "sae-b1"].keys == 300
@@ -137,7 +155,7 @@ async def test_what_a_killed_worker_held_is_burned_and_never_seen_again(tmp_path
         processes = await stack.enter_async_context(pair.running())
         pool, ledger = processes["kme-a"].workers, Ledger()
         tally = None
-        for _ in range(3):
+        for _ in range(2):
             async with pair.client("sae-a1") as master:
                 await until_stock(master, "sae-b1", 1 << 14)
                 for _ in range(40):
@@ -151,60 +169,21 @@ async def test_what_a_killed_worker_held_is_burned_and_never_seen_again(tmp_path
             assert adds_up(tally)
         assert tally is not None
         assert tally.burned_granules[Burned.UNUSED] > 0
-        assert pool.restarts == 6
-
-
-async def test_where_bits_are_shares_and_at_its_own_kme_nothing_is_drawn_ahead(tmp_path):
-    pair = pair_with_workers(tmp_path, limits={"sae_bits_per_s": 1e6})
-    async with AsyncExitStack() as stack:
-        processes = await stack.enter_async_context(pair.running())
-        master = await stack.enter_async_context(pair.client("sae-a1"))
-        await until_stock(master, "sae-b1", 64)
-        asked = spy_on(processes["kme-a"].workers)
-        for _ in range(10):
-            await master.enc_keys("sae-b1", number=1, size_bits=256)
-            await master.enc_keys("sae-a2", number=1, size_bits=256)
-        assert (asked["CALL"], asked["DRAW"]) == (20, 0)
-    (tmp_path / "second").mkdir()
-    pair = pair_with_workers(tmp_path / "second")
-    async with AsyncExitStack() as stack:
-        processes = await stack.enter_async_context(pair.running())
-        master = await stack.enter_async_context(pair.client("sae-a1"))
-        asked = spy_on(processes["kme-a"].workers)
-        for _ in range(10):
-            await master.enc_keys("sae-a2", number=1, size_bits=256)
-        assert asked["DRAW"] == 10
-
-
-WRONG = [
-    ({"number": 0}, "number shall be 1 to"),
-    ({"number": 129, "size": 8}, "number shall be 1 to"),
-    ({"number": 1, "size": 12}, "multiple of 8"),
-    ({"number": 1, "size": 99999999}, "size shall be"),
-    ({"number": True}, "number shall be an integer"),
-    ({"size": "256"}, "size shall be an integer"),
-]
-
-
-async def test_what_is_wrong_is_told_as_without_workers(tmp_path):
-    pair = pair_with_workers(tmp_path)
-    async with pair.running("kme-a"), pair.client("sae-a1") as master:
-        for body, message in WRONG:
-            with pytest.raises(Rejected, match=message):
-                await master._call("POST", "sae-b1", "enc_keys", body, 1 << 20)
+        assert pool.restarts == 4
 
 
 async def test_a_quota_is_one_whichever_worker_is_asked(tmp_path):
     pair = pair_with_workers(tmp_path, limits={"sae_bits_per_s": 1e-3, "sae_burst_bits": 2560.0})
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(pair.running())
+        processes = await stack.enter_async_context(pair.running())
         clients = [await stack.enter_async_context(pair.client("sae-a1")) for _ in range(12)]
         await until_stock(clients[0], "sae-b1", 64)
-        granted = 0
+        asked, granted = spy_on(processes["kme-a"].workers), 0
         for client in clients * 2:
             with suppress(Unavailable):
                 granted += len(await client.enc_keys("sae-b1", number=1, size_bits=256))
         assert granted == 10
+        assert asked["DRAW"] == 0, "nothing is drawn ahead of demand where each bit is somebody's share"
 
 
 async def test_who_leaves_and_who_does_not_read_gives_the_memory_back(tmp_path):
@@ -249,28 +228,21 @@ async def test_a_worker_that_dies_is_replaced_and_a_stopped_kme_leaves_none(tmp_
         await gone(seen)
 
 
-async def test_workers_end_with_their_owner_even_those_that_sleep(tmp_path):
+async def test_workers_end_with_their_owner_even_those_that_sleep_and_not_before(tmp_path):
     pair = pair_with_workers(tmp_path)
     server = ServerProcess(pair.config("kme-a"))
     try:
         await server.start()
         workers = workers_of(server)
+        ready = json.loads((pair.directory("kme-a") / "ready").read_text())
+        assert sorted(ready["worker_pids"]) == sorted(each.pid for each in workers)
         workers[0].send_signal(signal.SIGSTOP)
         await server.kill()
         await gone(workers)
         await server.start()  # nobody holds the port
-    finally:
-        await server.kill()
-
-
-async def test_a_signal_to_the_whole_group_stops_it_in_order(tmp_path):
-    pair = pair_with_workers(tmp_path)
-    server = ServerProcess(pair.config("kme-a"))
-    try:
-        await server.start()
         process: Any = server.process
         workers = workers_of(server)
-        for each in workers:
+        for each in workers:  # as whoever ends a whole group of processes does
             each.send_signal(signal.SIGTERM)
             each.send_signal(signal.SIGINT)
         await server.stop()
@@ -338,14 +310,3 @@ async def test_the_number_of_workers_is_bounded_and_so_are_their_bodies(tmp_path
     config.write_text(text.replace("[limits]", "[limits]\nmax_bodies_bytes = 200000"))
     with pytest.raises(Rejected, match="for each worker"):
         load_kme_config(config)
-
-
-async def test_ready_names_no_worker_before_all_serve(tmp_path):
-    pair = pair_with_workers(tmp_path)
-    server = ServerProcess(pair.config("kme-a"))
-    try:
-        await server.start()
-        ready = json.loads((pair.directory("kme-a") / "ready").read_text())
-        assert sorted(ready["worker_pids"]) == sorted(each.pid for each in workers_of(server))
-    finally:
-        await server.kill()
