@@ -105,8 +105,11 @@ class KmeLinks:
             Rejected: a pair secret cannot be read.
         """
         self._storage_key = storage_key
-        for link in self._config.links:
-            await self._open_link(link)
+        # Side by side, since a store elsewhere may take its time. All are looked at, so that none is left half open.
+        looked = await asyncio.gather(*map(self._open_link, self._config.links), return_exceptions=True)
+        for each in looked:
+            if isinstance(each, BaseException):
+                raise each
 
     async def accept(self, channel: Channel) -> None:
         """Use a channel until it ends."""

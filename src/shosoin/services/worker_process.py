@@ -243,7 +243,7 @@ def plain_request(body: bytes, query: Mapping[str, str]) -> KeyRequest | None:
 
 async def _run(line: socket.socket, listening: list[socket.socket]) -> None:
     loop, owner = asyncio.get_running_loop(), _Owner()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # Whoever ends a whole group of processes means the owner, who has this one answer what is under way.
         loop.add_signal_handler(number, lambda: None)
     await loop.create_unix_connection(lambda: owner.line, sock=line)
