@@ -305,6 +305,7 @@ def test_two_processes_cannot_own_one_pair(place):
 
 
 @pytest.mark.processes
+@pytest.mark.slow
 def test_wherever_a_process_is_killed_what_it_acknowledged_is_there(place):
     randomness = random.Random(5)
     fates = set()

@@ -38,8 +38,9 @@ def pair_on(tmp_path, server, **options):
     return KmePair(tmp_path, stock_bits=1 << 20, speedup=20.0, limits={"lease_bytes": 8192}, store=store, **options)
 
 
+@pytest.mark.slow
 async def test_keys_flow_again_after_either_is_killed_and_none_is_used_twice(tmp_path, server):
-    pair = pair_on(tmp_path, server)
+    pair = pair_on(tmp_path, server, workers=2)
     servers = {name: ServerProcess(pair.config(name)) for name in ("kme-a", "kme-b")}
     ledger, randomness = Ledger(), random.Random(3)
     async with AsyncExitStack() as stack:
@@ -71,6 +72,7 @@ async def test_keys_flow_again_after_either_is_killed_and_none_is_used_twice(tmp
         assert not list(tmp_path.glob("kme-*/state/links")), "nothing lies in files"
 
 
+@pytest.mark.slow
 async def test_without_the_database_nothing_is_served_and_with_it_again(tmp_path, server):
     pair = pair_on(tmp_path, server)
     ledger = Ledger()
