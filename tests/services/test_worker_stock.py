@@ -141,6 +141,7 @@ def test_counts_of_workers_add_up_and_survive_the_line():
         counts.tally.answered("enc_keys", 200, 0.002)
         counts.tally.refused("keys.dry", "kme-b", "outgoing")
         counts.tally.connection_refused()
+        counts.tally.connected("x25519", "sae-a1")
     second.tally.answered("status", 503, 7.0)
     total = WorkerCounts.total([WorkerCounts.load(first.dump()), WorkerCounts.load(second.dump()).over()])
     assert sum(total.tally.latencies["enc_keys", 200].counts) == 2
@@ -148,3 +149,4 @@ def test_counts_of_workers_add_up_and_survive_the_line():
     assert total.tally.refusals == {("kme-b", "outgoing", "keys.dry"): 2}
     assert (total.connections, total.connections_refused, total.bodies_bytes) == (3, 1, 100)
     assert total.tally.connections_refused == 2
+    assert total.tally.groups == {"x25519": 2}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 
-from shosoin.adapters.tls import server_context
+from shosoin.adapters.key_exchange import server_context_by
 from shosoin.services.kme_config import KmeConfig, LimitSection, SaeApiSection
 from shosoin.services.sae_http import HttpLimits
 from shosoin.services.skip_config import SkipApiSection
@@ -36,4 +36,4 @@ def draws_ahead(config: KmeConfig) -> bool:
 def sae_context(api: SaeApiSection | SkipApiSection) -> ssl.SSLContext:
     """Return the TLS context of an interface for SAEs."""
     minimum = ssl.TLSVersion.TLSv1_2 if api.minimum_tls == "1.2" else ssl.TLSVersion.TLSv1_3
-    return server_context(api.certificate, api.key, api.client_ca, minimum=minimum)
+    return server_context_by(api.key_exchange, api.certificate, api.key, api.client_ca, minimum=minimum)

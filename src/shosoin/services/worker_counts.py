@@ -31,17 +31,18 @@ class WorkerCounts:
         latencies = [[*key, each.total_s, each.counts] for key, each in self.tally.latencies.items()]
         refusals = [[*key, count] for key, count in self.tally.refusals.items()]
         now = [self.connections, self.connections_refused, self.bodies_bytes]
-        return json.dumps([latencies, refusals, self.tally.connections_refused, *now]).encode()
+        return json.dumps([latencies, refusals, self.tally.groups, self.tally.connections_refused, *now]).encode()
 
     @classmethod
     def load(cls, report: bytes) -> WorkerCounts:
         """Return what ``dump`` was called on."""
-        latencies, refusals, greedy, *now = json.loads(report)
+        latencies, refusals, groups, greedy, *now = json.loads(report)
         counts = cls(RequestTally(), *now)
         for method, status, total_s, classes in latencies:
             entry = counts.tally.latencies[method, status]
             entry.total_s, entry.counts = total_s, classes
         counts.tally.refusals.update({(peer, direction, code): count for peer, direction, code, count in refusals})
+        counts.tally.groups.update(groups)
         counts.tally.connections_refused = greedy
         return counts
 
@@ -59,6 +60,7 @@ class WorkerCounts:
                 into.total_s += entry.total_s
                 into.counts = [mine + theirs for mine, theirs in zip(into.counts, entry.counts, strict=True)]
             total.tally.refusals.update(counts.tally.refusals)
+            total.tally.groups.update(counts.tally.groups)
             total.tally.connections_refused += counts.tally.connections_refused
             total.connections += counts.connections
             total.connections_refused += counts.connections_refused
