@@ -185,7 +185,11 @@ class WorkerPool:
         """Have a worker at a place until the pool stops."""
         pause_s = _PAUSE_S_MIN
         while not self._stopping.is_set():
-            lived_s = await self._run_one(place)
+            try:
+                lived_s = await self._run_one(place)
+            except OSError as err:  # no memory or no process to be had now
+                lived_s = 0.0
+                log("worker.not_started", reason=err.strerror or str(err))
             pause_s = _PAUSE_S_MIN if lived_s > _LASTING_S else min(_PAUSE_S_MAX, 2 * pause_s)
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
