@@ -371,12 +371,15 @@ class ReceivingEnd:
             if now_s - since > _WAIT_S:
                 del self._announced[number]
                 yield self._refusal(message)
-        batch = self._flush(now_s)
+        old = self._too_old()
+        batch = self._flush(now_s, old)
         if batch is not None:
             yield Commit(batch)
+        for block in old:  # by our clock; the sender's may be behind, and it must not hand them out
+            yield Send(Refused(self.session, block.index, ()))
 
-    def _flush(self, now_s: float) -> Batch | None:
-        drops = [*self._too_old(), *self._finished(now_s)]
+    def _flush(self, now_s: float, old: Sequence[Block]) -> Batch | None:
+        drops = [*old, *self._finished(now_s)]
         self._burn(drops, Burned.EXPIRED)
         wipes: list[WipeRange] = []
         for start, end in list(self._unwiped)[:_WIPES_MAX]:
