@@ -157,6 +157,7 @@ async def test_lenient_where_clients_in_the_field_are_sloppy(pair, method, optio
         ({"size": -8}, None),
         ({"size": 16776968}, None),
         ({"size": [256]}, None),
+        ({"size": None}, None),
         ([1], None),
         ("text", None),
     ],

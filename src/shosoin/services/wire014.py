@@ -59,7 +59,7 @@ def parse_key_request(body: bytes, query: Mapping[str, str]) -> KeyRequest:
     number, size = members.get("number", 1), members.get("size")
     if type(number) is not int:
         raise _bad("number shall be an integer")
-    if size is not None and type(size) is not int:
+    if type(size) is not int and "size" in members:
         raise _bad("size shall be an integer")
     return KeyRequest(number, size)
 
