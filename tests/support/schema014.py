@@ -1,0 +1,109 @@
+"""Requests that schemathesis makes from our OpenAPI document, sent to a real KME over mutual TLS, and judged.
+
+Judged is what any document promises (status codes, headers and bodies are the described ones, good requests are served
+or refused with 401 or 503, bad ones refused) and what ours promises beyond: an answer without a key has cost none. For
+that the pair's link is so bad that nothing is added to the stock while the test counts.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import requests
+import schemathesis
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi import checks as promised
+
+from tests.support.kme import KmePair
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "etsi-014-openapi.json"
+NOT_FOUND = "one or more keys specified are not found on KME"
+SIZE_MAX_BITS = (64 << 20) * 8 // 128
+"""With it no number of keys is more than one request may ask for, which no schema can say."""
+RIGHT_BUT_NOT_NOW = {"keys.stream_dry", "keys.quota_exceeded"}
+LEFT_OUT = [
+    not_a_server_error,  # 503 is an answer of the standard; which ones are right is checked beside
+    promised.unsupported_method,  # wants 405, which the standard does not have; ours is 400
+    promised.allow_header_conformance,  # belongs to 405
+    promised.missing_required_header,  # none is required
+]
+SLOW_LINK = {"stock_bits": 1 << 22, "attenuation_db": 90.0}
+"""Options of a pair whose stock does not grow: the decoy-state model gives no key at 90 dB."""
+
+
+def document() -> dict[str, Any]:
+    return json.loads(DOCUMENT.read_text(encoding="utf-8"))
+
+
+def schema_for(saes: list[str]) -> Any:
+    """Return the document as a schema whose good requests are really good: for SAEs that there are, of sizes that fit."""
+    narrowed = copy.deepcopy(document())
+    schemas = narrowed["components"]["schemas"]
+    for name in ("slave_SAE_ID", "master_SAE_ID"):
+        narrowed["components"]["parameters"][name]["schema"] = {"type": "string", "enum": saes}
+    schemas["Size"]["maximum"] = SIZE_MAX_BITS
+    for name in ("additional_slave_SAE_IDs", "extension_mandatory"):
+        schemas["KeyRequest"]["properties"][name]["maxItems"] = 0
+    del schemas["KeyRequest"]["properties"]["extension_optional"]["items"]  # what is in it may be ignored, and is
+    return schemathesis.openapi.from_dict(narrowed)
+
+
+class Judge:
+    """Sends cases as one SAE and looks after the stock."""
+
+    def __init__(self, pair: KmePair, sae: str = "sae-a1", kme: str = "kme-a") -> None:
+        self.base = f"https://127.0.0.1:{pair.sae_port[kme]}"
+        self.session = requests.Session()
+        self.session.trust_env = False  # else a bundle of authorities that the environment names wins
+        files = pair.saes[sae]
+        self.session.cert = (str(files.certificate), str(files.key))
+        self.session.verify = str(pair.sae_plane.certificate)
+        self.counted: Counter[tuple[str, int]] = Counter()
+        """Answers by operation and status."""
+
+    def wait_stock(self, keys: int) -> None:
+        deadline = time.monotonic() + 60
+        while self.stock() < keys:
+            assert time.monotonic() < deadline, "the stock never filled"
+            time.sleep(0.02)
+
+    def stock(self) -> int:
+        status = self.session.get(f"{self.base}/api/v1/keys/sae-b1/status").json()
+        return int(status["stored_key_count"])
+
+    def check(self, case: Any) -> None:
+        """Send a case; judge the answer."""
+        before = self.stock()
+        response = case.call(self.base, self.session, cert=self.session.cert, verify=self.session.verify)
+        told, status = response.json(), response.status_code
+        self.counted[case.operation.label, status] += 1
+        case.validate_response(response, excluded_checks=_left_out(case))
+        assert status in {200, 400, 401, 503}
+        if status == 503:
+            assert told["details"][0]["shosoin_code"] in RIGHT_BUT_NOT_NOW, told
+        if _is_good(case) and "dec_keys" in case.operation.path:
+            assert status == 503 or told["message"] == NOT_FOUND  # nobody drew a key of that ID
+        spent = before - self.stock()
+        served = told.get("keys", []) if status == 200 else []
+        assert spent <= sum(_granules(key) for key in served), f"{spent} keys gone, answer {status}"
+
+
+def _left_out(case: Any) -> list[Any]:
+    made_up = "dec_keys" in case.operation.path
+    numbers = [case.body.get(name) for name in ("number", "size")] if isinstance(case.body, dict) else []
+    spelled_otherwise = any(isinstance(number, float) for number in numbers)  # 2.0 is whole for a schema, not for us
+    return [*LEFT_OUT, promised.positive_data_acceptance] if made_up or spelled_otherwise else LEFT_OUT
+
+
+def _granules(key: dict[str, Any]) -> int:
+    return -(-len(base64.b64decode(key["key"])) // 32)
+
+
+def _is_good(case: Any) -> bool:
+    return case.meta is not None and case.meta.generation.mode.is_positive
