@@ -34,7 +34,7 @@ def judge(tmp_path_factory):
             judge = Judge(pair)
             judge.wait_stock(16_000)
             yield judge
-            assert all(server.process.returncode is None for server in servers)
+            assert all(server.process is not None and server.process.returncode is None for server in servers)
             told = "".join((server.config.parent / "log").read_text() for server in servers)
             assert "defect" not in told
             _check_counted(judge.counted)

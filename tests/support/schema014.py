@@ -33,7 +33,7 @@ LEFT_OUT = [
     promised.allow_header_conformance,  # belongs to 405
     promised.missing_required_header,  # none is required
 ]
-SLOW_LINK = {"stock_bits": 1 << 22, "attenuation_db": 90.0}
+SLOW_LINK: dict[str, Any] = {"stock_bits": 1 << 22, "attenuation_db": 90.0}
 """Options of a pair whose stock does not grow: the decoy-state model gives no key at 90 dB."""
 
 
@@ -42,7 +42,7 @@ def document() -> dict[str, Any]:
 
 
 def schema_for(saes: list[str]) -> Any:
-    """Return the document as a schema whose good requests are really good: for SAEs that there are, of sizes that fit."""
+    """Return the document as a schema whose good requests are really good: SAEs that there are, sizes that fit."""
     narrowed = copy.deepcopy(document())
     schemas = narrowed["components"]["schemas"]
     for name in ("slave_SAE_ID", "master_SAE_ID"):
