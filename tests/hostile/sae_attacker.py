@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import resource
 import socket
 import ssl
 import struct
@@ -17,14 +18,18 @@ import sys
 import time
 import uuid
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from shosoin.adapters.open_files import allow_many_open_files
 from shosoin.adapters.tls import client_context
 from tests.hostile.sae_requests import LOOK_ALIKES, METHODS, SMUGGLED, TARGETS, WRONG_BODIES, get, post
 
+CROWD, HOLD_S = 10_000, 10.0
+IDLE = 600
 LORIS = 40
+ANOTHER_ADDRESS = "127.0.0.2"
 GUESSES_AT_ONCE = 500
 ANSWER_S = 30.0
 QUIET_S = 0.3
@@ -184,6 +189,34 @@ class Attacker:
             await asyncio.gather(sending, return_exceptions=True)
             writer.transport.abort()
 
+    async def silent(self) -> None:
+        """Thousands of connections, from an address of their own, that never begin their handshake."""
+        allow_many_open_files()
+        crowd = min(CROWD, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 200)
+        with contextlib.ExitStack() as stack:
+            held = []
+            for _ in range(crowd):
+                one = stack.enter_context(socket.socket())
+                one.setblocking(False)
+                one.bind((ANOTHER_ADDRESS, 0))
+                with contextlib.suppress(BlockingIOError):
+                    one.connect(("127.0.0.1", self.job["port"]))
+                held.append(one)
+            await asyncio.sleep(HOLD_S)
+            for one in held:
+                self.say("silent", _state(one))
+
+    async def idle(self) -> None:
+        """More connections of one SAE than it may have, their handshakes done, doing nothing."""
+        async with contextlib.AsyncExitStack() as stack:
+            held = []
+            for _ in range(IDLE):
+                with contextlib.suppress(OSError):
+                    held.append(await stack.enter_async_context(self.connected()))
+            await asyncio.sleep(1.0)  # whoever has too many is told after its handshake
+            for reader, writer in held:
+                self.say("idle", "closed" if reader.at_eof() or writer.is_closing() else "open")
+
     async def half_closed(self) -> None:
         """Connections of which one direction, or both, ends in the middle of a request."""
         half = post("sae-a1/enc_keys", b'{"number": 1}')[:-4]
@@ -279,6 +312,15 @@ async def _answer(reader: asyncio.StreamReader) -> tuple[int, Any]:
         return status, None
 
 
+def _state(one: socket.socket) -> str:
+    try:
+        return "closed" if one.recv(1) == b"" else "answered"
+    except BlockingIOError:
+        return "waits"
+    except OSError:
+        return "closed"
+
+
 def _ids(*key_ids: Any) -> bytes:
     return json.dumps({"key_IDs": [{"key_ID": key_id} for key_id in key_ids]}).encode()
 
@@ -325,27 +367,10 @@ def _renegotiate(job: dict[str, Any]) -> str:
 async def attack(job: dict[str, Any]) -> dict[str, list[str]]:
     """Attack, one kind after the other, and return what came of it."""
     attacker = Attacker(job)
-    kinds: list[Callable[[], Awaitable[None]]] = [
-        attacker.bodies,
-        attacker.key_ids,
-        attacker.targets,
-        attacker.methods,
-        attacker.compressed,
-        attacker.long_bodies,
-        attacker.replays,
-        attacker.pipelined,
-        attacker.smuggled,
-        attacker.half_closed,
-        attacker.leaves_early,
-        attacker.strangers,
-        attacker.renegotiates,
-        attacker.loris,
-        attacker.guesses,  # last: afterwards this SAE fetches nothing for a while
-    ]
-    for kind in kinds:
+    for name in job["attacks"]:
         began_s = time.monotonic()
-        await kind()
-        sys.stderr.write(f"{kind.__name__}: {time.monotonic() - began_s:.1f} s\n")
+        await getattr(attacker, name)()
+        sys.stderr.write(f"{name}: {time.monotonic() - began_s:.1f} s\n")
     return attacker.told
 
 

@@ -20,6 +20,8 @@ from typing import Any
 import psutil
 import pytest
 
+from shosoin.services.kme_config import LimitSection
+from shosoin.services.tls_listener import HANDSHAKES_MAX
 from tests.support.kme import KmePair, ServerProcess, until_stock
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -31,6 +33,13 @@ MEMORY_MAX_BYTES = 400 << 20
 """Of the KME: some 90 MiB to begin with, the bounds on bodies, answers and waiting local keys, and the allocator's."""
 
 
+ATTACKS = [
+    *("bodies", "key_ids", "targets", "methods", "compressed", "long_bodies", "replays", "pipelined", "smuggled"),
+    *("half_closed", "leaves_early", "strangers", "renegotiates", "loris"),
+    "guesses",  # last: afterwards this SAE fetches nothing for a while
+]
+
+
 @dataclass
 class Honest:
     """Two SAEs that share keys both ways, over connections of their own each time."""
@@ -38,6 +47,8 @@ class Honest:
     pair: KmePair
     served: int = 0
     drawn_at_b: int = 0
+    files_of_kme: int = 0
+    """The most that the attacked KME had open while they worked."""
     seen: set[bytes] = field(default_factory=set)
 
     async def work(self) -> None:
@@ -103,6 +114,7 @@ async def attacked(pair: KmePair, server: ServerProcess, honest: Honest, job: di
             while not communicating.done():
                 await honest.work()
                 largest = max(largest, memory.memory_info().rss)
+                honest.files_of_kme = max(honest.files_of_kme, memory.num_fds())
             out, _ = await communicating
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -123,7 +135,7 @@ async def test_a_kme_under_attack_serves_the_others_and_loses_no_key(tmp_path: P
     async with two_kmes(tmp_path) as (pair, servers):
         honest, others = Honest(pair), await keys_of_another(pair, 4)
         pid = servers["kme-b"].process.pid  # type: ignore[union-attr]
-        job = {"key_ids": others}
+        job = {"key_ids": others, "attacks": ATTACKS}
         told, largest = await attacked(pair, servers["kme-b"], honest, job, tmp_path / "attacker")
         check_told(told)
         assert honest.served >= 5
@@ -131,6 +143,22 @@ async def test_a_kme_under_attack_serves_the_others_and_loses_no_key(tmp_path: P
         await check_unharmed(pair, servers["kme-b"], pid, honest)
         async with pair.client("sae-b1") as b:
             assert len(await b.dec_keys("sae-a1", others)) == len(others)  # type: ignore[arg-type]
+
+
+async def test_a_crowd_is_refused_and_the_others_are_served(tmp_path: Path) -> None:
+    async with two_kmes(tmp_path, idle_timeout_s=60) as (pair, servers):
+        honest = Honest(pair)
+        process = servers["kme-b"].process
+        assert process is not None
+        job = {"attacks": ["silent", "idle"]}
+        told, largest = await attacked(pair, servers["kme-b"], honest, job, tmp_path / "attacker")
+        assert told["silent"].count("closed") > 1000, "handshakes that do not begin are given up"
+        assert "answered" not in told["silent"]
+        assert told["idle"].count("open") == LimitSection().max_connections // 2
+        assert honest.served >= 5
+        assert honest.files_of_kme < LimitSection().max_connections + HANDSHAKES_MAX + 100
+        assert largest < MEMORY_MAX_BYTES
+        await check_unharmed(pair, servers["kme-b"], process.pid, honest)
 
 
 async def check_unharmed(pair: KmePair, server: ServerProcess, pid: int, honest: Honest) -> None:
