@@ -155,7 +155,7 @@ pair_secret_file = "pair.secret"
 
 
 def foreign_client(**job: Any) -> dict[str, float]:
-    """Run one client process against any KME and return its figures: ``rate``, ``p50_ms``, ``p99_ms``, ``count``, ``dry``."""
+    """Run one client process against any KME; return ``rate``, ``p50_ms``, ``p99_ms``, ``count`` and ``dry``."""
     absent = {"certificate": "", "key": "", "ca": "", "server_name": None, "ids": None, "save": "", "requests": 0}
     whole = {**absent, "rate": 0.0, "waits": False, "connections": 16, **job}
     command = [sys.executable, str(Path(__file__).with_name("_keys_client.py")), json.dumps(whole)]
