@@ -28,7 +28,7 @@ from shosoin.services.peer_channel import Channel, ChannelKind
 
 __all__ = ["HARNESSES"]
 
-_STATUS = re.compile(rb"HTTP/1\.[01] (\d{3}) ")
+_STATUS = re.compile(rb"HTTP/\d\.\d (\d{3}) ")  # of a request of version 0.9, too
 _KEY_ID = "01234567-89ab-8def-8123-456789abcdef"
 
 
