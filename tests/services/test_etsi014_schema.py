@@ -6,15 +6,24 @@ import asyncio
 import re
 from collections import Counter
 from dataclasses import asdict, fields
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from shosoin.base import Rejected, SaeId
-from shosoin.keys.kme import KmeLimits
+from shosoin.keys.policy import KmeLimits
 from shosoin.services.etsi014 import _DIRECTIONS, _PREFIX, HttpLimits
+from shosoin.services.extensions014 import (
+    _AGE_S_MAX,
+    _LEVELS,
+    _ROUTES,
+    EXTENSION_UNSUPPORTED,
+    MAX_AGE,
+    MIN_ASSURANCE,
+    ROUTE_TYPE,
+)
 from shosoin.services.kme_config import LimitSection
-from shosoin.services.wire014 import EXTENSION_UNSUPPORTED
 from tests.support.kme import SAES, KmePair, ServerProcess
 from tests.support.schema014 import NOT_FOUND, SLOW_LINK, Judge, document, schema_for
 
@@ -85,6 +94,16 @@ def test_the_documents_limits_are_the_defaults_of_a_kme():
         assert (items["minItems"], items["maxItems"]) == (1, limits.max_key_per_request)
 
 
+def test_the_documents_extensions_are_those_of_the_code():
+    known = schema("Extensions")["properties"]
+    assert set(known) == {MAX_AGE, ROUTE_TYPE, MIN_ASSURANCE}
+    assert known[MAX_AGE]["maximum"] == _AGE_S_MAX
+    assert known[ROUTE_TYPE]["enum"] == list(_ROUTES)
+    assert known[MIN_ASSURANCE]["enum"] == list(_LEVELS)
+    several = schema("KeyRequest")["properties"]["additional_slave_SAE_IDs"]
+    assert several["maxItems"] == KmeLimits().max_additional_slaves
+
+
 def test_the_documents_other_limits_are_those_of_the_configuration():
     told = document()["x-shosoin-limits"]
     assert told == {name: asdict(LimitSection())[name] for name in told}
@@ -119,3 +138,15 @@ def test_the_document_and_the_code_agree_on_what_an_sae_id_is(text):
     else:
         with pytest.raises(Rejected):
             SaeId(text)
+
+
+def test_the_specification_names_tests_that_there_are():
+    tests = Path(__file__).parents[1]
+    table = (tests.parent / "docs" / "specs" / "etsi-014.md").read_text(encoding="utf-8")
+    file, named = "", 0
+    for each in re.findall(r"`([\w/]*\.py)?(?:::)?(test_\w+)?`", table):
+        file = each[0] or file
+        if each[0] or each[1]:
+            assert not each[1] or f"def {each[1]}(" in (tests / file).read_text(encoding="utf-8"), each
+            named += 1
+    assert named > 30
