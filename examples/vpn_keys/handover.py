@@ -114,7 +114,7 @@ async def lead_once(kme: KmeClient, peer: SaeId, line: Line, apply: Apply) -> st
 
 async def follow_once(kme: KmeClient, peer: SaeId, line: Line, apply: Apply) -> str:
     """Do the other side's part of one key."""
-    key_id = (await line.hear("offer"))["offer"]
+    key_id = str((await line.hear("offer"))["offer"])
     (fetched,) = await kme.dec_keys(peer, [key_id])
     agreed = Agreed(key_id, fetched.material.take())
     line.say(have=key_id, proof=agreed.proof("have"))

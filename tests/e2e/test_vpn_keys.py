@@ -37,7 +37,8 @@ async def pair(tmp_path):
 async def fed(pair, script, of_side, *, rounds=0, interval=0.3, give_up=60.0):
     """Run a feeder at both sides; yields what each has said so far."""
     place = f"127.0.0.1:{free_ports(1)[0]}"
-    processes, said, readers = [], [[], []], []
+    said: list[list[dict[str, Any]]] = [[], []]
+    processes, readers = [], []
 
     async def read(process, lines):
         async for line in process.stdout:
