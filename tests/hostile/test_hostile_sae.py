@@ -33,6 +33,8 @@ MEMORY_MAX_BYTES = 400 << 20
 """Of the KME: some 90 MiB to begin with, the bounds on bodies, answers and waiting local keys, and the allocator's."""
 
 
+CROWD_MEMORY_MAX_BYTES = 500 << 20
+"""Each TLS connection, open, in its handshake, or dead and not yet collected, has a buffer of 256 KiB."""
 ATTACKS = [
     *("bodies", "key_ids", "targets", "methods", "compressed", "long_bodies", "replays", "pipelined", "smuggled"),
     *("half_closed", "leaves_early", "strangers", "renegotiates", "loris"),
@@ -122,6 +124,7 @@ async def attacked(pair: KmePair, server: ServerProcess, honest: Honest, job: di
             await attacker.wait()
     assert attacker.returncode == 0, log.read_text()
     log.with_suffix(".told").write_bytes(out)
+    log.with_suffix(".memory").write_text(f"{largest >> 20} MiB, {honest.served} rounds")
     return json.loads(out), largest
 
 
@@ -157,7 +160,7 @@ async def test_a_crowd_is_refused_and_the_others_are_served(tmp_path: Path) -> N
         assert told["idle"].count("open") == LimitSection().max_connections // 2
         assert honest.served >= 5
         assert honest.files_of_kme < LimitSection().max_connections + HANDSHAKES_MAX + 100
-        assert largest < MEMORY_MAX_BYTES
+        assert largest < CROWD_MEMORY_MAX_BYTES
         await check_unharmed(pair, servers["kme-b"], process.pid, honest)
 
 
