@@ -21,6 +21,7 @@ from tests.support.kme import KmePair
 
 from fuzz.harness import Finding, Harness
 from shosoin.base import KmeId, PeerFault
+from shosoin.services.guarded_connections import ConnectionGuard
 from shosoin.services.kme import KmeProcess
 from shosoin.services.kme_config import load_kme_config
 from shosoin.services.kme_requests import PeerRequests, _frame
@@ -127,7 +128,7 @@ def sae_http(raw: bytes) -> None:
 
 async def _spoken(edge: _Edge, raw: bytes) -> bytes:
     guard = edge.process.services["etsi014"].guard
-    assert guard is not None
+    assert isinstance(guard, ConnectionGuard)
     wire, protocol = _Wire(edge.certificate), guard()
     wire.protocol = protocol
     protocol.connection_made(wire)
