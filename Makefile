@@ -77,6 +77,10 @@ fuzz: setup ## atheris on every parser of outside bytes for SECONDS=60 each, or 
 		--disable-pip-version-check --no-deps --require-hashes --requirement requirements/fuzz.txt
 	@$(BIN)/python -m fuzz.run $(or $(SECONDS),60) $(ONLY)
 
+.PHONY: fuzz-014
+fuzz-014: setup ## requests made from our OpenAPI file for ETSI GS QKD 014, for SECONDS=60, against two real KMEs
+	@$(BIN)/python -m fuzz.etsi014_requests $(or $(SECONDS),60) $(SEED)
+
 .PHONY: rounds
 rounds: setup ## ROUNDS=300 of kills, full disks and lies under load on real processes, SEED=number to repeat one
 	@$(BIN)/python -m tests.e2e.rounds $(or $(ROUNDS),300) $(SEED)

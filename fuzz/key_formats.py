@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ from shosoin.adapters.kme_client import KmeClient, _error, _parsed
 from shosoin.base import SaeId
 from shosoin.base.ports import DeliveredKey
 from shosoin.keys.blocks import Block, load_record
+from shosoin.keys.copies import CopyHead, open_copies, pad_bytes, read_head, seal_copies
+from shosoin.keys.errors import PairProtocolError
 from shosoin.keys.key_id import KeyAddress, KeyIdCodec
 from shosoin.keys.messages import decode_message, encode_message
 from shosoin.services.etsi014 import _route
@@ -99,6 +102,19 @@ async def _frames(raw: bytes) -> None:
         taken += 4 + len(await channel.receive())
         if taken > len(raw):
             raise Finding("more was read than came")
+
+
+def multicast_record(raw: bytes) -> None:
+    """A record with copies of keys: what its head claims fits its length, and nobody without the pad wrote it."""
+    head = read_head(raw)
+    if len(raw) < head.length_bytes * len(head.key_ids):
+        raise Finding("a record shorter than its keys")
+    try:
+        keys = open_copies(head, raw, bytearray(pad_bytes(len(head.key_ids), head.length_bytes)))
+    except PairProtocolError:
+        return
+    if [len(key) for key in keys] != [head.length_bytes] * len(head.key_ids):
+        raise Finding("other keys than the head claims")
 
 
 def key_request(raw: bytes) -> None:
@@ -201,6 +217,15 @@ def _key_ids() -> list[bytes]:
     return [_CODEC.encode(address, "master", "slave").encode() for address in addresses]
 
 
+def _records() -> list[bytes]:
+    found = []
+    for number, length in ((1, 32), (3, 1)):
+        names = tuple(str(uuid.UUID(int=place + 1, version=4)) for place in range(number))
+        head = CopyHead(SaeId("sae-a"), (SaeId("sae-b"), SaeId("sae-c")), names, length, _KEY_ID)
+        found.append(seal_copies(head, [bytes(length)] * number, bytearray(pad_bytes(number, length))))
+    return found
+
+
 def _kme_answers() -> list[bytes]:
     key = {"key_ID": _KEY_ID, "key": "A" * 43 + "="}
     source = {"shosoin_source": {"kind": "simulated-qkd", "simulated": True, "epsilon": 1e-10}}
@@ -254,6 +279,7 @@ HARNESSES = (
     ),
     Harness("key_path", key_path, lambda: [b"/api/v1/keys/sae-b/enc_keys", b"/api/v1/keys/%41/status"], size_max=256),
     Harness("skip_request", skip_request, _skip_requests, size_max=512),
+    Harness("multicast_record", multicast_record, _records, size_max=2048),
     Harness("kme_answer", kme_answer, _kme_answers, (bytes(32),)),
     Harness(
         "journal_record",

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 from shosoin.base.ports import Event
 from shosoin.keys.blocks import MAC_CONFIRMED, MAC_READY, MAC_STORED, Block, dump_record, load_record, mac_header
 from shosoin.keys.cache import BlockCache
 from shosoin.keys.errors import KeyDamaged, KeyNotFound, PairProtocolError
-from shosoin.keys.intervals import IntervalSet
+from shosoin.keys.intervals import IntervalSet, joined
 from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress
 from shosoin.keys.messages import (
     Announce,
@@ -337,11 +338,10 @@ class ReceivingEnd:
                 ``max_age_s``.
             KeyDamaged: if stored bytes fail their check; all keys of the request are burned.
         """
-        taken = IntervalSet()
-        for address in addresses:
-            if taken.overlaps(address.offset, address.end):
-                raise KeyNotFound
-            taken.add(address.offset, address.end)
+        spans = sorted((address.offset, address.end) for address in addresses)
+        if any(end > start for (_, end), (start, _) in pairwise(spans)):
+            raise KeyNotFound  # a key named twice, or two that overlap
+        taken = joined(spans)
         if not all(self._servable(start, end) for start, end in taken):
             raise KeyNotFound
         if max_age_s is not None and any(self._age_s(address) > max_age_s for address in addresses):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import socket
 import ssl
 from collections import Counter
@@ -27,6 +28,9 @@ HANDSHAKES_MAX = 256
 _HANDSHAKE_S = 10.0
 _FAIR_S = 0.5
 """What every handshake gets, however many wait."""
+_FAILED_KEPT = 256
+"""asyncio leaves a failed handshake in a cycle with its transport, a buffer of 256 KiB in it, and our programs seldom
+look for cycles: without this, whoever only connects and leaves would take memory by the gigabyte."""
 _BACKLOG = 512
 _PAUSE_S = 0.1
 _NO_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -62,6 +66,7 @@ class TlsListener:
         self._tasks: list[asyncio.Task[None]] = []
         self._handshakes: dict[_Handshake, None] = {}  # in order of arrival
         self._ended = asyncio.Event()
+        self._failed = 0
         self.given_up = 0
         """Handshakes that had to make room for others."""
 
@@ -142,6 +147,9 @@ class TlsListener:
         """Free the place; whether the task failed, was cancelled, or never began, its connection is closed."""
         if handshake.connection is not None:
             handshake.connection.close()
+            self._failed += 1
+            if self._failed % _FAILED_KEPT == 0:
+                gc.collect()
         self._handshakes.pop(handshake, None)
         self._ended.set()
 
