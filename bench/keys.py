@@ -134,6 +134,8 @@ host = "127.0.0.1"
 port = {ports[own + "-peer"]}
 {tls}
 ca = "ca.crt"
+[identity]
+allow_shared_ca = true
 [limits]
 lease_bytes = 4194304
 [[sae]]

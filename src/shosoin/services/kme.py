@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import signal
-import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,21 +20,22 @@ from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.memory import collect_garbage_rarely
 from shosoin.adapters.open_files import allow_many_open_files
 from shosoin.adapters.stream_store import read_or_make_storage_key
-from shosoin.adapters.tls import client_context, server_context
 from shosoin.base import KmeId, Rejected
 from shosoin.keys.kme import Kme, KmeLimits
 from shosoin.keys.local import LocalKeys
 from shosoin.keys.quota import Quota
 from shosoin.services.etsi014 import Etsi014Service, HttpLimits
 from shosoin.services.json_log import LoggedEvents, described, log, start_logging
-from shosoin.services.kme_config import KmeConfig, SaeApiSection, load_kme_config
+from shosoin.services.kme_config import KmeConfig, load_kme_config
+from shosoin.services.kme_identity import IDENTITY_FILE, KmeIdentity
 from shosoin.services.kme_links import KmeLinks
 from shosoin.services.kme_view import SaeService
 from shosoin.services.link_driver import LinkDriver
 from shosoin.services.operations import Operations
 from shosoin.services.peer_channel import listen
+from shosoin.services.peer_redial import PeerRedial
 from shosoin.services.skip import SkipService
-from shosoin.services.skip_config import SkipApiSection, SkipConfig
+from shosoin.services.skip_config import SkipConfig
 from shosoin.services.tls_listener import TlsListener
 
 __all__ = ["KmeProcess", "run"]
@@ -58,13 +58,14 @@ def run(config_path: Path) -> None:
 
 
 async def _run(config: KmeConfig) -> None:
-    stop = asyncio.Event()
+    process = KmeProcess(config)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with KmeProcess(config) as process:
+        loop.add_signal_handler(number, process.stop_wanted.set)
+    loop.add_signal_handler(signal.SIGHUP, process.identity.reload_soon)
+    async with process:
         collect_garbage_rarely()
-        await stop.wait()
+        await process.stop_wanted.wait()
     if process.defect is not None:
         raise RuntimeError("a part of the KME failed") from process.defect
 
@@ -77,6 +78,10 @@ class KmeProcess:
         self.directory = config.kme.directory
         self._clock, self._entropy, self._events = SystemClock(), SystemEntropy(), LoggedEvents()
         self.links = KmeLinks(config, self._clock, self._entropy, self._events)
+        self.identity = KmeIdentity(config, self._clock, self._events)
+        self._redial = self._peer_redial()
+        self.stop_wanted = asyncio.Event()
+        """Set when the process is to end."""
         self._tasks: list[asyncio.Task[None]] = []
         self._listeners: list[TlsListener] = []
         self.ports: tuple[int, int] = (0, 0)
@@ -96,6 +101,7 @@ class KmeProcess:
         try:
             if self.operations is not None:
                 await self.operations.start()  # first, so that it can be asked how far the rest is
+            self.identity.load()
             await self.links.open(read_or_make_storage_key(self.config.kme.storage_key_file))
             await self._listen()
             self._start_tasks()
@@ -135,7 +141,7 @@ class KmeProcess:
 
     async def _listen(self) -> None:
         sae, peer = self.config.sae_api, self.config.peer_api
-        context = _sae_context(sae)
+        sae_plane, peer_plane = self.identity.planes["sae_api"], self.identity.planes["peer_api"]
         limits = self.config.limits
         http = HttpLimits(
             limits.max_body_bytes,
@@ -148,11 +154,10 @@ class KmeProcess:
         )
         kme = self.kme = self._kme()
         service = self.services["etsi014"] = Etsi014Service(kme, self.links, http, self._clock)
-        peer_context = server_context(peer.certificate, peer.key, peer.ca)
         try:
-            peers = await listen(peer.host, peer.port, lambda: peer_context, self.links.accept, set(self.drivers))
+            peers = await listen(peer.host, peer.port, peer_plane.server_context, self.links.accept, set(self.drivers))
             self._listeners.append(peers)
-            saes = await service.listen(sae.host, sae.port, lambda: context)
+            saes = await service.listen(sae.host, sae.port, sae_plane.server_context, sae_plane.admit)
             self._listeners.append(saes)
             if self.config.skip is not None:
                 await self._listen_skip(self.config.skip, kme, http)
@@ -162,8 +167,8 @@ class KmeProcess:
 
     async def _listen_skip(self, skip: SkipConfig, kme: Kme, http: HttpLimits) -> None:
         service = self.services["skip"] = SkipService(kme, skip.systems, self._entropy, self.links, http, self._clock)
-        context = _sae_context(skip.api)
-        listener = await service.listen(skip.api.host, skip.api.port, lambda: context)
+        plane = self.identity.planes["skip"]
+        listener = await service.listen(skip.api.host, skip.api.port, plane.server_context, plane.admit)
         self._listeners.append(listener)
         self.skip_port = listener.port
 
@@ -190,10 +195,16 @@ class KmeProcess:
             events=self._events,
         )
 
+    def _peer_redial(self) -> PeerRedial:
+        plane = self.identity.planes["peer_api"]
+        self.links.admit = plane.admit
+        redial = PeerRedial(self.config, self.links.requests, plane, self._events)
+        self.identity.peers_renewed = redial.renewed
+        return redial
+
     def _start_tasks(self) -> None:
-        peer_api = self.config.peer_api
-        context = client_context(peer_api.certificate, peer_api.key, peer_api.ca, minimum=ssl.TLSVersion.TLSv1_3)
-        work = [self._report(), *self.links.work(lambda: context)]
+        context = self.identity.planes["peer_api"].client_context
+        work = [self._report(), self.identity.watch(), *self.links.work(context)]
         self._tasks = [asyncio.create_task(item) for item in work]
         for task in self._tasks:
             task.add_done_callback(self._fail_loudly)
@@ -212,6 +223,8 @@ class KmeProcess:
     async def _stop(self) -> None:
         for listener in self._listeners:
             listener.close()
+        await self.identity.stop()
+        await self._redial.stop()
         if self._tasks:
             await self.links.stop()
         for task in self._tasks:
@@ -230,17 +243,12 @@ class KmeProcess:
         if error is not None:
             self.defect = error
             log("kme.defect", **described(error))
-            os.kill(os.getpid(), signal.SIGTERM)
+            self.stop_wanted.set()
 
     def _remove_signs(self) -> None:
-        for name in ("ready", "links.json"):
+        for name in ("ready", "links.json", IDENTITY_FILE):
             with contextlib.suppress(FileNotFoundError):
                 (self.directory / name).unlink()
-
-
-def _sae_context(api: SaeApiSection | SkipApiSection) -> ssl.SSLContext:
-    minimum = ssl.TLSVersion.TLSv1_2 if api.minimum_tls == "1.2" else ssl.TLSVersion.TLSv1_3
-    return server_context(api.certificate, api.key, api.client_ca, minimum=minimum)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

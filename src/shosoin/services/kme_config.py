@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from shosoin.base import KmeId, SaeId
 from shosoin.keys.key_id import LENGTH_BYTES_MAX
+from shosoin.services.admin_config import AdminSection, read_admin
+from shosoin.services.identity_config import IdentitySection, check_authorities, read_identity
 from shosoin.services.operations_config import OperationsSection, read_operations
 from shosoin.services.skip_config import SkipConfig, read_skip
 from shosoin.services.toml_sections import Sections, load_toml
@@ -39,6 +41,10 @@ class SaeApiSection:
     key: Path
     client_ca: Path
     minimum_tls: str = "1.2"
+    crl: Path | None = None
+    """Revocation lists: a file, or a folder of files."""
+    crl_required: bool = False
+    """Whether nobody is admitted without a current list of the authority."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,10 @@ class PeerApiSection:
     certificate: Path
     key: Path
     ca: Path
+    crl: Path | None = None
+    """Revocation lists: a file, or a folder of files."""
+    crl_required: bool = False
+    """Whether nobody is admitted without a current list of the authority."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +126,13 @@ class KmeConfig:
     links: tuple[LinkSection, ...]
     operations: OperationsSection | None = None
     skip: SkipConfig | None = None
+    identity: IdentitySection = field(default_factory=IdentitySection)
+    admin: AdminSection | None = None
+
+    def authorities(self) -> dict[str, Path]:
+        """Return where the authorities of each plane are, by what the configuration calls them."""
+        planes = {"[kme.sae_api]": self.sae_api.client_ca, "[kme.peer_api]": self.peer_api.ca}
+        return planes if self.admin is None else {**planes, "[admin]": self.admin.client_ca}
 
 
 def load_kme_config(path: Path) -> KmeConfig:
@@ -125,7 +142,8 @@ def load_kme_config(path: Path) -> KmeConfig:
         Rejected: with the section and key that is wrong, missing or unknown.
     """
     document, sections = load_toml(path), Sections(path)
-    sections.only(document, {"kme", "limits", "sae", "link", "operations", "skip"}, "top level")
+    known = {"kme", "limits", "sae", "link", "operations", "skip", "identity", "admin"}
+    sections.only(document, known, "top level")
     kme = sections.table(document, "kme", "kme")
     apis = {"sae_api", "peer_api"}
     sections.only(kme, {item.name for item in fields(KmeSection)} | apis, "[kme]")
@@ -141,7 +159,11 @@ def load_kme_config(path: Path) -> KmeConfig:
         links=tuple(sections.read(LinkSection, "link", item) for item in sections.tables(document, "link")),
         operations=read_operations(document, sections),
         skip=read_skip(sections, document, {sae.id for sae in saes}),
+        identity=read_identity(document, sections),
+        admin=read_admin(document, sections),
     )
+    if not config.identity.allow_shared_ca:
+        check_authorities(sections, config.authorities())
     _check_meaning(config, len(saes), sections)
     return config
 
@@ -178,6 +200,8 @@ def _check_ports(config: KmeConfig, sections: Sections) -> None:
     ports |= {f"[[link]] of {link.peer}": link.port for link in config.links}
     if config.skip is not None:
         ports["[skip]"] = config.skip.api.port
+    if config.admin is not None:
+        ports["[admin]"] = config.admin.port
     for where, port in ports.items():
         if port > _PORT_MAX:
             raise sections.wrong(f"{where} port must be at most {_PORT_MAX}, got {port}")

@@ -9,6 +9,7 @@ from shosoin.base import KmeId
 from shosoin.keys.kme import Kme
 from shosoin.services.guarded_connections import ConnectionGuard
 from shosoin.services.kme_config import KmeConfig
+from shosoin.services.kme_identity import KmeIdentity
 from shosoin.services.link_driver import LinkDriver
 from shosoin.services.memory_budget import MemoryBudget
 from shosoin.services.request_tally import RequestTally
@@ -56,6 +57,11 @@ class KmeView(Protocol):
     @property
     def services(self) -> Mapping[str, SaeService]:
         """How SAEs reach it, by the name of the interface."""
+        ...
+
+    @property
+    def identity(self) -> KmeIdentity:
+        """Certificates and who is revoked."""
         ...
 
     @property

@@ -27,7 +27,10 @@ from shosoin.services.memory_budget import Claim, MemoryBudget
 from shosoin.services.request_tally import RequestTally
 from shosoin.services.tls_listener import TlsListener
 
-__all__ = ["Drawing", "HttpLimits", "LeaseSource", "SaeHttp", "caller_of"]
+__all__ = ["Allowed", "Drawing", "HttpLimits", "LeaseSource", "SaeHttp", "caller_of"]
+
+
+Allowed = Callable[[asyncio.Transport], bool]
 
 
 class LeaseSource(Protocol):
@@ -100,8 +103,10 @@ class SaeHttp:
     guard: ConnectionGuard | None = field(default=None, init=False)
     """Knows the connections, once it listens."""
 
-    async def listen(self, host: str, port: int, context: Callable[[], ssl.SSLContext]) -> TlsListener:
-        """Start serving; ``context`` is asked for each connection anew."""
+    async def listen(
+        self, host: str, port: int, context: Callable[[], ssl.SSLContext], allowed: Allowed | None = None
+    ) -> TlsListener:
+        """Start serving; ``context`` and whether a connection is ``allowed`` are asked for each anew."""
         limits = self.limits
         manager = web.Server(self._handle, handler_cancellation=True)  # who has left is drawn nothing for
         counts: Counter[str] = Counter()
@@ -120,7 +125,7 @@ class SaeHttp:
                 auto_decompress=False,
             )
 
-        self.guard = ConnectionGuard(connect, limits.connections, limits.idle_timeout_s)
+        self.guard = ConnectionGuard(connect, limits.connections, limits.idle_timeout_s, allowed=allowed)
         listener = TlsListener(self.guard, context)
         await listener.start(host, port)
         return listener
