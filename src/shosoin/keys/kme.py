@@ -17,6 +17,7 @@ from shosoin.keys.errors import (
     KeyNotFound,
     KeyOfAnotherSae,
     KeyStreamDry,
+    PairPaused,
     RequestInvalid,
     StreamNotReady,
 )
@@ -137,6 +138,8 @@ class Kme:
         """What was handed out to masters, by master and slave; both are names of the directory."""
         self.fetched: defaultdict[tuple[SaeId, SaeId], KeyCount] = defaultdict(KeyCount)
         """What was handed out to slaves, likewise."""
+        self.paused: set[KmeId] = set()
+        """Pairs of which nothing is handed out until an operator says so."""
         self._local_facts = LinkFacts("local-generator", False, None, 0.0)
 
     def kme_of(self, sae: SaeId) -> KmeId:
@@ -173,7 +176,7 @@ class Kme:
             room = self._local.room_keys(caller, self.limits.key_size_bits // 8)
             return self._status(caller, slave, target, room, room, self._local_facts, stream_open=True)
         pair = self._pairs.get(target)
-        usable = pair is not None and pair.is_open
+        usable = pair is not None and pair.is_open and target not in self.paused
         stored = _drawable_granules(pair) // size if pair is not None and usable else 0
         most = self._max_stock_bits.get(target, 0) // (size * 256)
         return self._status(caller, slave, target, stored, most, self._facts.get(target), stream_open=usable)
@@ -269,6 +272,8 @@ class Kme:
         pair = self._pairs.get(peer)
         if pair is None:
             raise StreamNotReady(f"no key stream between {self.kme_id} and {peer}", retry_after_s=3600.0)
+        if peer in self.paused:
+            raise PairPaused(f"an operator has paused keys between {self.kme_id} and {peer}", retry_after_s=60.0)
         pair.require_open()
         return pair
 

@@ -56,6 +56,8 @@ async def ready(view: KmeView, storage: StorageProbe) -> Health:
     health = Health("ready")
     if view.defect is not None:
         health.against("kme.defect", "a part of the process has failed; it is about to end")
+    if view.is_draining:
+        health.against("kme.draining", "an operator has asked the KME to stop soon")
     if not view.is_listening:
         health.against("kme.not_listening", "the KME starts or stops: not every listener serves")
     if view.identity.is_loaded:

@@ -15,15 +15,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from shosoin.adapters.admin_log import AdminLogTampered
 from shosoin.adapters.clock import SystemClock
 from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.memory import collect_garbage_rarely
 from shosoin.adapters.open_files import allow_many_open_files
 from shosoin.adapters.stream_store import read_or_make_storage_key
 from shosoin.base import KmeId, Rejected
+from shosoin.base.ports import Event
 from shosoin.keys.kme import Kme, KmeLimits
 from shosoin.keys.local import LocalKeys
 from shosoin.keys.quota import Quota
+from shosoin.services.admin_api import AdminApi
+from shosoin.services.admin_config import AdminSection
 from shosoin.services.etsi014 import Etsi014Service, HttpLimits
 from shosoin.services.json_log import LoggedEvents, described, log, start_logging
 from shosoin.services.kme_config import KmeConfig, load_kme_config
@@ -32,6 +36,7 @@ from shosoin.services.kme_links import KmeLinks
 from shosoin.services.kme_view import SaeService
 from shosoin.services.link_driver import LinkDriver
 from shosoin.services.operations import Operations
+from shosoin.services.paused_pairs import read_paused
 from shosoin.services.peer_channel import listen
 from shosoin.services.peer_redial import PeerRedial
 from shosoin.services.skip import SkipService
@@ -91,6 +96,9 @@ class KmeProcess:
         """How SAEs reach it, by the name of the interface."""
         self.operations = Operations(self, config.operations, self._clock) if config.operations else None
         self.skip_port: int | None = None
+        self.admin: AdminApi | None = None
+        self.is_draining = False
+        """Whether it is about to stop and should get no new work."""
         self.defect: BaseException | None = None
         """Why a part of the process ended by itself."""
 
@@ -114,6 +122,8 @@ class KmeProcess:
             ready["operations_port"] = self.operations.port
         if self.skip_port is not None:
             ready["skip_port"] = self.skip_port
+        if self.admin is not None:
+            ready["admin_port"] = self._listeners[-1].port
         _write_json(self.directory / "ready", ready)
         log("kme.ready", kme=self.config.kme.id, **ready)
         return self
@@ -137,6 +147,10 @@ class KmeProcess:
         """Return what an operator wants to know of each link; nothing secret."""
         return self.links.states()
 
+    def drain(self) -> None:
+        """Be unready from now on, and go on serving."""
+        self.is_draining = True
+
     # Parts
 
     async def _listen(self) -> None:
@@ -153,6 +167,7 @@ class KmeProcess:
             limits.lease_timeout_s,
         )
         kme = self.kme = self._kme()
+        kme.paused = read_paused(self.directory)
         service = self.services["etsi014"] = Etsi014Service(kme, self.links, http, self._clock)
         try:
             peers = await listen(peer.host, peer.port, peer_plane.server_context, self.links.accept, set(self.drivers))
@@ -161,6 +176,8 @@ class KmeProcess:
             self._listeners.append(saes)
             if self.config.skip is not None:
                 await self._listen_skip(self.config.skip, kme, http)
+            if self.config.admin is not None:
+                await self._listen_admin(self.config.admin)
         except OSError as err:
             raise Rejected(f"cannot listen: {err.strerror or err}", code="kme.cannot_listen") from err
         self.ports = saes.port, peers.port
@@ -171,6 +188,14 @@ class KmeProcess:
         listener = await service.listen(skip.api.host, skip.api.port, plane.server_context, plane.admit)
         self._listeners.append(listener)
         self.skip_port = listener.port
+
+    async def _listen_admin(self, section: AdminSection) -> None:
+        try:
+            self.admin = AdminApi(self, section, self.identity.planes["admin"], self._clock)
+        except AdminLogTampered as err:  # keys are served all the same: whoever spoils a record must not end that
+            self._events.emit(Event(err.code, "alarm", {"reason": err.message, "hint": err.hint}))
+            return
+        self._listeners.append(await self.admin.start())
 
     def _kme(self) -> Kme:
         limits = self.config.limits
@@ -233,6 +258,8 @@ class KmeProcess:
         for service in self.services.values():
             if service.guard is not None:
                 await service.guard.end_all()
+        if self.admin is not None:
+            await self.admin.stop()
         self.links.release()
         if self.operations is not None:
             await self.operations.stop()

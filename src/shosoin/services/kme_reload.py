@@ -33,7 +33,9 @@ def reload_kme(config: Path, timeout_s: float) -> dict[str, Any]:
     directory = load_kme_config(config).kme.directory
     before = _state(directory)
     if before is None or before["pid"] != _ready_pid(directory) or not is_running(before["pid"], before["mark"]):
-        raise Unavailable(f"no KME runs in {directory}", code="kme.not_running", hint="start it: it reads all files then")
+        raise Unavailable(
+            f"no KME runs in {directory}", code="kme.not_running", hint="start it: it reads all files then"
+        )
     try:
         os.kill(before["pid"], signal.SIGHUP)
     except PermissionError as err:

@@ -70,6 +70,11 @@ class KmeView(Protocol):
         ...
 
     @property
+    def is_draining(self) -> bool:
+        """Whether it is about to stop and should get no new work."""
+        ...
+
+    @property
     def is_listening(self) -> bool:
         """Whether every listener accepts connections."""
         ...
