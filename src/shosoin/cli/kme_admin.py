@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from shosoin.base import Rejected
+from shosoin.base import Rejected, Unavailable
 from shosoin.base.messages import text
 from shosoin.cli.kme_identity import certificate_lines, require_taken
 from shosoin.cli.output import print_json, print_lines
@@ -139,7 +140,8 @@ def _client(
         found = load_kme_config(config)
         if found.admin is None:
             raise Rejected(f"{config} has no [admin]", code="admin.not_configured")
-        return AdminClient(found.admin.host, found.admin.port, found.kme.id, found.admin.client_ca, certificate, key)
+        port = found.admin.port or _port_in_use(found.kme.directory)
+        return AdminClient(found.admin.host, port, found.kme.id, found.admin.client_ca, certificate, key)
     if config is not None or url is None or kme is None or ca is None:
         hint = "give --config FILE, or --url, --kme and --ca"
         raise Rejected("it is not clear which KME is meant", code="admin.no_kme", hint=hint)
@@ -151,6 +153,14 @@ def _client(
     if parts.scheme != "https" or not parts.hostname or parts.path.strip("/"):
         raise Rejected(f"expected https://HOST:PORT, got {url!r}", code="admin.bad_url")
     return AdminClient(parts.hostname, port, kme, ca, certificate, key)
+
+
+def _port_in_use(directory: Path) -> int:
+    """Return the port that a KME took when it was free to choose."""
+    try:
+        return int(json.loads((directory / "ready").read_bytes())["admin_port"])
+    except (OSError, ValueError, KeyError, TypeError) as err:
+        raise Unavailable(f"no KME with administration runs in {directory}", code="kme.not_running") from err
 
 
 def _ask(context: typer.Context, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ declared as JSON: a page of somebody else's cannot do that without asking first,
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
@@ -39,6 +40,8 @@ ADMIN_LOG_FOLDER = "admin-log"
 _BODY_BYTES_MAX = 4096
 _BURST = 10.0
 """Calls at once, in seconds of the steady rate."""
+_UNKNOWN = Identity("unknown", "")
+"""Whoever has a certificate of the administrators' authority that names nobody."""
 _STATUS = ((NotThere, 404), (QuotaExceeded, 429), (Rejected, 400), (Denied, 403), (Unavailable, 503), (PeerFault, 502))
 
 
@@ -54,7 +57,7 @@ class AdminApi:
             files=section.audit_files,
         )
         self._actions = AdminActions(target, clock)
-        self._quota = Quota(clock, rate_bps=section.calls_per_s, burst_bits=section.calls_per_s * _BURST)
+        self._quota = Quota(clock, rate_bps=section.calls_per_s, burst_bits=max(1.0, section.calls_per_s * _BURST))
         self._limited: set[str] = set()
         """Callers whose excess is recorded already."""
         self._turn = asyncio.Lock()
@@ -102,7 +105,7 @@ class AdminApi:
 
     async def _response(self, request: web.BaseRequest) -> web.Response:
         try:
-            who = _caller(request)
+            who = _caller(request) or _UNKNOWN
             return _json(200, await self._answer(request, who))
         except ShosoinError as err:
             status = next((status for kind, status in _STATUS if isinstance(err, kind)), 500)
@@ -148,7 +151,7 @@ class AdminApi:
 
     async def _check_rate(self, name: str, entry: dict[str, Any]) -> None:
         """Refuse who calls too often; recorded once, or it would fill the record."""
-        bucket = SaeId(name.replace(":", "."))
+        bucket = SaeId(hashlib.sha256(name.encode()).hexdigest())  # whatever the name, in the form of an id
         try:
             self._quota.check(bucket, 1)
         except QuotaExceeded as err:
@@ -194,15 +197,19 @@ def _members(raw: bytes, call: AdminCall) -> dict[str, Any]:
     return dict(found)
 
 
-def _caller(request: web.BaseRequest) -> Identity:
-    return peer_identity(request.transport.get_extra_info("ssl_object") if request.transport is not None else None)
+def _caller(request: web.BaseRequest) -> Identity | None:
+    return _holder(request.transport) if request.transport is not None else None
+
+
+def _holder(transport: asyncio.BaseTransport) -> Identity | None:
+    with suppress(Denied):
+        return peer_identity(transport.get_extra_info("ssl_object"))
+    return None
 
 
 def _name_of(transport: asyncio.Transport) -> str:
-    with suppress(Denied):
-        identity = peer_identity(transport.get_extra_info("ssl_object"))
-        return f"{identity.role}:{identity.id}"
-    return ""
+    identity = _holder(transport)
+    return f"{identity.role}:{identity.id}" if identity is not None else ""
 
 
 def _json(status: int, value: dict[str, Any]) -> web.Response:
