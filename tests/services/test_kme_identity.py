@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from shosoin.adapters.tls import client_context
-from shosoin.base import Rejected, SaeId, ShosoinError
+from shosoin.adapters.tls import Identity, client_context
+from shosoin.base import Rejected, SaeId, ShosoinError, Unavailable
 from shosoin.services.kme import KmeProcess
 from shosoin.services.kme_config import load_kme_config
 from tests.support.kme import KmePair, until, until_stock
@@ -118,6 +118,16 @@ def test_planes_that_share_an_authority_must_say_so(pair, tmp_path):
             load_kme_config(shared)
         shared.write_text(shared.read_text().replace(QUICK, f"{QUICK}\nallow_shared_ca = true"))
         load_kme_config(shared)
+
+
+def test_skip_is_of_the_plane_of_saes_and_of_no_other(tmp_path):
+    pair = KmePair(tmp_path, skip_systems={})
+    path = pair.config("kme-a")
+    load_kme_config(path)
+    before, _, after = path.read_text().partition("[skip]")
+    path.write_text(f"{before}[skip]{after.replace(str(pair.sae_plane.certificate), str(pair.kme_plane.certificate))}")
+    with pytest.raises(Rejected, match=r"\[kme.peer_api\] and \[skip\] trust the same authority"):
+        load_kme_config(path)
 
 
 # Renewal
@@ -250,20 +260,21 @@ async def test_a_certificate_that_the_peer_does_not_take_leaves_the_channels_alo
         assert len(await master.enc_keys("sae-b1", number=4, size_bits=256)) == 4
 
 
-async def test_a_revoked_peer_is_cut_and_stays_away_until_it_has_another_certificate(tmp_path):
+@pytest.mark.parametrize(("here", "there"), [("kme-a", "kme-b"), ("kme-b", "kme-a")])
+async def test_a_revoked_peer_is_cut_and_stays_away_until_it_has_another_certificate(tmp_path, here, there):
     crl = tmp_path / "kme.crl"
     pair = KmePair(tmp_path, extra={"end": QUICK, "peer_api": f'crl = "{crl}"'})
     pair.kme_plane.revoke(path=crl)
     async with pair.running() as processes, pair.client("sae-a1") as master:
         await until_stock(master, "sae-b1", 4)
-        a = processes["kme-a"]
-        pair.kme_plane.revoke(own(pair, "kme-b", "kme"), path=crl)
-        await until(lambda: not a.drivers["kme-b"].pair.is_connected and not seen_by(a, "kme-b"))
-        turned_away = a.identity.planes["peer_api"].tally.turned_away
-        await until(lambda: a.identity.planes["peer_api"].tally.turned_away > turned_away)
-        assert not a.drivers["kme-b"].pair.is_connected
-        put(pair.kme_plane.issue("kme", "kme-b", stem="new"), own(pair, "kme-b", "kme"))
-        await until(lambda: a.drivers["kme-b"].pair.is_connected)
+        kme = processes[here]
+        pair.kme_plane.revoke(own(pair, there, "kme"), path=crl)
+        await until(lambda: not kme.drivers[there].pair.is_connected and not seen_by(kme, there))
+        turned_away = kme.identity.planes["peer_api"].tally.turned_away
+        await until(lambda: kme.identity.planes["peer_api"].tally.turned_away > turned_away)
+        assert not kme.drivers[there].pair.is_connected
+        put(pair.kme_plane.issue("kme", there, stem="new"), own(pair, there, "kme"))
+        await until(lambda: kme.drivers[there].pair.is_connected)
 
 
 # Revocation
@@ -419,6 +430,30 @@ async def test_a_file_of_revoked_names_that_is_broken_or_gone_keeps_who_was_in_i
     path.write_text("who knows\n")
     with pytest.raises(Rejected, match="line 1: expected sae:<id>"):
         await KmeProcess(load_kme_config(pair.config("kme-a"))).__aenter__()
+
+
+async def test_an_administrators_revocation_waits_for_nothing_and_outlasts_a_full_disk(pair):
+    files, ca = pair.saes["sae-a1"], pair.sae_plane.certificate
+    holder = Identity("sae", "sae-a1")
+    async with pair.running("kme-a") as processes, connected(pair, "kme-a", files, ca) as (reader, _):
+        identity = processes["kme-a"].identity
+        await until(lambda: identity.planes["sae_api"].connections(holder))
+        async with identity._turn:  # as if a look at the files hung
+            waiting = asyncio.create_task(identity.revoke(holder, "test"))
+            assert await is_ended(reader)
+            assert await is_refused(pair, "kme-a", files, ca)
+        assert await waiting == 1
+        path = pair.directory("kme-a") / "revoked"
+        path.write_text("# nobody\n")  # an operator's word counts again
+        await until(lambda: not identity.revoked.identities)
+        path.unlink()
+        path.mkdir()
+        with pytest.raises(Unavailable):
+            await identity.revoke(holder, "test")
+        path.rmdir()
+        path.write_text("sae:sae-a2\n")
+        await identity.reload()
+        assert identity.revoked.identities == {holder, Identity("sae", "sae-a2")}
 
 
 async def test_expiry_is_told_and_makes_a_kme_unready(tmp_path, caplog):

@@ -132,6 +132,8 @@ class KmeConfig:
     def authorities(self) -> dict[str, Path]:
         """Return where the authorities of each plane are, by what the configuration calls them."""
         planes = {"[kme.sae_api]": self.sae_api.client_ca, "[kme.peer_api]": self.peer_api.ca}
+        if self.skip is not None:
+            planes["[skip]"] = self.skip.api.client_ca
         return planes if self.admin is None else {**planes, "[admin]": self.admin.client_ca}
 
 

@@ -48,6 +48,8 @@ class KmeIdentity:
         """Called when other KMEs see a new certificate of ours."""
         self._revoked_trace: object = None
         self._loaded = False
+        self._unwritten: set[Identity] = set()
+        """Revoked by an administrator, and not in the file yet."""
         self._wanted = asyncio.Event()
         self._turn = asyncio.Lock()
         self._redialling: asyncio.Task[None] | None = None
@@ -69,7 +71,7 @@ class KmeIdentity:
         for plane in self.planes.values():
             plane.load()
         self._loaded = True
-        self.tell()
+        self._write(self._content())
 
     # While it runs
 
@@ -98,12 +100,15 @@ class KmeIdentity:
         Raises:
             Unavailable: that could not be written down; it holds until the next start all the same.
         """
+        self._unwritten.add(identity)  # at once: whoever holds the turn may wait for a disk
+        self._revoke(self.revoked)
+        gone = self._cut()
         async with self._turn:
-            self._revoke(RevokedNames(self.revoked.identities | {identity}, self.revoked.serials))
-            gone = self._cut()
             await asyncio.to_thread(add_revoked, self.revoked_file, identity, remark)
-            self._revoked_trace = await asyncio.to_thread(trace, self.revoked_file)
-            self.tell()
+            self._revoked_trace = None
+            if await self._look_at_revoked(forced=False) or not self.revoked_fault:
+                self._unwritten.discard(identity)  # an operator may take it out of the file again
+            await self._tell()
         return gone
 
     async def stop(self) -> None:
@@ -122,7 +127,7 @@ class KmeIdentity:
             self._cut()
             self.reloads += forced
             if changed or forced or before != [plane.fault for plane in self.planes.values()]:
-                self.tell()
+                await self._tell()
             if self.planes["peer_api"].credential.digest != shown:
                 self._redial()
 
@@ -161,7 +166,7 @@ class KmeIdentity:
         return read_revoked(self.revoked_file)
 
     def _revoke(self, revoked: RevokedNames) -> None:
-        self.revoked = revoked
+        revoked = self.revoked = RevokedNames(revoked.identities | self._unwritten, revoked.serials)
         for plane in self.planes.values():
             plane.revoked = revoked
 
@@ -189,11 +194,16 @@ class KmeIdentity:
         """Return why requests cannot succeed, as code and message."""
         return [fault for plane in self.planes.values() for fault in plane.faults()]
 
-    def tell(self) -> None:
+    async def _tell(self) -> None:
         """Write down what is in use."""
-        content = {"pid": os.getpid(), "mark": mark_of(os.getpid()), **self.state()}
+        await asyncio.to_thread(self._write, self._content())
+
+    def _content(self) -> bytes:
+        return json.dumps({"pid": os.getpid(), "mark": mark_of(os.getpid()), **self.state()}).encode()
+
+    def _write(self, content: bytes) -> None:
         try:
-            write_private(self._config.kme.directory / IDENTITY_FILE, json.dumps(content).encode())
+            write_private(self._config.kme.directory / IDENTITY_FILE, content)
         except OSError as err:  # a full disk must not end what is served
             log("identity.not_told", reason=err.strerror)
 
