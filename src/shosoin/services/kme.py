@@ -17,14 +17,16 @@ from typing import Any
 
 from shosoin.adapters.admin_log import AdminLogTampered
 from shosoin.adapters.clock import SystemClock
+from shosoin.adapters.copy_store import CopyStore
 from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.memory import collect_garbage_rarely
 from shosoin.adapters.open_files import allow_many_open_files
 from shosoin.adapters.stream_store import read_or_make_storage_key
 from shosoin.base import KmeId, Rejected
 from shosoin.base.ports import Event
-from shosoin.keys.kme import Kme, KmeLimits
+from shosoin.keys.kme import Kme
 from shosoin.keys.local import LocalKeys
+from shosoin.keys.policy import KmeLimits, PolicyBook
 from shosoin.keys.quota import Quota
 from shosoin.services.admin_api import AdminApi
 from shosoin.services.admin_config import AdminSection
@@ -35,10 +37,12 @@ from shosoin.services.kme_identity import IDENTITY_FILE, KmeIdentity
 from shosoin.services.kme_links import KmeLinks
 from shosoin.services.kme_view import SaeService
 from shosoin.services.link_driver import LinkDriver
+from shosoin.services.multicast import Multicast
 from shosoin.services.operations import Operations
 from shosoin.services.paused_pairs import read_paused
 from shosoin.services.peer_channel import listen
 from shosoin.services.peer_redial import PeerRedial
+from shosoin.services.sae_http import Drawing
 from shosoin.services.skip import SkipService
 from shosoin.services.skip_config import SkipConfig
 from shosoin.services.tls_listener import TlsListener
@@ -99,6 +103,7 @@ class KmeProcess:
         self.admin: AdminApi | None = None
         self.is_draining = False
         """Whether it is about to stop and should get no new work."""
+        self._multicast: Multicast | None = None
         self.defect: BaseException | None = None
         """Why a part of the process ended by itself."""
 
@@ -110,8 +115,9 @@ class KmeProcess:
             if self.operations is not None:
                 await self.operations.start()  # first, so that it can be asked how far the rest is
             self.identity.load()
-            await self.links.open(read_or_make_storage_key(self.config.kme.storage_key_file))
-            await self._listen()
+            storage_key = read_or_make_storage_key(self.config.kme.storage_key_file)
+            await self.links.open(storage_key)
+            await self._listen(storage_key)
             self._start_tasks()
         except BaseException:
             await self._stop()
@@ -153,7 +159,7 @@ class KmeProcess:
 
     # Parts
 
-    async def _listen(self) -> None:
+    async def _listen(self, storage_key: bytes) -> None:
         sae, peer = self.config.sae_api, self.config.peer_api
         sae_plane, peer_plane = self.identity.planes["sae_api"], self.identity.planes["peer_api"]
         limits = self.config.limits
@@ -168,7 +174,17 @@ class KmeProcess:
         )
         kme = self.kme = self._kme()
         kme.paused = read_paused(self.directory)
-        service = self.services["etsi014"] = Etsi014Service(kme, self.links, http, self._clock)
+        multicast = self._multicast = Multicast(
+            kme,
+            Drawing(kme, self.links, self._clock, limits.lease_timeout_s),
+            self.links.requests,
+            CopyStore(self.directory / "copies.sqlite", storage_key),
+            entropy=self._entropy,
+            clock=self._clock,
+            events=self._events,
+            expiry_s=limits.key_expiry_s,
+        )
+        service = self.services["etsi014"] = Etsi014Service(kme, self.links, http, self._clock, multicast)
         try:
             peers = await listen(peer.host, peer.port, peer_plane.server_context, self.links.accept, set(self.drivers))
             self._listeners.append(peers)
@@ -210,13 +226,21 @@ class KmeProcess:
             ),
             quota=Quota(self._clock, rate_bps=limits.sae_bits_per_s, burst_bits=limits.sae_burst_bits),
             guesses=Quota(self._clock, rate_bps=_GUESSES_PER_S, burst_bits=_GUESSES_AT_ONCE),
-            limits=KmeLimits(
-                limits.key_size_bits,
-                limits.min_key_size_bits,
-                limits.max_key_size_bits,
-                limits.max_key_per_request,
-                limits.max_request_bytes,
+            policies=PolicyBook(
+                KmeLimits(
+                    limits.key_size_bits,
+                    limits.min_key_size_bits,
+                    limits.max_key_size_bits,
+                    limits.max_key_per_request,
+                    limits.max_request_bytes,
+                    limits.max_additional_slaves,
+                ),
+                self.config.policies,
+                self._clock,
             ),
+            reserved_bits={
+                KmeId(link.peer): int(link.max_stock_bits * link.reserved_share) for link in self.config.links
+            },
             events=self._events,
         )
 
@@ -230,6 +254,8 @@ class KmeProcess:
     def _start_tasks(self) -> None:
         context = self.identity.planes["peer_api"].client_context
         work = [self._report(), self.identity.watch(), *self.links.work(context)]
+        if self._multicast is not None:
+            work.append(self._multicast.run())
         self._tasks = [asyncio.create_task(item) for item in work]
         for task in self._tasks:
             task.add_done_callback(self._fail_loudly)
@@ -261,6 +287,8 @@ class KmeProcess:
         if self.admin is not None:
             await self.admin.stop()
         self.links.release()
+        if self._multicast is not None:
+            self._multicast.close()
         if self.operations is not None:
             await self.operations.stop()
 
