@@ -23,11 +23,22 @@ class Files:
 
 
 class TestAuthority:
-    """A certificate authority in a directory; ``ml_dsa`` makes all its keys ML-DSA-65 instead of ECDSA P-256."""
+    """A certificate authority in a directory; ``ml_dsa`` makes all its keys ML-DSA-65 instead of ECDSA P-256.
+
+    One that is ``under`` another is intermediate; the other needs a ``path_length`` of one more.
+    """
 
     __test__ = False
 
-    def __init__(self, directory: Path, name: str, *, ml_dsa: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        *,
+        ml_dsa: bool = False,
+        path_length: int = 0,
+        under: TestAuthority | None = None,
+    ) -> None:
         self.ml_dsa = ml_dsa
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
@@ -35,7 +46,7 @@ class TestAuthority:
         self.key = self._new_key()
         self.certificate = directory / f"{name}.crt"
         public = self.key.public_key()
-        constraints = x509.BasicConstraints(ca=True, path_length=0)
+        constraints = x509.BasicConstraints(ca=True, path_length=path_length)
         usage = x509.KeyUsage(
             digital_signature=True,
             key_cert_sign=True,
@@ -47,12 +58,13 @@ class TestAuthority:
             encipher_only=False,
             decipher_only=False,
         )
+        above = under or self
         built = (
-            self._builder(self.name, public)
+            above._builder(self.name, public)
             .add_extension(constraints, critical=True)
             .add_extension(usage, critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-            .sign(self.key, None if self.ml_dsa else hashes.SHA256())
+            .sign(above.key, None if above.ml_dsa else hashes.SHA256())
         )
         self.certificate.write_bytes(built.public_bytes(serialization.Encoding.PEM))
 

@@ -143,6 +143,15 @@ class Kme:
         if self._directory.get(caller) != self.kme_id:
             raise CallerUnknown(f"{caller} is not an SAE of {self.kme_id}")
 
+    def require_unpaused(self, peer: KmeId) -> None:
+        """Check that keys shared with a peer may be handed out.
+
+        Raises:
+            PairPaused: an operator does not want that now.
+        """
+        if peer in self.paused:
+            raise PairPaused(f"an operator has paused keys between {self.kme_id} and {peer}", retry_after_s=60.0)
+
     def partners(self, caller: SaeId) -> dict[SaeId, LinkFacts]:
         """Return the SAEs with which ``caller`` can share keys, itself included, and the origin of those keys."""
         self.require_own(caller)
@@ -343,8 +352,7 @@ class Kme:
         pair = self._pairs.get(peer)
         if pair is None:
             raise StreamNotReady(f"no key stream between {self.kme_id} and {peer}", retry_after_s=3600.0)
-        if peer in self.paused:
-            raise PairPaused(f"an operator has paused keys between {self.kme_id} and {peer}", retry_after_s=60.0)
+        self.require_unpaused(peer)
         pair.require_open()
         return pair
 

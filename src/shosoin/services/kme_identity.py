@@ -211,32 +211,31 @@ class KmeIdentity:
 
     def _make_planes(self) -> None:
         config, peer = self._config, self._config.peer_api
-        self._add("sae_api", config.sae_api, config.sae_api.client_ca, _server_maker(config.sae_api))
-        self._add("peer_api", peer, peer.ca, _peer_contexts)
+        self._add("sae_api", config.sae_api, config.sae_api.client_ca, _maker(_minimum(config.sae_api)))
+        self._add("peer_api", peer, peer.ca, _maker(TLSVersion.TLSv1_3, dials=True))
         if config.skip is not None:
-            self._add("skip", config.skip.api, config.skip.api.client_ca, _server_maker(config.skip.api))
+            self._add("skip", config.skip.api, config.skip.api.client_ca, _maker(_minimum(config.skip.api)))
         if config.admin is not None:
-            self._add("admin", config.admin, config.admin.client_ca, _admin_contexts)
+            self._add("admin", config.admin, config.admin.client_ca, _maker(TLSVersion.TLSv1_3))
 
     def _add(self, name: str, section: Any, ca: Path, make: Callable[[TlsFiles], Contexts]) -> None:
         files = TlsFiles(section.certificate, section.key, ca)
         self.planes[name] = TlsPlane(name, files, section.crl, section.crl_required, make, self._clock, self._events)
 
 
-def _server_maker(api: SaeApiSection | SkipApiSection) -> Callable[[TlsFiles], Contexts]:
-    minimum = TLSVersion.TLSv1_2 if api.minimum_tls == "1.2" else TLSVersion.TLSv1_3
-    return lambda files: Contexts(server_context(files.certificate, files.key, files.ca, minimum=minimum))
+def _maker(minimum: TLSVersion, *, dials: bool = False) -> Callable[[TlsFiles], Contexts]:
+    """Return what makes the contexts of an endpoint from its files; the only place that chooses a TLS library."""
+
+    def make(files: TlsFiles) -> Contexts:
+        where = files.certificate, files.key, files.ca
+        client = client_context(*where, minimum=minimum) if dials else None
+        return Contexts(server_context(*where, minimum=minimum), client)
+
+    return make
 
 
-def _peer_contexts(files: TlsFiles) -> Contexts:
-    return Contexts(
-        server_context(files.certificate, files.key, files.ca),
-        client_context(files.certificate, files.key, files.ca, minimum=TLSVersion.TLSv1_3),
-    )
-
-
-def _admin_contexts(files: TlsFiles) -> Contexts:
-    return Contexts(server_context(files.certificate, files.key, files.ca))
+def _minimum(api: SaeApiSection | SkipApiSection) -> TLSVersion:
+    return TLSVersion.TLSv1_2 if api.minimum_tls == "1.2" else TLSVersion.TLSv1_3
 
 
 def _log_defect(task: asyncio.Task[None]) -> None:

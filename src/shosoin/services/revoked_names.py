@@ -8,11 +8,11 @@ one ends the start.
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from shosoin.adapters.certificates import write_private
 from shosoin.adapters.tls import Identity
 from shosoin.adapters.tls_files import read_bounded
 from shosoin.base import Rejected, Unavailable
@@ -60,25 +60,21 @@ def read_revoked(path: Path) -> RevokedNames:
 
 
 def add_revoked(path: Path, identity: Identity, remark: str) -> None:
-    """Append an entry, durable when this returns.
+    """Add an entry, unless it is there; a crash leaves the file as it was or with the whole entry.
 
     Raises:
-        Unavailable: it could not be written.
+        Unavailable: it could not be written, or the file is broken.
     """
-    line = f"{identity.role}:{identity.id}  # {remark}\n"
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            size = os.fstat(descriptor).st_size
-            ends = not size or os.pread(descriptor, 1, size - 1) == b"\n"
-            os.write(descriptor, (line if ends else "\n" + line).encode())
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as err:
-        raise Unavailable(f"cannot write {path.name}: {err.strerror}", code="identity.unwritable") from err
+        if identity in read_revoked(path).identities:
+            return
+        before = read_bounded(path, _BYTES_MAX) if path.exists() else b""
+        gap = b"" if before.endswith(b"\n") or not before else b"\n"
+        write_private(path, before + gap + f"{identity.role}:{identity.id}  # {remark}\n".encode())
+    except (OSError, Rejected) as err:
+        reason = err.message if isinstance(err, Rejected) else err.strerror
+        raise Unavailable(
+            f"cannot add to {path.name}: {reason}",
+            code="identity.unwritable",
+            hint="it holds until the KME is started again: mend the file before that",
+        ) from err
