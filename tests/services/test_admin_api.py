@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -11,7 +12,7 @@ from shosoin.services.admin_calls import CALLS
 from shosoin.services.kme_config import load_kme_config
 from tests.services.test_kme_identity import connected, is_ended, is_refused
 from tests.support.admin import ROLES, Administration
-from tests.support.kme import KmePair, ServerProcess, until_stock
+from tests.support.kme import KmePair, ServerProcess, until, until_stock
 from tests.support.operations import with_operations
 
 pytestmark = pytest.mark.processes
@@ -152,6 +153,44 @@ async def test_wrong_requests_are_refused_and_recorded(pair, admin, method, path
     last = list(read_entries(admin.folder))[-1]
     assert (last["who"], last["code"]) == ("admin:both", code)
     verify_log(admin.folder)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\0\xff\r\n\r\n",
+        b"GET /v1/status HTTP/1.1\r\n" + b"A: " + b"x" * 20000 + b"\r\n\r\n",
+        b"OPTIONS * HTTP/1.1\r\nHost: kme\r\nConnection: close\r\n\r\n",
+        b"GET http://elsewhere/v1/status HTTP/1.1\r\nHost: kme\r\nConnection: close\r\n\r\n",
+        b"GET /v1/status?x=\x01%zz HTTP/1.1\r\nHost: kme\r\nConnection: close\r\n\r\n",
+        b"POST /v1/stop HTTP/1.1\r\nHost: kme\r\nContent-Type: application/json\r\nContent-Length: -5\r\n\r\n",
+        b"POST /v1/stop HTTP/1.1\r\nHost: kme\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{}",
+    ],
+)
+async def test_what_is_hardly_http_ends_nothing(pair, raw):
+    admin = Administration(pair, idle_timeout_s=0.5)
+    async with pair.running("kme-a") as processes:
+        where = connected(pair, "kme-a", admin.people["both"], admin.plane.certificate, port=admin.port)
+        async with where as (reader, writer):
+            writer.write(raw)
+            async with asyncio.timeout(20):
+                answer = await reader.read()
+        assert b"Traceback" not in answer
+        assert not processes["kme-a"].stop_wanted.is_set()
+        assert (await admin.ask("vic", "GET", "/v1/status"))[0] == 200
+    verify_log(admin.folder)
+
+
+async def test_one_administrator_leaves_room_for_others(pair):
+    admin = Administration(pair, max_connections=4, idle_timeout_s=600)
+    async with pair.running("kme-a") as processes, AsyncExitStack() as stack:
+        for _ in range(2):
+            where = connected(pair, "kme-a", admin.people["vic"], admin.plane.certificate, port=admin.port)
+            await stack.enter_async_context(where)
+        guard = processes["kme-a"].admin.guard
+        await until(lambda: guard.open == 2)
+        assert (await admin.ask("olga", "GET", "/v1/status"))[0] == 200
+        assert await is_refused(pair, "kme-a", admin.people["vic"], admin.plane.certificate, port=admin.port)
 
 
 async def test_a_paused_pair_hands_out_nothing_until_it_is_resumed_also_after_a_restart(pair, admin):
