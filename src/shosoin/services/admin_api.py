@@ -62,6 +62,8 @@ class AdminApi:
         """Callers whose excess is recorded already."""
         self._turn = asyncio.Lock()
         self.guard: ConnectionGuard | None = None
+        self.port = 0
+        """Where it listens."""
 
     async def start(self) -> TlsListener:
         """Listen."""
@@ -78,7 +80,8 @@ class AdminApi:
         )
         listener = TlsListener(self.guard, self._plane.server_context)
         await listener.start(section.host, section.port)
-        log("admin.listening", host=section.host, port=listener.port, remote=section.allow_remote, head=self._log.head)
+        self.port = listener.port
+        log("admin.listening", host=section.host, port=self.port, remote=section.allow_remote, head=self._log.head)
         return listener
 
     async def stop(self) -> None:

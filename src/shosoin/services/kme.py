@@ -129,7 +129,7 @@ class KmeProcess:
         if self.skip_port is not None:
             ready["skip_port"] = self.skip_port
         if self.admin is not None:
-            ready["admin_port"] = self._listeners[-1].port
+            ready["admin_port"] = self.admin.port
         _write_json(self.directory / "ready", ready)
         log("kme.ready", kme=self.config.kme.id, **ready)
         return self

@@ -113,6 +113,7 @@ class KmeIdentity:
 
     async def stop(self) -> None:
         """End what is under way."""
+        self.peers_renewed = None
         if self._redialling is not None:
             self._redialling.cancel()
             await asyncio.gather(self._redialling, return_exceptions=True)
