@@ -145,6 +145,11 @@ class KmeProcess:
         return self.links.drivers
 
     @property
+    def peer_groups(self) -> Mapping[str, int]:
+        """Connections with peer KMEs since the start, by key-exchange group, empty where that is unknown."""
+        return self.links.groups
+
+    @property
     def is_listening(self) -> bool:
         """Whether every listener accepts connections."""
         return self.ports != (0, 0) and all(listener.is_serving for listener in self._listeners)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from shosoin.adapters.key_exchange import KeyExchange
 from shosoin.base import KmeId, SaeId
 from shosoin.keys.key_id import LENGTH_BYTES_MAX
 from shosoin.keys.policy import PolicyRule
@@ -43,6 +44,8 @@ class SaeApiSection:
     key: Path
     client_ca: Path
     minimum_tls: str = "1.2"
+    """Of classical connections; hybrid ones have 1.3."""
+    key_exchange: KeyExchange = KeyExchange.CLASSICAL
     crl: Path | None = None
     """Revocation lists: a file, or a folder of files."""
     crl_required: bool = False
@@ -58,6 +61,7 @@ class PeerApiSection:
     certificate: Path
     key: Path
     ca: Path
+    key_exchange: KeyExchange = KeyExchange.CLASSICAL
     crl: Path | None = None
     """Revocation lists: a file, or a folder of files."""
     crl_required: bool = False

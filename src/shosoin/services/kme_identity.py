@@ -17,13 +17,15 @@ from ssl import TLSVersion
 from typing import Any
 
 from shosoin.adapters.certificates import write_private
+from shosoin.adapters.key_exchange import client_context_by, server_context_by
 from shosoin.adapters.process_mark import mark_of
-from shosoin.adapters.tls import Identity, client_context, server_context
+from shosoin.adapters.tls import Identity
 from shosoin.adapters.tls_files import TlsFiles, trace
 from shosoin.base import Rejected, ShosoinError
 from shosoin.base.ports import Clock, Event, EventSink
+from shosoin.services.admin_config import AdminSection
 from shosoin.services.json_log import described, log
-from shosoin.services.kme_config import KmeConfig, SaeApiSection
+from shosoin.services.kme_config import KmeConfig, PeerApiSection, SaeApiSection
 from shosoin.services.revoked_names import RevokedNames, add_revoked, read_revoked
 from shosoin.services.skip_config import SkipApiSection
 from shosoin.services.tls_plane import Contexts, TlsPlane
@@ -31,6 +33,7 @@ from shosoin.services.tls_plane import Contexts, TlsPlane
 __all__ = ["IDENTITY_FILE", "KmeIdentity"]
 
 IDENTITY_FILE = "identity.json"
+Section = SaeApiSection | PeerApiSection | SkipApiSection | AdminSection
 
 
 class KmeIdentity:
@@ -212,31 +215,29 @@ class KmeIdentity:
 
     def _make_planes(self) -> None:
         config, peer = self._config, self._config.peer_api
-        self._add("sae_api", config.sae_api, config.sae_api.client_ca, _maker(_minimum(config.sae_api)))
-        self._add("peer_api", peer, peer.ca, _maker(TLSVersion.TLSv1_3, dials=True))
+        self._add("sae_api", config.sae_api, config.sae_api.client_ca, _maker(config.sae_api))
+        self._add("peer_api", peer, peer.ca, _maker(peer, dials=True))
         if config.skip is not None:
-            self._add("skip", config.skip.api, config.skip.api.client_ca, _maker(_minimum(config.skip.api)))
+            self._add("skip", config.skip.api, config.skip.api.client_ca, _maker(config.skip.api))
         if config.admin is not None:
-            self._add("admin", config.admin, config.admin.client_ca, _maker(TLSVersion.TLSv1_3))
+            self._add("admin", config.admin, config.admin.client_ca, _maker(config.admin))
 
-    def _add(self, name: str, section: Any, ca: Path, make: Callable[[TlsFiles], Contexts]) -> None:
+    def _add(self, name: str, section: Section, ca: Path, make: Callable[[TlsFiles], Contexts]) -> None:
         files = TlsFiles(section.certificate, section.key, ca)
         self.planes[name] = TlsPlane(name, files, section.crl, section.crl_required, make, self._clock, self._events)
 
 
-def _maker(minimum: TLSVersion, *, dials: bool = False) -> Callable[[TlsFiles], Contexts]:
+def _maker(section: Section, *, dials: bool = False) -> Callable[[TlsFiles], Contexts]:
     """Return what makes the contexts of an endpoint from its files; the only place that chooses a TLS library."""
+    with_1_2 = isinstance(section, SaeApiSection | SkipApiSection) and section.minimum_tls == "1.2"
+    minimum = TLSVersion.TLSv1_2 if with_1_2 else TLSVersion.TLSv1_3
 
     def make(files: TlsFiles) -> Contexts:
-        where = files.certificate, files.key, files.ca
-        client = client_context(*where, minimum=minimum) if dials else None
-        return Contexts(server_context(*where, minimum=minimum), client)
+        where = section.key_exchange, files.certificate, files.key, files.ca
+        client = client_context_by(*where, minimum=minimum) if dials else None
+        return Contexts(server_context_by(*where, minimum=minimum), client)
 
     return make
-
-
-def _minimum(api: SaeApiSection | SkipApiSection) -> TLSVersion:
-    return TLSVersion.TLSv1_2 if api.minimum_tls == "1.2" else TLSVersion.TLSv1_3
 
 
 def _log_defect(task: asyncio.Task[None]) -> None:
