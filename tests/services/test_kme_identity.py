@@ -477,3 +477,34 @@ async def test_expiry_is_told_and_makes_a_kme_unready(tmp_path, caplog):
         put(pair.sae_plane.issue("kme", "kme-a", stem="new"), own(pair, "kme-a", "sae"))
         await until(lambda: processes["kme-a"].identity.planes["sae_api"].tally.loaded)
         assert "kme.certificate" not in (await scraper.health("ready"))[2]
+
+
+async def test_all_of_it_holds_for_hybrid_tls_with_ml_dsa_certificates(tmp_path):
+    crls = {plane: tmp_path / f"{plane}.crl" for plane in ("sae", "kme")}
+    pair = KmePair(
+        tmp_path,
+        extra={"end": QUICK, "sae_api": f'crl = "{crls["sae"]}"', "peer_api": f'crl = "{crls["kme"]}"'},
+        key_exchange={"sae_api": "require-hybrid", "peer_api": "require-hybrid"},
+        ml_dsa=True,
+        stock_bits=1 << 20,
+    )
+    pair.sae_plane.revoke(path=crls["sae"])
+    pair.kme_plane.revoke(path=crls["kme"])
+    async with pair.running() as processes, pair.client("sae-a1") as gone, pair.client("sae-a2") as stays:
+        a, b = processes["kme-a"], processes["kme-b"]
+        await until_stock(stays, "sae-b1", 8)
+        await gone.status(SaeId("sae-b1"))
+        new = pair.kme_plane.issue("kme", "kme-a", stem="new")
+        put(new, own(pair, "kme-a", "kme"))
+        put(pair.sae_plane.issue("kme", "kme-a", stem="new"), own(pair, "kme-a", "sae"))
+        await until(lambda: seen_by(b, "kme-a") == {serial_of(new)} and a.drivers["kme-b"].pair.is_connected)
+        await until(lambda: a.identity.planes["sae_api"].tally.loaded == 1)
+        async with pair.client("sae-a2") as fresh:
+            assert len(await fresh.enc_keys(SaeId("sae-b1"), number=2, size_bits=256)) == 2
+        pair.sae_plane.revoke(pair.saes["sae-a1"], path=crls["sae"])
+        await until(lambda: a.identity.planes["sae_api"].tally.cut == 1)
+        with pytest.raises(ShosoinError):
+            await gone.status(SaeId("sae-b1"))
+        await stays.status(SaeId("sae-b1"))
+        pair.kme_plane.revoke(own(pair, "kme-b", "kme"), path=crls["kme"])
+        await until(lambda: not seen_by(a, "kme-b") and not a.drivers["kme-b"].pair.is_connected)

@@ -9,7 +9,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from shosoin.adapters.key_exchange import KeyExchange
 from shosoin.base import Rejected, SaeId
 from shosoin.services.operations_config import is_loopback
 from shosoin.services.toml_sections import Sections
@@ -49,7 +48,6 @@ class AdminSection:
     audit_file_bytes: int = 4 << 20
     audit_files: int = 16
     """How many files of that size the record of calls has at most."""
-    key_exchange: KeyExchange = KeyExchange.CLASSICAL
     roles: Mapping[str, frozenset[AdminRole]] = field(default_factory=dict)
     """``[admin.roles]``: of each administrator, by the id in the certificate."""
 

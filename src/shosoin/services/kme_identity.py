@@ -17,7 +17,7 @@ from ssl import TLSVersion
 from typing import Any
 
 from shosoin.adapters.certificates import write_private
-from shosoin.adapters.key_exchange import client_context_by, server_context_by
+from shosoin.adapters.key_exchange import KeyExchange, client_context_by, server_context_by
 from shosoin.adapters.process_mark import mark_of
 from shosoin.adapters.tls import Identity
 from shosoin.adapters.tls_files import TlsFiles, trace
@@ -231,9 +231,10 @@ def _maker(section: Section, *, dials: bool = False) -> Callable[[TlsFiles], Con
     """Return what makes the contexts of an endpoint from its files; the only place that chooses a TLS library."""
     with_1_2 = isinstance(section, SaeApiSection | SkipApiSection) and section.minimum_tls == "1.2"
     minimum = TLSVersion.TLSv1_2 if with_1_2 else TLSVersion.TLSv1_3
+    key_exchange = KeyExchange.CLASSICAL if isinstance(section, AdminSection) else section.key_exchange
 
     def make(files: TlsFiles) -> Contexts:
-        where = section.key_exchange, files.certificate, files.key, files.ca
+        where = key_exchange, files.certificate, files.key, files.ca
         client = client_context_by(*where, minimum=minimum) if dials else None
         return Contexts(server_context_by(*where, minimum=minimum), client)
 
