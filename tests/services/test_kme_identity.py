@@ -14,7 +14,8 @@ from shosoin.adapters.tls import Identity, client_context
 from shosoin.base import Rejected, SaeId, ShosoinError, Unavailable
 from shosoin.services.kme import KmeProcess
 from shosoin.services.kme_config import load_kme_config
-from tests.support.kme import KmePair, until, until_stock
+from shosoin.services.kme_reload import reload_kme
+from tests.support.kme import KmePair, ServerProcess, until, until_stock
 from tests.support.operations import Scraper, with_operations
 from tests.support.pki import Files, TestAuthority
 
@@ -508,3 +509,34 @@ async def test_all_of_it_holds_for_hybrid_tls_with_ml_dsa_certificates(tmp_path)
         await stays.status(SaeId("sae-b1"))
         pair.kme_plane.revoke(own(pair, "kme-b", "kme"), path=crls["kme"])
         await until(lambda: not seen_by(a, "kme-b") and not a.drivers["kme-b"].pair.is_connected)
+
+
+async def test_workers_renew_and_revoke_as_well(tmp_path):
+    crl = tmp_path / "sae.crl"
+    pair = KmePair(tmp_path, extra={"end": "[identity]\npoll_interval_s = 1", "sae_api": f'crl = "{crl}"'}, workers=2)
+    pair.sae_plane.revoke(path=crl)
+    gone, ca = pair.saes["sae-a1"], pair.sae_plane.certificate
+    server = ServerProcess(pair.config("kme-a"))
+    try:
+        await server.start()
+        async with connected(pair, "kme-a", gone, ca) as (reader, _):
+            new = pair.sae_plane.issue("kme", "kme-a", stem="new")
+            put(new, own(pair, "kme-a", "sae"))
+            answer = await asyncio.to_thread(reload_kme, pair.config("kme-a"), 30.0)
+            assert answer["endpoints"]["sae_api"]["serial"] == f"{serial_of(new):x}"
+            async with asyncio.timeout(20):
+                in_a_row = 0
+                while in_a_row < 12:  # of both workers
+                    in_a_row = in_a_row + 1 if await served_serial(pair, "kme-a") == serial_of(new) else 0
+            pair.sae_plane.revoke(gone, path=crl)
+            assert await is_ended(reader)
+        for _ in range(6):
+            assert await is_refused(pair, "kme-a", gone, ca)
+        assert not await is_refused_at_all(pair)
+        (pair.directory("kme-a") / "revoked").write_text("sae:sae-a2\n")
+        await asyncio.to_thread(reload_kme, pair.config("kme-a"), 30.0)
+        async with asyncio.timeout(20):
+            while not await is_refused(pair, "kme-a", pair.saes["sae-a2"], ca):
+                await asyncio.sleep(0.05)
+    finally:
+        await server.stop()

@@ -42,10 +42,13 @@ from shosoin.services.operations import Operations
 from shosoin.services.paused_pairs import read_paused
 from shosoin.services.peer_channel import listen
 from shosoin.services.peer_redial import PeerRedial
+from shosoin.services.sae_access import draws_ahead, http_limits
 from shosoin.services.sae_http import Drawing
 from shosoin.services.skip import SkipService
 from shosoin.services.skip_config import SkipConfig
 from shosoin.services.tls_listener import TlsListener
+from shosoin.services.worker_grants import Granting
+from shosoin.services.worker_pool import WorkerPool
 
 __all__ = ["KmeProcess", "run"]
 
@@ -92,7 +95,9 @@ class KmeProcess:
         self.stop_wanted = asyncio.Event()
         """Set when the process is to end."""
         self._tasks: list[asyncio.Task[None]] = []
-        self._listeners: list[TlsListener] = []
+        self._listeners: list[TlsListener | WorkerPool] = []
+        self.workers: WorkerPool | None = None
+        """The processes that SAEs talk to, where it is not this one."""
         self.ports: tuple[int, int] = (0, 0)
         self.kme: Kme | None = None
         """What serves the SAEs, once every link was looked at."""
@@ -123,13 +128,15 @@ class KmeProcess:
             await self._stop()
             raise
         _write_json(self.directory / "links.json", self.link_states())
-        ready = {"pid": os.getpid(), "sae_port": self.ports[0], "peer_port": self.ports[1]}
+        ready: dict[str, Any] = {"pid": os.getpid(), "sae_port": self.ports[0], "peer_port": self.ports[1]}
         if self.operations is not None:
             ready["operations_port"] = self.operations.port
         if self.skip_port is not None:
             ready["skip_port"] = self.skip_port
         if self.admin is not None:
             ready["admin_port"] = self.admin.port
+        if self.workers is not None:
+            ready["worker_pids"] = self.workers.pids
         _write_json(self.directory / "ready", ready)
         log("kme.ready", kme=self.config.kme.id, **ready)
         return self
@@ -141,7 +148,7 @@ class KmeProcess:
 
     @property
     def drivers(self) -> Mapping[KmeId, LinkDriver]:
-        """Links whose stored state could be used when the process started."""
+        """Links whose stored state can be used."""
         return self.links.drivers
 
     @property
@@ -165,18 +172,9 @@ class KmeProcess:
     # Parts
 
     async def _listen(self, storage_key: bytes) -> None:
-        sae, peer = self.config.sae_api, self.config.peer_api
-        sae_plane, peer_plane = self.identity.planes["sae_api"], self.identity.planes["peer_api"]
-        limits = self.config.limits
-        http = HttpLimits(
-            limits.max_body_bytes,
-            limits.max_bodies_bytes,
-            limits.max_answers_bytes,
-            limits.max_connections,
-            limits.request_timeout_s,
-            limits.idle_timeout_s,
-            limits.lease_timeout_s,
-        )
+        peer, limits = self.config.peer_api, self.config.limits
+        peer_plane = self.identity.planes["peer_api"]
+        http = http_limits(limits)
         kme = self.kme = self._kme()
         kme.paused = read_paused(self.directory)
         multicast = self._multicast = Multicast(
@@ -189,19 +187,35 @@ class KmeProcess:
             events=self._events,
             expiry_s=limits.key_expiry_s,
         )
-        service = self.services["etsi014"] = Etsi014Service(kme, self.links, http, self._clock, multicast)
+        service = Etsi014Service(kme, self.links, http, self._clock, multicast)
         try:
-            peers = await listen(peer.host, peer.port, peer_plane.server_context, self.links.accept, set(self.drivers))
+            known = {str(link.peer) for link in self.config.links}
+            peers = await listen(peer.host, peer.port, peer_plane.server_context, self.links.accept, known)
             self._listeners.append(peers)
-            saes = await service.listen(sae.host, sae.port, sae_plane.server_context, sae_plane.admit)
-            self._listeners.append(saes)
+            sae_port = await self._listen_etsi014(service, kme)
             if self.config.skip is not None:
                 await self._listen_skip(self.config.skip, kme, http)
             if self.config.admin is not None:
                 await self._listen_admin(self.config.admin)
         except OSError as err:
             raise Rejected(f"cannot listen: {err.strerror or err}", code="kme.cannot_listen") from err
-        self.ports = saes.port, peers.port
+        self.ports = sae_port, peers.port
+
+    async def _listen_etsi014(self, service: Etsi014Service, kme: Kme) -> int:
+        """Listen here or in worker processes; return the port."""
+        sae = self.config.sae_api
+        plane = self.identity.planes["sae_api"]
+        if self.config.kme.workers > 1:
+            granting = Granting(kme, self.links.pairs, is_allowed=draws_ahead(self.config))
+            pool = self.services["etsi014"] = self.workers = WorkerPool(service, self.config, granting)
+            self._listeners.append(pool)
+            self.identity.reloaded = pool.reload
+            await pool.start(sae.host, sae.port)
+            return pool.port
+        self.services["etsi014"] = service
+        listener = await service.listen(sae.host, sae.port, plane.server_context, plane.admit)
+        self._listeners.append(listener)
+        return listener.port
 
     async def _listen_skip(self, skip: SkipConfig, kme: Kme, http: HttpLimits) -> None:
         service = self.services["skip"] = SkipService(kme, skip.systems, self._entropy, self.links, http, self._clock)

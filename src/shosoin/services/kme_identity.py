@@ -37,9 +37,14 @@ Section = SaeApiSection | PeerApiSection | SkipApiSection | AdminSection
 
 
 class KmeIdentity:
-    """All TLS endpoints of one KME."""
+    """All TLS endpoints of one KME.
 
-    def __init__(self, config: KmeConfig, clock: Clock, events: EventSink) -> None:
+    Args:
+        of_worker: only the endpoint that a worker process serves; the owner of the streams tells and decides.
+    """
+
+    def __init__(self, config: KmeConfig, clock: Clock, events: EventSink, *, of_worker: bool = False) -> None:
+        self._of_worker = of_worker
         self._config, self._clock, self._events = config, clock, events
         self.planes: dict[str, TlsPlane] = {}
         """The endpoints, by what the configuration calls them."""
@@ -49,6 +54,8 @@ class KmeIdentity:
         self.reloads = 0
         self.peers_renewed: Callable[[], Coroutine[Any, Any, None]] | None = None
         """Called when other KMEs see a new certificate of ours."""
+        self.reloaded: Callable[[RevokedNames], None] = lambda _: None
+        """Called with who is revoked when others that serve SAEs are to look, too."""
         self._revoked_trace: object = None
         self._loaded = False
         self._unwritten: set[Identity] = set()
@@ -106,6 +113,7 @@ class KmeIdentity:
         self._unwritten.add(identity)  # at once: whoever holds the turn may wait for a disk
         self._revoke(self.revoked)
         gone = self._cut()
+        self.reloaded(self.revoked)
         async with self._turn:
             await asyncio.to_thread(add_revoked, self.revoked_file, identity, remark)
             self._revoked_trace = None
@@ -113,6 +121,13 @@ class KmeIdentity:
                 self._unwritten.discard(identity)  # an operator may take it out of the file again
             await self._tell()
         return gone
+
+    def follow(self, revoked: RevokedNames) -> None:
+        """Refuse whom the owner of the streams refuses, and look at all files (in a worker)."""
+        self._unwritten = set(revoked.identities)
+        self._revoke(self.revoked)
+        self._cut()
+        self._wanted.set()
 
     async def stop(self) -> None:
         """End what is under way."""
@@ -124,16 +139,21 @@ class KmeIdentity:
     async def _refresh(self, *, forced: bool) -> None:
         async with self._turn:
             changed = await self._look_at_revoked(forced=forced)
-            shown = self.planes["peer_api"].credential.digest
+            shown = self._shown_to_peers()
             before = [plane.fault for plane in self.planes.values()]
             for plane in self.planes.values():
                 changed |= await plane.look(forced=forced)
             self._cut()
             self.reloads += forced
             if changed or forced or before != [plane.fault for plane in self.planes.values()]:
+                self.reloaded(self.revoked)
                 await self._tell()
-            if self.planes["peer_api"].credential.digest != shown:
+            if self._shown_to_peers() != shown:
                 self._redial()
+
+    def _shown_to_peers(self) -> str:
+        plane = self.planes.get("peer_api")
+        return plane.credential.digest if plane is not None else ""
 
     def _redial(self) -> None:
         if self.peers_renewed is None:
@@ -206,6 +226,8 @@ class KmeIdentity:
         return json.dumps({"pid": os.getpid(), "mark": mark_of(os.getpid()), **self.state()}).encode()
 
     def _write(self, content: bytes) -> None:
+        if self._of_worker:
+            return
         try:
             write_private(self._config.kme.directory / IDENTITY_FILE, content)
         except OSError as err:  # a full disk must not end what is served
@@ -216,6 +238,8 @@ class KmeIdentity:
     def _make_planes(self) -> None:
         config, peer = self._config, self._config.peer_api
         self._add("sae_api", config.sae_api, config.sae_api.client_ca, _maker(config.sae_api))
+        if self._of_worker:
+            return
         self._add("peer_api", peer, peer.ca, _maker(peer, dials=True))
         if config.skip is not None:
             self._add("skip", config.skip.api, config.skip.api.client_ca, _maker(config.skip.api))

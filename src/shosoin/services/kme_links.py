@@ -8,32 +8,43 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from shosoin.adapters.stream_store import FileStreamStore
 from shosoin.base import Entropy, KmeId, Rejected
 from shosoin.base.ports import Clock, EventSink
-from shosoin.keys.errors import StreamRefused
+from shosoin.keys.errors import StoreUnavailable, StreamNotReady, StreamRefused
 from shosoin.keys.pair import PairEnd, PairLimits
+from shosoin.keys.store import StreamStore
 from shosoin.link import SimulatedLink
 from shosoin.link.port import LinkFacts
 from shosoin.services.json_log import log
 from shosoin.services.kme_config import KmeConfig, LinkSection
 from shosoin.services.kme_requests import PeerRequests
 from shosoin.services.link_driver import LinkDriver
+from shosoin.services.link_keeping import open_in_thread, serve_until_lost
 from shosoin.services.peer_channel import Channel, ChannelKind, dial_forever
 from shosoin.services.simulated_quantum_channel import SimulatedDevices
+from shosoin.services.store_config import open_store
 
 __all__ = ["KmeLinks"]
 
 _MESSAGE_BYTES_SPARE = 16 << 20
 _FAREWELL_S = 1.0
+_REOPEN_S_MIN, _REOPEN_S_MAX = 0.5, 8.0
+"""Pauses before a store that was lost is opened again."""
 
 
 class KmeLinks:
-    """All links of one KME. A link whose stored state cannot be used is refused, and the others work."""
+    """All links of one KME. A link whose stored state cannot be used is refused, and the others work.
+
+    Where the store could not be reached, or was lost, that is tried again; what is damaged stays refused.
+    """
 
     def __init__(self, config: KmeConfig, clock: Clock, entropy: Entropy, events: EventSink) -> None:
         self._config, self._clock, self._entropy, self._events = config, clock, entropy, events
         self.drivers: dict[KmeId, LinkDriver] = {}
+        self.pairs: dict[KmeId, PairEnd] = {}
+        """The pair behind each link, from the moment it could be used first; a lost one is closed until it is back."""
+        self._refusals: dict[KmeId, StreamRefused] = {}
+        self._storage_key = b""
         self._devices: dict[KmeId, SimulatedDevices] = {}
         self._simulated: dict[KmeId, SimulatedLink] = {}
         self.requests = PeerRequests({KmeId(link.peer) for link in config.links})
@@ -49,11 +60,6 @@ class KmeLinks:
     def facts(self) -> dict[KmeId, LinkFacts]:
         """Origin of each link's bits."""
         return {peer: link.facts for peer, link in self._simulated.items()}
-
-    @property
-    def pairs(self) -> dict[KmeId, PairEnd]:
-        """The pair behind each usable link."""
-        return {peer: driver.pair for peer, driver in self.drivers.items()}
 
     def states(self) -> dict[str, Any]:
         """Return what an operator wants to know of each link; nothing secret."""
@@ -88,7 +94,13 @@ class KmeLinks:
 
     async def wait_lease(self, peer: str, granules: int) -> None:
         """Wait for a higher lease."""
-        await self.drivers[KmeId(peer)].wait_lease(granules)
+        await self._driver(KmeId(peer)).wait_lease(granules)
+
+    def _driver(self, peer: KmeId) -> LinkDriver:
+        driver = self.drivers.get(peer)
+        if driver is None:
+            raise StreamNotReady(f"what is stored of the stream with {peer} cannot be used now", retry_after_s=1.0)
+        return driver
 
     # Life
 
@@ -98,8 +110,12 @@ class KmeLinks:
         Raises:
             Rejected: a pair secret cannot be read.
         """
-        for link in self._config.links:
-            await self._open_link(link, storage_key)
+        self._storage_key = storage_key
+        # Side by side, since a store elsewhere may take its time. All are looked at, so that none is left half open.
+        looked = await asyncio.gather(*map(self._open_link, self._config.links), return_exceptions=True)
+        for each in looked:
+            if isinstance(each, BaseException):
+                raise each
 
     async def accept(self, channel: Channel) -> None:
         """Use a channel until it ends."""
@@ -107,29 +123,20 @@ class KmeLinks:
             channel.close()
             return
         peer = KmeId(channel.peer)
+        driver = self._driver(peer)
         self.groups[channel.group or ""] += 1
         log("peer.connected", peer=peer, kind=channel.kind, group=channel.group)
         match channel.kind:
             case ChannelKind.CLASSICAL:
-                await self.drivers[peer].handle_classical(channel)
+                await driver.handle_classical(channel)
             case ChannelKind.SIMULATED_QUANTUM:
                 await self._devices[peer].handle(channel)
             case ChannelKind.REQUESTS:
                 await self.requests.handle(channel)
 
     def work(self, context: Callable[[], ssl.SSLContext]) -> list[Coroutine[Any, Any, None]]:
-        """Return what must run as long as the KME does; of two KMEs the one with the lower id dials."""
-        work: list[Coroutine[Any, Any, None]] = []
-        for link in self._config.links:
-            driver = self.drivers.get(KmeId(link.peer))
-            if driver is None:
-                continue
-            work += [driver.run(), self._devices[KmeId(link.peer)].transmit()]
-            if self._config.kme.id < link.peer:
-                work += [
-                    dial_forever(link.peer, link.host, link.port, context, kind, self.accept) for kind in ChannelKind
-                ]
-        return work
+        """Return what must run as long as the KME does."""
+        return [self._keep(link, context) for link in self._config.links]
 
     async def stop(self) -> None:
         """Leave word with every peer."""
@@ -142,25 +149,60 @@ class KmeLinks:
 
     # One link
 
-    async def _open_link(self, link: LinkSection, storage_key: bytes) -> None:
+    async def _keep(self, link: LinkSection, context: Callable[[], ssl.SSLContext]) -> None:
+        peer, pause_s = KmeId(link.peer), _REOPEN_S_MIN
+        while peer in self.drivers or isinstance(self._refusals.get(peer), StoreUnavailable):
+            if peer in self.drivers:
+                pause_s = _REOPEN_S_MIN
+                await serve_until_lost(self.drivers[peer], self._parts(link, context))
+                await self._let_go(peer)
+            await asyncio.sleep(pause_s)
+            pause_s = min(_REOPEN_S_MAX, 2 * pause_s)
+            try:
+                await self._open_link(link)
+            except Rejected as err:  # at the start it would end the process; now others are served
+                self._refuse(peer, StoreUnavailable(err.message, hint=err.hint))
+
+    def _parts(self, link: LinkSection, context: Callable[[], ssl.SSLContext]) -> list[Coroutine[Any, Any, None]]:
+        """Return what one link consists of; of two KMEs the one with the lower id dials."""
         peer = KmeId(link.peer)
-        self._simulated[peer] = _simulated(link, stock_bits=0)
+        parts = [self.drivers[peer].run(), self._devices[peer].transmit()]
+        if self._config.kme.id < link.peer:
+            parts += [dial_forever(link.peer, link.host, link.port, context, kind, self.accept) for kind in ChannelKind]
+        return parts
+
+    async def _let_go(self, peer: KmeId) -> None:
+        self._devices.pop(peer).close()
+        driver = self.drivers.pop(peer)
+        await asyncio.to_thread(driver.release)  # a hanging commit may take its time to fail
+
+    async def _open_link(self, link: LinkSection) -> None:
+        peer, config = KmeId(link.peer), self._config
+        self._simulated.setdefault(peer, _simulated(link, stock_bits=0))
+        self._refusals.pop(peer, None)
         try:
             secret = link.pair_secret_file.read_bytes()
         except OSError as err:
             raise Rejected(f"cannot read pair secret {link.pair_secret_file}: {err.strerror}") from err
+        where, key = config.kme.directory, self._storage_key
         try:
-            store = FileStreamStore(self._config.kme.directory / "links" / peer, storage_key)
+            store = await open_in_thread(lambda: open_store(config.store, where, config.kme.id, peer, key))
         except StreamRefused as err:
-            _log_refused(peer, err)
+            self._refuse(peer, err)
             return
         try:
             await self._start_pair(link, peer, secret, store)
-        except StreamRefused as err:
+        except BaseException as err:
             store.close()
-            _log_refused(peer, err)
+            if not isinstance(err, StreamRefused):
+                raise
+            self._refuse(peer, err)
 
-    async def _start_pair(self, link: LinkSection, peer: KmeId, secret: bytes, store: FileStreamStore) -> None:
+    def _refuse(self, peer: KmeId, err: StreamRefused) -> None:
+        self._refusals[peer] = err
+        log("stream.refused", peer=peer, reason=err.message, hint=err.hint)
+
+    async def _start_pair(self, link: LinkSection, peer: KmeId, secret: bytes, store: StreamStore) -> None:
         limits = self._config.limits
         pair_limits = PairLimits(
             limits.lease_bytes,
@@ -173,7 +215,7 @@ class KmeLinks:
         await driver.start()
         initial_bits = max(0, link.stock_bits_at_start - pair.outgoing.produced_granules * 256)
         simulated = self._simulated[peer] = _simulated(link, stock_bits=initial_bits)
-        self.drivers[peer] = driver
+        self.drivers[peer], self.pairs[peer] = driver, pair
         self._devices[peer] = SimulatedDevices(
             driver, simulated, self._entropy, self._clock, max_stock_bits=link.max_stock_bits
         )
@@ -186,7 +228,3 @@ def _simulated(link: LinkSection, *, stock_bits: int) -> SimulatedLink:
         speedup=link.speedup,
         stock_bits_at_start=stock_bits,
     )
-
-
-def _log_refused(peer: KmeId, err: StreamRefused) -> None:
-    log("stream.refused", peer=peer, reason=err.message, hint=err.hint)

@@ -7,9 +7,10 @@ TLS 1.3 cannot change it later. What a request may ask and how an answer is spel
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -120,9 +121,18 @@ class SaeHttp:
     """Knows the connections, once it listens."""
 
     async def listen(
-        self, host: str, port: int, context: Callable[[], ssl.SSLContext], allowed: Allowed | None = None
+        self,
+        host: str,
+        port: int,
+        context: Callable[[], ssl.SSLContext],
+        allowed: Allowed | None = None,
+        *,
+        sockets: Sequence[socket.socket] = (),
     ) -> TlsListener:
-        """Start serving; ``context`` and whether a connection is ``allowed`` are asked for each anew."""
+        """Start serving; ``context`` and whether a connection is ``allowed`` are asked for each anew.
+
+        ``sockets`` may listen already.
+        """
         limits = self.limits
         manager = web.Server(self._handle, handler_cancellation=True)  # who has left is drawn nothing for
         counts: Counter[str] = Counter()
@@ -143,7 +153,7 @@ class SaeHttp:
 
         self.guard = ConnectionGuard(connect, limits.connections, limits.idle_timeout_s, allowed=allowed)
         listener = TlsListener(self.guard, context)
-        await listener.start(host, port)
+        await listener.start(host, port, sockets=sockets)
         return listener
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:

@@ -60,6 +60,11 @@ class SimulatedDevices:
             if self._channel is channel:
                 self._channel = None
 
+    def close(self) -> None:
+        """Drop the channel."""
+        if self._channel is not None:
+            self._channel.close()
+
     async def transmit(self) -> None:
         """Make blocks at the link's pace until cancelled."""
         before_s = self._clock.now_s()
