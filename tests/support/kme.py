@@ -47,6 +47,8 @@ class KmePair:
     limits: dict[str, Any] = field(default_factory=dict)
     skip_systems: dict[str, str] | None = None
     """SKIP is served if this is given: system IDs of SAEs where they are not the SAE IDs."""
+    extra: dict[str, str] = field(default_factory=dict)
+    """More lines for a section (``sae_api``, ``peer_api``), or sections for the end of the file (``end``)."""
     store: str = ""
     """Contents of ``[kme.store]``; files if there is none."""
     workers: int = 0
@@ -144,6 +146,7 @@ port = {self.sae_port[kme]}
 certificate = "{server.certificate}"
 key = "{server.key}"
 client_ca = "{self.sae_plane.certificate}"
+{self.extra.get("sae_api", "")}
 {self._key_exchange(kme, "sae_api")}
 
 [kme.peer_api]
@@ -152,6 +155,7 @@ port = {self.peer_port[kme]}
 certificate = "{plane.certificate}"
 key = "{plane.key}"
 ca = "{self.kme_plane.certificate}"
+{self.extra.get("peer_api", "")}
 {self._key_exchange(kme, "peer_api")}
 
 {"[kme.store]" if self.store else ""}
@@ -174,6 +178,7 @@ speedup = {self.speedup}
 stock_bits_at_start = {self.stock_bits}
 max_stock_bits = {max(2 * self.stock_bits, 1 << 22)}
 pair_secret_file = "pair.secret"
+{self.extra.get("end", "")}
 """
 
 

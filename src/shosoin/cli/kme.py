@@ -7,9 +7,14 @@ from typing import Annotated
 
 import typer
 
+from shosoin.cli import kme_admin, kme_identity
+
 __all__ = ["app"]
 
 app = typer.Typer(help="Run a key management entity.", rich_markup_mode=None)
+app.command("reload")(kme_identity.reload)
+app.command("audit-log")(kme_identity.audit_log)
+app.add_typer(kme_admin.app, name="admin")
 
 
 @app.callback()

@@ -15,6 +15,7 @@ __all__ = [
     "KeyTooOld",
     "KeysError",
     "LeaseNeeded",
+    "PairPaused",
     "PairProtocolError",
     "QuotaExceeded",
     "RequestInvalid",
@@ -47,6 +48,13 @@ class StreamNotReady(KeysError, Unavailable):
 
     code = "keys.stream_not_ready"
     hint = "the stream opens once both KMEs run and reach each other"
+
+
+class PairPaused(StreamNotReady):
+    """An operator wants nothing to be handed out now; the stock stays as it is."""
+
+    code = "keys.pair_paused"
+    hint = "ask the operator of this KME"
 
 
 class StreamRefused(KeysError, Unavailable):

@@ -29,7 +29,7 @@ from shosoin.services.json_log import described, log
 from shosoin.services.memory_budget import Claim, MemoryBudget
 from shosoin.services.multicast import Multicast
 from shosoin.services.request_tally import RequestTally
-from shosoin.services.sae_http import Drawing, HttpLimits, LeaseSource, SaeHttp, caller_of
+from shosoin.services.sae_http import Allowed, Drawing, HttpLimits, LeaseSource, SaeHttp, caller_of
 from shosoin.services.tls_listener import TlsListener
 from shosoin.services.wire014 import (
     KeyRequest,
@@ -72,10 +72,16 @@ class Etsi014Http(ABC):
         self._http = SaeHttp(self._response, self._malformed, self._answers, limits, self.tally)
 
     async def listen(
-        self, host: str, port: int, context: Callable[[], ssl.SSLContext], *, sockets: Sequence[socket.socket] = ()
+        self,
+        host: str,
+        port: int,
+        context: Callable[[], ssl.SSLContext],
+        allowed: Allowed | None = None,
+        *,
+        sockets: Sequence[socket.socket] = (),
     ) -> TlsListener:
         """Start serving; ``context`` is asked for each connection anew, ``sockets`` may listen already."""
-        return await self._http.listen(host, port, context, sockets=sockets)
+        return await self._http.listen(host, port, context, allowed, sockets=sockets)
 
     @property
     def guard(self) -> ConnectionGuard | None:

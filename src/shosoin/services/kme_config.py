@@ -10,6 +10,8 @@ from shosoin.adapters.key_exchange import KeyExchange
 from shosoin.base import KmeId, SaeId
 from shosoin.keys.key_id import LENGTH_BYTES_MAX
 from shosoin.keys.policy import PolicyRule
+from shosoin.services.admin_config import AdminSection, read_admin
+from shosoin.services.identity_config import IdentitySection, check_authorities, read_identity
 from shosoin.services.operations_config import OperationsSection, read_operations
 from shosoin.services.policy_config import check_policies, read_policies
 from shosoin.services.skip_config import SkipConfig, read_skip
@@ -48,6 +50,10 @@ class SaeApiSection:
     minimum_tls: str = "1.2"
     """Of classical connections; hybrid ones have 1.3."""
     key_exchange: KeyExchange = KeyExchange.CLASSICAL
+    crl: Path | None = None
+    """Revocation lists: a file, or a folder of files."""
+    crl_required: bool = False
+    """Whether nobody is admitted without a current list of the authority."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,10 @@ class PeerApiSection:
     key: Path
     ca: Path
     key_exchange: KeyExchange = KeyExchange.CLASSICAL
+    crl: Path | None = None
+    """Revocation lists: a file, or a folder of files."""
+    crl_required: bool = False
+    """Whether nobody is admitted without a current list of the authority."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +145,15 @@ class KmeConfig:
     store: StoreSection = field(default_factory=StoreSection)
     policies: tuple[PolicyRule, ...] = ()
     """``[[policy]]``: terms for pairs of SAEs; the first that fits counts."""
+    identity: IdentitySection = field(default_factory=IdentitySection)
+    admin: AdminSection | None = None
+
+    def authorities(self) -> dict[str, Path]:
+        """Return where the authorities of each plane are, by what the configuration calls them."""
+        planes = {"[kme.sae_api]": self.sae_api.client_ca, "[kme.peer_api]": self.peer_api.ca}
+        if self.skip is not None:
+            planes["[skip]"] = self.skip.api.client_ca
+        return planes if self.admin is None else {**planes, "[admin]": self.admin.client_ca}
 
 
 def load_kme_config(path: Path) -> KmeConfig:
@@ -144,7 +163,8 @@ def load_kme_config(path: Path) -> KmeConfig:
         Rejected: with the section and key that is wrong, missing or unknown.
     """
     document, sections = load_toml(path), Sections(path)
-    sections.only(document, {"kme", "limits", "sae", "link", "operations", "skip", "policy"}, "top level")
+    known = {"kme", "limits", "sae", "link", "operations", "skip", "policy", "identity", "admin"}
+    sections.only(document, known, "top level")
     kme = sections.table(document, "kme", "kme")
     apis = {"sae_api", "peer_api", "store"}
     sections.only(kme, {item.name for item in fields(KmeSection)} | apis, "[kme]")
@@ -160,9 +180,13 @@ def load_kme_config(path: Path) -> KmeConfig:
         links=tuple(sections.read(LinkSection, "link", item) for item in sections.tables(document, "link")),
         operations=read_operations(document, sections),
         skip=read_skip(sections, document, {sae.id for sae in saes}),
+        identity=read_identity(document, sections),
+        admin=read_admin(document, sections),
         store=read_store(kme, sections),
         policies=read_policies(sections, document, {sae.id for sae in saes}),
     )
+    if not config.identity.allow_shared_ca:
+        check_authorities(sections, config.authorities())
     _check_meaning(config, len(saes), sections)
     return config
 
@@ -205,6 +229,8 @@ def _check_ports(config: KmeConfig, sections: Sections) -> None:
     ports |= {f"[[link]] of {link.peer}": link.port for link in config.links}
     if config.skip is not None:
         ports["[skip]"] = config.skip.api.port
+    if config.admin is not None:
+        ports["[admin]"] = config.admin.port
     for where, port in ports.items():
         if port > _PORT_MAX:
             raise sections.wrong(f"{where} port must be at most {_PORT_MAX}, got {port}")

@@ -49,6 +49,8 @@ class KmeLinks:
         self._simulated: dict[KmeId, SimulatedLink] = {}
         self.requests = PeerRequests({KmeId(link.peer) for link in config.links})
         """Questions to and from the KMEs of all links."""
+        self.admit: Callable[[asyncio.BaseTransport], bool] = lambda _: True
+        """Says whether a connection with another KME may be used."""
         self.groups: Counter[str] = Counter()
         """Connections by TLS key-exchange group; empty where the TLS library cannot tell."""
 
@@ -117,6 +119,9 @@ class KmeLinks:
 
     async def accept(self, channel: Channel) -> None:
         """Use a channel until it ends."""
+        if not self.admit(channel.writer.transport):
+            channel.close()
+            return
         peer = KmeId(channel.peer)
         driver = self._driver(peer)
         self.groups[channel.group or ""] += 1

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from shosoin.base import KmeId
 from shosoin.keys.kme import Kme
 from shosoin.services.kme_config import KmeConfig
+from shosoin.services.kme_identity import KmeIdentity
 from shosoin.services.link_driver import LinkDriver
 from shosoin.services.memory_budget import MemoryBudget
 from shosoin.services.request_tally import RequestTally
@@ -82,6 +83,11 @@ class KmeView(Protocol):
         ...
 
     @property
+    def identity(self) -> KmeIdentity:
+        """Certificates and who is revoked."""
+        ...
+
+    @property
     def workers(self) -> WorkerPool | None:
         """The processes that SAEs talk to, where it is not this one."""
         ...
@@ -94,6 +100,11 @@ class KmeView(Protocol):
     @property
     def defect(self) -> BaseException | None:
         """Why a part of the process ended by itself."""
+        ...
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it is about to stop and should get no new work."""
         ...
 
     @property

@@ -31,6 +31,7 @@ from shosoin.keys.receiver import ReceivingEnd
 from shosoin.keys.sender import SendingEnd
 from shosoin.keys.tally import Burned, KeyCount
 from shosoin.services.guarded_connections import ConnectionGuard
+from shosoin.services.identity_metrics import identity_families
 from shosoin.services.kme_view import Connections, KmeView, SaeService
 
 __all__ = ["registry_of"]
@@ -81,6 +82,8 @@ class _KmeCollector(Collector):
         yield _groups(self._view)
         yield from _requests(services)
         yield from _memory(services)
+        if self._view.identity.is_loaded:
+            yield from identity_families(self._view.identity.planes)
         yield from _workers(self._view)
         if self._view.kme is not None:
             yield from _links(self._view)

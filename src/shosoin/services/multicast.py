@@ -203,7 +203,7 @@ class Multicast:
         """Claim and return copies that ``check`` found; none can be taken again.
 
         Raises:
-            StreamNotReady: the master's KME cannot be asked; ask again.
+            StreamNotReady: the master's KME cannot be asked, or the pair with it is paused; ask again.
             KeyNotFound: it says that they were claimed before.
         """
         places = {(copy.key_id, copy.slave) for copy in copies}
@@ -219,6 +219,7 @@ class Multicast:
             self._taking -= places
 
     async def _claim(self, peer: KmeId, copies: Sequence[HeldCopy]) -> None:
+        self._kme.require_unpaused(peer)
         body = json.dumps({"slave": copies[0].slave, "key_ids": [copy.key_id for copy in copies]}).encode()
         try:
             await self._requests.ask(peer, _CLAIM, body, _ASK_S)

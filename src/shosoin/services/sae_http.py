@@ -30,7 +30,10 @@ from shosoin.services.memory_budget import Claim, MemoryBudget
 from shosoin.services.request_tally import RequestTally
 from shosoin.services.tls_listener import TlsListener
 
-__all__ = ["Drawing", "HttpLimits", "LeaseSource", "SaeHttp", "caller_of"]
+__all__ = ["Allowed", "Drawing", "HttpLimits", "LeaseSource", "SaeHttp", "caller_of"]
+
+
+Allowed = Callable[[asyncio.Transport], bool]
 
 
 T = TypeVar("T")
@@ -118,9 +121,18 @@ class SaeHttp:
     """Knows the connections, once it listens."""
 
     async def listen(
-        self, host: str, port: int, context: Callable[[], ssl.SSLContext], *, sockets: Sequence[socket.socket] = ()
+        self,
+        host: str,
+        port: int,
+        context: Callable[[], ssl.SSLContext],
+        allowed: Allowed | None = None,
+        *,
+        sockets: Sequence[socket.socket] = (),
     ) -> TlsListener:
-        """Start serving; ``context`` is asked for each connection anew, ``sockets`` may listen already."""
+        """Start serving; ``context`` and whether a connection is ``allowed`` are asked for each anew.
+
+        ``sockets`` may listen already.
+        """
         limits = self.limits
         manager = web.Server(self._handle, handler_cancellation=True)  # who has left is drawn nothing for
         counts: Counter[str] = Counter()
@@ -139,7 +151,7 @@ class SaeHttp:
                 auto_decompress=False,
             )
 
-        self.guard = ConnectionGuard(connect, limits.connections, limits.idle_timeout_s)
+        self.guard = ConnectionGuard(connect, limits.connections, limits.idle_timeout_s, allowed=allowed)
         listener = TlsListener(self.guard, context)
         await listener.start(host, port, sockets=sockets)
         return listener

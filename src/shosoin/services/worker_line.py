@@ -47,6 +47,8 @@ class FrameKind(IntEnum):
     """Worker: the answer is out of its memory."""
     REPORT = 7
     """Worker: what it has counted."""
+    RELOAD = 12
+    """Owner: look at certificates and lists now; and refuse whom the owner refuses."""
     STOP = 8
     """Owner: accept no more, answer what is under way, end."""
     DRAW = 9

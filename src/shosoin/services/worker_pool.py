@@ -26,6 +26,7 @@ from shosoin.services.json_log import described, log
 from shosoin.services.kme_config import KmeConfig
 from shosoin.services.memory_budget import Claim, MemoryBudget
 from shosoin.services.request_tally import RequestTally
+from shosoin.services.revoked_names import RevokedNames
 from shosoin.services.tls_listener import listening_sockets
 from shosoin.services.worker_counts import WorkerCounts
 from shosoin.services.worker_grants import Granting, Grants
@@ -104,6 +105,7 @@ class WorkerPool:
         self._past = WorkerCounts()
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._revoked: RevokedNames | None = None
         self.restarts = 0
         """Workers that ended without being told to."""
         self.guard = PooledConnections(self, config.limits.max_connections)
@@ -168,6 +170,16 @@ class WorkerPool:
         for worker in self._workers.values():
             if worker.line is not None:
                 worker.line.send(FrameKind.STOP)
+
+    def reload(self, revoked: RevokedNames) -> None:
+        """Have all workers look at certificates and lists now, and refuse who is revoked."""
+        self._revoked = revoked
+        for worker in self._workers.values():
+            self._have_look(worker)
+
+    def _have_look(self, worker: _Worker) -> None:
+        if worker.is_ready and worker.line is not None and self._revoked is not None:
+            worker.line.send(FrameKind.RELOAD, payload=pickle.dumps(self._revoked))
 
     async def stop(self) -> None:
         """Wait until all workers are gone; end those that do not go."""
@@ -258,6 +270,7 @@ class WorkerPool:
                 worker.counts = WorkerCounts.load(payload)
             case FrameKind.READY:
                 worker.is_ready = True
+                self._have_look(worker)  # it has read the files, but they may lack what could not be written
                 log("worker.ready", pid=worker.process.pid)
                 self._changed.set()
 

@@ -16,7 +16,7 @@ import pickle
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from shosoin.adapters.clock import SystemClock
@@ -24,10 +24,12 @@ from shosoin.adapters.memory import collect_garbage_rarely
 from shosoin.adapters.open_files import allow_many_open_files
 from shosoin.base import Rejected, SaeId, Unavailable
 from shosoin.services.etsi014 import Etsi014Http
-from shosoin.services.json_log import start_logging
+from shosoin.services.json_log import LoggedEvents, start_logging
 from shosoin.services.kme_config import KmeConfig
+from shosoin.services.kme_identity import KmeIdentity
 from shosoin.services.memory_budget import Claim, MemoryBudget
-from shosoin.services.sae_access import draws_ahead, http_limits, sae_context
+from shosoin.services.revoked_names import RevokedNames
+from shosoin.services.sae_access import draws_ahead, http_limits
 from shosoin.services.wire014 import KeyRequest, parse_key_request
 from shosoin.services.worker_counts import WorkerCounts
 from shosoin.services.worker_line import Draw, FrameKind, WorkerLine, pack_call, unpack_error
@@ -54,6 +56,8 @@ class _Owner:
         self.setup: asyncio.Future[KmeConfig] = asyncio.get_running_loop().create_future()
         self.stopping = asyncio.Event()
         self.is_gone = False
+        self.reload: Callable[[RevokedNames], None] = lambda _: None
+        """Called when certificates are to be looked at."""
         self.line = WorkerLine(self._take, self._ended)
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
         self._number = 0
@@ -83,6 +87,8 @@ class _Owner:
             self.setup.set_result(pickle.loads(payload))  # noqa: S301  # our own parent's, over a line of our own
         elif kind is FrameKind.STOP:
             self.stopping.set()
+        elif kind is FrameKind.RELOAD:
+            self.reload(pickle.loads(payload))  # noqa: S301  # likewise
         elif answer is None or answer.done():
             return  # whoever asked has left
         elif kind is FrameKind.ANSWER:
@@ -253,15 +259,20 @@ async def _run(line: socket.socket, listening: list[socket.socket]) -> None:
 
 async def _serve(config: KmeConfig, owner: _Owner, listening: list[socket.socket]) -> None:
     service = _Etsi014OfWorker(config, owner)
-    context = sae_context(config.sae_api)
-    listener = await service.listen("", 0, lambda: context, sockets=listening)
+    identity = KmeIdentity(config, SystemClock(), LoggedEvents(), of_worker=True)
+    identity.load()
+    owner.reload = identity.follow
+    plane = identity.planes["sae_api"]
+    listener = await service.listen("", 0, plane.server_context, plane.admit, sockets=listening)
+    watching = asyncio.create_task(identity.watch())
     owner.line.send(FrameKind.READY)
-    while not owner.stopping.is_set():
+    while not owner.stopping.is_set() and not watching.done():
         service.report()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_REPORT_S):
                 await owner.stopping.wait()
     listener.close()
+    watching.cancel()
     if not owner.is_gone:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_ANSWERS_S):
