@@ -16,6 +16,21 @@ from shosoin.base.ports import DeliveredKey
 from shosoin.keys.blocks import Block, load_record
 from shosoin.keys.key_id import KeyAddress, KeyIdCodec
 from shosoin.keys.messages import decode_message, encode_message
+from shosoin.keys.wire004 import (
+    HEADER_BYTES,
+    NO_STREAM,
+    CloseRequest,
+    CloseResponse,
+    GetKeyRequest,
+    GetKeyResponse,
+    Message004,
+    OpenConnectRequest,
+    OpenConnectResponse,
+    Qos,
+    decode_payload,
+    encode_frame,
+    parse_header,
+)
 from shosoin.services.etsi014 import _route
 from shosoin.services.peer_channel import Channel, ChannelKind
 from shosoin.services.wire014 import parse_key_ids, parse_key_request
@@ -139,6 +154,22 @@ def skip_request(raw: bytes) -> None:
         raise Finding("more entropy than the bound")
 
 
+def frame_004(raw: bytes) -> None:
+    """A frame of ETSI GS QKD 004, of a client or a server: what is read is written back and read the same."""
+    service, length = parse_header(raw[:HEADER_BYTES])
+    message = decode_payload(service, raw[HEADER_BYTES : HEADER_BYTES + length])
+    again = encode_frame(message)
+    if decode_payload(*_cut(again)) != message:
+        raise Finding("a frame does not survive a round trip")
+
+
+def _cut(frame: bytes) -> tuple[Any, bytes]:
+    service, length = parse_header(frame[:HEADER_BYTES])
+    if len(frame) != HEADER_BYTES + length:
+        raise Finding("a header with a wrong length")
+    return service, frame[HEADER_BYTES:]
+
+
 class _Answers(KmeClient):
     """The client with an answer at hand instead of a connection."""
 
@@ -229,6 +260,22 @@ def _requests() -> list[bytes]:
     return [json.dumps(body).encode() for body in bodies] + [b"?number=3&size=64", b"?key_ID=" + _KEY_ID.encode()]
 
 
+def _frames_004() -> list[bytes]:
+    qos = Qos(32, 1000, 10, 5, 1, 2000, 3600, "application/json")
+    messages: list[Message004] = [
+        OpenConnectRequest("qkd://sae-a@kme-a", "qkd://sae-b@kme-b", qos),
+        OpenConnectResponse(0, qos, NO_STREAM),
+        OpenConnectResponse(4),
+        GetKeyRequest(NO_STREAM, 7, 64),
+        GetKeyResponse(0, 7, bytes(32), b'{"age":1,"hops":0}'),
+        GetKeyResponse(2),
+        GetKeyResponse(8, metadata_size_needed=40),
+        CloseRequest(NO_STREAM),
+        CloseResponse(0),
+    ]
+    return [encode_frame(message) for message in messages]
+
+
 def _skip_requests() -> list[bytes]:
     key_id = _KEY_ID.replace("-", "")
     targets = (
@@ -254,6 +301,7 @@ HARNESSES = (
     ),
     Harness("key_path", key_path, lambda: [b"/api/v1/keys/sae-b/enc_keys", b"/api/v1/keys/%41/status"], size_max=256),
     Harness("skip_request", skip_request, _skip_requests, size_max=512),
+    Harness("frame_004", frame_004, _frames_004, size_max=4096),
     Harness("kme_answer", kme_answer, _kme_answers, (bytes(32),)),
     Harness(
         "journal_record",
