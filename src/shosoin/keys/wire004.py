@@ -142,7 +142,8 @@ class Qos:
     def decode(cls, raw: bytes) -> Qos:
         """Read it from exactly its bytes; what follows a zero in the mimetype is ignored."""
         mimetype = raw[_NUMBERS.size :].partition(b"\0")[0]
-        return cls(*_NUMBERS.unpack_from(raw), _text(mimetype, "Metadata_mimetype"))
+        chunk, most, least, jitter, priority, timeout, ttl = _NUMBERS.unpack_from(raw)
+        return cls(chunk, most, least, jitter, priority, timeout, ttl, _text(mimetype, "Metadata_mimetype"))
 
 
 _QOS_BYTES = _NUMBERS.size + _MIMETYPE_BYTES
