@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,8 @@ class KmePair:
     limits: dict[str, Any] = field(default_factory=dict)
     skip_systems: dict[str, str] | None = None
     """SKIP is served if this is given: system IDs of SAEs where they are not the SAE IDs."""
+    source: Callable[[str], str] | None = None
+    """Tells for each KME what its ``[[link]]`` says from ``kind`` on, if it is not simulated."""
 
     def __post_init__(self) -> None:
         self.sae_plane = TestAuthority(self.root / "pki-sae", "sae-plane")
@@ -140,13 +143,17 @@ ca = "{self.kme_plane.certificate}"
 peer = "{peer}"
 host = "127.0.0.1"
 port = {self.peer_port[peer]}
-kind = "simulated"
+max_stock_bits = {max(2 * self.stock_bits, 1 << 22)}
+pair_secret_file = "pair.secret"
+{self._simulated() if self.source is None else self.source(kme)}
+"""
+
+    def _simulated(self) -> str:
+        return f"""kind = "simulated"
 length_km = 45.0
 attenuation_db = {self.attenuation_db}
 speedup = {self.speedup}
 stock_bits_at_start = {self.stock_bits}
-max_stock_bits = {max(2 * self.stock_bits, 1 << 22)}
-pair_secret_file = "pair.secret"
 """
 
 

@@ -10,6 +10,7 @@ from shosoin.base import KmeId, SaeId
 from shosoin.keys.key_id import LENGTH_BYTES_MAX
 from shosoin.services.operations_config import OperationsSection, read_operations
 from shosoin.services.skip_config import SkipConfig, read_skip
+from shosoin.services.sources.config import SourceSection, read_link_source
 from shosoin.services.toml_sections import Sections, load_toml
 from shosoin.services.wire014 import container_bytes
 from shosoin.services.wire_skip import key_bytes
@@ -82,14 +83,14 @@ class LimitSection:
 
 @dataclass(frozen=True, slots=True)
 class LinkSection:
-    """``[[link]]``."""
+    """``[[link]]``; what its kind needs besides is in a table of its own (``shosoin.services.sources.config``)."""
 
     peer: KmeId
     host: str
     port: int
-    attenuation_db: float
     pair_secret_file: Path
     kind: str = "simulated"
+    attenuation_db: float = 0.0
     length_km: float = 0.0
     speedup: float = 1.0
     stock_bits_at_start: int = 0
@@ -114,6 +115,8 @@ class KmeConfig:
     limits: LimitSection
     directory: Mapping[SaeId, KmeId]
     links: tuple[LinkSection, ...]
+    sources: Mapping[KmeId, SourceSection]
+    """What feeds a link, where it is not simulated."""
     operations: OperationsSection | None = None
     skip: SkipConfig | None = None
 
@@ -130,6 +133,8 @@ def load_kme_config(path: Path) -> KmeConfig:
     apis = {"sae_api", "peer_api"}
     sections.only(kme, {item.name for item in fields(KmeSection)} | apis, "[kme]")
     saes = [sections.read(SaeSection, "sae", item) for item in sections.tables(document, "sae")]
+    read = [read_link_source(item, sections) for item in sections.tables(document, "link")]
+    links = tuple(sections.read(LinkSection, "link", item) for item, _ in read)
     config = KmeConfig(
         kme=sections.read(KmeSection, "kme", {name: value for name, value in kme.items() if name not in apis}),
         sae_api=sections.read(SaeApiSection, "kme.sae_api", sections.table(kme, "sae_api", "kme.sae_api")),
@@ -138,7 +143,8 @@ def load_kme_config(path: Path) -> KmeConfig:
             LimitSection, "limits", sections.table(document, "limits", "limits") if "limits" in document else {}
         ),
         directory={sae.id: sae.kme for sae in saes},
-        links=tuple(sections.read(LinkSection, "link", item) for item in sections.tables(document, "link")),
+        links=links,
+        sources={link.peer: source for link, (_, source) in zip(links, read, strict=True) if source is not None},
         operations=read_operations(document, sections),
         skip=read_skip(sections, document, {sae.id for sae in saes}),
     )
@@ -153,9 +159,6 @@ def _check_meaning(config: KmeConfig, saes: int, sections: Sections) -> None:
     if len(config.directory) < saes:
         raise sections.wrong("an SAE appears twice in [[sae]]")
     _check_ports(config, sections)
-    for link in config.links:
-        if link.kind != "simulated":
-            raise sections.wrong(f"link kind {link.kind!r}, expected 'simulated'")
     low, high = config.limits.min_key_size_bits, config.limits.max_key_size_bits
     default, most = config.limits.key_size_bits, LENGTH_BYTES_MAX * 8
     if not 8 <= low <= default <= high <= most or low % 8 or default % 8 or high % 8:

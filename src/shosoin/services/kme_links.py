@@ -8,18 +8,20 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from shosoin.adapters.stream_store import FileStreamStore
-from shosoin.base import Entropy, KmeId, Rejected
+from shosoin.base import Entropy, KmeId, Rejected, Unavailable
 from shosoin.base.ports import Clock, EventSink
 from shosoin.keys.errors import StreamRefused
 from shosoin.keys.pair import PairEnd, PairLimits
-from shosoin.link import SimulatedLink
 from shosoin.link.port import LinkFacts
 from shosoin.services.json_log import log
 from shosoin.services.kme_config import KmeConfig, LinkSection
 from shosoin.services.kme_requests import PeerRequests
 from shosoin.services.link_driver import LinkDriver
 from shosoin.services.peer_channel import Channel, ChannelKind, dial_forever
-from shosoin.services.simulated_quantum_channel import SimulatedDevices
+from shosoin.services.sources.build import facts_of, make_source
+from shosoin.services.sources.coordinated import SUBJECT, SourceParts
+from shosoin.services.sources.port import LinkSource
+from shosoin.services.sources.repeats import BitMemory
 
 __all__ = ["KmeLinks"]
 
@@ -33,17 +35,19 @@ class KmeLinks:
     def __init__(self, config: KmeConfig, clock: Clock, entropy: Entropy, events: EventSink) -> None:
         self._config, self._clock, self._entropy, self._events = config, clock, entropy, events
         self.drivers: dict[KmeId, LinkDriver] = {}
-        self._devices: dict[KmeId, SimulatedDevices] = {}
-        self._simulated: dict[KmeId, SimulatedLink] = {}
+        self._sources: dict[KmeId, LinkSource] = {}
+        self._facts: dict[KmeId, LinkFacts] = {}
+        self._repeats = BitMemory(entropy)
         self.requests = PeerRequests({KmeId(link.peer) for link in config.links})
         """Questions to and from the KMEs of all links."""
+        self.requests.serve(SUBJECT, self._answer_source)
 
     # What others need to know
 
     @property
     def facts(self) -> dict[KmeId, LinkFacts]:
         """Origin of each link's bits."""
-        return {peer: link.facts for peer, link in self._simulated.items()}
+        return dict(self._facts)
 
     @property
     def pairs(self) -> dict[KmeId, PairEnd]:
@@ -58,7 +62,7 @@ class KmeLinks:
         driver = self.drivers.get(peer)
         if driver is None or driver.failed:
             return {"refused": True, "open": False, "connected": False}
-        pair = driver.pair
+        pair, facts = driver.pair, self._facts[peer]
         return {
             "refused": False,
             "open": pair.is_open,
@@ -67,9 +71,10 @@ class KmeLinks:
             "outgoing_stock_bits": pair.outgoing.stock_granules() * 256,
             "incoming_held_bits": pair.incoming.held_granules() * 256,
             "verification_entries": pair.outgoing.verification_entries,
-            "kind": "simulated-qkd",
-            "simulated": True,
-            "secret_key_rate_bps": round(self._simulated[peer].facts.secret_key_rate_bps, 3),
+            "kind": facts.kind,
+            "simulated": facts.simulated,
+            "secret_key_rate_bps": round(facts.secret_key_rate_bps, 3),
+            "source": self._sources[peer].condition,
         }
 
     # Leases, for those who draw keys
@@ -102,7 +107,7 @@ class KmeLinks:
             case ChannelKind.CLASSICAL:
                 await self.drivers[peer].handle_classical(channel)
             case ChannelKind.SIMULATED_QUANTUM:
-                await self._devices[peer].handle(channel)
+                await self._sources[peer].handle(channel)
             case ChannelKind.REQUESTS:
                 await self.requests.handle(channel)
 
@@ -113,12 +118,21 @@ class KmeLinks:
             driver = self.drivers.get(KmeId(link.peer))
             if driver is None:
                 continue
-            work += [driver.run(), self._devices[KmeId(link.peer)].transmit()]
+            work += [driver.run(), self._sources[KmeId(link.peer)].transmit()]
             if self._config.kme.id < link.peer:
-                work += [
-                    dial_forever(link.peer, link.host, link.port, context, kind, self.accept) for kind in ChannelKind
-                ]
+                kinds = self._channels(KmeId(link.peer))
+                work += [dial_forever(link.peer, link.host, link.port, context, kind, self.accept) for kind in kinds]
         return work
+
+    def _channels(self, peer: KmeId) -> list[ChannelKind]:
+        unused = set() if self._sources[peer].uses_channel else {ChannelKind.SIMULATED_QUANTUM}
+        return [kind for kind in ChannelKind if kind not in unused]
+
+    async def _answer_source(self, peer: KmeId, question: bytes) -> bytes:
+        source = self._sources.get(peer)
+        if source is None:
+            raise Unavailable("the link is not in use", code="source.no_link")
+        return await source.answer(question)
 
     async def stop(self) -> None:
         """Leave word with every peer."""
@@ -133,7 +147,7 @@ class KmeLinks:
 
     async def _open_link(self, link: LinkSection, storage_key: bytes) -> None:
         peer = KmeId(link.peer)
-        self._simulated[peer] = _simulated(link, stock_bits=0)
+        self._facts[peer] = facts_of(link, self._config.sources.get(peer))
         try:
             secret = link.pair_secret_file.read_bytes()
         except OSError as err:
@@ -157,21 +171,12 @@ class KmeLinks:
         pair = PairEnd(self._config.kme.id, peer, secret, store, self._entropy, pair_limits)
         driver = LinkDriver(pair, store, self._clock, self._events)
         await driver.start()
-        initial_bits = max(0, link.stock_bits_at_start - pair.outgoing.produced_granules * 256)
-        simulated = self._simulated[peer] = _simulated(link, stock_bits=initial_bits)
         self.drivers[peer] = driver
-        self._devices[peer] = SimulatedDevices(
-            driver, simulated, self._entropy, self._clock, max_stock_bits=link.max_stock_bits
+        parts = SourceParts(
+            driver, self.requests, self._repeats, self._entropy, self._clock, self._events, link.max_stock_bits
         )
-
-
-def _simulated(link: LinkSection, *, stock_bits: int) -> SimulatedLink:
-    return SimulatedLink(
-        attenuation_db=link.attenuation_db,
-        length_km=link.length_km,
-        speedup=link.speedup,
-        stock_bits_at_start=stock_bits,
-    )
+        section, directory = self._config.sources.get(peer), self._config.kme.directory / "sources" / peer
+        self._sources[peer] = make_source(link, section, parts, self._facts[peer], directory)
 
 
 def _log_refused(peer: KmeId, err: StreamRefused) -> None:
