@@ -7,7 +7,6 @@ import base64
 import os
 import ssl
 import uuid
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -260,9 +259,11 @@ expiry_s = 20
                     if site not in self.sites:
                         continue
                     change = self.change.get(site, lambda bits: bits)
-                    with suppress(aiohttp.ClientError, OSError, TimeoutError):
+                    try:
                         _, answer = await self.deliver(session, site, [(n, change(bits)) for n, bits in keys])
                         self.refused += [(site, item["reason"]) for item in answer.get("refused", [])]
+                    except (aiohttp.ClientError, OSError, TimeoutError):
+                        await asyncio.sleep(0.2)  # every try takes a port that a KME may be about to listen on
                 await asyncio.sleep(0.05)
 
     async def restart(self, site: str) -> None:

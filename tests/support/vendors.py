@@ -82,7 +82,7 @@ class Vendor014:
         for site in sites or SITES:
             app = web.Application()
             app.router.add_route("*", "/api/v1/keys/{sae}/{call}", partial(self._handle, site))
-            runner = self.runners[site] = web.AppRunner(app, access_log=None)
+            runner = self.runners[site] = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
             await runner.setup()
             place = web.TCPSite(
                 runner, "127.0.0.1", self.port.get(site, 0), ssl_context=self.planes.context(site), reuse_address=True
@@ -159,7 +159,7 @@ class Vendor004:
         self.given: dict[tuple[str, uuid.UUID], set[int]] = {}
         self.calls: list[tuple[str, str]] = []
         self.servers: dict[str, asyncio.Server] = {}
-        self.writers: dict[str, set[asyncio.StreamWriter]] = {site: set() for site in SITES}
+        self.tasks: dict[str, set[Any]] = {site: set() for site in SITES}
         self.port: dict[str, int] = {}
 
     async def start(self, *sites: str) -> None:
@@ -177,13 +177,15 @@ class Vendor004:
         for site in sites or SITES:
             if site in self.servers:
                 self.servers.pop(site).close()
-            for writer in list(self.writers[site]):
-                writer.transport.abort()
+            tasks = list(self.tasks[site])
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             for _, _, joined in self.streams.values():
                 joined.discard(site)
 
     async def _serve(self, site: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.writers[site].add(writer)
+        self.tasks[site].add(asyncio.current_task())
         try:
             while True:
                 service, length = parse_header(await reader.readexactly(HEADER_BYTES))
@@ -197,8 +199,9 @@ class Vendor004:
         except (OSError, EOFError, ConnectionError):
             pass
         finally:
-            self.writers[site].discard(writer)
+            self.tasks[site].discard(asyncio.current_task())
             writer.transport.abort()
+            await asyncio.sleep(0)
 
     def _answer(self, site: str, request: Any) -> Any:
         match request:

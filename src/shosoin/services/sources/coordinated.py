@@ -43,7 +43,7 @@ from shosoin.services.sources.offers import (
     write_question,
 )
 from shosoin.services.sources.port import Material, Supply
-from shosoin.services.sources.repeats import BitMemory
+from shosoin.services.sources.repeats import BitMemory, BitsRepeated
 
 __all__ = ["SUBJECT", "CoordinatedSource", "Pace", "SourceParts"]
 
@@ -202,7 +202,7 @@ class CoordinatedSource:
         return True
 
     async def _begin(self, material: Material) -> None:
-        await self._use(material, transmitting=True)
+        await self._use(material)
         self._number += 1
         number, tickets = self._number, tuple(material.tickets)
         await self._ask(write_question(Offer(self._origin, self._session, number, material.size_bytes, tickets)))
@@ -213,12 +213,15 @@ class CoordinatedSource:
     async def _ask(self, question: bytes) -> bytes:
         return await self._parts.requests.ask(self._peer, SUBJECT, question, self._pace.offer_timeout_s)
 
-    async def _use(self, material: Material, *, transmitting: bool) -> None:
+    async def _use(self, material: Material) -> None:
         """Make sure that material is used for the first time, and never again."""
         try:
-            await self._supply.claim(material.tickets, transmitting=transmitting)
-        finally:
-            self._parts.repeats.look_at(material.pieces)
+            await self._supply.claim(material.tickets, transmitting=True)
+        except BaseException:
+            with contextlib.suppress(BitsRepeated):
+                self._parts.repeats.look_at(material.pieces)
+            raise
+        self._parts.repeats.look_at(material.pieces)
 
     async def _failed(self, err: ShosoinError) -> float:
         self._tell(err, self._sending.failures, transmitting=True)

@@ -7,6 +7,7 @@ and the odd ones for the other, so that the two ends never choose the same.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -19,6 +20,8 @@ _STREAMS_MAX = 64
 _MARKS_MAX = 4096
 """Streams whose marks are known."""
 _KEYS_MAX = 1 << 16
+_GRACE_S = 2.0
+"""How long what is held does not give way to what comes."""
 
 
 @dataclass(slots=True)
@@ -65,8 +68,9 @@ class HeldKeys:
             return "used"
         if pieces is None and len(self._streams) >= _STREAMS_MAX:
             return "too many streams"
-        if self.held_bytes + size_bytes > self._capacity or self._count >= _KEYS_MAX:
-            return "full"
+        while self.held_bytes + size_bytes > self._capacity or self._count >= _KEYS_MAX:
+            if not self._give_way():
+                return "full"
         return ""
 
     def put(self, stream: str, index: int, bits: bytearray) -> None:
@@ -105,6 +109,17 @@ class HeldKeys:
             while pieces and pieces[first := next(iter(pieces))].since_s < oldest_s:  # in order of arrival
                 self._drop(stream, first)
                 self.expired += 1
+
+    def _give_way(self) -> bool:
+        """Drop what has waited longest, unless that is not long: both ends had time to use it if both have it."""
+        firsts = ((name, next(iter(pieces.items()))) for name, pieces in self._streams.items())
+        oldest = min(((piece.since_s, name, index) for name, (index, piece) in firsts), default=(math.inf, "", 0))
+        since_s, stream, index = oldest
+        if since_s > self._clock.now_s() - _GRACE_S:
+            return False
+        self._drop(stream, index)
+        self.expired += 1
+        return True
 
     def wipe(self) -> None:
         """Drop everything."""

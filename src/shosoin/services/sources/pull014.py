@@ -174,7 +174,7 @@ class Pull014(Supply):
         """Fetch the keys that the other end drew, under the IDs that it named, in that order."""
         client, material = await self._kme(), Material()
         key_bits, rest = divmod(size_bytes * 8, len(tickets))
-        if rest or not _KEY_BITS_MIN <= key_bits <= _KEY_BITS_MAX:
+        if rest or key_bits % 8 or not _KEY_BITS_MIN <= key_bits <= _KEY_BITS_MAX:
             raise PeerFault(f"{len(tickets)} keys of {size_bytes} bytes together", code="source.bad_offer")
         per_request = self._section.keys_per_request or min((await self._look()).per_request, _PER_REQUEST_MAX)
         try:
