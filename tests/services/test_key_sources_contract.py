@@ -284,6 +284,8 @@ async def test_blocks_out_of_order_are_taken_or_burned_and_never_mixed_up(tmp_pa
         return answer
 
     async with watched(tmp_path, rig) as kmes:
+        outgoing = next(iter(kmes.processes["kme-a"].drivers.values())).pair.outgoing
+        await until(lambda: outgoing.verification_entries >= 20)  # enough for several blocks in flight
         tampered(kmes, reorder)
         await until(lambda: len(seen) > 4)
         await kmes.works()

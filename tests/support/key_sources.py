@@ -213,6 +213,7 @@ class PushRig(Rig):
         self.sites: set[str] = set(SITES)
         self.change: dict[str, Any] = {}
         self.refused: list[tuple[str, str]] = []
+        self.contexts: dict[str, ssl.SSLContext] = {}
         self._task: asyncio.Task[None] | None = None
 
     def table(self, kme: str) -> str:
@@ -228,8 +229,11 @@ expiry_s = 20
 """
 
     def context(self, site: str) -> ssl.SSLContext:
-        files = self.device[site]
-        return client_context(files.certificate, files.key, self.authority.certificate)
+        """The same each time, or every delivery would be a new connection."""
+        if site not in self.contexts:
+            files = self.device[site]
+            self.contexts[site] = client_context(files.certificate, files.key, self.authority.certificate)
+        return self.contexts[site]
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._push_for_ever())

@@ -110,7 +110,10 @@ def read_note(raw: bytes) -> str:
         PeerFault: it is none.
     """
     try:
-        return _text(json.loads(raw.decode("ascii"))["note"], _NOTE_CHARACTERS_MAX)
+        loaded = json.loads(raw.decode("ascii"))
+        if set(loaded) != {"note"}:
+            raise ValueError("wrong members")
+        return _text(loaded["note"], _NOTE_CHARACTERS_MAX)
     except (ValueError, KeyError, TypeError, RecursionError) as err:
         raise PeerFault("an answer about a key source does not parse", code="source.bad_answer") from err
 
