@@ -10,6 +10,7 @@ from typing import Any
 from tests.keys.world import World
 
 from fuzz.harness import Finding, Harness
+from fuzz.outside_formats import scratch
 from shosoin.adapters.kme_client import KmeClient, _error, _parsed
 from shosoin.base import SaeId
 from shosoin.base.ports import DeliveredKey
@@ -33,6 +34,9 @@ from shosoin.keys.wire004 import (
 )
 from shosoin.services.etsi014 import _route
 from shosoin.services.peer_channel import Channel, ChannelKind
+from shosoin.services.sources.offers import Greeting, Offer, Origin, read_question, write_question
+from shosoin.services.sources.push_http import read_pushed
+from shosoin.services.sources.recording import Recording, RecordingHeader, write_recording
 from shosoin.services.wire014 import parse_key_ids, parse_key_request
 from shosoin.services.wire_skip import EntropyCall, FetchKeyCall, parse_call
 from shosoin.vault.envelope import canonical_json
@@ -170,6 +174,30 @@ def _cut(frame: bytes) -> tuple[Any, bytes]:
     return service, frame[HEADER_BYTES:]
 
 
+def source_question(raw: bytes) -> None:
+    """What the sources of two KMEs ask each other: read and written back, or refused."""
+    question = read_question(raw)
+    if read_question(write_question(question)) != question:
+        raise Finding("a question does not survive a round trip")
+
+
+def pushed_keys(raw: bytes) -> None:
+    """What a QKD module delivers."""
+    stream, keys = read_pushed(raw)
+    if not stream.int or not keys or any(len(key.bits) < 16 or key.index < 0 for key in keys):
+        raise Finding("a delivery of nothing")
+
+
+def recording(raw: bytes) -> None:
+    """A recorded run in a file."""
+    path = scratch() / "recording"
+    path.write_bytes(raw)
+    opened = Recording(path)
+    opened.header.check()
+    if opened.header.chunks and len(opened.read(opened.header.chunks - 1)) != opened.header.chunk_bytes:
+        raise Finding("a chunk of another size")
+
+
 class _Answers(KmeClient):
     """The client with an answer at hand instead of a connection."""
 
@@ -276,6 +304,23 @@ def _frames_004() -> list[bytes]:
     return [encode_frame(message) for message in messages]
 
 
+def _source_questions() -> list[bytes]:
+    origin = Origin("simulated-qkd", True, 1e-10)
+    offer = Offer(origin, "ab" * 16, 77, 512, (_KEY_ID, f"{_KEY_ID}/3", f"{'0' * 32}/5"))
+    return [write_question(question) for question in (Greeting(Origin("qkd", False, None), _KEY_ID), offer)]
+
+
+def _deliveries() -> list[bytes]:
+    key = {"index": 4, "Key_buffer": "A" * 24}
+    return [json.dumps({"Key_stream_ID": _KEY_ID, "keys": [key, {**key, "index": 6}]}).encode()]
+
+
+def _recordings() -> list[bytes]:
+    path = scratch() / "recording-seed"
+    write_recording(path, RecordingHeader("0" * 32, "qkd", 2, 32, 1e-10, 1000.0), bytes(64))
+    return [path.read_bytes()]
+
+
 def _skip_requests() -> list[bytes]:
     key_id = _KEY_ID.replace("-", "")
     targets = (
@@ -301,6 +346,9 @@ HARNESSES = (
     ),
     Harness("key_path", key_path, lambda: [b"/api/v1/keys/sae-b/enc_keys", b"/api/v1/keys/%41/status"], size_max=256),
     Harness("skip_request", skip_request, _skip_requests, size_max=512),
+    Harness("source_question", source_question, _source_questions, size_max=4096),
+    Harness("pushed_keys", pushed_keys, _deliveries, (b"A" * 24,), size_max=4096),
+    Harness("recording", recording, _recordings, size_max=1024),
     Harness("frame_004", frame_004, _frames_004, size_max=4096),
     Harness("kme_answer", kme_answer, _kme_answers, (bytes(32),)),
     Harness(

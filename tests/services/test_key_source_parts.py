@@ -53,7 +53,7 @@ def test_held_material_is_taken_once_and_below_the_mark_never():
     held.put("s", 4, bytearray(b"y" * 10))
     assert held.choose(0, 10, 100) == ("s", [4])
     assert held.choose(1, 11, 100) is None
-    assert held.take("s", 4) == b"y" * 10
+    assert held.take("s", 4) == bytearray(b"y" * 10)
     assert held.take("s", 4) is None
     held.set_mark("s", 1, 5)
     assert held.take("s", 3) is None

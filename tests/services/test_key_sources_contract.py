@@ -42,9 +42,18 @@ class Watched:
         self.events: dict[str, list[Event]] = {}
         self.ledger = Ledger()
         for name, process in processes.items():
-            seen = self.events[name] = []
-            emit = process._events.emit
-            process._events.emit = lambda event, seen=seen, emit=emit: (seen.append(event), emit(event))[1]
+            self.events[name] = []
+            self._listen(process._events, self.events[name])
+
+    @staticmethod
+    def _listen(sink: Any, seen: list[Event]) -> None:
+        emit = sink.emit
+
+        def heard(event: Event) -> None:
+            seen.append(event)
+            emit(event)
+
+        sink.emit = heard
 
     def names(self, kme: str) -> set[str]:
         return {event.name for event in self.events[kme]}
@@ -249,7 +258,7 @@ async def test_a_block_that_is_offered_twice_is_taken_once(tmp_path, rig):
 
 @coordinated
 async def test_blocks_whose_offer_or_answer_is_lost_are_burned(tmp_path, rig):
-    lost = []
+    lost: list[int] = []
 
     async def lose(ask, question):
         if len(lost) < 4:

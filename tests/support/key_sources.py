@@ -33,7 +33,7 @@ class Rig:
     """What feeds the sources of both ends; the faults last until ``heal``."""
 
     kind = ""
-    facts = ("undeclared", False, None)
+    facts: tuple[str, bool, float | None] = ("undeclared", False, None)
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -165,7 +165,7 @@ class Vendor004:
     async def start(self, *sites: str) -> None:
         for site in sites or SITES:
             server = self.servers[site] = await asyncio.start_server(
-                lambda reader, writer, site=site: self._serve(site, reader, writer),
+                partial(self._serve, site),
                 "127.0.0.1",
                 self.port.get(site, 0),
                 ssl=self.planes.context(site),
