@@ -81,6 +81,8 @@ class Etsi014Section(_Paced):
     """0: the default size that the vendor's KME advertises."""
     keys_per_request: int = 0
     """0: what it advertises."""
+    trust_stock: bool = True
+    """Whether ``stored_key_count`` bounds what is asked for; some KMEs count other things there."""
     timeout_s: float = 30.0
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import UUID
 
 from shosoin.adapters.etsi004_client import Etsi004Client
@@ -62,7 +63,10 @@ class _Stream:
         )
         answer = await self._client.open_connect(place.source, place.destination, qos, wanted)
         if answer.status == Status.QOS_NOT_MET and answer.qos is not None:
-            answer = await self._client.open_connect(place.source, place.destination, answer.qos, wanted)
+            second = await self._client.open_connect(place.source, place.destination, answer.qos, wanted)
+            # Some servers open the stream on their own proposal, and then find it in use.
+            opened = second.status == Status.KSID_IN_USE and answer.key_stream_id == wanted != NO_STREAM
+            answer = replace(answer, status=Status.SUCCESS) if opened else second
         self.id, self.next_index = self._accepted(answer, wanted), 0
 
     def _accepted(self, answer: OpenConnectResponse, wanted: UUID) -> UUID:

@@ -119,7 +119,8 @@ class Pull014(Supply):
         place = self._section
         said_bits, said_keys, stored = 0, _PER_REQUEST_UNKNOWN, None
         if status is not None:
-            said_bits, said_keys, stored = status.key_size_bits, status.max_key_per_request, status.stored_key_count
+            said_bits, said_keys = status.key_size_bits, status.max_key_per_request
+            stored = status.stored_key_count if place.trust_stock else None
             if stored and place.key_size_bits and said_bits:
                 stored = stored * said_bits // place.key_size_bits  # counted in its default size
         key_bits = place.key_size_bits or said_bits
