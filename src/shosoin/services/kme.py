@@ -17,14 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from shosoin.adapters.clock import SystemClock
+from shosoin.adapters.copy_store import CopyStore
 from shosoin.adapters.entropy import SystemEntropy
+from shosoin.adapters.key_exchange import client_context_by, server_context_by
 from shosoin.adapters.memory import collect_garbage_rarely
 from shosoin.adapters.open_files import allow_many_open_files
 from shosoin.adapters.stream_store import read_or_make_storage_key
-from shosoin.adapters.tls import client_context, server_context
 from shosoin.base import KmeId, Rejected
-from shosoin.keys.kme import Kme, KmeLimits
+from shosoin.keys.kme import Kme
 from shosoin.keys.local import LocalKeys
+from shosoin.keys.policy import KmeLimits, PolicyBook
 from shosoin.keys.quota import Quota
 from shosoin.services.etsi014 import Etsi014Service, HttpLimits
 from shosoin.services.json_log import LoggedEvents, described, log, start_logging
@@ -32,8 +34,10 @@ from shosoin.services.kme_config import KmeConfig, SaeApiSection, load_kme_confi
 from shosoin.services.kme_links import KmeLinks
 from shosoin.services.kme_view import SaeService
 from shosoin.services.link_driver import LinkDriver
+from shosoin.services.multicast import Multicast
 from shosoin.services.operations import Operations
 from shosoin.services.peer_channel import listen
+from shosoin.services.sae_http import Drawing
 from shosoin.services.skip import SkipService
 from shosoin.services.skip_config import SkipApiSection, SkipConfig
 from shosoin.services.tls_listener import TlsListener
@@ -86,6 +90,7 @@ class KmeProcess:
         """How SAEs reach it, by the name of the interface."""
         self.operations = Operations(self, config.operations, self._clock) if config.operations else None
         self.skip_port: int | None = None
+        self._multicast: Multicast | None = None
         self.defect: BaseException | None = None
         """Why a part of the process ended by itself."""
 
@@ -96,8 +101,9 @@ class KmeProcess:
         try:
             if self.operations is not None:
                 await self.operations.start()  # first, so that it can be asked how far the rest is
-            await self.links.open(read_or_make_storage_key(self.config.kme.storage_key_file))
-            await self._listen()
+            storage_key = read_or_make_storage_key(self.config.kme.storage_key_file)
+            await self.links.open(storage_key)
+            await self._listen(storage_key)
             self._start_tasks()
         except BaseException:
             await self._stop()
@@ -123,6 +129,11 @@ class KmeProcess:
         return self.links.drivers
 
     @property
+    def peer_groups(self) -> Mapping[str, int]:
+        """Connections with peer KMEs since the start, by key-exchange group, empty where that is unknown."""
+        return self.links.groups
+
+    @property
     def is_listening(self) -> bool:
         """Whether every listener accepts connections."""
         return self.ports != (0, 0) and all(listener.is_serving for listener in self._listeners)
@@ -133,7 +144,7 @@ class KmeProcess:
 
     # Parts
 
-    async def _listen(self) -> None:
+    async def _listen(self, storage_key: bytes) -> None:
         sae, peer = self.config.sae_api, self.config.peer_api
         context = _sae_context(sae)
         limits = self.config.limits
@@ -147,8 +158,18 @@ class KmeProcess:
             limits.lease_timeout_s,
         )
         kme = self.kme = self._kme()
-        service = self.services["etsi014"] = Etsi014Service(kme, self.links, http, self._clock)
-        peer_context = server_context(peer.certificate, peer.key, peer.ca)
+        multicast = self._multicast = Multicast(
+            kme,
+            Drawing(kme, self.links, self._clock, limits.lease_timeout_s),
+            self.links.requests,
+            CopyStore(self.directory / "copies.sqlite", storage_key),
+            entropy=self._entropy,
+            clock=self._clock,
+            events=self._events,
+            expiry_s=limits.key_expiry_s,
+        )
+        service = self.services["etsi014"] = Etsi014Service(kme, self.links, http, self._clock, multicast)
+        peer_context = server_context_by(peer.key_exchange, peer.certificate, peer.key, peer.ca)
         try:
             peers = await listen(peer.host, peer.port, lambda: peer_context, self.links.accept, set(self.drivers))
             self._listeners.append(peers)
@@ -180,20 +201,30 @@ class KmeProcess:
             ),
             quota=Quota(self._clock, rate_bps=limits.sae_bits_per_s, burst_bits=limits.sae_burst_bits),
             guesses=Quota(self._clock, rate_bps=_GUESSES_PER_S, burst_bits=_GUESSES_AT_ONCE),
-            limits=KmeLimits(
-                limits.key_size_bits,
-                limits.min_key_size_bits,
-                limits.max_key_size_bits,
-                limits.max_key_per_request,
-                limits.max_request_bytes,
+            policies=PolicyBook(
+                KmeLimits(
+                    limits.key_size_bits,
+                    limits.min_key_size_bits,
+                    limits.max_key_size_bits,
+                    limits.max_key_per_request,
+                    limits.max_request_bytes,
+                    limits.max_additional_slaves,
+                ),
+                self.config.policies,
+                self._clock,
             ),
+            reserved_bits={
+                KmeId(link.peer): int(link.max_stock_bits * link.reserved_share) for link in self.config.links
+            },
             events=self._events,
         )
 
     def _start_tasks(self) -> None:
-        peer_api = self.config.peer_api
-        context = client_context(peer_api.certificate, peer_api.key, peer_api.ca, minimum=ssl.TLSVersion.TLSv1_3)
+        peer, minimum = self.config.peer_api, ssl.TLSVersion.TLSv1_3
+        context = client_context_by(peer.key_exchange, peer.certificate, peer.key, peer.ca, minimum=minimum)
         work = [self._report(), *self.links.work(lambda: context)]
+        if self._multicast is not None:
+            work.append(self._multicast.run())
         self._tasks = [asyncio.create_task(item) for item in work]
         for task in self._tasks:
             task.add_done_callback(self._fail_loudly)
@@ -221,6 +252,8 @@ class KmeProcess:
             if service.guard is not None:
                 await service.guard.end_all()
         self.links.release()
+        if self._multicast is not None:
+            self._multicast.close()
         if self.operations is not None:
             await self.operations.stop()
 
@@ -240,7 +273,7 @@ class KmeProcess:
 
 def _sae_context(api: SaeApiSection | SkipApiSection) -> ssl.SSLContext:
     minimum = ssl.TLSVersion.TLSv1_2 if api.minimum_tls == "1.2" else ssl.TLSVersion.TLSv1_3
-    return server_context(api.certificate, api.key, api.client_ca, minimum=minimum)
+    return server_context_by(api.key_exchange, api.certificate, api.key, api.client_ca, minimum=minimum)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -41,6 +42,8 @@ class KmeLinks:
         self.requests = PeerRequests({KmeId(link.peer) for link in config.links})
         """Questions to and from the KMEs of all links."""
         self.requests.serve(SUBJECT, self._answer_source)
+        self.groups: Counter[str] = Counter()
+        """Connections by TLS key-exchange group; empty where the TLS library cannot tell."""
 
     # What others need to know
 
@@ -67,6 +70,7 @@ class KmeLinks:
             "refused": False,
             "open": pair.is_open,
             "connected": driver.is_answered,
+            "key_exchange_group": driver.key_exchange_group,
             "generation": pair.generation,
             "outgoing_stock_bits": pair.outgoing.stock_granules() * 256,
             "incoming_held_bits": pair.incoming.held_granules() * 256,
@@ -103,6 +107,8 @@ class KmeLinks:
     async def accept(self, channel: Channel) -> None:
         """Use a channel until it ends."""
         peer = KmeId(channel.peer)
+        self.groups[channel.group or ""] += 1
+        log("peer.connected", peer=peer, kind=channel.kind, group=channel.group)
         match channel.kind:
             case ChannelKind.CLASSICAL:
                 await self.drivers[peer].handle_classical(channel)
@@ -166,9 +172,12 @@ class KmeLinks:
     async def _start_pair(self, link: LinkSection, peer: KmeId, secret: bytes, store: FileStreamStore) -> None:
         limits = self._config.limits
         pair_limits = PairLimits(
-            limits.lease_bytes, link.max_stock_bits // 8 * 2 + _MESSAGE_BYTES_SPARE, limits.key_expiry_s
+            limits.lease_bytes,
+            link.max_stock_bits // 8 * 2 + _MESSAGE_BYTES_SPARE,
+            limits.key_expiry_s,
+            link.max_age_s,
         )
-        pair = PairEnd(self._config.kme.id, peer, secret, store, self._entropy, pair_limits)
+        pair = PairEnd(self._config.kme.id, peer, secret, store, self._entropy, pair_limits, wall_s=self._clock.wall_s)
         driver = LinkDriver(pair, store, self._clock, self._events)
         await driver.start()
         self.drivers[peer] = driver
