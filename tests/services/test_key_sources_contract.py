@@ -141,13 +141,13 @@ async def test_status_and_containers_say_what_was_declared(tmp_path, rig):
 
 
 @coordinated
-@pytest.mark.parametrize("site", ["kme-a", "kme-b"])
-async def test_a_source_that_restarts_comes_back(tmp_path, rig, site):
+async def test_a_source_that_restarts_at_either_end_comes_back(tmp_path, rig):
     async with watched(tmp_path, rig) as kmes:
         await kmes.works()
-        await rig.restart(site)
-        await kmes.drain()
-        await kmes.works(keys=64)
+        for site in ("kme-a", "kme-b"):
+            await rig.restart(site)
+            await kmes.drain()
+            await kmes.works(keys=32)
         await kmes.drain()
 
 
@@ -165,11 +165,11 @@ async def test_bits_that_differ_at_one_end_never_reach_anybody(tmp_path, rig):
 
 
 @coordinated
-@pytest.mark.parametrize("site", ["kme-a", "kme-b"])
-async def test_a_source_that_stalls_is_waited_for_and_left_alone(tmp_path, rig, site):
+async def test_a_source_that_stalls_is_waited_for_and_left_alone(tmp_path, rig):
+    """At one end, which transmits in one direction and receives in the other."""
     async with watched(tmp_path, rig) as kmes:
         await kmes.works()
-        rig.stall(site)
+        rig.stall("kme-b")
         await kmes.drain()
         before = len(getattr(rig, "vendor", rig).calls) if hasattr(rig, "vendor") else 0
         await asyncio.sleep(1.5)

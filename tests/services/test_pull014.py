@@ -340,3 +340,13 @@ def test_a_certificate_that_cannot_be_read_is_told_at_the_start(tmp_path, rig):
     section.certificate.unlink()
     with pytest.raises(Rejected, match="cannot load certificate"):
         Pull014(section, UsedTickets(tmp_path / "used.sqlite"))
+
+
+async def test_a_damaged_record_of_what_was_used_refuses_the_link_and_nothing_else(tmp_path, rig):
+    pair = KmePair(tmp_path, source=rig.link)
+    record = pair.directory("kme-a") / "sources" / "kme-b" / "used.sqlite"
+    record.parent.mkdir(parents=True)
+    record.write_bytes(b"no database" * 100)
+    async with pair.running() as processes:
+        assert processes["kme-a"].link_states()["kme-b"]["refused"] is True
+        assert processes["kme-a"].defect is None

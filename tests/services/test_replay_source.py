@@ -99,7 +99,7 @@ async def test_two_runs_do_not_go_together(both):
 
 
 async def test_a_run_has_its_pace(tmp_path):
-    made = Ends(tmp_path, secret_key_rate_bps=8.0 * SIZE)  # a chunk a second
+    made = Ends(tmp_path, secret_key_rate_bps=16.0 * SIZE)  # a chunk a second
     a, b = made.end("a"), made.end("b")
     assert await block(a, b) is None
     made.clock.now += 2

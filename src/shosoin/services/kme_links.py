@@ -180,12 +180,12 @@ class KmeLinks:
         pair = PairEnd(self._config.kme.id, peer, secret, store, self._entropy, pair_limits, wall_s=self._clock.wall_s)
         driver = LinkDriver(pair, store, self._clock, self._events)
         await driver.start()
-        self.drivers[peer] = driver
         parts = SourceParts(
             driver, self.requests, self._repeats, self._entropy, self._clock, self._events, link.max_stock_bits
         )
         section, directory = self._config.sources.get(peer), self._config.kme.directory / "sources" / peer
         self._sources[peer] = make_source(link, section, parts, self._facts[peer], directory)
+        self.drivers[peer] = driver
 
 
 def _log_refused(peer: KmeId, err: StreamRefused) -> None:

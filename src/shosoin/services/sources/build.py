@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Protocol
 
 from shosoin.adapters.used_tickets import UsedTickets
-from shosoin.base import Rejected
+from shosoin.base import Rejected, Unavailable
+from shosoin.keys.errors import StreamRefused
 from shosoin.link import SimulatedLink
 from shosoin.link.port import LinkFacts
 from shosoin.services.sources.config import (
@@ -80,6 +81,7 @@ def make_source(
 
     Raises:
         Rejected: a file of its table cannot be used.
+        StreamRefused: what it has used before cannot be read.
     """
     driver = parts.driver
     if section is None:
@@ -100,7 +102,10 @@ def make_source(
 
 def _supply(section: SourceSection, parts: SourceParts, directory: Path) -> Supply:
     even = parts.driver.pair.own < parts.driver.pair.peer
-    used = UsedTickets(directory / "used.sqlite")
+    try:
+        used = UsedTickets(directory / "used.sqlite")
+    except Unavailable as err:
+        raise StreamRefused(err.message, hint=f"mend or remove {directory}; then old key material may pass") from err
     match section:
         case Etsi014Section():
             return Pull014(section, used)

@@ -138,7 +138,10 @@ class CoordinatedSource:
                     await self._pause(pause_s)
         finally:
             self._started = False
-            await self._supply.stop()
+            try:
+                await self._supply.stop()
+            finally:
+                self._supply.release()
 
     async def _pause(self, seconds: float) -> None:
         """Wait; if it is only for room or the peer, until something happened on the link."""

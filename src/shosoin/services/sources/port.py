@@ -103,6 +103,10 @@ class Supply:
     async def stop(self) -> None:
         """Let go of everything; must not raise."""
 
+    def release(self) -> None:
+        """Let go of the record of what was used, for good."""
+        self._used.close()
+
     async def forget(self, *, transmitting: bool) -> None:
         """Begin anew after a failure in one role; must not raise."""
 

@@ -56,7 +56,8 @@ class Pull014(Supply):
         super().__init__(used)
         self._section = section
         self._peer_sae = cast("SaeId", section.peer_sae)  # theirs to name: any text that fits a path
-        self._client: KmeClient | None = None
+        self._clients: dict[bool, KmeClient] = {}
+        """One for each role, by whether it transmits."""
         self._plan = _Plan(0, 1, 0)
         self._per_request_max = _PER_REQUEST_MAX
         self._empty = 0
@@ -76,21 +77,26 @@ class Pull014(Supply):
             timeout_s=place.timeout_s,
         )
 
-    async def _kme(self) -> KmeClient:
-        if self._client is None:
-            client = self._make_client()  # reads the certificate's files anew
+    async def _kme(self, *, transmitting: bool) -> KmeClient:
+        if transmitting not in self._clients:
+            client = self._make_client()
             await client.__aenter__()
-            self._client = client
-        return self._client
+            self._clients[transmitting] = client
+        return self._clients[transmitting]
 
     async def stop(self) -> None:
         """Close the connections."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.__aexit__(None, None, None)
+        for transmitting in list(self._clients):
+            await self._clients.pop(transmitting).__aexit__(None, None, None)
 
     async def forget(self, *, transmitting: bool) -> None:
-        """Ask for less at once: a vendor may deliver fewer keys than it says it would."""
+        """Connect anew, with what the certificate's files hold by then, and draw less at once.
+
+        A vendor may deliver fewer keys than it says it would.
+        """
+        client = self._clients.pop(transmitting, None)
+        if client is not None:
+            await client.__aexit__(None, None, None)
         if transmitting:
             self._per_request_max = max(1, self._per_request_max // 2)
 
@@ -98,17 +104,18 @@ class Pull014(Supply):
 
     async def prepare(self) -> str:
         """See what the vendor claims to have."""
-        self._plan = await self._look()
+        self._plan = await self._look(transmitting=True)
         return ""
 
     async def greet(self, note: str) -> str:
         """See whether the vendor's KME answers."""
-        await self._look()
+        await self._look(transmitting=False)
         return ""
 
-    async def _look(self) -> _Plan:
+    async def _look(self, *, transmitting: bool) -> _Plan:
+        client = await self._kme(transmitting=transmitting)
         try:
-            status: KeyStatus | None = await (await self._kme()).status(self._peer_sae)
+            status: KeyStatus | None = await client.status(self._peer_sae)
         except (PeerFault, Rejected):
             if not (self._section.key_size_bits and self._section.keys_per_request):
                 raise
@@ -167,17 +174,17 @@ class Pull014(Supply):
         return self._empty % _DISBELIEF == 0
 
     async def _draw_some(self, material: Material, number: int) -> None:
-        client = await self._kme()
+        client = await self._kme(transmitting=True)
         keys = await client.enc_keys(self._peer_sae, number=number, size_bits=self._plan.key_bits)
         self._take(material, [key.key_id for key in keys], keys)
 
     async def fetch(self, tickets: Sequence[str], size_bytes: int) -> Material:
         """Fetch the keys that the other end drew, under the IDs that it named, in that order."""
-        client, material = await self._kme(), Material()
+        client, material = await self._kme(transmitting=False), Material()
         key_bits, rest = divmod(size_bytes * 8, len(tickets))
         if rest or key_bits % 8 or not _KEY_BITS_MIN <= key_bits <= _KEY_BITS_MAX:
             raise PeerFault(f"{len(tickets)} keys of {size_bytes} bytes together", code="source.bad_offer")
-        per_request = self._section.keys_per_request or min((await self._look()).per_request, _PER_REQUEST_MAX)
+        per_request = self._section.keys_per_request or (await self._look(transmitting=False)).per_request
         try:
             for start in range(0, len(tickets), per_request):
                 some = tickets[start : start + per_request]

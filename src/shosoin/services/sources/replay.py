@@ -43,7 +43,7 @@ class Replay(Supply):
         self._header = self._recording.header
         self._parity = 0 if even else 1
         self._clock = clock
-        self._rate_bytes = self._header.secret_key_rate_bps * section.speedup / 8
+        self._rate_bytes = self._header.secret_key_rate_bps * section.speedup / 8 / 2  # of one direction
         self._paid_s = clock.now_s()
         self._next = 0
 
