@@ -159,6 +159,7 @@ def read_link_source(item: Mapping[str, Any], sections: Sections) -> tuple[dict[
         return _simulated(flat, item, sections), None
     for name in _FLAT & flat.keys():
         raise sections.wrong(f"[link] {name} is for links of kind {_SIMULATED!r}, this one is {kind!r}")
+    _not_misspelled(kind, item, sections)
     section = sections.read(_KINDS[kind], f"link.{kind}", sections.table(item, kind, f"link.{kind}"))
     _check(section, f"link.{kind}", sections)
     return flat, section
@@ -172,8 +173,16 @@ def _simulated(flat: dict[str, Any], item: Mapping[str, Any], sections: Sections
             raise sections.wrong(f"{twice[0]!r} is in [[link]] and in [link.{_SIMULATED}]")
         flat |= table
     if "attenuation_db" not in flat:
+        _not_misspelled("attenuation_db", flat, sections)
         raise sections.wrong("[link] lacks 'attenuation_db'")
     return flat
+
+
+def _not_misspelled(wanted: str, found: Mapping[str, Any], sections: Sections) -> None:
+    """Raise if something is missing and something else has nearly its name."""
+    near = difflib.get_close_matches(wanted, found, n=1, cutoff=0.8)
+    if wanted not in found and near:
+        raise sections.wrong(f"unknown key {near[0]!r} in [link]; did you mean {wanted!r}?")
 
 
 def _check(section: SourceSection, where: str, sections: Sections) -> None:
