@@ -96,9 +96,9 @@ class LinkSection:
     peer: KmeId
     host: str
     port: int
+    attenuation_db: float
     pair_secret_file: Path
     kind: str = "simulated"
-    attenuation_db: float = 0.0
     length_km: float = 0.0
     speedup: float = 1.0
     stock_bits_at_start: int = 0

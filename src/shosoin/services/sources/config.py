@@ -162,7 +162,7 @@ def read_link_source(item: Mapping[str, Any], sections: Sections) -> tuple[dict[
     _not_misspelled(kind, item, sections)
     section = sections.read(_KINDS[kind], f"link.{kind}", sections.table(item, kind, f"link.{kind}"))
     _check(section, f"link.{kind}", sections)
-    return flat, section
+    return {**flat, "attenuation_db": 0}, section  # nobody asks for it
 
 
 def _simulated(flat: dict[str, Any], item: Mapping[str, Any], sections: Sections) -> dict[str, Any]:
