@@ -46,6 +46,11 @@ class KmePair:
     """SKIP is served if this is given: system IDs of SAEs where they are not the SAE IDs."""
     source: Callable[[str], str] | None = None
     """Tells for each KME what its ``[[link]]`` says from ``kind`` on, if it is not simulated."""
+    store: str = ""
+    """Contents of ``[kme.store]``; files if there is none."""
+    workers: int = 0
+    """Worker processes of ``kme-a``."""
+    workers_at_b: int = 0
 
     key_exchange: dict[str, str] = field(default_factory=dict)
     """How TLS keys come about, by name of the section (``sae_api``, ``peer_api``) or ``kme-b peer_api`` for one KME."""
@@ -130,6 +135,7 @@ id = "{kme}"
 site = "{kme[-1]}"
 directory = "state"
 storage_key_file = "storage.key"
+workers = {self.workers if kme == "kme-a" else self.workers_at_b}
 
 [kme.sae_api]
 host = "127.0.0.1"
@@ -146,6 +152,9 @@ certificate = "{plane.certificate}"
 key = "{plane.key}"
 ca = "{self.kme_plane.certificate}"
 {self._key_exchange(kme, "peer_api")}
+
+{"[kme.store]" if self.store else ""}
+{self.store}
 
 [limits]
 {limits}
@@ -188,8 +197,8 @@ async def until_stock(client: KmeClient, slave: str, keys: int, *, timeout_s: fl
 class ServerProcess:
     """One KME as a process of its own, ended by its pid."""
 
-    def __init__(self, config: Path) -> None:
-        self.config = config
+    def __init__(self, config: Path, *, state: str = "state") -> None:
+        self.config, self.state = config, state
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -199,7 +208,7 @@ class ServerProcess:
             sys.executable, "-c", code, str(self.config), stdout=log, stderr=log
         )
         log.close()
-        sign = self.config.parent / "state" / "ready"
+        sign = self.config.parent / self.state / "ready"
 
         def is_ready() -> bool:
             if self.process is not None and self.process.returncode is not None:

@@ -18,6 +18,7 @@ __all__ = [
     "PairProtocolError",
     "QuotaExceeded",
     "RequestInvalid",
+    "StoreUnavailable",
     "StreamNotReady",
     "StreamRefused",
 ]
@@ -53,6 +54,13 @@ class StreamRefused(KeysError, Unavailable):
 
     code = "keys.stream_refused"
     hint = "install a new pair secret at both ends and remove the pair's state directory at both ends"
+
+
+class StoreUnavailable(StreamRefused):
+    """Where a pair's state is stored cannot be reached, or another process owns it; the state itself may be sound."""
+
+    code = "keys.store_unavailable"
+    hint = "the stream starts again by itself once its store can be used"
 
 
 class KeyTooOld(KeysError, Unavailable):

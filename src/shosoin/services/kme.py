@@ -30,17 +30,20 @@ from shosoin.keys.policy import KmeLimits, PolicyBook
 from shosoin.keys.quota import Quota
 from shosoin.services.etsi014 import Etsi014Service, HttpLimits
 from shosoin.services.json_log import LoggedEvents, described, log, start_logging
-from shosoin.services.kme_config import KmeConfig, SaeApiSection, load_kme_config
+from shosoin.services.kme_config import KmeConfig, load_kme_config
 from shosoin.services.kme_links import KmeLinks
 from shosoin.services.kme_view import SaeService
 from shosoin.services.link_driver import LinkDriver
 from shosoin.services.multicast import Multicast
 from shosoin.services.operations import Operations
 from shosoin.services.peer_channel import listen
+from shosoin.services.sae_access import draws_ahead, http_limits, sae_context
 from shosoin.services.sae_http import Drawing
 from shosoin.services.skip import SkipService
-from shosoin.services.skip_config import SkipApiSection, SkipConfig
+from shosoin.services.skip_config import SkipConfig
 from shosoin.services.tls_listener import TlsListener
+from shosoin.services.worker_grants import Granting
+from shosoin.services.worker_pool import WorkerPool
 
 __all__ = ["KmeProcess", "run"]
 
@@ -82,7 +85,9 @@ class KmeProcess:
         self._clock, self._entropy, self._events = SystemClock(), SystemEntropy(), LoggedEvents()
         self.links = KmeLinks(config, self._clock, self._entropy, self._events)
         self._tasks: list[asyncio.Task[None]] = []
-        self._listeners: list[TlsListener] = []
+        self._listeners: list[TlsListener | WorkerPool] = []
+        self.workers: WorkerPool | None = None
+        """The processes that SAEs talk to, where it is not this one."""
         self.ports: tuple[int, int] = (0, 0)
         self.kme: Kme | None = None
         """What serves the SAEs, once every link was looked at."""
@@ -109,11 +114,13 @@ class KmeProcess:
             await self._stop()
             raise
         _write_json(self.directory / "links.json", self.link_states())
-        ready = {"pid": os.getpid(), "sae_port": self.ports[0], "peer_port": self.ports[1]}
+        ready: dict[str, Any] = {"pid": os.getpid(), "sae_port": self.ports[0], "peer_port": self.ports[1]}
         if self.operations is not None:
             ready["operations_port"] = self.operations.port
         if self.skip_port is not None:
             ready["skip_port"] = self.skip_port
+        if self.workers is not None:
+            ready["worker_pids"] = self.workers.pids
         _write_json(self.directory / "ready", ready)
         log("kme.ready", kme=self.config.kme.id, **ready)
         return self
@@ -125,7 +132,7 @@ class KmeProcess:
 
     @property
     def drivers(self) -> Mapping[KmeId, LinkDriver]:
-        """Links whose stored state could be used when the process started."""
+        """Links whose stored state can be used."""
         return self.links.drivers
 
     @property
@@ -145,18 +152,8 @@ class KmeProcess:
     # Parts
 
     async def _listen(self, storage_key: bytes) -> None:
-        sae, peer = self.config.sae_api, self.config.peer_api
-        context = _sae_context(sae)
-        limits = self.config.limits
-        http = HttpLimits(
-            limits.max_body_bytes,
-            limits.max_bodies_bytes,
-            limits.max_answers_bytes,
-            limits.max_connections,
-            limits.request_timeout_s,
-            limits.idle_timeout_s,
-            limits.lease_timeout_s,
-        )
+        peer, limits = self.config.peer_api, self.config.limits
+        http = http_limits(limits)
         kme = self.kme = self._kme()
         multicast = self._multicast = Multicast(
             kme,
@@ -168,22 +165,37 @@ class KmeProcess:
             events=self._events,
             expiry_s=limits.key_expiry_s,
         )
-        service = self.services["etsi014"] = Etsi014Service(kme, self.links, http, self._clock, multicast)
+        service = Etsi014Service(kme, self.links, http, self._clock, multicast)
         peer_context = server_context_by(peer.key_exchange, peer.certificate, peer.key, peer.ca)
         try:
-            peers = await listen(peer.host, peer.port, lambda: peer_context, self.links.accept, set(self.drivers))
+            known = {str(link.peer) for link in self.config.links}
+            peers = await listen(peer.host, peer.port, lambda: peer_context, self.links.accept, known)
             self._listeners.append(peers)
-            saes = await service.listen(sae.host, sae.port, lambda: context)
-            self._listeners.append(saes)
+            sae_port = await self._listen_etsi014(service, kme)
             if self.config.skip is not None:
                 await self._listen_skip(self.config.skip, kme, http)
         except OSError as err:
             raise Rejected(f"cannot listen: {err.strerror or err}", code="kme.cannot_listen") from err
-        self.ports = saes.port, peers.port
+        self.ports = sae_port, peers.port
+
+    async def _listen_etsi014(self, service: Etsi014Service, kme: Kme) -> int:
+        """Listen here or in worker processes; return the port."""
+        sae = self.config.sae_api
+        context = sae_context(sae)  # here too where workers make their own: what is wrong with it ends the start
+        if self.config.kme.workers > 1:
+            granting = Granting(kme, self.links.pairs, is_allowed=draws_ahead(self.config))
+            pool = self.services["etsi014"] = self.workers = WorkerPool(service, self.config, granting)
+            self._listeners.append(pool)
+            await pool.start(sae.host, sae.port)
+            return pool.port
+        self.services["etsi014"] = service
+        listener = await service.listen(sae.host, sae.port, lambda: context)
+        self._listeners.append(listener)
+        return listener.port
 
     async def _listen_skip(self, skip: SkipConfig, kme: Kme, http: HttpLimits) -> None:
         service = self.services["skip"] = SkipService(kme, skip.systems, self._entropy, self.links, http, self._clock)
-        context = _sae_context(skip.api)
+        context = sae_context(skip.api)
         listener = await service.listen(skip.api.host, skip.api.port, lambda: context)
         self._listeners.append(listener)
         self.skip_port = listener.port
@@ -269,11 +281,6 @@ class KmeProcess:
         for name in ("ready", "links.json"):
             with contextlib.suppress(FileNotFoundError):
                 (self.directory / name).unlink()
-
-
-def _sae_context(api: SaeApiSection | SkipApiSection) -> ssl.SSLContext:
-    minimum = ssl.TLSVersion.TLSv1_2 if api.minimum_tls == "1.2" else ssl.TLSVersion.TLSv1_3
-    return server_context_by(api.key_exchange, api.certificate, api.key, api.client_ca, minimum=minimum)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

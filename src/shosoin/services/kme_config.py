@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from shosoin.adapters.key_exchange import KeyExchange
@@ -14,6 +14,7 @@ from shosoin.services.operations_config import OperationsSection, read_operation
 from shosoin.services.policy_config import check_policies, read_policies
 from shosoin.services.skip_config import SkipConfig, read_skip
 from shosoin.services.sources.config import SourceSection, read_link_source
+from shosoin.services.store_config import StoreSection, read_store
 from shosoin.services.toml_sections import Sections, load_toml
 from shosoin.services.wire014 import container_bytes
 from shosoin.services.wire_skip import key_bytes
@@ -21,6 +22,7 @@ from shosoin.services.wire_skip import key_bytes
 __all__ = ["KmeConfig", "LimitSection", "LinkSection", "PeerApiSection", "SaeApiSection", "load_kme_config"]
 
 _PORT_MAX = 65535
+_WORKERS_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class KmeSection:
     site: str
     directory: Path
     storage_key_file: Path
+    workers: int = 0
+    """Processes that SAEs talk to; with 0 or 1 it is this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,7 @@ class KmeConfig:
     """What feeds a link, where it is not simulated."""
     operations: OperationsSection | None = None
     skip: SkipConfig | None = None
+    store: StoreSection = field(default_factory=StoreSection)
     policies: tuple[PolicyRule, ...] = ()
     """``[[policy]]``: terms for pairs of SAEs; the first that fits counts."""
 
@@ -144,7 +149,7 @@ def load_kme_config(path: Path) -> KmeConfig:
     document, sections = load_toml(path), Sections(path)
     sections.only(document, {"kme", "limits", "sae", "link", "operations", "skip", "policy"}, "top level")
     kme = sections.table(document, "kme", "kme")
-    apis = {"sae_api", "peer_api"}
+    apis = {"sae_api", "peer_api", "store"}
     sections.only(kme, {item.name for item in fields(KmeSection)} | apis, "[kme]")
     saes = [sections.read(SaeSection, "sae", item) for item in sections.tables(document, "sae")]
     read = [read_link_source(item, sections) for item in sections.tables(document, "link")]
@@ -161,6 +166,7 @@ def load_kme_config(path: Path) -> KmeConfig:
         sources={link.peer: source for link, (_, source) in zip(links, read, strict=True) if source is not None},
         operations=read_operations(document, sections),
         skip=read_skip(sections, document, {sae.id for sae in saes}),
+        store=read_store(kme, sections),
         policies=read_policies(sections, document, {sae.id for sae in saes}),
     )
     _check_meaning(config, len(saes), sections)
@@ -182,9 +188,12 @@ def _check_meaning(config: KmeConfig, saes: int, sections: Sections) -> None:
     check_policies(config.policies, config.limits.min_key_size_bits, config.limits.max_key_size_bits, sections)
     if not 8 <= low <= default <= high <= most or low % 8 or default % 8 or high % 8:
         raise sections.wrong(f"key sizes must be multiples of 8 with 8 <= min <= default <= max <= {most}")
-    limits = config.limits
-    if 2 * limits.max_body_bytes > limits.max_bodies_bytes:
-        raise sections.wrong("max_bodies_bytes must be at least twice max_body_bytes: one SAE gets half")
+    limits, processes = config.limits, max(1, config.kme.workers)
+    if processes > _WORKERS_MAX:
+        raise sections.wrong(f"[kme] workers must be at most {_WORKERS_MAX}, got {processes}")
+    if 2 * limits.max_body_bytes * processes > limits.max_bodies_bytes:
+        each = "" if processes == 1 else ", for each worker"
+        raise sections.wrong(f"max_bodies_bytes must be at least twice max_body_bytes{each}: one SAE gets half")
     longest_bytes = container_bytes(limits.max_key_per_request, limits.max_request_bytes)
     if 2 * longest_bytes > limits.max_answers_bytes:
         raise sections.wrong(f"max_answers_bytes must be at least {2 * longest_bytes} for max_request_bytes as it is")

@@ -7,9 +7,10 @@ TLS 1.3 cannot change it later. What a request may ask and how an answer is spel
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -116,8 +117,10 @@ class SaeHttp:
     guard: ConnectionGuard | None = field(default=None, init=False)
     """Knows the connections, once it listens."""
 
-    async def listen(self, host: str, port: int, context: Callable[[], ssl.SSLContext]) -> TlsListener:
-        """Start serving; ``context`` is asked for each connection anew."""
+    async def listen(
+        self, host: str, port: int, context: Callable[[], ssl.SSLContext], *, sockets: Sequence[socket.socket] = ()
+    ) -> TlsListener:
+        """Start serving; ``context`` is asked for each connection anew, ``sockets`` may listen already."""
         limits = self.limits
         manager = web.Server(self._handle, handler_cancellation=True)  # who has left is drawn nothing for
         counts: Counter[str] = Counter()
@@ -138,7 +141,7 @@ class SaeHttp:
 
         self.guard = ConnectionGuard(connect, limits.connections, limits.idle_timeout_s)
         listener = TlsListener(self.guard, context)
-        await listener.start(host, port)
+        await listener.start(host, port, sockets=sockets)
         return listener
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:

@@ -14,14 +14,14 @@ import errno
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from shosoin.services.json_log import described, log
 
-__all__ = ["HANDSHAKES_MAX", "TlsListener"]
+__all__ = ["HANDSHAKES_MAX", "TlsListener", "listening_sockets"]
 
 HANDSHAKES_MAX = 256
 _HANDSHAKE_S = 10.0
@@ -65,22 +65,16 @@ class TlsListener:
         self.given_up = 0
         """Handshakes that had to make room for others."""
 
-    async def start(self, host: str, port: int, *, reuse_port: bool = False) -> None:
-        """Listen on every address of ``host``.
+    async def start(
+        self, host: str, port: int, *, reuse_port: bool = False, sockets: Sequence[socket.socket] = ()
+    ) -> None:
+        """Listen on every address of ``host``, or on ``sockets`` that listen already.
 
         Raises:
             OSError: an address cannot be used.
         """
         loop = asyncio.get_running_loop()
-        places = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        if port == 0:
-            places = places[:1]  # or each address would get a port of its own
-        try:
-            for family, _, _, _, address in dict.fromkeys(places):
-                self._sockets.append(_listening(family, address, reuse_port=reuse_port))
-        except OSError:
-            self.close()
-            raise
+        self._sockets = list(sockets) or await listening_sockets(host, port, reuse_port=reuse_port)
         self._tasks = [loop.create_task(self._accept_from(one)) for one in self._sockets]
 
     @property
@@ -170,6 +164,27 @@ class TlsListener:
         counts = Counter(handshake.address for handshake in self._handshakes)
         greediest = max(counts.values())
         return next(one for one in self._handshakes if counts[one.address] == greediest)
+
+
+async def listening_sockets(host: str, port: int, *, reuse_port: bool = False) -> list[socket.socket]:
+    """Return sockets that listen on every address of ``host``.
+
+    Raises:
+        OSError: an address cannot be used.
+    """
+    loop = asyncio.get_running_loop()
+    places = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    if port == 0:
+        places = places[:1]  # or each address would get a port of its own
+    sockets: list[socket.socket] = []
+    try:
+        for family, _, _, _, address in dict.fromkeys(places):
+            sockets.append(_listening(family, address, reuse_port=reuse_port))  # closed if one fails
+    except OSError:
+        for one in sockets:
+            one.close()
+        raise
+    return sockets
 
 
 async def _readable(listening: socket.socket) -> None:

@@ -50,11 +50,6 @@ class SimulatedDevices:
         """Refuse: devices see light, and ask nothing."""
         raise PeerFault("the source at this end is simulated, the peer's is not", code="source.wrong_kind")
 
-    def close(self) -> None:
-        """Drop the channel."""
-        if self._channel is not None:
-            self._channel.close()
-
     async def handle(self, channel: Channel) -> None:
         """Receive blocks on a channel until it ends; transmit on the latest one."""
         if self._channel is not None:
@@ -75,6 +70,11 @@ class SimulatedDevices:
         finally:
             if self._channel is channel:
                 self._channel = None
+
+    def close(self) -> None:
+        """Drop the channel."""
+        if self._channel is not None:
+            self._channel.close()
 
     async def transmit(self) -> None:
         """Make blocks at the link's pace until cancelled."""
