@@ -132,8 +132,6 @@ port = {self.ports[own + "-peer"]}
 certificate = "{own}-peer.crt"
 key = "{own}-peer.key"
 ca = "network-ca.crt"
-[identity]
-allow_shared_ca = true
 [limits]
 lease_bytes = 4194304
 [[sae]]

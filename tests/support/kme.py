@@ -10,6 +10,7 @@ import random
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,8 @@ class KmePair:
     """SKIP is served if this is given: system IDs of SAEs where they are not the SAE IDs."""
     extra: dict[str, str] = field(default_factory=dict)
     """More lines for a section (``sae_api``, ``peer_api``), or sections for the end of the file (``end``)."""
+    source: Callable[[str], str] | None = None
+    """Tells for each KME what its ``[[link]]`` says from ``kind`` on, if it is not simulated."""
     store: str = ""
     """Contents of ``[kme.store]``; files if there is none."""
     workers: int = 0
@@ -171,14 +174,18 @@ ca = "{self.kme_plane.certificate}"
 peer = "{peer}"
 host = "127.0.0.1"
 port = {self.peer_port[peer]}
-kind = "simulated"
+max_stock_bits = {max(2 * self.stock_bits, 1 << 22)}
+pair_secret_file = "pair.secret"
+{self._simulated() if self.source is None else self.source(kme)}
+{self.extra.get("end", "")}
+"""
+
+    def _simulated(self) -> str:
+        return f"""kind = "simulated"
 length_km = 45.0
 attenuation_db = {self.attenuation_db}
 speedup = {self.speedup}
 stock_bits_at_start = {self.stock_bits}
-max_stock_bits = {max(2 * self.stock_bits, 1 << 22)}
-pair_secret_file = "pair.secret"
-{self.extra.get("end", "")}
 """
 
 

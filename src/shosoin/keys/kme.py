@@ -311,8 +311,9 @@ class Kme:
             raise
         except KeyStreamDry as err:
             missing_bits = number * length * 8 - pair.outgoing.stock_granules() * 256
-            rate_bps = self._facts[target].secret_key_rate_bps
-            err.retry_after_s = max(0.1, missing_bits / rate_bps) if rate_bps > 0 else 3600.0
+            facts = self._facts[target]
+            rate_bps, unknown = facts.secret_key_rate_bps, facts.attenuation_db is None
+            err.retry_after_s = max(0.1, missing_bits / rate_bps) if rate_bps > 0 else 10.0 if unknown else 3600.0
             raise
 
     def _draw(

@@ -15,6 +15,7 @@ from shosoin.services.identity_config import IdentitySection, check_authorities,
 from shosoin.services.operations_config import OperationsSection, read_operations
 from shosoin.services.policy_config import check_policies, read_policies
 from shosoin.services.skip_config import SkipConfig, read_skip
+from shosoin.services.sources.config import SourceSection, read_link_source
 from shosoin.services.store_config import StoreSection, read_store
 from shosoin.services.toml_sections import Sections, load_toml
 from shosoin.services.wire014 import container_bytes
@@ -104,7 +105,7 @@ class LimitSection:
 
 @dataclass(frozen=True, slots=True)
 class LinkSection:
-    """``[[link]]``."""
+    """``[[link]]``; what its kind needs besides is in a table of its own (``shosoin.services.sources.config``)."""
 
     peer: KmeId
     host: str
@@ -140,6 +141,8 @@ class KmeConfig:
     limits: LimitSection
     directory: Mapping[SaeId, KmeId]
     links: tuple[LinkSection, ...]
+    sources: Mapping[KmeId, SourceSection]
+    """What feeds a link, where it is not simulated."""
     operations: OperationsSection | None = None
     skip: SkipConfig | None = None
     store: StoreSection = field(default_factory=StoreSection)
@@ -169,6 +172,8 @@ def load_kme_config(path: Path) -> KmeConfig:
     apis = {"sae_api", "peer_api", "store"}
     sections.only(kme, {item.name for item in fields(KmeSection)} | apis, "[kme]")
     saes = [sections.read(SaeSection, "sae", item) for item in sections.tables(document, "sae")]
+    read = [read_link_source(item, sections) for item in sections.tables(document, "link")]
+    links = tuple(sections.read(LinkSection, "link", item) for item, _ in read)
     config = KmeConfig(
         kme=sections.read(KmeSection, "kme", {name: value for name, value in kme.items() if name not in apis}),
         sae_api=sections.read(SaeApiSection, "kme.sae_api", sections.table(kme, "sae_api", "kme.sae_api")),
@@ -177,7 +182,8 @@ def load_kme_config(path: Path) -> KmeConfig:
             LimitSection, "limits", sections.table(document, "limits", "limits") if "limits" in document else {}
         ),
         directory={sae.id: sae.kme for sae in saes},
-        links=tuple(sections.read(LinkSection, "link", item) for item in sections.tables(document, "link")),
+        links=links,
+        sources={link.peer: source for link, (_, source) in zip(links, read, strict=True) if source is not None},
         operations=read_operations(document, sections),
         skip=read_skip(sections, document, {sae.id for sae in saes}),
         identity=read_identity(document, sections),
@@ -199,8 +205,6 @@ def _check_meaning(config: KmeConfig, saes: int, sections: Sections) -> None:
         raise sections.wrong("an SAE appears twice in [[sae]]")
     _check_ports(config, sections)
     for link in config.links:
-        if link.kind != "simulated":
-            raise sections.wrong(f"link kind {link.kind!r}, expected 'simulated'")
         if link.reserved_share >= 1:
             raise sections.wrong(f"[[link]] of {link.peer}: reserved_share must be below 1, got {link.reserved_share}")
     low, high = config.limits.min_key_size_bits, config.limits.max_key_size_bits

@@ -8,12 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from shosoin.base import Entropy, KmeId, Rejected
+from shosoin.base import Entropy, KmeId, Rejected, Unavailable
 from shosoin.base.ports import Clock, EventSink
 from shosoin.keys.errors import StoreUnavailable, StreamNotReady, StreamRefused
 from shosoin.keys.pair import PairEnd, PairLimits
 from shosoin.keys.store import StreamStore
-from shosoin.link import SimulatedLink
 from shosoin.link.port import LinkFacts
 from shosoin.services.json_log import log
 from shosoin.services.kme_config import KmeConfig, LinkSection
@@ -21,7 +20,10 @@ from shosoin.services.kme_requests import PeerRequests
 from shosoin.services.link_driver import LinkDriver
 from shosoin.services.link_keeping import open_in_thread, serve_until_lost
 from shosoin.services.peer_channel import Channel, ChannelKind, dial_forever
-from shosoin.services.simulated_quantum_channel import SimulatedDevices
+from shosoin.services.sources.build import facts_of, make_source
+from shosoin.services.sources.coordinated import SUBJECT, SourceParts
+from shosoin.services.sources.port import LinkSource
+from shosoin.services.sources.repeats import BitMemory
 from shosoin.services.store_config import open_store
 
 __all__ = ["KmeLinks"]
@@ -45,12 +47,14 @@ class KmeLinks:
         """The pair behind each link, from the moment it could be used first; a lost one is closed until it is back."""
         self._refusals: dict[KmeId, StreamRefused] = {}
         self._storage_key = b""
-        self._devices: dict[KmeId, SimulatedDevices] = {}
-        self._simulated: dict[KmeId, SimulatedLink] = {}
+        self._sources: dict[KmeId, LinkSource] = {}
+        self._facts: dict[KmeId, LinkFacts] = {}
+        self._repeats = BitMemory(entropy)
         self.requests = PeerRequests({KmeId(link.peer) for link in config.links})
         """Questions to and from the KMEs of all links."""
         self.admit: Callable[[asyncio.BaseTransport], bool] = lambda _: True
         """Says whether a connection with another KME may be used."""
+        self.requests.serve(SUBJECT, self._answer_source)
         self.groups: Counter[str] = Counter()
         """Connections by TLS key-exchange group; empty where the TLS library cannot tell."""
 
@@ -59,7 +63,7 @@ class KmeLinks:
     @property
     def facts(self) -> dict[KmeId, LinkFacts]:
         """Origin of each link's bits."""
-        return {peer: link.facts for peer, link in self._simulated.items()}
+        return dict(self._facts)
 
     def states(self) -> dict[str, Any]:
         """Return what an operator wants to know of each link; nothing secret."""
@@ -69,7 +73,7 @@ class KmeLinks:
         driver = self.drivers.get(peer)
         if driver is None or driver.failed:
             return {"refused": True, "open": False, "connected": False}
-        pair = driver.pair
+        pair, facts = driver.pair, self._facts[peer]
         return {
             "refused": False,
             "open": pair.is_open,
@@ -79,9 +83,10 @@ class KmeLinks:
             "outgoing_stock_bits": pair.outgoing.stock_granules() * 256,
             "incoming_held_bits": pair.incoming.held_granules() * 256,
             "verification_entries": pair.outgoing.verification_entries,
-            "kind": "simulated-qkd",
-            "simulated": True,
-            "secret_key_rate_bps": round(self._simulated[peer].facts.secret_key_rate_bps, 3),
+            "kind": facts.kind,
+            "simulated": facts.simulated,
+            "secret_key_rate_bps": round(facts.secret_key_rate_bps, 3),
+            "source": self._sources[peer].condition,
         }
 
     # Leases, for those who draw keys
@@ -130,7 +135,7 @@ class KmeLinks:
             case ChannelKind.CLASSICAL:
                 await driver.handle_classical(channel)
             case ChannelKind.SIMULATED_QUANTUM:
-                await self._devices[peer].handle(channel)
+                await self._sources[peer].handle(channel)
             case ChannelKind.REQUESTS:
                 await self.requests.handle(channel)
 
@@ -166,19 +171,27 @@ class KmeLinks:
     def _parts(self, link: LinkSection, context: Callable[[], ssl.SSLContext]) -> list[Coroutine[Any, Any, None]]:
         """Return what one link consists of; of two KMEs the one with the lower id dials."""
         peer = KmeId(link.peer)
-        parts = [self.drivers[peer].run(), self._devices[peer].transmit()]
+        parts = [self.drivers[peer].run(), self._sources[peer].transmit()]
+        unused = set() if self._sources[peer].uses_channel else {ChannelKind.SIMULATED_QUANTUM}
         if self._config.kme.id < link.peer:
-            parts += [dial_forever(link.peer, link.host, link.port, context, kind, self.accept) for kind in ChannelKind]
+            kinds = [kind for kind in ChannelKind if kind not in unused]
+            parts += [dial_forever(link.peer, link.host, link.port, context, kind, self.accept) for kind in kinds]
         return parts
 
+    async def _answer_source(self, peer: KmeId, question: bytes) -> bytes:
+        source = self._sources.get(peer)
+        if source is None:
+            raise Unavailable("the link is not in use", code="source.no_link")
+        return await source.answer(question)
+
     async def _let_go(self, peer: KmeId) -> None:
-        self._devices.pop(peer).close()
+        self._sources.pop(peer).close()
         driver = self.drivers.pop(peer)
         await asyncio.to_thread(driver.release)  # a hanging commit may take its time to fail
 
     async def _open_link(self, link: LinkSection) -> None:
         peer, config = KmeId(link.peer), self._config
-        self._simulated.setdefault(peer, _simulated(link, stock_bits=0))
+        self._facts[peer] = facts_of(link, config.sources.get(peer))
         self._refusals.pop(peer, None)
         try:
             secret = link.pair_secret_file.read_bytes()
@@ -213,18 +226,9 @@ class KmeLinks:
         pair = PairEnd(self._config.kme.id, peer, secret, store, self._entropy, pair_limits, wall_s=self._clock.wall_s)
         driver = LinkDriver(pair, store, self._clock, self._events)
         await driver.start()
-        initial_bits = max(0, link.stock_bits_at_start - pair.outgoing.produced_granules * 256)
-        simulated = self._simulated[peer] = _simulated(link, stock_bits=initial_bits)
-        self.drivers[peer], self.pairs[peer] = driver, pair
-        self._devices[peer] = SimulatedDevices(
-            driver, simulated, self._entropy, self._clock, max_stock_bits=link.max_stock_bits
+        parts = SourceParts(
+            driver, self.requests, self._repeats, self._entropy, self._clock, self._events, link.max_stock_bits
         )
-
-
-def _simulated(link: LinkSection, *, stock_bits: int) -> SimulatedLink:
-    return SimulatedLink(
-        attenuation_db=link.attenuation_db,
-        length_km=link.length_km,
-        speedup=link.speedup,
-        stock_bits_at_start=stock_bits,
-    )
+        section, directory = self._config.sources.get(peer), self._config.kme.directory / "sources" / peer
+        self._sources[peer] = make_source(link, section, parts, self._facts[peer], directory)
+        self.drivers[peer], self.pairs[peer] = driver, pair
