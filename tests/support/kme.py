@@ -42,15 +42,18 @@ class KmePair:
     limits: dict[str, Any] = field(default_factory=dict)
     skip_systems: dict[str, str] | None = None
     """SKIP is served if this is given: system IDs of SAEs where they are not the SAE IDs."""
+    etsi004: dict[str, Any] | None = None
+    """ETSI GS QKD 004 is served if this is given: its limits where they are not the usual ones."""
 
     def __post_init__(self) -> None:
         self.sae_plane = TestAuthority(self.root / "pki-sae", "sae-plane")
         self.kme_plane = TestAuthority(self.root / "pki-kme", "kme-plane")
         self.saes: dict[str, Files] = {name: self.sae_plane.issue("sae", name) for name in SAES}
-        numbers = free_ports(6)
+        numbers = free_ports(8)
         self.sae_port = {"kme-a": numbers[0], "kme-b": numbers[1]}
         self.peer_port = {"kme-a": numbers[2], "kme-b": numbers[3]}
         self.skip_port = {"kme-a": numbers[4], "kme-b": numbers[5]}
+        self.etsi004_port = {"kme-a": numbers[6], "kme-b": numbers[7]}
         secret = os.urandom(1024)
         for kme in ("kme-a", "kme-b"):
             home = self.root / kme
@@ -103,6 +106,20 @@ client_ca = "{self.sae_plane.certificate}"
 {systems}
 """
 
+    def _etsi004(self, kme: str, server: Files) -> str:
+        if self.etsi004 is None:
+            return ""
+        limits = "\n".join(f"{name} = {value}" for name, value in self.etsi004.items())
+        return f"""
+[etsi004]
+host = "127.0.0.1"
+port = {self.etsi004_port[kme]}
+certificate = "{server.certificate}"
+key = "{server.key}"
+client_ca = "{self.sae_plane.certificate}"
+{limits}
+"""
+
     def _toml(self, kme: str) -> str:
         peer = "kme-b" if kme == "kme-a" else "kme-a"
         server = self.sae_plane.issue("kme", kme)
@@ -135,6 +152,7 @@ ca = "{self.kme_plane.certificate}"
 
 {saes}
 {self._skip(kme, server)}
+{self._etsi004(kme, server)}
 
 [[link]]
 peer = "{peer}"

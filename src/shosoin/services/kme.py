@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ from shosoin.base import KmeId, Rejected
 from shosoin.keys.kme import Kme, KmeLimits
 from shosoin.keys.local import LocalKeys
 from shosoin.keys.quota import Quota
+from shosoin.services.etsi004 import Etsi004Service
+from shosoin.services.etsi004_config import Etsi004Section
+from shosoin.services.etsi004_streams import KeyStreams
 from shosoin.services.etsi014 import Etsi014Service, HttpLimits
 from shosoin.services.json_log import LoggedEvents, described, log, start_logging
 from shosoin.services.kme_config import KmeConfig, SaeApiSection, load_kme_config
@@ -34,6 +37,7 @@ from shosoin.services.kme_view import SaeService
 from shosoin.services.link_driver import LinkDriver
 from shosoin.services.operations import Operations
 from shosoin.services.peer_channel import listen
+from shosoin.services.sae_http import Drawing
 from shosoin.services.skip import SkipService
 from shosoin.services.skip_config import SkipApiSection, SkipConfig
 from shosoin.services.tls_listener import TlsListener
@@ -79,6 +83,7 @@ class KmeProcess:
         self.links = KmeLinks(config, self._clock, self._entropy, self._events)
         self._tasks: list[asyncio.Task[None]] = []
         self._listeners: list[TlsListener] = []
+        self._upkeep: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self.ports: tuple[int, int] = (0, 0)
         self.kme: Kme | None = None
         """What serves the SAEs, once every link was looked at."""
@@ -86,6 +91,7 @@ class KmeProcess:
         """How SAEs reach it, by the name of the interface."""
         self.operations = Operations(self, config.operations, self._clock) if config.operations else None
         self.skip_port: int | None = None
+        self.etsi004_port: int | None = None
         self.defect: BaseException | None = None
         """Why a part of the process ended by itself."""
 
@@ -108,6 +114,8 @@ class KmeProcess:
             ready["operations_port"] = self.operations.port
         if self.skip_port is not None:
             ready["skip_port"] = self.skip_port
+        if self.etsi004_port is not None:
+            ready["etsi004_port"] = self.etsi004_port
         _write_json(self.directory / "ready", ready)
         log("kme.ready", kme=self.config.kme.id, **ready)
         return self
@@ -156,6 +164,8 @@ class KmeProcess:
             self._listeners.append(saes)
             if self.config.skip is not None:
                 await self._listen_skip(self.config.skip, kme, http)
+            if self.config.etsi004 is not None:
+                await self._listen_004(self.config.etsi004, kme)
         except OSError as err:
             raise Rejected(f"cannot listen: {err.strerror or err}", code="kme.cannot_listen") from err
         self.ports = saes.port, peers.port
@@ -166,6 +176,16 @@ class KmeProcess:
         listener = await service.listen(skip.api.host, skip.api.port, lambda: context)
         self._listeners.append(listener)
         self.skip_port = listener.port
+
+    async def _listen_004(self, section: Etsi004Section, kme: Kme) -> None:
+        drawing = Drawing(kme, self.links, self._clock, self.config.limits.lease_timeout_s)
+        streams = KeyStreams(kme, drawing, self.links.requests, self._entropy, self._clock, section)
+        service = self.services["etsi004"] = Etsi004Service(streams, section, self._clock)
+        context = _sae_context(section)
+        listener = await service.listen(section.host, section.port, lambda: context)
+        self._listeners.append(listener)
+        self._upkeep.append(streams.run)
+        self.etsi004_port = listener.port
 
     def _kme(self) -> Kme:
         limits = self.config.limits
@@ -193,7 +213,7 @@ class KmeProcess:
     def _start_tasks(self) -> None:
         peer_api = self.config.peer_api
         context = client_context(peer_api.certificate, peer_api.key, peer_api.ca, minimum=ssl.TLSVersion.TLSv1_3)
-        work = [self._report(), *self.links.work(lambda: context)]
+        work = [self._report(), *self.links.work(lambda: context), *(upkeep() for upkeep in self._upkeep)]
         self._tasks = [asyncio.create_task(item) for item in work]
         for task in self._tasks:
             task.add_done_callback(self._fail_loudly)
@@ -238,7 +258,7 @@ class KmeProcess:
                 (self.directory / name).unlink()
 
 
-def _sae_context(api: SaeApiSection | SkipApiSection) -> ssl.SSLContext:
+def _sae_context(api: SaeApiSection | SkipApiSection | Etsi004Section) -> ssl.SSLContext:
     minimum = ssl.TLSVersion.TLSv1_2 if api.minimum_tls == "1.2" else ssl.TLSVersion.TLSv1_3
     return server_context(api.certificate, api.key, api.client_ca, minimum=minimum)
 

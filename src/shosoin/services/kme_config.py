@@ -8,6 +8,7 @@ from pathlib import Path
 
 from shosoin.base import KmeId, SaeId
 from shosoin.keys.key_id import LENGTH_BYTES_MAX
+from shosoin.services.etsi004_config import Etsi004Section, read_etsi004
 from shosoin.services.operations_config import OperationsSection, read_operations
 from shosoin.services.skip_config import SkipConfig, read_skip
 from shosoin.services.toml_sections import Sections, load_toml
@@ -116,6 +117,7 @@ class KmeConfig:
     links: tuple[LinkSection, ...]
     operations: OperationsSection | None = None
     skip: SkipConfig | None = None
+    etsi004: Etsi004Section | None = None
 
 
 def load_kme_config(path: Path) -> KmeConfig:
@@ -125,7 +127,7 @@ def load_kme_config(path: Path) -> KmeConfig:
         Rejected: with the section and key that is wrong, missing or unknown.
     """
     document, sections = load_toml(path), Sections(path)
-    sections.only(document, {"kme", "limits", "sae", "link", "operations", "skip"}, "top level")
+    sections.only(document, {"kme", "limits", "sae", "link", "operations", "skip", "etsi004"}, "top level")
     kme = sections.table(document, "kme", "kme")
     apis = {"sae_api", "peer_api"}
     sections.only(kme, {item.name for item in fields(KmeSection)} | apis, "[kme]")
@@ -141,6 +143,7 @@ def load_kme_config(path: Path) -> KmeConfig:
         links=tuple(sections.read(LinkSection, "link", item) for item in sections.tables(document, "link")),
         operations=read_operations(document, sections),
         skip=read_skip(sections, document, {sae.id for sae in saes}),
+        etsi004=read_etsi004(document, sections),
     )
     _check_meaning(config, len(saes), sections)
     return config
@@ -178,6 +181,8 @@ def _check_ports(config: KmeConfig, sections: Sections) -> None:
     ports |= {f"[[link]] of {link.peer}": link.port for link in config.links}
     if config.skip is not None:
         ports["[skip]"] = config.skip.api.port
+    if config.etsi004 is not None:
+        ports["[etsi004]"] = config.etsi004.port
     for where, port in ports.items():
         if port > _PORT_MAX:
             raise sections.wrong(f"{where} port must be at most {_PORT_MAX}, got {port}")
