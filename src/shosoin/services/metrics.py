@@ -30,6 +30,7 @@ from shosoin.keys.kme import Kme
 from shosoin.keys.receiver import ReceivingEnd
 from shosoin.keys.sender import SendingEnd
 from shosoin.keys.tally import Burned, KeyCount
+from shosoin.services.etsi004 import Etsi004Service
 from shosoin.services.guarded_connections import ConnectionGuard
 from shosoin.services.kme_view import KmeView, SaeService
 
@@ -80,6 +81,7 @@ class _KmeCollector(Collector):
         yield from _connections(services, self._guard)
         yield from _requests(services)
         yield from _memory(services)
+        yield from _key_streams(services)
         if self._view.kme is not None:
             yield from _links(self._view)
             yield from _streams(self._view, self._clock.now_s())
@@ -189,6 +191,16 @@ def _connections(services: Mapping[str, SaeService], operations: ConnectionGuard
             most.add_metric([interface], guard.connections_max)
             refused.add_metric([interface], guard.refused + greedy.get(interface, 0))
     yield from (now, most, refused)
+
+
+def _key_streams(services: Mapping[str, SaeService]) -> Families:
+    text = "Ends of ETSI GS QKD 004 streams: near where the keys are drawn, far where the other application is."
+    ends = _gauge("key_streams", text, "end")
+    for service in services.values():
+        if isinstance(service, Etsi004Service):
+            for end, count in service.streams.ends.items():
+                ends.add_metric([end], count)
+            yield ends
 
 
 def _memory(services: Mapping[str, SaeService]) -> Families:
