@@ -5,6 +5,7 @@ import json
 import uuid
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -119,7 +120,7 @@ async def test_qos_is_negotiated(pair):
         free = await a.open("sae-b1", replace(QOS, key_chunk_size_bytes=0, max_bps=0, timeout_ms=0, ttl_s=0))
         assert free.status == Status.PEER_NOT_CONNECTED
         assert (free.qos.key_chunk_size_bytes, free.qos.timeout_ms, free.qos.ttl_s) == (32, 5000, 3600)
-        asked = [
+        asked: list[tuple[str, Any, Any]] = [
             ("key_chunk_size_bytes", 1 << 20, 65536),
             ("max_bps", 4_000_000_000, 100_000_000),
             ("min_bps", 900_000_000, int(rate_bps)),
@@ -128,7 +129,7 @@ async def test_qos_is_negotiated(pair):
             ("metadata_mimetype", "application/xml", "application/json"),
         ]
         for name, wanted, had in asked:
-            answer = await a.open("sae-b1", replace(QOS, **{"max_bps": 100_000_000, name: wanted}))
+            answer = await a.open("sae-b1", replace(replace(QOS, max_bps=100_000_000), **{name: wanted}))
             assert answer.status == Status.QOS_NOT_MET, name
             assert getattr(answer.qos, name) == had, name
         # A proposal can be taken up as it is, or better be asked for anew, or closed.
@@ -231,6 +232,20 @@ async def test_the_other_side_closes_or_leaves(pair):
         incoming = kmes["kme-b"].drivers["kme-a"].pair.incoming.tally.delivered
         outgoing = kmes["kme-a"].drivers["kme-b"].pair.outgoing.tally.delivered
         await until(lambda: incoming.keys == outgoing.keys)  # what nobody asked for was burned at both ends
+
+
+async def test_a_peer_that_comes_and_goes_at_once_was_there(pair):
+    async with running(pair, "sae-a1", "sae-b1") as (_, a, b):
+        for first, second in ((b, a), (a, b)):
+            ksid = uuid.uuid4()
+            waiting = asyncio.create_task(first.open(second.sae, QOS, ksid))
+            await asyncio.sleep(0.5)  # by now it looks rarely
+            assert (await second.open(first.sae, QOS, ksid)).status == Status.SUCCESS
+            held = await chunk(second, ksid, 0)
+            assert (await second.close(ksid)).status == Status.SUCCESS
+            assert (await waiting).status == Status.SUCCESS
+            assert await chunk(first, ksid, 0) == held
+            assert (await first.close(ksid)).status == Status.SUCCESS
 
 
 async def test_a_stream_survives_its_connections(pair):

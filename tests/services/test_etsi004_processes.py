@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import signal
 import uuid
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
@@ -22,8 +23,8 @@ class Ledger:
     """Every bit that an application was given, by side."""
 
     def __init__(self):
-        self.granules = {"near": {}, "far": {}}
-        self.chunks = {}
+        self.granules: dict[str, dict[bytes, object]] = {"near": {}, "far": {}}
+        self.chunks: dict[tuple[str, object], bytes] = {}
         self.fetched = 0
 
     def given(self, side, name, bits):
@@ -144,6 +145,32 @@ async def test_a_restart_ends_the_streams(tmp_path, victim, ksid):
         assert fresh.status == Status.SUCCESS
         assert fresh.key != key
         assert (await b.get(ksid, 1)).key == fresh.key
+
+
+async def test_a_frozen_home_costs_few_questions(tmp_path):
+    pair = KmePair(tmp_path, stock_bits=1 << 20, limits={"lease_bytes": 4096}, etsi004={})
+    home = ServerProcess(pair.config("kme-a"))
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(home.kill)
+        await home.start()
+        kmes = await stack.enter_async_context(pair.running("kme-b"))
+        await both_ready(pair, stack)
+        a, b = await connected(pair, stack)
+        ksid = (await a.open("sae-b1", replace(QOS, timeout_ms=1))).key_stream_id
+        assert (await b.open("sae-a1", ksid=ksid)).status == Status.SUCCESS
+        process = home.process
+        assert process is not None
+        process.send_signal(signal.SIGSTOP)
+        waiting = kmes["kme-b"].links.requests._lines["kme-a"].waiting
+        for index in range(100):
+            assert (await b.get(ksid, index)).status == Status.TIMEOUT
+            assert len(waiting) <= 64
+        process.send_signal(signal.SIGCONT)
+        await until(lambda: not waiting)
+        async with asyncio.timeout(30):
+            while (got := await b.get(ksid, 7)).status == Status.TIMEOUT:
+                await asyncio.sleep(0.05)
+        assert (await a.get(ksid, 7)).key == got.key
 
 
 async def connected(pair, stack):

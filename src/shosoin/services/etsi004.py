@@ -111,6 +111,7 @@ class Etsi004Service:
 
     def _count_malformed(self, caller: SaeId | None, err: WireFault) -> None:
         self.tally.refused("etsi004.malformed")
+        self.tally.answered("other", int(Status.NO_QKD_CONNECTION), 0.0)  # so that refusals never exceed answers
         log("etsi004.malformed", caller=caller, reason=err.message)
 
     async def _answer(

@@ -6,6 +6,7 @@ ETSI GS QKD 014 would; so what was fetched is fetched once, whatever the home sa
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 from uuid import UUID
@@ -18,6 +19,7 @@ from shosoin.keys.metadata004 import metadata_of
 from shosoin.keys.qos004 import Pace
 from shosoin.keys.stream004 import CallRefused, Positions, index_of, position_of
 from shosoin.keys.wire004 import GetKeyRequest, GetKeyResponse, OpenConnectResponse, Qos, Status
+from shosoin.link.port import LinkFacts
 from shosoin.services import etsi004_messages as messages
 from shosoin.services.etsi004_messages import AskChunk, AskState, ChunkTold, Joined, Leave, Left, Question, State, Void
 from shosoin.services.etsi004_patience import Gone, Patience
@@ -28,6 +30,8 @@ __all__ = ["ERRAND_S", "Ask", "FarEnd", "FarEnds"]
 ERRAND_S = 5.0
 """How long another KME may take to answer what no application waits for."""
 _PENDING_MAX = 64
+_ASKING_MAX = 64
+"""Chunks asked for at once: a quarter of the questions that one KME answers to another."""
 
 T = TypeVar("T")
 
@@ -67,8 +71,10 @@ class FarEnd:
     proposed: bool
     holder: object | None
     active_s: float
+    facts: LinkFacts
     pending: dict[int, _Told] = field(default_factory=dict)
     """Chunks whose key is known here and that the application has not had."""
+    asking: dict[int, asyncio.Task[_Told]] = field(default_factory=dict)
 
 
 class FarEnds:
@@ -77,6 +83,7 @@ class FarEnds:
     def __init__(self, kme: Kme, ask: Ask, clock: Clock) -> None:
         self._kme, self._ask, self._clock = kme, ask, clock
         self._ends: dict[UUID, FarEnd] = {}
+        self._asking = 0
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -113,6 +120,7 @@ class FarEnds:
             proposed=not joined.met,
             holder=holder,
             active_s=self._clock.now_s(),
+            facts=self._kme.partners(caller)[other],
         )
         self._replace(self._ends.get(ksid), end)
         if not joined.met:
@@ -123,7 +131,8 @@ class FarEnds:
 
     def _replace(self, before: FarEnd | None, end: FarEnd) -> None:
         if before is not None and before.run == end.run:
-            end.had, end.pending, end.pace = before.had, before.pending, before.pace
+            end.had, end.pace = before.had, before.pace
+            end.pending, before.pending = before.pending, {}
         elif before is not None:
             self._drop(before)
         self._ends[end.ksid] = end
@@ -154,18 +163,38 @@ class FarEnds:
         await patience.paced(end.pace)
         told = end.pending.get(position)
         if told is None:
-            told = await patience.had(lambda: self._tell(end, position, patience), "the other KME did not answer")
-        facts = self._kme.partners(end.own)[end.other]
+            told = await patience.had(lambda: self._told(end, position), "the other KME did not answer")
         age_ms = told.age_at(self._clock.now_s())
-        metadata = metadata_of(end.qos, request.metadata_size, age_ms, facts)
+        metadata = metadata_of(end.qos, request.metadata_size, age_ms, end.facts)
         bits = await patience.had(lambda: self._fetch(end, position, told.key_id), "the key stream is not open")
         end.pace.spend()
         return GetKeyResponse(Status.SUCCESS, index_of(position), bits, metadata)
 
-    async def _tell(self, end: FarEnd, position: int, patience: Patience) -> _Told:
+    async def _told(self, end: FarEnd, position: int) -> _Told:
+        """Ask a stream's home for a chunk; whoever asks for the same one waits with us.
+
+        The question outlives an impatient call, so that calls with a short Timeout do not pile up questions that the
+        home still works on.
+        """
+        asking = end.asking.get(position)
+        if asking is None:
+            if self._asking >= _ASKING_MAX:
+                raise StreamNotReady(f"{self._asking} chunks are being asked for")
+            self._asking += 1
+            asking = end.asking[position] = asyncio.get_running_loop().create_task(self._tell(end, position))
+            asking.add_done_callback(lambda task: self._answered(end, position, task))
+        return await asyncio.shield(asking)
+
+    def _answered(self, end: FarEnd, position: int, task: asyncio.Task[_Told]) -> None:
+        self._asking -= 1
+        end.asking.pop(position, None)
+        if not task.cancelled():
+            task.exception()  # whoever still waits is told; if nobody does, nobody need be
+
+    async def _tell(self, end: FarEnd, position: int) -> _Told:
         question = AskChunk(str(end.ksid), end.token, position)
         try:
-            answer = await self._ask(end.home_kme, question, ChunkTold, patience.left_s)
+            answer = await self._ask(end.home_kme, question, ChunkTold, ERRAND_S)
         except CallRefused:
             self._drop(end)  # its home has restarted, or ended it
             raise
@@ -252,6 +281,9 @@ class FarEnds:
 
     def forget(self) -> None:
         """Forget all ends."""
+        for end in self._ends.values():
+            for asking in list(end.asking.values()):
+                asking.cancel()
         self._ends.clear()
 
     def _drop(self, end: FarEnd) -> None:

@@ -20,6 +20,7 @@ from shosoin.keys.kme import Kme
 from shosoin.keys.qos004 import Offer, Pace, negotiate
 from shosoin.keys.stream004 import CallRefused, Chunk, HomeStream
 from shosoin.keys.wire004 import Qos, Status
+from shosoin.link.port import LinkFacts
 from shosoin.services.etsi004_config import Etsi004Section
 from shosoin.services.etsi004_messages import (
     KEY_IDS_MAX,
@@ -57,6 +58,7 @@ class Home:
     pace: Pace
     proposed: bool
     """Whether the QoS is a counter-proposal that nobody has taken up yet."""
+    facts: LinkFacts
     run: str
     """Tells it from another stream that has the same KSID later."""
     is_ours: bool = False
@@ -130,11 +132,14 @@ class Homes:
         if len(self._homes) >= limits.max_streams or self.opened_by(opener) >= limits.max_streams_per_sae:
             raise CallRefused(Status.NO_QKD_CONNECTION, f"{opener} has too many streams")
         qos, met = negotiate(wanted, self.offer(near, far))
+        facts = self._kme.partners(near)[far]
         stream = HomeStream(ksid, near, far, qos, self._window(qos), self._clock.now_s())
         run = self._entropy.random_bytes(16).hex()
-        home = Home(stream, self._kme.kme_of(far), opener, Pace(self._clock, qos), proposed=not met, run=run)
+        home = Home(
+            stream, self._kme.kme_of(far), opener, Pace(self._clock, qos), proposed=not met, facts=facts, run=run
+        )
         self._homes[ksid] = home
-        log("etsi004.made", ksid=str(ksid), near=near, far=far, met=met)
+        log("etsi004.made", caller=opener, ksid=str(ksid), near=near, far=far, met=met)
         return home
 
     def propose_again(self, home: Home, wanted: Qos) -> None:
@@ -175,8 +180,9 @@ class Homes:
         return Joined(True, met, stream.near_open, home.token, home.run, qos_list(stream.qos), following)
 
     def state(self, peer: KmeId, question: AskState) -> State:
-        """Say whether near is there."""
-        return State(self._joined(peer, question.ksid, question.token).stream.near_open)
+        """Say whether near is there, or was: what it left reserved can be had."""
+        stream = self._joined(peer, question.ksid, question.token).stream
+        return State(stream.near_open or stream.closed)
 
     async def chunk(self, peer: KmeId, question: AskChunk) -> ChunkTold:
         """Tell the key_ID of a chunk, drawing it if it is new."""
@@ -271,7 +277,14 @@ class Homes:
             return
         was_joined = home.stream.far_open
         key_ids = home.stream.end()
-        log("etsi004.ended", ksid=str(home.stream.ksid), near=home.stream.near, far=home.stream.far, why=why)
+        log(
+            "etsi004.ended",
+            caller=home.opener,
+            ksid=str(home.stream.ksid),
+            near=home.stream.near,
+            far=home.stream.far,
+            why=why,
+        )
         if key_ids or was_joined:
             self._void(home, key_ids, over=True)
 

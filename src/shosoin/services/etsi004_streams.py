@@ -224,8 +224,7 @@ class KeyStreams:
         await patience.paced(home.pace)
         chunk = await patience.had(lambda: self.homes.reserve(home, position), "the key stream is not open")
         now_s = self._clock.now_s()
-        facts = self._kme.partners(stream.near)[stream.far]
-        metadata = metadata_of(stream.qos, request.metadata_size, age_ms(chunk, now_s), facts)
+        metadata = metadata_of(stream.qos, request.metadata_size, age_ms(chunk, now_s), home.facts)
         bits = stream.take(position, now_s)
         home.pace.spend()
         return GetKeyResponse(Status.SUCCESS, index_of(position), bits, metadata)
