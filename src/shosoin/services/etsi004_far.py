@@ -120,7 +120,7 @@ class FarEnds:
             proposed=not joined.met,
             holder=holder,
             active_s=self._clock.now_s(),
-            facts=self._kme.partners(caller)[other],
+            facts=self._kme.facts_of(other),
         )
         self._replace(self._ends.get(ksid), end)
         if not joined.met:

@@ -101,14 +101,20 @@ class Homes:
         Raises:
             CallRefused: there is no key stream between their KMEs at this moment.
         """
-        facts = self._kme.partners(near).get(far)
-        if facts is None or not self._kme.status(near, far).stream_open:
+        if not self._kme.status(near, far).stream_open:
             raise CallRefused(Status.NO_QKD_CONNECTION, "there is no key stream between the two")
-        limits, bounds = self._limits, self._kme.limits
+        limits, bounds = self._limits, self._kme.policies.of(near, far).limits
+        facts = self._kme.facts_of(far)
         yields_bps = facts.secret_key_rate_bps if self._kme.kme_of(far) != self._kme.kme_id else float(limits.max_bps)
+        shortest = max(1, -(-bounds.min_key_size_bits // 8))
+        longest = min(limits.max_chunk_bytes, bounds.max_key_size_bits // 8, bounds.max_request_bytes)
+        if shortest > longest:
+            raise CallRefused(
+                Status.NO_QKD_CONNECTION, f"keys have {shortest} bytes at least, chunks {longest} at most"
+            )
         return Offer(
-            chunk_bytes_min=max(1, -(-bounds.min_key_size_bits // 8)),
-            chunk_bytes_max=min(limits.max_chunk_bytes, bounds.max_key_size_bits // 8, bounds.max_request_bytes),
+            chunk_bytes_min=shortest,
+            chunk_bytes_max=longest,
             chunk_bytes=limits.chunk_bytes,
             max_bps=limits.max_bps,
             spare_bps=max(0, min(int(yields_bps) - self._promised_bps(self._kme.kme_of(far)), _WORD_MAX)),
@@ -132,7 +138,7 @@ class Homes:
         if len(self._homes) >= limits.max_streams or self.opened_by(opener) >= limits.max_streams_per_sae:
             raise CallRefused(Status.NO_QKD_CONNECTION, f"{opener} has too many streams")
         qos, met = negotiate(wanted, self.offer(near, far))
-        facts = self._kme.partners(near)[far]
+        facts = self._kme.facts_of(far)
         stream = HomeStream(ksid, near, far, qos, self._window(qos), self._clock.now_s())
         run = self._entropy.random_bytes(16).hex()
         home = Home(

@@ -17,14 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from shosoin.adapters.clock import SystemClock
+from shosoin.adapters.copy_store import CopyStore
 from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.memory import collect_garbage_rarely
 from shosoin.adapters.open_files import allow_many_open_files
 from shosoin.adapters.stream_store import read_or_make_storage_key
 from shosoin.adapters.tls import client_context, server_context
 from shosoin.base import KmeId, Rejected
-from shosoin.keys.kme import Kme, KmeLimits
+from shosoin.keys.kme import Kme
 from shosoin.keys.local import LocalKeys
+from shosoin.keys.policy import KmeLimits, PolicyBook
 from shosoin.keys.quota import Quota
 from shosoin.services.etsi004 import Etsi004Service
 from shosoin.services.etsi004_config import Etsi004Section
@@ -35,6 +37,7 @@ from shosoin.services.kme_config import KmeConfig, SaeApiSection, load_kme_confi
 from shosoin.services.kme_links import KmeLinks
 from shosoin.services.kme_view import SaeService
 from shosoin.services.link_driver import LinkDriver
+from shosoin.services.multicast import Multicast
 from shosoin.services.operations import Operations
 from shosoin.services.peer_channel import listen
 from shosoin.services.sae_http import Drawing
@@ -92,6 +95,7 @@ class KmeProcess:
         self.operations = Operations(self, config.operations, self._clock) if config.operations else None
         self.skip_port: int | None = None
         self.etsi004_port: int | None = None
+        self._multicast: Multicast | None = None
         self.defect: BaseException | None = None
         """Why a part of the process ended by itself."""
 
@@ -102,8 +106,9 @@ class KmeProcess:
         try:
             if self.operations is not None:
                 await self.operations.start()  # first, so that it can be asked how far the rest is
-            await self.links.open(read_or_make_storage_key(self.config.kme.storage_key_file))
-            await self._listen()
+            storage_key = read_or_make_storage_key(self.config.kme.storage_key_file)
+            await self.links.open(storage_key)
+            await self._listen(storage_key)
             self._start_tasks()
         except BaseException:
             await self._stop()
@@ -141,7 +146,7 @@ class KmeProcess:
 
     # Parts
 
-    async def _listen(self) -> None:
+    async def _listen(self, storage_key: bytes) -> None:
         sae, peer = self.config.sae_api, self.config.peer_api
         context = _sae_context(sae)
         limits = self.config.limits
@@ -155,7 +160,17 @@ class KmeProcess:
             limits.lease_timeout_s,
         )
         kme = self.kme = self._kme()
-        service = self.services["etsi014"] = Etsi014Service(kme, self.links, http, self._clock)
+        multicast = self._multicast = Multicast(
+            kme,
+            Drawing(kme, self.links, self._clock, limits.lease_timeout_s),
+            self.links.requests,
+            CopyStore(self.directory / "copies.sqlite", storage_key),
+            entropy=self._entropy,
+            clock=self._clock,
+            events=self._events,
+            expiry_s=limits.key_expiry_s,
+        )
+        service = self.services["etsi014"] = Etsi014Service(kme, self.links, http, self._clock, multicast)
         peer_context = server_context(peer.certificate, peer.key, peer.ca)
         try:
             peers = await listen(peer.host, peer.port, lambda: peer_context, self.links.accept, set(self.drivers))
@@ -200,13 +215,21 @@ class KmeProcess:
             ),
             quota=Quota(self._clock, rate_bps=limits.sae_bits_per_s, burst_bits=limits.sae_burst_bits),
             guesses=Quota(self._clock, rate_bps=_GUESSES_PER_S, burst_bits=_GUESSES_AT_ONCE),
-            limits=KmeLimits(
-                limits.key_size_bits,
-                limits.min_key_size_bits,
-                limits.max_key_size_bits,
-                limits.max_key_per_request,
-                limits.max_request_bytes,
+            policies=PolicyBook(
+                KmeLimits(
+                    limits.key_size_bits,
+                    limits.min_key_size_bits,
+                    limits.max_key_size_bits,
+                    limits.max_key_per_request,
+                    limits.max_request_bytes,
+                    limits.max_additional_slaves,
+                ),
+                self.config.policies,
+                self._clock,
             ),
+            reserved_bits={
+                KmeId(link.peer): int(link.max_stock_bits * link.reserved_share) for link in self.config.links
+            },
             events=self._events,
         )
 
@@ -214,6 +237,8 @@ class KmeProcess:
         peer_api = self.config.peer_api
         context = client_context(peer_api.certificate, peer_api.key, peer_api.ca, minimum=ssl.TLSVersion.TLSv1_3)
         work = [self._report(), *self.links.work(lambda: context), *(upkeep() for upkeep in self._upkeep)]
+        if self._multicast is not None:
+            work.append(self._multicast.run())
         self._tasks = [asyncio.create_task(item) for item in work]
         for task in self._tasks:
             task.add_done_callback(self._fail_loudly)
@@ -241,6 +266,8 @@ class KmeProcess:
             if service.guard is not None:
                 await service.guard.end_all()
         self.links.release()
+        if self._multicast is not None:
+            self._multicast.close()
         if self.operations is not None:
             await self.operations.stop()
 

@@ -36,6 +36,8 @@ _NO_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 class _Handshake:
     address: str
     began_s: float
+    connection: socket.socket | None
+    """Until a transport owns it."""
     task: asyncio.Task[None] | None = None
 
 
@@ -104,6 +106,7 @@ class TlsListener:
             if handshake.task is not None:
                 handshake.task.cancel()
         for one in self._sockets:
+            asyncio.get_running_loop().remove_reader(one)
             one.close()
         self._tasks, self._sockets = [], []
 
@@ -111,19 +114,23 @@ class TlsListener:
         loop = asyncio.get_running_loop()
         while True:
             await self._make_room()
+            await _readable(listening)
             try:
-                connection, address = await loop.sock_accept(listening)
+                # Not sock_accept: a connection that it returns to a task just cancelled would be lost.
+                connection, address = listening.accept()
+            except BlockingIOError:
+                continue
             except OSError as err:
                 # Without resources the next try would fail as well; anything else is that one client's failure.
                 if err.errno in _NO_RESOURCES:
                     log("listener.no_resources", reason=err.strerror)
                     await asyncio.sleep(_PAUSE_S)
                 continue
-            handshake = _Handshake(str(address[0]), loop.time())
+            connection.setblocking(False)
+            handshake = _Handshake(str(address[0]), loop.time(), connection)
             self._handshakes[handshake] = None
             handshake.task = loop.create_task(self._shake_hands(handshake, connection))
             handshake.task.add_done_callback(partial(self._over, handshake))
-            await asyncio.sleep(0)  # sock_accept does not yield while connections wait
 
     async def _shake_hands(self, handshake: _Handshake, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -131,13 +138,16 @@ class TlsListener:
             await loop.connect_accepted_socket(
                 self._factory, connection, ssl=self._context(), ssl_handshake_timeout=_HANDSHAKE_S
             )
-        except (OSError, asyncio.CancelledError):  # ssl.SSLError and TimeoutError are OSErrors
-            connection.close()
+            handshake.connection = None
+        except OSError:  # ssl.SSLError and TimeoutError are OSErrors
+            pass
         except Exception as err:  # noqa: BLE001  # whatever one client provokes must not end the listener
-            connection.close()
             log("listener.defect", address=handshake.address, **described(err))
 
     def _over(self, handshake: _Handshake, _: asyncio.Task[None]) -> None:
+        """Free the place; whether the task failed, was cancelled, or never began, its connection is closed."""
+        if handshake.connection is not None:
+            handshake.connection.close()
         self._handshakes.pop(handshake, None)
         self._ended.set()
 
@@ -160,6 +170,22 @@ class TlsListener:
         counts = Counter(handshake.address for handshake in self._handshakes)
         greediest = max(counts.values())
         return next(one for one in self._handshakes if counts[one.address] == greediest)
+
+
+async def _readable(listening: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+
+    def tell() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(listening, tell)
+    try:
+        await ready
+    finally:
+        if listening.fileno() >= 0:
+            loop.remove_reader(listening)
 
 
 def _listening(family: int, address: tuple[object, ...], *, reuse_port: bool) -> socket.socket:
