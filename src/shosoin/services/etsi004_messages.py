@@ -235,10 +235,13 @@ def _read(kind: type[T], content: Mapping[str, Any]) -> T:
 
 
 def _fits(declared: Any, value: Any) -> bool:
-    if declared is str:
-        return isinstance(value, str) and len(value) <= _TEXT_MAX
-    if declared is bool or declared is int:
-        return type(value) is declared and (declared is bool or 0 <= value <= _INT_MAX)
+    if declared in {str, bool, int}:
+        return type(value) is declared and _bounded(value)
     if value is None:
         return bool(declared == list[Any] | None)
-    return isinstance(value, list) and len(value) <= KEY_IDS_MAX
+    plain = isinstance(value, list) and len(value) <= KEY_IDS_MAX
+    return plain and all(type(item) in {str, int} and _bounded(item) for item in value)
+
+
+def _bounded(value: str | int) -> bool:
+    return len(value) <= _TEXT_MAX if isinstance(value, str) else 0 <= value <= _INT_MAX
