@@ -12,7 +12,7 @@ import pytest
 
 from shosoin.base import KmeId, PeerFault
 from shosoin.keys.stream004 import CallRefused
-from shosoin.keys.wire004 import CloseRequest, GetKeyRequest, Service, Status, encode_frame
+from shosoin.keys.wire004 import CloseRequest, GetKeyRequest, OpenConnectRequest, Service, Status, encode_frame
 from shosoin.services.etsi004_messages import AskChunk, AskState, Join, Leave, Void, pack, qos_list
 from tests.support.client004 import QOS, Client004, header
 from tests.support.kme import KmePair, until
@@ -222,6 +222,44 @@ async def test_another_kme_cannot_ask_for_what_is_not_its_own(pair):
                 with pytest.raises(PeerFault):
                     await serve(KmeId("kme-b"), raw)
             assert (await b.get(ksid, 0)).key == key
+
+
+async def test_a_lying_home_gets_no_bit_given_twice(pair):
+    async with pair.running() as kmes:
+        await stocked(kmes)
+        async with Client004(pair, "sae-a1") as a, Client004(pair, "sae-b1") as b:
+            ksid = (await a.open("sae-b1")).key_stream_id
+            await b.open("sae-a1", ksid=ksid)
+            keys = [(await a.get(ksid, index)).key for index in range(5)]
+            assert (await b.get(ksid, 0)).key == keys[0]
+            stream = kmes["kme-a"].services["etsi004"].streams.homes.get(ksid).stream
+            for index, lie in ((1, stream.chunk(0).key_id), (2, "no key"), (3, str(uuid.uuid4()))):
+                stream.chunk(index).key_id = lie
+                assert (await b.get(ksid, index)).status == Status.INSUFFICIENT_KEY
+            assert (await b.get(ksid, 4)).key == keys[4]
+
+
+async def test_who_leaves_while_a_call_waits_leaves_nothing_behind(pair):
+    async with pair.running() as kmes:
+        await stocked(kmes)
+        ends = [kme.services["etsi004"].streams for kme in kmes.values()]
+        patient = replace(QOS, timeout_ms=60_000, max_bps=256)
+        for sae, other in (("sae-a1", "sae-b1"), ("sae-b1", "sae-a1")):
+            async with Client004(pair, sae) as client:
+                client.writer.write(encode_frame(OpenConnectRequest(sae, other, patient, uuid.uuid4())))
+                await until(lambda: any(sum(one.ends.values()) for one in ends))
+            await until(lambda: not any(sum(one.ends.values()) for one in ends))
+        async with Client004(pair, "sae-b1") as b:
+            async with Client004(pair, "sae-a1") as a:
+                ksid = (await a.open("sae-b1", patient)).key_stream_id
+                await b.open("sae-a1", ksid=ksid)
+                await a.get(ksid, 0)
+                a.writer.write(encode_frame(GetKeyRequest(ksid, 1, 0)))  # has to wait for its Max_bps
+                await a.writer.drain()
+            await until(lambda: kmes["kme-a"].services["etsi004"].guard.open == 0)
+            assert (await b.get(ksid, 0)).status == Status.SUCCESS
+            drawn = kmes["kme-a"].drivers["kme-b"].pair.outgoing.tally.delivered.keys
+            assert drawn == 1  # nothing was drawn for who had left
 
 
 async def test_metrics_and_logs_without_keys(pair, caplog):
