@@ -7,6 +7,7 @@ ETSI GS QKD 014 would; so what was fetched is fetched once, whatever the home sa
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 from uuid import UUID
@@ -83,7 +84,7 @@ class FarEnds:
     def __init__(self, kme: Kme, ask: Ask, clock: Clock) -> None:
         self._kme, self._ask, self._clock = kme, ask, clock
         self._ends: dict[UUID, FarEnd] = {}
-        self._asking = 0
+        self._asking: Counter[KmeId] = Counter()
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -178,15 +179,15 @@ class FarEnds:
         """
         asking = end.asking.get(position)
         if asking is None:
-            if self._asking >= _ASKING_MAX:
-                raise StreamNotReady(f"{self._asking} chunks are being asked for")
-            self._asking += 1
+            if self._asking[end.home_kme] >= _ASKING_MAX:
+                raise StreamNotReady(f"{_ASKING_MAX} chunks are being asked for at {end.home_kme}")
+            self._asking[end.home_kme] += 1
             asking = end.asking[position] = asyncio.get_running_loop().create_task(self._tell(end, position))
             asking.add_done_callback(lambda task: self._answered(end, position, task))
         return await asyncio.shield(asking)
 
     def _answered(self, end: FarEnd, position: int, task: asyncio.Task[_Told]) -> None:
-        self._asking -= 1
+        self._asking[end.home_kme] -= 1
         end.asking.pop(position, None)
         if not task.cancelled():
             task.exception()  # whoever still waits is told; if nobody does, nobody need be
@@ -202,6 +203,9 @@ class FarEnds:
             raise StreamNotReady(f"{end.home_kme} cannot draw now")
         if answer.status != Status.SUCCESS:
             raise CallRefused(messages.status_of(answer.status), "the stream's home has no such chunk")
+        if self._ends.get(end.ksid) is None:  # it was closed meanwhile
+            self._burn(end.own, end.other, [answer.key_id])
+            raise CallRefused(Status.NO_QKD_CONNECTION, "the caller has no such stream")
         end.active_s = self._clock.now_s()
         told = end.pending[position] = _Told(answer.key_id, answer.age_ms, end.active_s)
         while len(end.pending) > _PENDING_MAX:  # its home tells again what was not fetched

@@ -44,6 +44,8 @@ from shosoin.services.sae_http import Drawing
 __all__ = ["Home", "Homes"]
 
 _VOIDS_MAX = 4096
+_AWAITING_NEAR_MAX = 128
+"""Streams that one KME's applications opened and that no application here knows of yet."""
 _WORD_MAX = (1 << 32) - 1
 
 
@@ -170,6 +172,8 @@ class Homes:
         if home is None:
             if peer <= self._kme.kme_id:  # of two KMEs the one with the lower id makes what both were told to open
                 return Joined(known=False)
+            if self._awaiting_near(peer) >= _AWAITING_NEAR_MAX:
+                raise CallRefused(Status.NO_QKD_CONNECTION, f"{peer} opened too many streams that nobody here joined")
             home = self.make(ksid, other, caller, wanted, caller)
         stream = home.stream
         left = stream.closed and not stream.far_open
@@ -184,6 +188,9 @@ class Homes:
             home.proposed = False
         following = stream.told.following
         return Joined(True, met, stream.near_open, home.token, home.run, qos_list(stream.qos), following)
+
+    def _awaiting_near(self, peer: KmeId) -> int:
+        return sum(home.far_kme == peer and not home.stream.near_open for home in self._homes.values())
 
     def state(self, peer: KmeId, question: AskState) -> State:
         """Say whether near is there, or was: what it left reserved can be had."""
