@@ -218,10 +218,32 @@ async def test_another_kme_cannot_ask_for_what_is_not_its_own(pair):
                     await serve(KmeId("kme-b"), pack(question))
             with pytest.raises(CallRefused):
                 await serve(KmeId("kme-c"), pack(AskChunk(name, far.token, 0)))
+            for caller, other in (("sae-a2", "sae-a1"), ("sae-b1", "sae-b2"), ("sae-a1", "sae-a1")):
+                with pytest.raises(PeerFault):
+                    await serve(KmeId("kme-b"), pack(Join(str(uuid.uuid4()), caller, other, qos_list(QOS))))
+            assert kmes["kme-a"].services["etsi004"].streams.ends == {"near": 1, "far": 0}
             for raw in (b"", b"[]", b"{}", b'{"op":"chunk"}', b"[" * 100_000, b'{"op":"state","ksid":1,"token":""}'):
                 with pytest.raises(PeerFault):
                     await serve(KmeId("kme-b"), raw)
             assert (await b.get(ksid, 0)).key == key
+
+
+async def test_another_kme_cannot_fill_the_table(pair):
+    async with pair.running() as kmes:
+        await stocked(kmes)
+        streams = kmes["kme-a"].services["etsi004"].streams
+        made = refused = 0
+        for _ in range(200):
+            try:
+                caller = random.choice(["sae-b1", "sae-b2"])
+                await streams._serve(KmeId("kme-b"), pack(Join(str(uuid.uuid4()), caller, "sae-a1", qos_list(QOS))))
+                made += 1
+            except CallRefused:
+                refused += 1
+        assert made == streams.ends["near"] == 6  # three of each
+        assert refused == 194
+        async with Client004(pair, "sae-a1") as a:
+            assert (await a.open("sae-a2")).status == Status.PEER_NOT_CONNECTED
 
 
 async def test_a_lying_home_gets_no_bit_given_twice(pair):
