@@ -268,7 +268,7 @@ async def test_a_stream_survives_its_connections(pair):
 
 async def test_the_ttl_ends_a_stream_at_both_ends(pair):
     async with running(pair, "sae-a1", "sae-b1") as (kmes, a, b):
-        ksid = await joined(a, b, replace(QOS, ttl_s=1))
+        ksid = await joined(a, b, replace(QOS, ttl_s=3))
         await chunk(a, ksid, 0)
         ends = [kme.services["etsi004"].streams for kme in kmes.values()]
         await until(lambda: not any(sum(one.ends.values()) for one in ends))
@@ -281,11 +281,10 @@ async def test_the_ttl_ends_a_stream_at_both_ends(pair):
 
 async def test_max_bps_is_a_token_bucket(pair):
     async with running(pair, "sae-a1", "sae-b1") as (_, a, b):
-        ksid = await joined(a, b, replace(QOS, max_bps=512, timeout_ms=50))
-        statuses = [(await a.get(ksid, index)).status for index in range(4)]
-        assert statuses[:2] == [Status.SUCCESS, Status.SUCCESS]  # the burst is a second's worth
-        assert Status.TIMEOUT in statuses[2:]
-        assert (await b.get(ksid, 0)).status == Status.SUCCESS  # each end has its own
+        ksid = await joined(a, b, replace(QOS, max_bps=1, timeout_ms=700))
+        for client in (a, b):  # each end has its own
+            statuses = [(await client.get(ksid, index)).status for index in range(3)]
+            assert statuses == [Status.SUCCESS, Status.TIMEOUT, Status.TIMEOUT]  # one chunk is always there
 
 
 async def test_a_dry_stream(tmp_path):

@@ -75,7 +75,7 @@ async def test_frames_cut_short(pair):
 
 
 async def test_a_connection_that_says_nothing_or_takes_nothing_ends(tmp_path):
-    section = {"idle_timeout_s": 0.5, "max_chunk_bytes": 1 << 20, "max_stream_reserved_bytes": 1 << 23}
+    section = {"idle_timeout_s": 3.0, "max_chunk_bytes": 1 << 20, "max_stream_reserved_bytes": 1 << 23}
     pair = KmePair(tmp_path, stock_bits=1 << 12, etsi004=section)
     async with pair.running("kme-a") as kmes:
         guard = kmes["kme-a"].services["etsi004"].guard
@@ -265,7 +265,7 @@ async def test_who_leaves_while_a_call_waits_leaves_nothing_behind(pair):
     async with pair.running() as kmes:
         await stocked(kmes)
         ends = [kme.services["etsi004"].streams for kme in kmes.values()]
-        patient = replace(QOS, timeout_ms=60_000, max_bps=256)
+        patient = replace(QOS, timeout_ms=60_000, max_bps=1)
         for sae, other in (("sae-a1", "sae-b1"), ("sae-b1", "sae-a1")):
             async with Client004(pair, sae) as client:
                 client.writer.write(encode_frame(OpenConnectRequest(sae, other, patient, uuid.uuid4())))

@@ -20,7 +20,7 @@ from shosoin.keys.wire004 import (
 )
 from tests.support.kme import SAES
 
-QOS = Qos(32, max_bps=1_000_000, min_bps=0, timeout_ms=4000, ttl_s=600, metadata_mimetype=JSON_MIMETYPE)
+QOS = Qos(32, max_bps=1_000_000, min_bps=0, timeout_ms=20_000, ttl_s=600, metadata_mimetype=JSON_MIMETYPE)
 
 
 class Client004:
