@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from shosoin.base import KmeId, PeerFault
+from shosoin.base import KmeId, PeerFault, SaeId
 from shosoin.keys.stream004 import CallRefused
 from shosoin.keys.wire004 import CloseRequest, GetKeyRequest, OpenConnectRequest, Service, Status, encode_frame
 from shosoin.services.etsi004_messages import AskChunk, AskState, Join, Leave, Void, pack, qos_list
@@ -175,6 +175,26 @@ async def test_one_end_cannot_run_ahead(tmp_path):
             assert (await a.get(ksid, 1_000_000)).status == Status.INSUFFICIENT_KEY
 
 
+async def test_reserved_key_in_memory_is_bounded(tmp_path):
+    pair = KmePair(tmp_path, stock_bits=1 << 18, etsi004={"max_chunk_bytes": 1024, "max_reserved_bytes": 4096})
+    async with pair.running() as kmes:
+        await stocked(kmes)
+        reserved = kmes["kme-a"].services["etsi004"].memory["chunks"]
+        async with Client004(pair, "sae-a1") as a, Client004(pair, "sae-b1") as b:
+            streams = []
+            for _ in range(2):
+                streams.append((await a.open("sae-b1")).key_stream_id)
+                await b.open("sae-a1", ksid=streams[-1])
+            statuses = [(await b.get(streams[index % 2], index // 2)).status for index in range(66)]
+            assert statuses == [Status.SUCCESS] * 64 + [Status.INSUFFICIENT_KEY] * 2  # half of 4096 bytes
+            assert reserved.held_bytes == 2048
+            assert (await a.get(streams[1], 0)).status == Status.SUCCESS
+            assert (await b.get(streams[0], 32)).status == Status.SUCCESS
+            for stream in streams:
+                assert (await a.close(stream)).status == Status.SUCCESS
+            assert reserved.held_bytes == 0
+
+
 async def test_certificates_of_others(pair):
     other_plane = TestAuthority(pair.root / "pki-other", "other-plane")
     foreign = other_plane.issue("sae", "sae-a1")
@@ -258,6 +278,12 @@ async def test_a_lying_home_gets_no_bit_given_twice(pair):
             for index, lie in ((1, stream.chunk(0).key_id), (2, "no key"), (3, str(uuid.uuid4()))):
                 stream.chunk(index).key_id = lie
                 assert (await b.get(ksid, index)).status == Status.INSUFFICIENT_KEY
+            # Nor does what it makes up count as the application's guesses.
+            far = kmes["kme-b"].services["etsi004"].streams
+            void = Void(str(ksid), "", "sae-a1", "sae-b1", [str(uuid.uuid4()) for _ in range(4096)], over=False)
+            for _ in range(6):
+                await far._serve(KmeId("kme-a"), pack(void))
+            kmes["kme-b"].kme._guesses.check(SaeId("sae-b1"), 19_000)
             assert (await b.get(ksid, 4)).key == keys[4]
 
 

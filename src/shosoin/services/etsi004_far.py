@@ -14,7 +14,7 @@ from uuid import UUID
 
 from shosoin.base import Denied, KmeId, PeerFault, Rejected, SaeId, ShosoinError
 from shosoin.base.ports import Clock
-from shosoin.keys.errors import StreamNotReady
+from shosoin.keys.errors import KeyNotFound, StreamNotReady
 from shosoin.keys.kme import Kme
 from shosoin.keys.metadata004 import metadata_of
 from shosoin.keys.qos004 import Pace
@@ -215,6 +215,7 @@ class FarEnds:
     async def _fetch(self, end: FarEnd, position: int, key_id: str) -> bytearray:
         end.had.check(position)  # another call for the same chunk may have been faster
         try:
+            self._check_named(end, key_id)
             keys = self._kme.dec_keys(end.own, end.other, [key_id]).keys
         except (Rejected, Denied) as err:
             self._count_had(end, position)
@@ -224,6 +225,16 @@ class FarEnds:
         if len(bits) != end.qos.key_chunk_size_bytes:
             raise PeerFault(f"a chunk of {len(bits)} bytes", code="etsi004.bad_answer")
         return bits
+
+    def _check_named(self, end: FarEnd, key_id: str) -> None:
+        """Check what the home told, as what it makes up must not count as the application's guess.
+
+        Raises:
+            KeyNotFound: no key of near for far is called so.
+        """
+        if not self._kme.may_be_named(end.own, end.other, key_id):
+            log("etsi004.no_key_id", peer=end.home_kme, ksid=str(end.ksid))
+            raise KeyNotFound
 
     def _count_had(self, end: FarEnd, position: int) -> None:
         end.had.add(position)
@@ -299,6 +310,8 @@ class FarEnds:
     def _burn(self, own: SaeId, other: SaeId, key_ids: list[str]) -> None:
         """Fetch and forget keys; what cannot be fetched now expires with the keys that nobody fetched."""
         for key_id in key_ids:
+            if not self._kme.may_be_named(own, other, key_id):
+                continue
             try:
                 delivery = self._kme.dec_keys(own, other, [key_id])
             except ShosoinError:
