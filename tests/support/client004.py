@@ -26,10 +26,10 @@ QOS = Qos(32, max_bps=1_000_000, min_bps=0, timeout_ms=20_000, ttl_s=600, metada
 class Client004:
     """One connection of one SAE to its KME."""
 
-    def __init__(self, pair, sae, *, kme=None, files=None, port=None):
+    def __init__(self, pair, sae, *, kme=None, files=None, port=None, context=None):
         self.sae, self.kme = sae, kme or SAES[sae]
         files = files or pair.saes[sae]
-        self.context = client_context(files.certificate, files.key, pair.sae_plane.certificate)
+        self.context = context or client_context(files.certificate, files.key, pair.sae_plane.certificate)
         self.port = port or pair.etsi004_port[self.kme]
 
     async def __aenter__(self):

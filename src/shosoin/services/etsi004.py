@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from shosoin.adapters.tls import peer_identity
+from shosoin.adapters.tls import negotiated_group, peer_identity
 from shosoin.base import Denied, SaeId, ShosoinError
 from shosoin.base.ports import Clock
 from shosoin.keys.metadata004 import MetadataTooLong
@@ -87,6 +87,10 @@ class Etsi004Service:
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer what comes over a connection until it ends."""
         connection, caller = GuardedConnection.of(writer.transport), _caller(writer.transport)
+
+        group = negotiated_group(writer.get_extra_info("ssl_object"))
+        if self.tally.connected(group or "", caller or ""):
+            log("sae.connected", caller=caller, group=group)
 
         def gone() -> bool:
             return writer.is_closing() or reader.at_eof()

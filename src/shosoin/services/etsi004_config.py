@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shosoin.adapters.key_exchange import KeyExchange
 from shosoin.keys.wire004 import DEFAULT_PORT
 from shosoin.services.toml_sections import Sections
 
@@ -26,6 +27,7 @@ class Etsi004Section:
     client_ca: Path
     port: int = DEFAULT_PORT
     minimum_tls: str = "1.2"
+    key_exchange: KeyExchange = KeyExchange.CLASSICAL
     max_connections: int = 256
     idle_timeout_s: float = 300.0
     """How long a connection may stay open without a request, or leave an answer untaken."""

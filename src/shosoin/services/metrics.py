@@ -79,6 +79,7 @@ class _KmeCollector(Collector):
         yield InfoMetricFamily("shosoin_kme", "Which KME this is.", about)
         services = self._view.services
         yield from _connections(services, self._guard)
+        yield _groups(self._view)
         yield from _requests(services)
         yield from _memory(services)
         yield from _key_streams(services)
@@ -201,6 +202,16 @@ def _key_streams(services: Mapping[str, SaeService]) -> Families:
             for end, count in service.streams.ends.items():
                 ends.add_metric([end], count)
             yield ends
+
+
+def _groups(view: KmeView) -> Metric:
+    text = "TLS connections by key-exchange group; unknown where the TLS library cannot tell."
+    made = _counter("tls_connections", text, "interface", "group")
+    groups = {**{name: service.tally.groups for name, service in view.services.items()}, "peer": view.peer_groups}
+    for interface, counts in groups.items():
+        for group, count in counts.items():
+            made.add_metric([interface, group or "unknown"], count)
+    return made
 
 
 def _memory(services: Mapping[str, SaeService]) -> Families:
