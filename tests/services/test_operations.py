@@ -347,7 +347,8 @@ async def test_a_port_that_is_taken_stops_the_start_and_leaves_nothing_open(pair
         pass
 
 
-async def test_the_guide_lists_every_metric_with_its_labels(pair):
+async def test_the_guide_lists_every_metric_with_its_labels(tmp_path):
+    pair = KmePair(tmp_path, stock_bits=1 << 18, etsi004={})
     rows = re.findall(r"^\| `(shosoin_kme_\w+)` \| ([^|]+) \|", GUIDE.read_text(), re.MULTILINE)
     listed = {name: frozenset(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
     pair.sae_plane.revoke(path=pair.root / "sae.crl")

@@ -57,6 +57,8 @@ class KmePair:
     workers: int = 0
     """Worker processes of ``kme-a``."""
     workers_at_b: int = 0
+    etsi004: dict[str, Any] | None = None
+    """ETSI GS QKD 004 is served if this is given: its limits where they are not the usual ones."""
 
     key_exchange: dict[str, str] = field(default_factory=dict)
     """How TLS keys come about, by name of the section (``sae_api``, ``peer_api``) or ``kme-b peer_api`` for one KME."""
@@ -67,10 +69,11 @@ class KmePair:
         self.sae_plane = TestAuthority(self.root / "pki-sae", "sae-plane", ml_dsa=self.ml_dsa)
         self.kme_plane = TestAuthority(self.root / "pki-kme", "kme-plane", ml_dsa=self.ml_dsa)
         self.saes: dict[str, Files] = {name: self.sae_plane.issue("sae", name) for name in SAES}
-        numbers = free_ports(6)
+        numbers = free_ports(8)
         self.sae_port = {"kme-a": numbers[0], "kme-b": numbers[1]}
         self.peer_port = {"kme-a": numbers[2], "kme-b": numbers[3]}
         self.skip_port = {"kme-a": numbers[4], "kme-b": numbers[5]}
+        self.etsi004_port = {"kme-a": numbers[6], "kme-b": numbers[7]}
         secret = os.urandom(1024)
         for kme in ("kme-a", "kme-b"):
             home = self.root / kme
@@ -125,6 +128,21 @@ client_ca = "{self.sae_plane.certificate}"
 {systems}
 """
 
+    def _etsi004(self, kme: str, server: Files) -> str:
+        if self.etsi004 is None:
+            return ""
+        limits = "\n".join(f"{name} = {value}" for name, value in self.etsi004.items())
+        return f"""
+[etsi004]
+host = "127.0.0.1"
+port = {self.etsi004_port[kme]}
+certificate = "{server.certificate}"
+key = "{server.key}"
+client_ca = "{self.sae_plane.certificate}"
+{self._key_exchange(kme, "etsi004")}
+{limits}
+"""
+
     def _key_exchange(self, kme: str, section: str) -> str:
         chosen = self.key_exchange.get(f"{kme} {section}", self.key_exchange.get(section))
         return f'key_exchange = "{chosen}"' if chosen else ""
@@ -169,6 +187,7 @@ ca = "{self.kme_plane.certificate}"
 
 {saes}
 {self._skip(kme, server)}
+{self._etsi004(kme, server)}
 
 [[link]]
 peer = "{peer}"

@@ -254,6 +254,13 @@ class Kme:
         keys = tuple(Key(key_id, _material(bits)) for key_id, bits in zip(key_ids, contents, strict=True))
         return Delivery(keys, self._facts.get(source, self._local_facts))
 
+    def may_be_named(self, caller: SaeId, master: SaeId, key_id: str) -> bool:
+        """Whether a key_ID can be one of ``master``'s keys for ``caller``; no guess is counted, so no SAE may ask."""
+        pair = self._pairs.get(self._directory.get(master, self.kme_id))
+        if pair is None or not pair.is_open:
+            return True
+        return pair.incoming_ids.decode(key_id, master, caller, near=pair.incoming.near) is not None
+
     # Keys of one KME for another, and what multicast needs
 
     def facts_of(self, slave: SaeId) -> LinkFacts:

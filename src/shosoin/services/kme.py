@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,9 @@ from shosoin.keys.policy import KmeLimits, PolicyBook
 from shosoin.keys.quota import Quota
 from shosoin.services.admin_api import AdminApi
 from shosoin.services.admin_config import AdminSection
+from shosoin.services.etsi004 import Etsi004Service
+from shosoin.services.etsi004_config import Etsi004Section
+from shosoin.services.etsi004_streams import KeyStreams
 from shosoin.services.etsi014 import Etsi014Service, HttpLimits
 from shosoin.services.json_log import LoggedEvents, described, log, start_logging
 from shosoin.services.kme_config import KmeConfig, load_kme_config
@@ -98,6 +101,7 @@ class KmeProcess:
         self._listeners: list[TlsListener | WorkerPool] = []
         self.workers: WorkerPool | None = None
         """The processes that SAEs talk to, where it is not this one."""
+        self._upkeep: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self.ports: tuple[int, int] = (0, 0)
         self.kme: Kme | None = None
         """What serves the SAEs, once every link was looked at."""
@@ -108,6 +112,7 @@ class KmeProcess:
         self.admin: AdminApi | None = None
         self.is_draining = False
         """Whether it is about to stop and should get no new work."""
+        self.etsi004_port: int | None = None
         self._multicast: Multicast | None = None
         self.defect: BaseException | None = None
         """Why a part of the process ended by itself."""
@@ -137,6 +142,8 @@ class KmeProcess:
             ready["admin_port"] = self.admin.port
         if self.workers is not None:
             ready["worker_pids"] = self.workers.pids
+        if self.etsi004_port is not None:
+            ready["etsi004_port"] = self.etsi004_port
         _write_json(self.directory / "ready", ready)
         log("kme.ready", kme=self.config.kme.id, **ready)
         return self
@@ -197,6 +204,8 @@ class KmeProcess:
                 await self._listen_skip(self.config.skip, kme, http)
             if self.config.admin is not None:
                 await self._listen_admin(self.config.admin)
+            if self.config.etsi004 is not None:
+                await self._listen_004(self.config.etsi004, kme)
         except OSError as err:
             raise Rejected(f"cannot listen: {err.strerror or err}", code="kme.cannot_listen") from err
         self.ports = sae_port, peers.port
@@ -231,6 +240,16 @@ class KmeProcess:
             self._events.emit(Event(err.code, "alarm", {"reason": err.message, "hint": err.hint}))
             return
         self._listeners.append(await self.admin.start())
+
+    async def _listen_004(self, section: Etsi004Section, kme: Kme) -> None:
+        drawing = Drawing(kme, self.links, self._clock, self.config.limits.lease_timeout_s)
+        streams = KeyStreams(kme, drawing, self.links.requests, self._entropy, self._clock, section)
+        service = self.services["etsi004"] = Etsi004Service(streams, section, self._clock)
+        plane = self.identity.planes["etsi004"]
+        listener = await service.listen(section.host, section.port, plane.server_context, plane.admit)
+        self._listeners.append(listener)
+        self._upkeep.append(streams.run)
+        self.etsi004_port = listener.port
 
     def _kme(self) -> Kme:
         limits = self.config.limits
@@ -273,6 +292,7 @@ class KmeProcess:
     def _start_tasks(self) -> None:
         context = self.identity.planes["peer_api"].client_context
         work = [self._report(), self.identity.watch(), *self.links.work(context)]
+        work += [upkeep() for upkeep in self._upkeep]
         if self._multicast is not None:
             work.append(self._multicast.run())
         self._tasks = [asyncio.create_task(item) for item in work]

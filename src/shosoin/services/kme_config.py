@@ -11,6 +11,7 @@ from shosoin.base import KmeId, SaeId
 from shosoin.keys.key_id import LENGTH_BYTES_MAX
 from shosoin.keys.policy import PolicyRule
 from shosoin.services.admin_config import AdminSection, read_admin
+from shosoin.services.etsi004_config import Etsi004Section, read_etsi004
 from shosoin.services.identity_config import IdentitySection, check_authorities, read_identity
 from shosoin.services.operations_config import OperationsSection, read_operations
 from shosoin.services.policy_config import check_policies, read_policies
@@ -146,6 +147,7 @@ class KmeConfig:
     operations: OperationsSection | None = None
     skip: SkipConfig | None = None
     store: StoreSection = field(default_factory=StoreSection)
+    etsi004: Etsi004Section | None = None
     policies: tuple[PolicyRule, ...] = ()
     """``[[policy]]``: terms for pairs of SAEs; the first that fits counts."""
     identity: IdentitySection = field(default_factory=IdentitySection)
@@ -156,6 +158,8 @@ class KmeConfig:
         planes = {"[kme.sae_api]": self.sae_api.client_ca, "[kme.peer_api]": self.peer_api.ca}
         if self.skip is not None:
             planes["[skip]"] = self.skip.api.client_ca
+        if self.etsi004 is not None:
+            planes["[etsi004]"] = self.etsi004.client_ca
         return planes if self.admin is None else {**planes, "[admin]": self.admin.client_ca}
 
 
@@ -166,7 +170,7 @@ def load_kme_config(path: Path) -> KmeConfig:
         Rejected: with the section and key that is wrong, missing or unknown.
     """
     document, sections = load_toml(path), Sections(path)
-    known = {"kme", "limits", "sae", "link", "operations", "skip", "policy", "identity", "admin"}
+    known = {"kme", "limits", "sae", "link", "operations", "skip", "policy", "identity", "admin", "etsi004"}
     sections.only(document, known, "top level")
     kme = sections.table(document, "kme", "kme")
     apis = {"sae_api", "peer_api", "store"}
@@ -189,6 +193,7 @@ def load_kme_config(path: Path) -> KmeConfig:
         identity=read_identity(document, sections),
         admin=read_admin(document, sections),
         store=read_store(kme, sections),
+        etsi004=read_etsi004(document, sections),
         policies=read_policies(sections, document, {sae.id for sae in saes}),
     )
     if not config.identity.allow_shared_ca:
@@ -235,6 +240,8 @@ def _check_ports(config: KmeConfig, sections: Sections) -> None:
         ports["[skip]"] = config.skip.api.port
     if config.admin is not None:
         ports["[admin]"] = config.admin.port
+    if config.etsi004 is not None:
+        ports["[etsi004]"] = config.etsi004.port
     for where, port in ports.items():
         if port > _PORT_MAX:
             raise sections.wrong(f"{where} port must be at most {_PORT_MAX}, got {port}")

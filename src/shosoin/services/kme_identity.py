@@ -24,6 +24,7 @@ from shosoin.adapters.tls_files import TlsFiles, trace
 from shosoin.base import Rejected, ShosoinError
 from shosoin.base.ports import Clock, Event, EventSink
 from shosoin.services.admin_config import AdminSection
+from shosoin.services.etsi004_config import Etsi004Section
 from shosoin.services.json_log import described, log
 from shosoin.services.kme_config import KmeConfig, PeerApiSection, SaeApiSection
 from shosoin.services.revoked_names import RevokedNames, add_revoked, read_revoked
@@ -33,7 +34,7 @@ from shosoin.services.tls_plane import Contexts, TlsPlane
 __all__ = ["IDENTITY_FILE", "KmeIdentity"]
 
 IDENTITY_FILE = "identity.json"
-Section = SaeApiSection | PeerApiSection | SkipApiSection | AdminSection
+Section = SaeApiSection | PeerApiSection | SkipApiSection | Etsi004Section | AdminSection
 
 
 class KmeIdentity:
@@ -243,6 +244,8 @@ class KmeIdentity:
         self._add("peer_api", peer, peer.ca, _maker(peer, dials=True))
         if config.skip is not None:
             self._add("skip", config.skip.api, config.skip.api.client_ca, _maker(config.skip.api))
+        if config.etsi004 is not None:
+            self._add("etsi004", config.etsi004, config.etsi004.client_ca, _maker(config.etsi004))
         if config.admin is not None:
             self._add("admin", config.admin, config.admin.client_ca, _maker(config.admin))
 
@@ -253,7 +256,7 @@ class KmeIdentity:
 
 def _maker(section: Section, *, dials: bool = False) -> Callable[[TlsFiles], Contexts]:
     """Return what makes the contexts of an endpoint from its files; the only place that chooses a TLS library."""
-    with_1_2 = isinstance(section, SaeApiSection | SkipApiSection) and section.minimum_tls == "1.2"
+    with_1_2 = isinstance(section, SaeApiSection | SkipApiSection | Etsi004Section) and section.minimum_tls == "1.2"
     minimum = TLSVersion.TLSv1_2 if with_1_2 else TLSVersion.TLSv1_3
     key_exchange = KeyExchange.CLASSICAL if isinstance(section, AdminSection) else section.key_exchange
 

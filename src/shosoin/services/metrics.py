@@ -30,6 +30,7 @@ from shosoin.keys.kme import Kme
 from shosoin.keys.receiver import ReceivingEnd
 from shosoin.keys.sender import SendingEnd
 from shosoin.keys.tally import Burned, KeyCount
+from shosoin.services.etsi004 import Etsi004Service
 from shosoin.services.guarded_connections import ConnectionGuard
 from shosoin.services.identity_metrics import identity_families
 from shosoin.services.kme_view import Connections, KmeView, SaeService
@@ -85,6 +86,7 @@ class _KmeCollector(Collector):
         if self._view.identity.is_loaded:
             yield from identity_families(self._view.identity.planes)
         yield from _workers(self._view)
+        yield from _key_streams(services)
         if self._view.kme is not None:
             yield from _links(self._view)
             yield from _streams(self._view, self._clock.now_s())
@@ -205,6 +207,16 @@ def _workers(view: KmeView) -> Families:
         restarts = _counter("worker_restarts", "Worker processes that ended by themselves.")
         restarts.add_metric([], view.workers.restarts)
         yield from (serving, wanted, restarts)
+
+
+def _key_streams(services: Mapping[str, SaeService]) -> Families:
+    text = "Ends of ETSI GS QKD 004 streams: near where the keys are drawn, far where the other application is."
+    ends = _gauge("key_streams", text, "end")
+    for service in services.values():
+        if isinstance(service, Etsi004Service):
+            for end, count in service.streams.ends.items():
+                ends.add_metric([end], count)
+            yield ends
 
 
 def _groups(view: KmeView) -> Metric:
