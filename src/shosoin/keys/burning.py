@@ -3,8 +3,8 @@
 A *burn* forgets every block of the pair at this end and raises a counter of burns. The other end hears of the counter
 in the next handshake and keeps on record which burns it has carried out; until both counters agree, every handshake
 plans the streams as after a restored copy: no block survives at either end, and both streams go on above every offset
-that either end ever had. Nothing is cleared before the other end has made it durable, so a crash or a lost connection at any
-point only burns again.
+that either end ever had. Nothing is cleared before the other end has made it durable, so a crash or a lost connection
+at any point only burns again.
 
 *Re-keying* replaces the whole journal by that of a new pair under another pair secret. Nothing of the old pair stays
 but a fingerprint of each secret that it ever had: a pair secret used twice would use its one-time keys twice.
@@ -63,7 +63,7 @@ def burn_batch(records: Mapping[str, bytes]) -> Batch:
     """
     try:
         pair = load_record(records[PAIR_RECORD])
-        pair.update(burns=pair.get("burns", 0) + 1, resume="", peer_resume="", own=pair["own"])
+        pair |= {"burns": pair.get("burns", 0) + 1, "resume": "", "peer_resume": "", "own": pair["own"]}
     except (KeyError, TypeError) as err:
         raise StreamRefused("the journal is incomplete") from err
     blocks = [name for name in records if name.startswith("block/")]

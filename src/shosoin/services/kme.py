@@ -19,7 +19,8 @@ from shosoin.adapters.clock import SystemClock
 from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.memory import collect_garbage_rarely
 from shosoin.adapters.open_files import allow_many_open_files
-from shosoin.adapters.stream_store import FileStreamStore, read_or_make_storage_key
+from shosoin.adapters.state_lock import StateLock
+from shosoin.adapters.stream_store import FileStreamStore
 from shosoin.adapters.tls import client_context, server_context
 from shosoin.base import KmeId, Rejected
 from shosoin.keys.errors import StreamRefused
@@ -38,6 +39,7 @@ from shosoin.services.peer_channel import Channel, ChannelKind, dial_forever, li
 from shosoin.services.simulated_quantum_channel import SimulatedDevices
 from shosoin.services.skip import SkipService
 from shosoin.services.skip_config import SkipApiSection, SkipConfig
+from shosoin.services.storage_key import storage_key
 
 __all__ = ["KmeProcess", "run"]
 
@@ -106,6 +108,9 @@ class KmeProcess:
         """How SAEs reach it, by the name of the interface."""
         self.operations = Operations(self, config.operations, self._clock) if config.operations else None
         self.skip_port: int | None = None
+        self._lock: StateLock | None = None
+        self._refusals: dict[KmeId, str] = {}
+        """Why links were not opened."""
         self.defect: BaseException | None = None
         """Why a part of the process ended by itself."""
 
@@ -116,9 +121,10 @@ class KmeProcess:
         try:
             if self.operations is not None:
                 await self.operations.start()  # first, so that it can be asked how far the rest is
-            storage_key = read_or_make_storage_key(self.config.kme.storage_key_file)
+            self._lock = StateLock(self.directory, exclusive=False)
+            key = storage_key(self.config)
             for link in self.config.links:
-                await self._open_link(link, storage_key)
+                await self._open_link(link, key)
             await self._listen()
             self._start_tasks()
         except BaseException:
@@ -150,7 +156,7 @@ class KmeProcess:
         for link in self.config.links:
             driver = self.drivers.get(KmeId(link.peer))
             if driver is None or driver.failed:
-                states[link.peer] = {"refused": True, "open": False, "connected": False}
+                states[link.peer] = {"refused": True, "open": False, "connected": False, **self._reason(link)}
                 continue
             pair = driver.pair
             states[link.peer] = {
@@ -164,8 +170,15 @@ class KmeProcess:
                 "kind": "simulated-qkd",
                 "simulated": True,
                 "secret_key_rate_bps": round(self._links[KmeId(link.peer)].facts.secret_key_rate_bps, 3),
+                **self._reason(link),
             }
         return states
+
+    def _reason(self, link: LinkSection) -> dict[str, str]:
+        """Return why a link does not work, as far as this end knows."""
+        driver = self.drivers.get(KmeId(link.peer))
+        why = driver.pair.refusal if driver is not None else self._refusals.get(KmeId(link.peer), "")
+        return {"reason": why} if why else {}
 
     # Parts
 
@@ -181,13 +194,17 @@ class KmeProcess:
         try:
             store = FileStreamStore(self.directory / "links" / peer, storage_key)
         except StreamRefused as err:
-            log("stream.refused", peer=peer, reason=err.message, hint=err.hint)
+            self._refuse(peer, err)
             return
         try:
             await self._start_pair(link, peer, secret, store)
         except StreamRefused as err:
             store.close()
-            log("stream.refused", peer=peer, reason=err.message, hint=err.hint)
+            self._refuse(peer, err)
+
+    def _refuse(self, peer: KmeId, err: StreamRefused) -> None:
+        self._refusals[peer] = err.message
+        log("stream.refused", peer=peer, reason=err.message, hint=err.hint)
 
     async def _start_pair(self, link: LinkSection, peer: KmeId, secret: bytes, store: FileStreamStore) -> None:
         limits = self.config.limits
@@ -317,6 +334,8 @@ class KmeProcess:
             driver.release()
         if self.operations is not None:
             await self.operations.stop()
+        if self._lock is not None:
+            self._lock.release()
 
     def _fail_loudly(self, task: asyncio.Task[None]) -> None:
         """End the process when a part of it fails unexpectedly: a half-working KME would not be noticed."""

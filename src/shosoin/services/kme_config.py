@@ -10,6 +10,7 @@ from shosoin.base import KmeId, SaeId
 from shosoin.keys.key_id import LENGTH_BYTES_MAX
 from shosoin.services.operations_config import OperationsSection, read_operations
 from shosoin.services.skip_config import SkipConfig, read_skip
+from shosoin.services.storage_key_config import STORAGE_KEY_NAMES, StorageKeyChoice, read_storage_key
 from shosoin.services.toml_sections import Sections, load_toml
 from shosoin.services.wire014 import container_bytes
 from shosoin.services.wire_skip import key_bytes
@@ -26,7 +27,6 @@ class KmeSection:
     id: KmeId
     site: str
     directory: Path
-    storage_key_file: Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,7 @@ class KmeConfig:
     """Everything a KME process is told."""
 
     kme: KmeSection
+    storage_key: StorageKeyChoice
     sae_api: SaeApiSection
     peer_api: PeerApiSection
     limits: LimitSection
@@ -128,10 +129,12 @@ def load_kme_config(path: Path) -> KmeConfig:
     sections.only(document, {"kme", "limits", "sae", "link", "operations", "skip"}, "top level")
     kme = sections.table(document, "kme", "kme")
     apis = {"sae_api", "peer_api"}
-    sections.only(kme, {item.name for item in fields(KmeSection)} | apis, "[kme]")
+    others = apis | STORAGE_KEY_NAMES
+    sections.only(kme, {item.name for item in fields(KmeSection)} | others, "[kme]")
     saes = [sections.read(SaeSection, "sae", item) for item in sections.tables(document, "sae")]
     config = KmeConfig(
-        kme=sections.read(KmeSection, "kme", {name: value for name, value in kme.items() if name not in apis}),
+        kme=sections.read(KmeSection, "kme", {name: value for name, value in kme.items() if name not in others}),
+        storage_key=read_storage_key(kme, sections),
         sae_api=sections.read(SaeApiSection, "kme.sae_api", sections.table(kme, "sae_api", "kme.sae_api")),
         peer_api=sections.read(PeerApiSection, "kme.peer_api", sections.table(kme, "peer_api", "kme.peer_api")),
         limits=sections.read(

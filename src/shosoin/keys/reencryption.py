@@ -1,0 +1,110 @@
+"""What a kind of store offers so that everything in it can be brought under another storage key.
+
+The command that rotates a storage key knows no store. It makes sure that nobody else works on them, that the new key is
+on record before the first of them changes, and that the old one goes only when the last has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from shosoin.keys.blocks import Block
+from shosoin.keys.errors import StreamRefused
+from shosoin.keys.key_id import GRANULE_BYTES
+from shosoin.keys.store import Batch, StreamStore, WipeRange
+
+__all__ = ["ReencryptableStores", "StoreSize", "Told", "copy_store", "size_of"]
+
+Told = Callable[[int], None]
+"""Told the bytes of blocks done so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSize:
+    """What one pair's store holds."""
+
+    records: int
+    blocks: int
+    block_bytes: int
+
+
+class ReencryptableStores(Protocol):
+    """All stores of one kind of a KME."""
+
+    def peers(self) -> Sequence[str]:
+        """Return the peers of which something is stored."""
+        ...
+
+    def check(self, peer: str, keys: Sequence[bytes]) -> StoreSize:
+        """Return what is stored of a pair under one of the keys, after making sure that all its records open.
+
+        Raises:
+            StreamRefused: they do not, or the store is in use.
+        """
+        ...
+
+    def check_room(self, sizes: Iterable[StoreSize]) -> None:
+        """Make sure that there is room for what re-encryption needs besides.
+
+        Raises:
+            Unavailable: there is not.
+        """
+        ...
+
+    def reencrypt(self, peer: str, old_key: bytes, new_key: bytes, told: Told) -> None:
+        """Bring a pair's store from the old key under the new one.
+
+        It may be stopped at any moment, and called again: then it goes on, and does nothing once it is done. When it
+        returns, nothing is stored under the old key any more.
+
+        Raises:
+            StreamRefused: what is stored cannot be read under either key, or not be written.
+        """
+        ...
+
+
+def size_of(records: dict[str, bytes]) -> StoreSize:
+    """Return what a journal says is stored.
+
+    Raises:
+        StreamRefused: the record of a block is none.
+    """
+    try:
+        blocks = [Block.load(raw) for name, raw in records.items() if name.startswith("block/")]
+    except (KeyError, TypeError, ValueError) as err:
+        raise StreamRefused("the journal holds a record that is not that of a block") from err
+    return StoreSize(len(records), len(blocks), sum(block.granules for block in blocks) * GRANULE_BYTES)
+
+
+def copy_store(source: StreamStore, target: StreamStore, told: Told) -> None:
+    """Copy all of a store into an empty one; what was overwritten or is damaged is overwritten there too."""
+    records, done_bytes = source.load(), 0
+    for name, raw in records.items():
+        if name.startswith("block/"):
+            done_bytes += Block.load(raw).granules * GRANULE_BYTES
+            _copy_block(source, target, name, raw)
+            told(done_bytes)
+    target.commit(Batch(records={name: raw for name, raw in records.items() if not name.startswith("block/")}))
+
+
+def _copy_block(source: StreamStore, target: StreamStore, record: str, raw: bytes) -> None:
+    name, granules = record.removeprefix("block/"), Block.load(raw).granules
+    content, damaged = source.read_block(name)
+    if not content:  # beyond use: its keys are burned as they come up, which needs a block of that name and size
+        content, damaged = bytearray(granules * GRANULE_BYTES), range(granules)
+    wipes = [WipeRange(name, first, count) for first, count in _runs(damaged)]
+    target.commit(Batch(records={record: raw}, blocks={name: bytes(content)}, wipes=wipes))
+    content[:] = bytes(len(content))
+
+
+def _runs(granules: Sequence[int]) -> list[tuple[int, int]]:
+    """Return sorted numbers as runs of (first, count)."""
+    runs: list[tuple[int, int]] = []
+    for granule in granules:
+        if runs and sum(runs[-1]) == granule:
+            runs[-1] = runs[-1][0], runs[-1][1] + 1
+        else:
+            runs.append((granule, 1))
+    return runs
