@@ -86,13 +86,11 @@ class TokenKey:
     def _key(self) -> Iterator[tuple[Any, list[str]]]:
         """Log in, find the key, and log out after; yield the key and the mechanisms that the token offers."""
         pkcs11 = _pkcs11()
-        with _told(self.token, self.key):
+        with _told(self.token):
             token = self._library(pkcs11).get_token(**self._marks())
             offered = [name for name in MECHANISMS if _mechanism(name) in token.slot.get_mechanisms()]
             with token.open(user_pin=self._pin()) as session:
-                key = session.get_key(
-                    label=self.key, object_class=pkcs11.ObjectClass.SECRET_KEY, key_type=pkcs11.KeyType.AES
-                )
+                key = self._only_key(pkcs11, session)
                 if key[pkcs11.Attribute.EXTRACTABLE] or not key[pkcs11.Attribute.SENSITIVE]:
                     raise Rejected(
                         f"token {self.token} would give key {self.key} away",
@@ -100,6 +98,19 @@ class TokenKey:
                         hint="make it anew: sensitive, not extractable",
                     )
                 yield key, offered
+
+    def _only_key(self, pkcs11: ModuleType, session: Any) -> Any:
+        attribute = pkcs11.Attribute
+        marks = {
+            attribute.CLASS: pkcs11.ObjectClass.SECRET_KEY,
+            attribute.KEY_TYPE: pkcs11.KeyType.AES,
+            attribute.LABEL: self.key,
+        }
+        found = list(session.get_objects(marks))
+        if len(found) != 1:
+            code = "store.token_key_ambiguous" if found else "store.no_token_key"
+            raise Rejected(f"token {self.token} has {len(found)} AES keys labelled {self.key!r}, expected 1", code=code)
+        return found[0]
 
     def _library(self, pkcs11: ModuleType) -> Any:
         try:
@@ -193,27 +204,23 @@ def _read(parameters: Mapping[str, Any]) -> tuple[str, bytes, bytes]:
 
 
 @contextlib.contextmanager
-def _told(token: str, key: str) -> Iterator[None]:
+def _told(token: str) -> Iterator[None]:
     """Say what a token's errors mean; nothing is tried twice, since tokens count wrong PINs."""
     try:
         yield
     except ShosoinError:
         raise
     except _pkcs11().PKCS11Error as err:
-        raise _meaning(err, token, key) from err
+        raise _meaning(err, token) from err
 
 
-def _meaning(err: Exception, token: str, key: str) -> ShosoinError:
+def _meaning(err: Exception, token: str) -> ShosoinError:
     name = type(err).__name__
     if name in {"PinIncorrect", "PinInvalid", "PinLenRange", "PinExpired", "UserPinNotInitialized"}:
         hint = "correct the PIN file before another start: tokens lock themselves after a few wrong PINs"
         return Denied(f"token {token} does not accept the PIN", code="store.bad_pin", hint=hint)
     if name == "PinLocked":
         return Denied(f"token {token} is locked after too many wrong PINs", code="store.pin_locked")
-    if name == "NoSuchKey":
-        return Rejected(f"token {token} has no AES key labelled {key!r}", code="store.no_token_key")
-    if name == "MultipleObjectsReturned":
-        return Rejected(f"token {token} has several AES keys labelled {key!r}", code="store.token_key_ambiguous")
     if name == "MultipleTokensReturned":
         hint = "name its serial number: token_serial in [kme.storage_key]"
         return Rejected(f"several tokens are labelled {token!r}", code="store.token_ambiguous", hint=hint)

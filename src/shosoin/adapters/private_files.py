@@ -39,9 +39,12 @@ def read_private(path: Path, what: str, *, bytes_max: int) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe must not hold us up
     except OSError as err:
         raise Rejected(f"cannot read {what} {path}: {err.strerror}", code="store.unreadable") from err
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         _check_private(path, what, os.fstat(descriptor))
-        content = file.read(bytes_max + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            content = file.read(bytes_max + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > bytes_max:
         raise Rejected(f"{what} {path} is longer than {bytes_max} bytes", code="store.unreadable")
     return content
