@@ -6,6 +6,7 @@ crash leaves a file that ``settle`` deals with. Overwriting is best effort on fl
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -69,12 +70,25 @@ def create_private(path: Path, content: bytes) -> None:
     Raises:
         FileExistsError: there is a file already; it is left alone.
     """
-    part = _written(path.with_name(f"{path.name}.{os.getpid()}.part"), content)
-    try:
-        os.link(part, path)  # unlike a rename this never replaces anything
-    finally:
-        part.unlink()
+    if path.exists():
+        raise FileExistsError(errno.EEXIST, "File exists", str(path))
+    descriptor, is_named = _new_file(path)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+        if not is_named:
+            # Unlike a rename this never replaces anything; a directory descriptor makes the link be followed.
+            os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=descriptor, follow_symlinks=True)
     sync_directory(path.parent)
+
+
+def _new_file(path: Path) -> tuple[int, bool]:
+    """Return a file without a name, of which a crash leaves nothing; where there is no such thing, a named one."""
+    try:
+        return os.open(path.parent, os.O_WRONLY | os.O_TMPFILE, 0o600), False
+    except (AttributeError, OSError):
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), True
 
 
 def replace_private(path: Path, content: bytes) -> None:
