@@ -45,10 +45,11 @@ def configure(pair, table, kme="kme-b"):
 
 
 def table(source, hsm=None):
+    passphrase = '[kme.storage_key]\nsource = "passphrase"\nscrypt_log2_n = 14\n'
     return {
         "file": '[kme.storage_key]\nsource = "file"\nkey_file = "kek"',
-        "passphrase": '[kme.storage_key]\nsource = "passphrase"\npassphrase_file = "passphrase"\nscrypt_log2_n = 14',
-        "environment": '[kme.storage_key]\nsource = "passphrase"\npassphrase_env = "KME_PASSPHRASE"\nscrypt_log2_n = 14',
+        "passphrase": f'{passphrase}passphrase_file = "passphrase"',
+        "environment": f'{passphrase}passphrase_env = "KME_PASSPHRASE"',
         "pkcs11": hsm.table() if hsm is not None else "",
     }[source]
 
@@ -218,8 +219,7 @@ def test_a_token_that_is_gone_or_refuses_the_pin_stops_the_start(pair, hsm):
         ('[kme.storage_key]\nsource = "passphrase"\npassphrase_env = "A"\nscrypt_log2_n = 30', "must be 14 to 20"),
         ('[kme.storage_key]\nsource = "pkcs11"\nmodule = "m"\ntoken = "t"\nkey = "k"', "lacks 'pin_file'"),
         (
-            '[kme.storage_key]\nsource = "pkcs11"\nmodule = "m"\ntoken = "t"\nkey = "k"\npin_file = "p"\n'
-            'mechanism = "rsa"',
+            '[kme.storage_key]\nsource = "pkcs11"\nmodule = "m"\ntoken = "t"\nkey = "k"\npin_file = "p"\nmechanism = "x"',
             "mechanism must be one of aes-gcm",
         ),
     ],

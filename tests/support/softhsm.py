@@ -19,7 +19,8 @@ class SoftHsm:
     """The tokens in one directory."""
 
     def __init__(self, root: Path) -> None:
-        self.module = library("/usr/lib/softhsm/libsofthsm2.so", "/usr/lib/x86_64-linux-gnu/softhsm/libsofthsm2.so")
+        # Resolved, as a configuration does: under two names one library would be initialized twice.
+        self.module = library("/usr/lib/softhsm/libsofthsm2.so").resolve()
         self.util = program("softhsm2-util")
         self.root = root
         self.conf = root / "softhsm2.conf"
@@ -47,7 +48,6 @@ class SoftHsm:
 
     def make_key(self, label: str = "kek", *, token: str = "kme", serial: bytes | None = None, **attributes) -> None:
         """Make an AES key on a token, one that the token keeps to itself unless ``attributes`` say otherwise."""
-        import pkcs11
         from pkcs11 import Attribute, KeyType
 
         marks = {"token_label": token} | ({"token_serial": serial} if serial else {})
@@ -55,7 +55,6 @@ class SoftHsm:
         template |= {Attribute[name]: value for name, value in attributes.items()}
         with self.reload().get_token(**marks).open(rw=True, user_pin=PIN) as session:
             session.generate_key(KeyType.AES, 256, label=label, store=True, template=template)
-        assert pkcs11
 
     def table(self, **changes: str) -> str:
         """Return ``[kme.storage_key]`` for the token ``kme`` and its key ``kek``."""
