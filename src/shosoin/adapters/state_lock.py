@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Self
 
-from shosoin.base import Rejected, Unavailable
+from shosoin.base import Denied, Rejected, Unavailable
 
 __all__ = ["StateLock"]
 
@@ -21,12 +21,19 @@ class StateLock:
 
     Raises (when made):
         Unavailable: a KME runs there, or a command works there.
+        Denied: a command runs as another user than the KME, which could not read what it writes.
         Rejected: the directory cannot be used.
     """
 
     def __init__(self, directory: Path, *, exclusive: bool) -> None:
         path = directory / "state.lock"
         try:
+            if exclusive and directory.stat().st_uid != os.geteuid():
+                raise Denied(
+                    f"{directory} belongs to another user",
+                    code="store.other_user",
+                    hint="run this command as the user that the KME runs as",
+                )
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as err:
             raise Rejected(f"cannot use {directory}: {err.strerror}", code="store.unusable") from err
