@@ -9,9 +9,12 @@ from shosoin.base import Denied, Rejected, Unavailable
 
 
 def test_processes_share_and_a_command_has_it_alone(tmp_path):
-    with StateLock(tmp_path, exclusive=False), StateLock(tmp_path, exclusive=False):
-        with pytest.raises(Unavailable, match="running KME"):
-            StateLock(tmp_path, exclusive=True)
+    with (
+        StateLock(tmp_path, exclusive=False),
+        StateLock(tmp_path, exclusive=False),
+        pytest.raises(Unavailable, match="running KME"),
+    ):
+        StateLock(tmp_path, exclusive=True)
     with StateLock(tmp_path, exclusive=True) as lock:
         for exclusive in (True, False):
             with pytest.raises(Unavailable) as raised:

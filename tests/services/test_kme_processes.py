@@ -168,8 +168,8 @@ async def test_an_old_copy_of_the_disk_is_named_burned_at_both_ends_and_reuses_n
         await servers[survivor].start()
         await works(clients, ledger)
         if copied == "while running":
-            known = block_names(pair, survivor)
             copy_of(directory, copy)
+            known = block_names(pair, survivor)  # after the copy, which takes time
             while not block_names(pair, survivor) - known:  # the copy must lack something, or it is as good as new
                 with suppress(Unavailable):
                     ledger.draw(

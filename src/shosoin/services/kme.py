@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +21,26 @@ from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.memory import collect_garbage_rarely
 from shosoin.adapters.open_files import allow_many_open_files
 from shosoin.adapters.state_lock import StateLock
-from shosoin.adapters.stream_store import FileStreamStore
 from shosoin.adapters.tls import client_context, server_context
 from shosoin.base import KmeId, Rejected
-from shosoin.keys.errors import StreamRefused
 from shosoin.keys.kme import Kme, KmeLimits
 from shosoin.keys.local import LocalKeys
-from shosoin.keys.pair import PairEnd, PairLimits
 from shosoin.keys.quota import Quota
-from shosoin.link import SimulatedLink
 from shosoin.services.etsi014 import Etsi014Service, HttpLimits
 from shosoin.services.json_log import LoggedEvents, described, log, start_logging
-from shosoin.services.kme_config import KmeConfig, LinkSection, SaeApiSection, load_kme_config
+from shosoin.services.kme_config import KmeConfig, SaeApiSection, load_kme_config
+from shosoin.services.kme_links import KmeLinks
 from shosoin.services.kme_view import SaeService
 from shosoin.services.link_driver import LinkDriver
 from shosoin.services.operations import Operations
-from shosoin.services.peer_channel import Channel, ChannelKind, dial_forever, listen
-from shosoin.services.simulated_quantum_channel import SimulatedDevices
+from shosoin.services.peer_channel import listen
 from shosoin.services.skip import SkipService
 from shosoin.services.skip_config import SkipApiSection, SkipConfig
 from shosoin.services.storage_key import storage_key
+from shosoin.services.tls_listener import TlsListener
 
 __all__ = ["KmeProcess", "run"]
 
-_MESSAGE_BYTES_SPARE = 16 << 20
-_FAREWELL_S = 1.0
 _GUESSES_PER_S, _GUESSES_AT_ONCE = 100.0, 20_000.0
 """Wrong key_IDs an SAE may send: generous, since every key burned by a crash looks like one."""
 _REPORT_S = 0.5
@@ -74,21 +70,6 @@ async def _run(config: KmeConfig) -> None:
         raise RuntimeError("a part of the KME failed") from process.defect
 
 
-class _Leases:
-    """Finds the driver of a peer for the HTTP side."""
-
-    def __init__(self, drivers: dict[KmeId, LinkDriver]) -> None:
-        self._drivers = drivers
-
-    def refresh_lease(self, peer: str) -> None:
-        driver = self._drivers.get(KmeId(peer))
-        if driver is not None and driver.pair.outgoing.lease_low:
-            driver.ask_lease()
-
-    async def wait_lease(self, peer: str, granules: int) -> None:
-        await self._drivers[KmeId(peer)].wait_lease(granules)
-
-
 class KmeProcess:
     """All parts of a KME, as an asynchronous context manager: running inside, stopped cleanly after."""
 
@@ -96,11 +77,9 @@ class KmeProcess:
         self.config = config
         self.directory = config.kme.directory
         self._clock, self._entropy, self._events = SystemClock(), SystemEntropy(), LoggedEvents()
-        self.drivers: dict[KmeId, LinkDriver] = {}
-        self.devices: dict[KmeId, SimulatedDevices] = {}
-        self._links: dict[KmeId, SimulatedLink] = {}
+        self.links = KmeLinks(config, self._clock, self._entropy, self._events)
         self._tasks: list[asyncio.Task[None]] = []
-        self._servers: list[asyncio.Server] = []
+        self._listeners: list[TlsListener] = []
         self.ports: tuple[int, int] = (0, 0)
         self.kme: Kme | None = None
         """What serves the SAEs, once every link was looked at."""
@@ -109,8 +88,6 @@ class KmeProcess:
         self.operations = Operations(self, config.operations, self._clock) if config.operations else None
         self.skip_port: int | None = None
         self._lock: StateLock | None = None
-        self._refusals: dict[KmeId, str] = {}
-        """Why links were not opened."""
         self.defect: BaseException | None = None
         """Why a part of the process ended by itself."""
 
@@ -122,9 +99,7 @@ class KmeProcess:
             if self.operations is not None:
                 await self.operations.start()  # first, so that it can be asked how far the rest is
             self._lock = StateLock(self.directory, exclusive=False)
-            key = storage_key(self.config)
-            for link in self.config.links:
-                await self._open_link(link, key)
+            await self.links.open(storage_key(self.config))
             await self._listen()
             self._start_tasks()
         except BaseException:
@@ -146,85 +121,20 @@ class KmeProcess:
         log("kme.stopped", kme=self.config.kme.id)
 
     @property
+    def drivers(self) -> Mapping[KmeId, LinkDriver]:
+        """Links whose stored state could be used when the process started."""
+        return self.links.drivers
+
+    @property
     def is_listening(self) -> bool:
         """Whether every listener accepts connections."""
-        return self.ports != (0, 0) and all(server.is_serving() for server in self._servers)
+        return self.ports != (0, 0) and all(listener.is_serving for listener in self._listeners)
 
     def link_states(self) -> dict[str, Any]:
         """Return what an operator wants to know of each link; nothing secret."""
-        states: dict[str, Any] = {}
-        for link in self.config.links:
-            driver = self.drivers.get(KmeId(link.peer))
-            if driver is None or driver.failed:
-                states[link.peer] = {"refused": True, "open": False, "connected": False, **self._reason(link)}
-                continue
-            pair = driver.pair
-            states[link.peer] = {
-                "refused": False,
-                "open": pair.is_open,
-                "connected": driver.is_answered,
-                "generation": pair.generation,
-                "outgoing_stock_bits": pair.outgoing.stock_granules() * 256,
-                "incoming_held_bits": pair.incoming.held_granules() * 256,
-                "verification_entries": pair.outgoing.verification_entries,
-                "kind": "simulated-qkd",
-                "simulated": True,
-                "secret_key_rate_bps": round(self._links[KmeId(link.peer)].facts.secret_key_rate_bps, 3),
-                **self._reason(link),
-            }
-        return states
-
-    def _reason(self, link: LinkSection) -> dict[str, str]:
-        """Return why a link does not work, as far as this end knows."""
-        driver = self.drivers.get(KmeId(link.peer))
-        why = driver.pair.refusal if driver is not None else self._refusals.get(KmeId(link.peer), "")
-        return {"reason": why} if why else {}
+        return self.links.states()
 
     # Parts
-
-    async def _open_link(self, link: LinkSection, storage_key: bytes) -> None:
-        peer = KmeId(link.peer)
-        self._links[peer] = SimulatedLink(
-            attenuation_db=link.attenuation_db, length_km=link.length_km, speedup=link.speedup
-        )
-        try:
-            secret = link.pair_secret_file.read_bytes()
-        except OSError as err:
-            raise Rejected(f"cannot read pair secret {link.pair_secret_file}: {err.strerror}") from err
-        try:
-            store = FileStreamStore(self.directory / "links" / peer, storage_key)
-        except StreamRefused as err:
-            self._refuse(peer, err)
-            return
-        try:
-            await self._start_pair(link, peer, secret, store)
-        except StreamRefused as err:
-            store.close()
-            self._refuse(peer, err)
-
-    def _refuse(self, peer: KmeId, err: StreamRefused) -> None:
-        self._refusals[peer] = err.message
-        log("stream.refused", peer=peer, reason=err.message, hint=err.hint)
-
-    async def _start_pair(self, link: LinkSection, peer: KmeId, secret: bytes, store: FileStreamStore) -> None:
-        limits = self.config.limits
-        pair_limits = PairLimits(
-            limits.lease_bytes, link.max_stock_bits // 8 * 2 + _MESSAGE_BYTES_SPARE, limits.key_expiry_s
-        )
-        pair = PairEnd(self.config.kme.id, peer, secret, store, self._entropy, pair_limits)
-        driver = LinkDriver(pair, store, self._clock, self._events)
-        await driver.start()
-        initial_bits = max(0, link.stock_bits_at_start - pair.outgoing.produced_granules * 256)
-        simulated = self._links[peer] = SimulatedLink(
-            attenuation_db=link.attenuation_db,
-            length_km=link.length_km,
-            speedup=link.speedup,
-            stock_bits_at_start=initial_bits,
-        )
-        self.drivers[peer] = driver
-        self.devices[peer] = SimulatedDevices(
-            driver, simulated, self._entropy, self._clock, max_stock_bits=link.max_stock_bits
-        )
 
     async def _listen(self) -> None:
         sae, peer = self.config.sae_api, self.config.peer_api
@@ -240,34 +150,33 @@ class KmeProcess:
             limits.lease_timeout_s,
         )
         kme = self.kme = self._kme()
-        service = self.services["etsi014"] = Etsi014Service(kme, _Leases(self.drivers), http, self._clock)
+        service = self.services["etsi014"] = Etsi014Service(kme, self.links, http, self._clock)
         peer_context = server_context(peer.certificate, peer.key, peer.ca)
         try:
-            peers = await listen(peer.host, peer.port, peer_context, self._accept, set(self.drivers))
-            self._servers.append(peers)
-            saes = await service.listen(sae.host, sae.port, context)
-            self._servers.append(saes)
+            peers = await listen(peer.host, peer.port, lambda: peer_context, self.links.accept, set(self.drivers))
+            self._listeners.append(peers)
+            saes = await service.listen(sae.host, sae.port, lambda: context)
+            self._listeners.append(saes)
             if self.config.skip is not None:
                 await self._listen_skip(self.config.skip, kme, http)
         except OSError as err:
             raise Rejected(f"cannot listen: {err.strerror or err}", code="kme.cannot_listen") from err
-        self.ports = saes.sockets[0].getsockname()[1], peers.sockets[0].getsockname()[1]
+        self.ports = saes.port, peers.port
 
     async def _listen_skip(self, skip: SkipConfig, kme: Kme, http: HttpLimits) -> None:
-        service = self.services["skip"] = SkipService(
-            kme, skip.systems, self._entropy, _Leases(self.drivers), http, self._clock
-        )
-        server = await service.listen(skip.api.host, skip.api.port, _sae_context(skip.api))
-        self._servers.append(server)
-        self.skip_port = server.sockets[0].getsockname()[1]
+        service = self.services["skip"] = SkipService(kme, skip.systems, self._entropy, self.links, http, self._clock)
+        context = _sae_context(skip.api)
+        listener = await service.listen(skip.api.host, skip.api.port, lambda: context)
+        self._listeners.append(listener)
+        self.skip_port = listener.port
 
     def _kme(self) -> Kme:
         limits = self.config.limits
         return Kme(
             KmeId(self.config.kme.id),
             directory=self.config.directory,
-            pairs={peer: driver.pair for peer, driver in self.drivers.items()},
-            facts={peer: link.facts for peer, link in self._links.items()},
+            pairs=self.links.pairs,
+            facts=self.links.facts,
             max_stock_bits={KmeId(link.peer): link.max_stock_bits for link in self.config.links},
             local=LocalKeys(
                 self._entropy, self._clock, capacity_bytes=limits.local_bytes, expiry_s=limits.key_expiry_s
@@ -287,26 +196,10 @@ class KmeProcess:
     def _start_tasks(self) -> None:
         peer_api = self.config.peer_api
         context = client_context(peer_api.certificate, peer_api.key, peer_api.ca, minimum=ssl.TLSVersion.TLSv1_3)
-        work = [self._report()]
-        for link in self.config.links:
-            driver = self.drivers.get(KmeId(link.peer))
-            if driver is None:
-                continue
-            work += [driver.run(), self.devices[KmeId(link.peer)].transmit()]
-            if self.config.kme.id < link.peer:
-                work += [
-                    dial_forever(link.peer, link.host, link.port, context, kind, self._accept) for kind in ChannelKind
-                ]
+        work = [self._report(), *self.links.work(lambda: context)]
         self._tasks = [asyncio.create_task(item) for item in work]
         for task in self._tasks:
             task.add_done_callback(self._fail_loudly)
-
-    async def _accept(self, channel: Channel) -> None:
-        peer = KmeId(channel.peer)
-        if channel.kind is ChannelKind.CLASSICAL:
-            await self.drivers[peer].handle_classical(channel)
-        else:
-            await self.devices[peer].handle(channel)
 
     # Life
 
@@ -320,18 +213,17 @@ class KmeProcess:
                 _write_json(self.directory / "links.json", states)
 
     async def _stop(self) -> None:
-        for server in self._servers:
-            server.close()
+        for listener in self._listeners:
+            listener.close()
         if self._tasks:
-            await asyncio.gather(*(driver.stop(_FAREWELL_S) for driver in self.drivers.values()))
+            await self.links.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for service in self.services.values():
             if service.guard is not None:
                 await service.guard.end_all()
-        for driver in self.drivers.values():
-            driver.release()
+        self.links.release()
         if self.operations is not None:
             await self.operations.stop()
         if self._lock is not None:

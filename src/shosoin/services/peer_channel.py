@@ -1,8 +1,9 @@
-"""Connections between KMEs: mutual TLS 1.3, length-prefixed frames, two kinds of channel for each link.
+"""Connections between KMEs: mutual TLS 1.3, length-prefixed frames, three kinds of channel for each link.
 
 The *classical channel* carries the messages of ``shosoin.keys.messages``. The *simulated quantum channel* stands for
 the pair of QKD devices and carries raw blocks (``shosoin.services.simulated_quantum_channel``). Of the two KMEs of a
-link the one with the lower id dials both; who is at the other end is read from the certificate.
+link the one with the lower id dials all; who is at the other end is read from the certificate. The *requests* channel
+carries questions and answers beside the streams (``shosoin.services.kme_requests``).
 """
 
 from __future__ import annotations
@@ -20,14 +21,15 @@ from shosoin.adapters.tls import Identity, peer_identity, require_peer
 from shosoin.base import Denied, PeerFault, ShosoinError
 from shosoin.keys.messages import MESSAGE_BYTES_MAX
 from shosoin.services.json_log import log
+from shosoin.services.tls_listener import TlsListener
 
 __all__ = ["Channel", "ChannelKind", "Handler", "dial_forever", "listen"]
 
 _LENGTH = struct.Struct(">I")
 _GREETING_S = 10.0
 _SEND_S = 30.0
-_CHANNELS_MAX = 8
-"""Of one peer: two, and some that are not known to be dead yet."""
+_CHANNELS_MAX = 12
+"""Of one peer: three, and some that are not known to be dead yet."""
 _BACKOFF_S_MIN, _BACKOFF_S_MAX = 0.05, 2.0
 
 
@@ -36,6 +38,7 @@ class ChannelKind(StrEnum):
 
     CLASSICAL = "classical"
     SIMULATED_QUANTUM = "simulated quantum"
+    REQUESTS = "requests"
 
 
 @dataclass(slots=True, eq=False)
@@ -86,9 +89,12 @@ class Channel:
 Handler = Callable[[Channel], Awaitable[None]]
 
 
-async def listen(host: str, port: int, context: ssl.SSLContext, handle: Handler, peers: set[str]) -> asyncio.Server:
+async def listen(
+    host: str, port: int, context: Callable[[], ssl.SSLContext], handle: Handler, peers: set[str]
+) -> TlsListener:
     """Accept channels from the KMEs in ``peers`` and hand each to ``handle`` until it returns."""
     open_channels: Counter[str] = Counter()
+    loop = asyncio.get_running_loop()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -107,18 +113,23 @@ async def listen(host: str, port: int, context: ssl.SSLContext, handle: Handler,
         finally:
             writer.transport.abort()
 
-    return await asyncio.start_server(accept, host, port, ssl=context, ssl_handshake_timeout=_GREETING_S)
+    def connect() -> asyncio.StreamReaderProtocol:
+        return asyncio.StreamReaderProtocol(asyncio.StreamReader(loop=loop), accept, loop=loop)
+
+    listener = TlsListener(connect, context)
+    await listener.start(host, port)
+    return listener
 
 
 async def dial_forever(
-    peer: str, host: str, port: int, context: ssl.SSLContext, kind: ChannelKind, handle: Handler
+    peer: str, host: str, port: int, context: Callable[[], ssl.SSLContext], kind: ChannelKind, handle: Handler
 ) -> None:
     """Keep one channel to ``peer`` open, again and again; growing pauses in between."""
     pause, loop = _BACKOFF_S_MIN, asyncio.get_running_loop()
     while True:
         try:
             async with asyncio.timeout(_GREETING_S):
-                channel = await _dialled(peer, host, port, context, kind)
+                channel = await _dialled(peer, host, port, context(), kind)
         except (OSError, ssl.SSLError, TimeoutError, ShosoinError) as err:
             if pause >= _BACKOFF_S_MAX:
                 log("peer.unreachable", peer=peer, kind=kind, reason=str(err))

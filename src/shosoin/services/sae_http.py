@@ -25,6 +25,7 @@ from shosoin.keys.kme import Admit, Delivery, Kme
 from shosoin.services.guarded_connections import ConnectionGuard, GuardedConnection
 from shosoin.services.memory_budget import Claim, MemoryBudget
 from shosoin.services.request_tally import RequestTally
+from shosoin.services.tls_listener import TlsListener
 
 __all__ = ["Drawing", "HttpLimits", "LeaseSource", "SaeHttp", "caller_of"]
 
@@ -99,8 +100,8 @@ class SaeHttp:
     guard: ConnectionGuard | None = field(default=None, init=False)
     """Knows the connections, once it listens."""
 
-    async def listen(self, host: str, port: int, context: ssl.SSLContext) -> asyncio.Server:
-        """Start serving; returns the listening server."""
+    async def listen(self, host: str, port: int, context: Callable[[], ssl.SSLContext]) -> TlsListener:
+        """Start serving; ``context`` is asked for each connection anew."""
         limits = self.limits
         manager = web.Server(self._handle, handler_cancellation=True)  # who has left is drawn nothing for
         counts: Counter[str] = Counter()
@@ -120,7 +121,9 @@ class SaeHttp:
             )
 
         self.guard = ConnectionGuard(connect, limits.connections, limits.idle_timeout_s)
-        return await loop.create_server(self.guard, host, port, ssl=context, ssl_handshake_timeout=10.0, backlog=512)
+        listener = TlsListener(self.guard, context)
+        await listener.start(host, port)
+        return listener
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = GuardedConnection.of(request.transport)

@@ -8,9 +8,8 @@ Pre-shared keys instead of certificates are not offered.
 
 from __future__ import annotations
 
-import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
@@ -24,6 +23,7 @@ from shosoin.services.json_log import described, log
 from shosoin.services.memory_budget import Claim, MemoryBudget
 from shosoin.services.request_tally import RequestTally
 from shosoin.services.sae_http import Drawing, HttpLimits, LeaseSource, SaeHttp, caller_of
+from shosoin.services.tls_listener import TlsListener
 from shosoin.services.wire_skip import (
     Call,
     CapabilitiesCall,
@@ -80,8 +80,8 @@ class SkipService:
         self._answers = MemoryBudget(limits.answers_bytes, code="skip.busy")
         self._http = SaeHttp(self._response, self._malformed, self._answers, limits, self.tally)
 
-    async def listen(self, host: str, port: int, context: ssl.SSLContext) -> asyncio.Server:
-        """Start serving; returns the listening server."""
+    async def listen(self, host: str, port: int, context: Callable[[], ssl.SSLContext]) -> TlsListener:
+        """Start serving; ``context`` is asked for each connection anew."""
         return await self._http.listen(host, port, context)
 
     @property
