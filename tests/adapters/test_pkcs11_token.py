@@ -152,6 +152,12 @@ def test_a_key_that_the_token_would_give_away_is_refused(hsm, attributes):
         token_key(hsm, key="loose").new()
 
 
+def test_a_short_key_is_refused(hsm):
+    hsm.make_key("short", bits=128)
+    with pytest.raises(Rejected, match="has key short of 128 bits"):
+        token_key(hsm, key="short").new()
+
+
 def test_what_is_no_module_is_said(hsm, tmp_path):
     with pytest.raises(Rejected, match="no PKCS#11 module"):
         token_key(hsm, module=tmp_path / "nothing.so").new()

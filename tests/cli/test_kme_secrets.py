@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
+import shutil
 import subprocess
 import sys
 
@@ -58,7 +59,7 @@ def test_a_burn_tells_what_it_destroyed(shosoin, pair):
     assert "would destroy" in shosoin(*command, "--dry-run").out
     assert len(blocks(pair)) == count > 0
     done = shosoin(*command, "--yes", "--json")
-    assert done.json == {"kme": "kme-a", "dry_run": False, "pairs": [told]}
+    assert done.json == {"kme": "kme-a", "dry_run": False, "pairs": [told], "refused": {}}
     assert not blocks(pair)
     again = shosoin(*command, "--yes")
     assert again.code == 0
@@ -81,9 +82,21 @@ def test_nothing_is_destroyed_unless_somebody_agrees(shosoin, pair):
 def test_healing_burns_all_and_says_what_comes_next(shosoin, pair):
     done = shosoin("kme", "heal", "--config", pair.config("kme-a"), "--yes")
     assert done.code == 0
-    assert "now re-key with every peer" in done.out
+    assert "re-key with every peer" in done.err
+    assert "kme-b: " in done.out
     assert not blocks(pair)
     assert shosoin("kme", "heal", "--config", pair.config("kme-a"), "--yes", "--json").json["pairs"][0]["blocks"] == 0
+
+
+def test_healing_with_a_damaged_pair_burns_the_others_and_exits_4(shosoin, pair):
+    shutil.copytree(pair.directory("kme-a") / "links" / "kme-b", pair.directory("kme-a") / "links" / "kme-0")
+    for journal in pair.directory("kme-a").glob("links/kme-0/journal.sqlite*"):
+        journal.unlink()
+    done = shosoin("kme", "heal", "--config", pair.config("kme-a"), "--yes", "--json")
+    assert done.code == 4
+    assert set(done.json["refused"]) == {"kme-0"}
+    assert not list(pair.directory("kme-a").glob("links/kme-b/blocks/*"))
+    assert "shosoin kme rekey" in done.hints[0]
 
 
 def test_a_pair_is_rekeyed(shosoin, pair, tmp_path):

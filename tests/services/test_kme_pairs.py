@@ -83,7 +83,7 @@ async def test_a_burn_at_one_end_burns_both_and_the_pair_goes_on(pair, kme):
     drawn, back = await before(pair)
     old = {name: blocks(pair, name) for name in KMES}
     assert all(old.values())
-    held = burn(config(pair, kme), [other(kme)], dry_run=False)[other(kme)]
+    held = burn(config(pair, kme), [other(kme)], dry_run=False).held[other(kme)]
     assert held.blocks == len(old[kme])
     assert not blocks(pair, kme)
     async with pair.running(), pair.client("sae-a1") as a, pair.client("sae-b1") as b:
@@ -109,7 +109,7 @@ async def test_the_end_that_went_on_running_burns_when_the_other_comes_back(pair
 async def test_a_dry_run_and_a_running_kme_burn_nothing(pair):
     await before(pair)
     old = blocks(pair, "kme-a")
-    assert burn(config(pair, "kme-a"), ["kme-b"], dry_run=True)["kme-b"].blocks == len(old)
+    assert burn(config(pair, "kme-a"), ["kme-b"], dry_run=True).held["kme-b"].blocks == len(old)
     async with pair.running("kme-a"):
         for dry_run in (True, False):
             with pytest.raises(Unavailable, match="in use by a running KME"):
@@ -127,11 +127,24 @@ async def test_healing_burns_earlier_links_too(pair):
     assert not blocks(pair, "kme-a")
 
 
+async def test_healing_burns_what_it_can_read_and_names_the_rest(pair):
+    await before(pair)
+    links = pair.directory("kme-a") / "links"
+    shutil.copytree(links / "kme-b", links / "kme-0")
+    for journal in (links / "kme-0").glob("journal.sqlite*"):
+        journal.unlink()
+    found = config(pair, "kme-a")
+    done = burn(found, peers_to_heal(found), dry_run=False)
+    assert set(done.refused) == {"kme-0"}
+    assert done.held["kme-b"].blocks > 0
+    assert not list((links / "kme-b" / "blocks").iterdir())
+
+
 async def test_a_burn_of_a_pair_that_never_ran_makes_nothing(pair):
     async with pair.running("kme-a"):
         pass
     shutil.rmtree(pair.directory("kme-a") / "links")
-    assert burn(config(pair, "kme-a"), ["kme-b"], dry_run=False)["kme-b"].blocks == 0
+    assert burn(config(pair, "kme-a"), ["kme-b"], dry_run=False).held["kme-b"].blocks == 0
     assert not (pair.directory("kme-a") / "links").exists()
 
 
@@ -223,7 +236,7 @@ async def test_a_crash_in_the_store_leaves_the_old_pair_or_the_new_one(pair, sec
         patch.setattr(os, "fdatasync", sync)
         with pytest.raises(KeyboardInterrupt):
             burn(config(pair, "kme-a"), ["kme-b"], dry_run=False)
-    assert burn(config(pair, "kme-a"), ["kme-b"], dry_run=False)["kme-b"].blocks == 0
+    assert burn(config(pair, "kme-a"), ["kme-b"], dry_run=False).held["kme-b"].blocks == 0
     assert not blocks(pair, "kme-a")
     with monkeypatch.context() as patch:
         patch.setattr(FileStreamStore, "commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -324,4 +337,4 @@ def test_stores_are_closed_whatever_happens(pair):
     for _ in range(2):
         with closing(FileStreamStore(place, bytes(range(32)))) as store:
             assert store.load() == {}
-        assert burn(config(pair, "kme-a"), ["kme-b"], dry_run=False)["kme-b"].blocks == 0
+        assert burn(config(pair, "kme-a"), ["kme-b"], dry_run=False).held["kme-b"].blocks == 0

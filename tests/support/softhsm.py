@@ -46,15 +46,14 @@ class SoftHsm:
         found.reinitialize()
         return found
 
-    def make_key(self, label: str = "kek", *, token: str = "kme", serial: bytes | None = None, **attributes) -> None:
+    def make_key(self, label: str = "kek", *, token: str = "kme", bits: int = 256, **attributes) -> None:
         """Make an AES key on a token, one that the token keeps to itself unless ``attributes`` say otherwise."""
         from pkcs11 import Attribute, KeyType
 
-        marks = {"token_label": token} | ({"token_serial": serial} if serial else {})
         template = {Attribute.EXTRACTABLE: False, Attribute.SENSITIVE: True}
         template |= {Attribute[name]: value for name, value in attributes.items()}
-        with self.reload().get_token(**marks).open(rw=True, user_pin=PIN) as session:
-            session.generate_key(KeyType.AES, 256, label=label, store=True, template=template)
+        with self.reload().get_token(token_label=token).open(rw=True, user_pin=PIN) as session:
+            session.generate_key(KeyType.AES, bits, label=label, store=True, template=template)
 
     def table(self, **changes: str) -> str:
         """Return ``[kme.storage_key]`` for the token ``kme`` and its key ``kek``."""

@@ -91,13 +91,19 @@ class TokenKey:
             offered = [name for name in MECHANISMS if _mechanism(name) in token.slot.get_mechanisms()]
             with token.open(user_pin=self._pin()) as session:
                 key = self._only_key(pkcs11, session)
-                if key[pkcs11.Attribute.EXTRACTABLE] or not key[pkcs11.Attribute.SENSITIVE]:
-                    raise Rejected(
-                        f"token {self.token} would give key {self.key} away",
-                        code="store.token_key_unsafe",
-                        hint="make it anew: sensitive, not extractable",
-                    )
+                self._check_strong(pkcs11, key)
                 yield key, offered
+
+    def _check_strong(self, pkcs11: ModuleType, key: Any) -> None:
+        bits = 8 * key[pkcs11.Attribute.VALUE_LEN]
+        leaves = key[pkcs11.Attribute.EXTRACTABLE] or not key[pkcs11.Attribute.SENSITIVE]
+        if leaves or bits != 8 * KEY_BYTES:
+            what = f"would give key {self.key} away" if leaves else f"has key {self.key} of {bits} bits"
+            raise Rejected(
+                f"token {self.token} {what}",
+                code="store.token_key_unsafe",
+                hint="make it anew: AES of 256 bits, sensitive, not extractable",
+            )
 
     def _only_key(self, pkcs11: ModuleType, session: Any) -> Any:
         attribute = pkcs11.Attribute

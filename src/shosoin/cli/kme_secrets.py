@@ -11,13 +11,14 @@ import typer
 
 from shosoin.base import Rejected
 from shosoin.base.messages import text
-from shosoin.cli.common import run_whole
+from shosoin.cli.common import run_whole, talk
 from shosoin.cli.output import print_json, print_lines
 from shosoin.cli.owner import JsonOption
 
 if TYPE_CHECKING:
     from shosoin.keys.burning import Holding
     from shosoin.services.kme_config import KmeConfig
+    from shosoin.services.kme_pairs import Burned
 
 __all__ = ["add_secret_commands"]
 
@@ -63,25 +64,30 @@ def heal(
     from shosoin.services.kme_pairs import peers_to_heal
 
     found = _config(config)
-    _burn(found, peers_to_heal(found), yes=yes, dry_run=dry_run, as_json=as_json)
     if not as_json:
-        print_lines([text("kme.rekey_all")])
+        talk(text("kme.rekey_all"))
+    _burn(found, peers_to_heal(found), yes=yes, dry_run=dry_run, as_json=as_json)
 
 
 def _burn(config: KmeConfig, peers: Sequence[str], *, yes: bool, dry_run: bool, as_json: bool) -> None:
     from shosoin.services.kme_pairs import burn as burn_pairs
 
-    held = burn_pairs(config, peers, dry_run=True)
+    done = burn_pairs(config, peers, dry_run=True)
     if not dry_run:
-        _confirm(text("kme.burn_ask", peers=", ".join(peers), bits=_bits(held)), yes=yes)
-        held = run_whole(lambda: burn_pairs(config, peers, dry_run=False))
+        _confirm(text("kme.burn_ask", peers=", ".join(peers), bits=_bits(done.held)), yes=yes)
+        done = run_whole(lambda: burn_pairs(config, peers, dry_run=False))
     if as_json:
-        pairs = [{"peer": peer, **_holding_json(one)} for peer, one in held.items()]
-        print_json({"kme": config.kme.id, "dry_run": dry_run, "pairs": pairs})
-        return
-    message = "kme.would_burn" if dry_run else "kme.burned"
-    lines = [text(message, peer=peer, blocks=one.blocks, bits=_bits({peer: one})) for peer, one in held.items()]
-    print_lines(lines or [text("kme.no_pairs")])
+        print_json({"kme": config.kme.id, "dry_run": dry_run, **_burned_json(done)})
+    else:
+        message = "kme.would_burn" if dry_run else "kme.burned"
+        print_lines(text(message, peer=peer, **_holding_json(one)) for peer, one in done.held.items())
+    if done.refused:
+        raise next(iter(done.refused.values()))
+
+
+def _burned_json(done: Burned) -> dict[str, Any]:
+    pairs = [{"peer": peer, **_holding_json(one)} for peer, one in done.held.items()]
+    return {"pairs": pairs, "refused": {peer: err.message for peer, err in done.refused.items()}}
 
 
 def rekey(

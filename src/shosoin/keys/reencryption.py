@@ -6,7 +6,7 @@ on record before the first of them changes, and that the old one goes only when 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +17,8 @@ from shosoin.keys.store import Batch, StreamStore, WipeRange
 
 __all__ = ["ReencryptableStores", "StoreSize", "Told", "copy_store", "size_of"]
 
+_GROUP_BLOCKS = 64
+_GROUP_GRANULES = (4 << 20) // GRANULE_BYTES
 Told = Callable[[int], None]
 """Told the bytes of blocks done so far."""
 
@@ -81,22 +83,37 @@ def size_of(records: dict[str, bytes]) -> StoreSize:
 def copy_store(source: StreamStore, target: StreamStore, told: Told) -> None:
     """Copy all of a store into an empty one; what was overwritten or is damaged is overwritten there too."""
     records, done_bytes = source.load(), 0
-    for name, raw in records.items():
-        if name.startswith("block/"):
-            done_bytes += Block.load(raw).granules * GRANULE_BYTES
-            _copy_block(source, target, name, raw)
-            told(done_bytes)
-    target.commit(Batch(records={name: raw for name, raw in records.items() if not name.startswith("block/")}))
+    blocks = {name: Block.load(raw) for name, raw in records.items() if name.startswith("block/")}
+    for group in _groups(blocks):
+        contents = {block.name: _read(source, block) for block in group}
+        wipes = [WipeRange(name, first, count) for name, (_, gone) in contents.items() for first, count in _runs(gone)]
+        names = {block.record_name: records[block.record_name] for block in group}
+        target.commit(Batch(names, {name: bytes(content) for name, (content, _) in contents.items()}, wipes))
+        for content, _ in contents.values():
+            content[:] = bytes(len(content))
+        done_bytes += sum(block.granules for block in group) * GRANULE_BYTES
+        told(done_bytes)
+    target.commit(Batch({name: raw for name, raw in records.items() if name not in blocks}))
 
 
-def _copy_block(source: StreamStore, target: StreamStore, record: str, raw: bytes) -> None:
-    name, granules = record.removeprefix("block/"), Block.load(raw).granules
-    content, damaged = source.read_block(name)
-    if not content:  # beyond use: its keys are burned as they come up, which needs a block of that name and size
-        content, damaged = bytearray(granules * GRANULE_BYTES), range(granules)
-    wipes = [WipeRange(name, first, count) for first, count in _runs(damaged)]
-    target.commit(Batch(records={record: raw}, blocks={name: bytes(content)}, wipes=wipes))
-    content[:] = bytes(len(content))
+def _groups(blocks: Mapping[str, Block]) -> Iterator[list[Block]]:
+    """Yield blocks together, so that not each waits for the disk alone: a few MiB, and not too many."""
+    group: list[Block] = []
+    for block in blocks.values():
+        group.append(block)
+        if len(group) == _GROUP_BLOCKS or sum(each.granules for each in group) >= _GROUP_GRANULES:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _read(source: StreamStore, block: Block) -> tuple[bytearray, Sequence[int]]:
+    content, damaged = source.read_block(block.name)
+    if len(content) == block.granules * GRANULE_BYTES:
+        return content, damaged
+    # Beyond use: its keys are burned as they come up, which needs a block of that name and size.
+    return bytearray(block.granules * GRANULE_BYTES), range(block.granules)
 
 
 def _runs(granules: Sequence[int]) -> list[tuple[int, int]]:

@@ -8,6 +8,7 @@ the secret it belongs to, and calls the command again.
 from __future__ import annotations
 
 import difflib
+import hmac
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from shosoin.services.kme_config import KmeConfig, LinkSection
 from shosoin.services.kme_stores import discard_store, open_store, stored_peers
 from shosoin.services.storage_key import existing_storage_key, storage_key
 
-__all__ = ["Rekeyed", "burn", "make_secret", "peers_to_heal", "rekey"]
+__all__ = ["Burned", "Rekeyed", "burn", "make_secret", "peers_to_heal", "rekey"]
 
 _NOTHING = Holding(0, 0, 0)
 
@@ -58,18 +59,34 @@ def peers_to_heal(config: KmeConfig) -> list[str]:
     return sorted({*(str(link.peer) for link in config.links), *stored_peers(config)})
 
 
-def burn(config: KmeConfig, peers: Sequence[str], *, dry_run: bool) -> dict[str, Holding]:
-    """Burn pairs at this end; return what each held. The peers burn at their next handshake.
+@dataclass(frozen=True, slots=True)
+class Burned:
+    """What a burn did at this end, or would do."""
+
+    held: dict[str, Holding]
+    """What there was, by peer."""
+    refused: dict[str, StreamRefused]
+    """Pairs whose journal cannot be read: they serve nothing, and nothing of them was destroyed."""
+
+
+def burn(config: KmeConfig, peers: Sequence[str], *, dry_run: bool) -> Burned:
+    """Burn pairs at this end, as many as can be. The peers burn at their next handshake.
 
     Raises:
-        Rejected: there is no such pair.
-        Unavailable: the KME runs, or a journal cannot be read.
+        Rejected: there is no such pair; nothing is burned then.
+        Unavailable: the KME runs, or the storage key cannot be had; nothing is burned then.
     """
     for peer in peers:
         _check_known(config, peer)
+    done = Burned({}, {})
     with StateLock(config.kme.directory, exclusive=True):
         key = existing_storage_key(config)
-        return {peer: _burn_one(config, peer, key, dry_run=dry_run) for peer in peers}
+        for peer in peers:
+            try:
+                done.held[peer] = _burn_one(config, peer, key, dry_run=dry_run)
+            except StreamRefused as err:
+                done.refused[peer] = err
+    return done
 
 
 def _burn_one(config: KmeConfig, peer: str, key: bytes, *, dry_run: bool) -> Holding:
@@ -136,7 +153,7 @@ def _rekey_unread(config: KmeConfig, link: LinkSection, key: bytes, secret: byte
 
 def _holds(path: Path, secret: bytes) -> bool:
     try:
-        return path.read_bytes() == secret
+        return hmac.compare_digest(path.read_bytes(), secret)
     except FileNotFoundError:
         return False
 
