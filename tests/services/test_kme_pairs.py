@@ -127,6 +127,25 @@ async def test_healing_burns_earlier_links_too(pair):
     assert not blocks(pair, "kme-a")
 
 
+async def test_a_healed_pair_tells_the_other_end_to_burn_and_stays_closed_until_it_is_rekeyed(pair, secret):
+    drawn, back = await before(pair)
+    old = blocks(pair, "kme-b")
+    burn(config(pair, "kme-a"), ["kme-b"], dry_run=False, until_rekeyed=True)
+    burn(config(pair, "kme-a"), ["kme-b"], dry_run=False)  # does not take it back
+    for _ in range(2):
+        async with pair.running(), pair.client("sae-a1") as a:
+            await until(lambda: "awaits another pair secret" in events(pair, "kme-a")["kme-b"].get("reason", ""))
+            await until(lambda: not old & blocks(pair, "kme-b"))
+            with pytest.raises(Unavailable, match="awaits another pair secret"):
+                await a.enc_keys("sae-b1", number=1, size_bits=256)
+            assert not blocks(pair, "kme-a")
+    for kme in KMES:
+        rekey(config(pair, kme), other(kme), secret, dry_run=False)
+    async with pair.running(), pair.client("sae-a1") as a, pair.client("sae-b1") as b:
+        await until_stock(a, "sae-b1", 2)
+        await assert_gone_and_new_keys_work(pair, a, b, drawn, back)
+
+
 async def test_healing_burns_what_it_can_read_and_names_the_rest(pair):
     await before(pair)
     links = pair.directory("kme-a") / "links"

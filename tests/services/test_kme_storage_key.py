@@ -201,6 +201,19 @@ def test_a_token_that_is_gone_or_refuses_the_pin_stops_the_start(pair, hsm):
     refused(pair, 4, "there is no token labelled 'other'")
 
 
+def test_a_key_is_made_on_the_token_once(pair, hsm):
+    configure(pair, hsm.table(key="made"))
+    command = ("kme", "new-token-key", "--config", pair.config("kme-b"))
+    assert run_command(*command) == (0, "")
+    code, said = run_command(*command)
+    assert (code, "has a key 'made' already" in said) == (2, True)
+    hsm.reload()
+    asyncio.run(start_and_stop(pair, "kme-b"))
+    configure(pair, table("passphrase"))
+    code, said = run_command(*command)
+    assert (code, "no [kme.storage_key] with source" in said) == (2, True)
+
+
 # Configuration
 
 

@@ -82,12 +82,26 @@ class TokenKey:
             raise BadStorageKey(f"key {self.key} of token {self.token} does not open the envelope")
         return secret
 
+    def make_key(self) -> None:
+        """Make the AES key on the token: 256 bits, sensitive, not extractable.
+
+        Raises:
+            Rejected: there is one with that label, or the token makes no such keys.
+        """
+        pkcs11 = _pkcs11()
+        attribute = pkcs11.Attribute
+        template = {attribute.EXTRACTABLE: False, attribute.SENSITIVE: True}
+        with _told(self.token), self._token(pkcs11).open(rw=True, user_pin=self._pin()) as session:
+            if self._keys(pkcs11, session):
+                raise Rejected(f"token {self.token} has a key {self.key!r} already", code="store.token_key_exists")
+            session.generate_key(pkcs11.KeyType.AES, 8 * KEY_BYTES, label=self.key, store=True, template=template)
+
     @contextlib.contextmanager
     def _key(self) -> Iterator[tuple[Any, list[str]]]:
         """Log in, find the key, and log out after; yield the key and the mechanisms that the token offers."""
         pkcs11 = _pkcs11()
         with _told(self.token):
-            token = self._library(pkcs11).get_token(**self._marks())
+            token = self._token(pkcs11)
             offered = [name for name in MECHANISMS if _mechanism(name) in token.slot.get_mechanisms()]
             with token.open(user_pin=self._pin()) as session:
                 key = self._only_key(pkcs11, session)
@@ -106,26 +120,30 @@ class TokenKey:
             )
 
     def _only_key(self, pkcs11: ModuleType, session: Any) -> Any:
+        found = self._keys(pkcs11, session)
+        if len(found) != 1:
+            code = "store.token_key_ambiguous" if found else "store.no_token_key"
+            raise Rejected(f"token {self.token} has {len(found)} AES keys labelled {self.key!r}, expected 1", code=code)
+        return found[0]
+
+    def _keys(self, pkcs11: ModuleType, session: Any) -> list[Any]:
         attribute = pkcs11.Attribute
         marks = {
             attribute.CLASS: pkcs11.ObjectClass.SECRET_KEY,
             attribute.KEY_TYPE: pkcs11.KeyType.AES,
             attribute.LABEL: self.key,
         }
-        found = list(session.get_objects(marks))
-        if len(found) != 1:
-            code = "store.token_key_ambiguous" if found else "store.no_token_key"
-            raise Rejected(f"token {self.token} has {len(found)} AES keys labelled {self.key!r}, expected 1", code=code)
-        return found[0]
+        return list(session.get_objects(marks))
+
+    def _token(self, pkcs11: ModuleType) -> Any:
+        marks = {"token_label": self.token, **({"token_serial": self.serial.encode()} if self.serial else {})}
+        return self._library(pkcs11).get_token(**marks)
 
     def _library(self, pkcs11: ModuleType) -> Any:
         try:
             return pkcs11.lib(str(self.module))
         except (RuntimeError, OSError) as err:
             raise Rejected(f"{self.module} is no PKCS#11 module that can be loaded", code="store.bad_module") from err
-
-    def _marks(self) -> dict[str, Any]:
-        return {"token_label": self.token, **({"token_serial": self.serial.encode()} if self.serial else {})}
 
     def _pin(self) -> str:
         pin = read_private(self.pin_file, "PIN file", bytes_max=_PIN_BYTES_MAX).strip()

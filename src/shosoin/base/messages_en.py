@@ -301,6 +301,7 @@ ENGLISH: dict[str, str] = {
     "kme.rekeyed_before": "{peer}: this secret is in place at this end",
     "kme.would_rekey": "{peer}: would destroy {bits} bits and replace the pair secret",
     "kme.secret_made": "wrote a new pair secret to {file}; carry it to both ends by hand, then erase it",
+    "kme.token_key_made": "made AES key {key} on token {token}; it never leaves it",
     "kme.reencrypting": "re-encrypting",
     "kme.rotation_stopped": "the rotation is not finished: repeat the command; until then the KME does not start",
     "kme.resumed": "an interrupted rotation is finished by this one",

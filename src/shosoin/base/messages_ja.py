@@ -233,6 +233,7 @@ JAPANESE: dict[str, str] = {
     "kme.rekeyed_before": "{peer}: この秘密はこの端ですでに有効です。",
     "kme.would_rekey": "{peer}: {bits} ビットを破棄し、ペア秘密を入れ替えます（まだ何もしていません）。",
     "kme.secret_made": "新しいペア秘密を {file} に書きました。両端へ手で運び、その後消去してください。",
+    "kme.token_key_made": "トークン {token} に AES 鍵 {key} を作りました。鍵がトークンの外に出ることはありません。",
     "kme.reencrypting": "再暗号化中",
     "kme.rotation_stopped": "鍵の更新は終わっていません。同じコマンドを繰り返してください。それまで KME は起動しません。",
     "kme.resumed": "中断した鍵の更新を完了します。",

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shosoin.cli.kme_rotation import rotate_storage_key
+from shosoin.cli.kme_rotation import new_token_key, rotate_storage_key
 from shosoin.cli.kme_secrets import add_secret_commands
 
 __all__ = ["app"]
@@ -15,6 +15,7 @@ __all__ = ["app"]
 app = typer.Typer(help="Run a key management entity, look after its secrets.", rich_markup_mode=None)
 add_secret_commands(app)
 app.command("rotate-storage-key")(rotate_storage_key)
+app.command("new-token-key")(new_token_key)
 
 
 @app.callback()

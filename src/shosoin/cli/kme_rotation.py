@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from shosoin.services.kme_rotation import Rotated
     from shosoin.services.storage_key_config import StorageKeyChoice
 
-__all__ = ["rotate_storage_key"]
+__all__ = ["new_token_key", "rotate_storage_key"]
 
 
 def rotate_storage_key(
@@ -61,6 +61,21 @@ def rotate_storage_key(
         print_json({**_json(done), "dry_run": dry_run})
     else:
         print_lines(_lines(done, dry_run=dry_run, reconfigure=new is not None and new != found.storage_key))
+
+
+def new_token_key(config: KmeConfigOption, as_json: JsonOption = False) -> None:
+    """Make the AES key on the token that [kme.storage_key] names: 256 bits, and the token never gives it away."""
+    from shosoin.services.kme_config import load_kme_config
+    from shosoin.services.storage_key import make_token_key
+    from shosoin.services.storage_key_config import TokenSection
+
+    found = load_kme_config(config)
+    make_token_key(found)
+    choice = found.storage_key
+    if isinstance(choice, TokenSection) and as_json:
+        print_json({"token": choice.token, "key": choice.key})
+    elif isinstance(choice, TokenSection):
+        print_lines([text("kme.token_key_made", token=choice.token, key=choice.key)])
 
 
 def _run(rotation: Any, *, wanted: bool) -> None:

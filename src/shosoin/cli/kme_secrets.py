@@ -55,27 +55,43 @@ def burn(
 
 
 def heal(
-    config: KmeConfigOption, yes: YesOption = False, dry_run: DryRunOption = False, as_json: JsonOption = False
+    config: KmeConfigOption,
+    keep_secrets: Annotated[
+        bool, typer.Option("--keep-secrets", help="Let the pairs open again under their present secrets.")
+    ] = False,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Destroy all stock shared with anyone, after a break-in at this site.
 
-    As `burn` for every pair. Whoever was here knows the pair secrets too: afterwards re-key with every peer.
+    As `burn` for every pair. Whoever was here knows the pair secrets too: the other ends are told to burn, and apart
+    from that a pair stays closed until it is re-keyed at both ends (`rekey`).
     """
     from shosoin.services.kme_pairs import peers_to_heal
 
     found = _config(config)
     if not as_json:
         talk(text("kme.rekey_all"))
-    _burn(found, peers_to_heal(found), yes=yes, dry_run=dry_run, as_json=as_json)
+    peers = peers_to_heal(found)
+    _burn(found, peers, yes=yes, dry_run=dry_run, as_json=as_json, until_rekeyed=not keep_secrets)
 
 
-def _burn(config: KmeConfig, peers: Sequence[str], *, yes: bool, dry_run: bool, as_json: bool) -> None:
+def _burn(
+    config: KmeConfig,
+    peers: Sequence[str],
+    *,
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
+    until_rekeyed: bool = False,
+) -> None:
     from shosoin.services.kme_pairs import burn as burn_pairs
 
     done = burn_pairs(config, peers, dry_run=True)
     if not dry_run:
         _confirm(text("kme.burn_ask", peers=", ".join(peers), bits=_bits(done.held)), yes=yes)
-        done = run_whole(lambda: burn_pairs(config, peers, dry_run=False))
+        done = run_whole(lambda: burn_pairs(config, peers, dry_run=False, until_rekeyed=until_rekeyed))
     if as_json:
         print_json({"kme": config.kme.id, "dry_run": dry_run, **_burned_json(done)})
     else:

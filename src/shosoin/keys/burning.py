@@ -55,8 +55,11 @@ def holding_of(records: Mapping[str, bytes]) -> Holding:
     return Holding(len(blocks), sum(block.granules for block in blocks), burns)
 
 
-def burn_batch(records: Mapping[str, bytes]) -> Batch:
+def burn_batch(records: Mapping[str, bytes], *, until_rekeyed: bool = False) -> Batch:
     """Return what burns a pair at this end; the other end burns at the next handshake.
+
+    Args:
+        until_rekeyed: whether the pair stays closed at this end until it is given another secret.
 
     Raises:
         StreamRefused: the journal is incomplete.
@@ -64,6 +67,7 @@ def burn_batch(records: Mapping[str, bytes]) -> Batch:
     try:
         pair = load_record(records[PAIR_RECORD])
         pair |= {"burns": pair.get("burns", 0) + 1, "resume": "", "peer_resume": "", "own": pair["own"]}
+        pair["awaits_rekey"] = until_rekeyed or pair.get("awaits_rekey", False)
     except (KeyError, TypeError) as err:
         raise StreamRefused("the journal is incomplete") from err
     blocks = [name for name in records if name.startswith("block/")]

@@ -84,6 +84,8 @@ class PairEnd:
         self._resume = self._peer_resume = ""
         self._burns = self._seen_burns = 0
         self._retired: Sequence[str] = ()
+        self._awaits_rekey = False
+        """Whether an intruder may know the pair secret: the other end is told to burn, and nothing else happens."""
         self.refusal = ""
         """Why the last handshake was refused; empty when it was not."""
         self._fresh = True
@@ -276,6 +278,9 @@ class PairEnd:
             raise PairProtocolError("the two ends saw different hellos")
         if not hmac.compare_digest(message.proof.encode(), self._proof(self.peer, "welcome").encode()):
             yield from self._forged()
+        if self._awaits_rekey:
+            self.refusal = f"the pair with {self.peer} was healed and awaits another pair secret: shosoin kme rekey"
+            return
         self._open, self._fresh, self.refusal = True, False, ""
         self.outgoing.session = self.incoming.session = self._session
         self.outgoing.expected_proof = self.incoming.expected_proof = partial(self._proof, self.peer)
@@ -333,6 +338,7 @@ class PairEnd:
             "burns": self._burns,
             "seen_burns": self._seen_burns,
             "retired": list(self._retired),
+            "awaits_rekey": self._awaits_rekey,
         }
         return _merge(batch, Batch(records={PAIR_RECORD: dump_record(record)}))
 
@@ -348,6 +354,7 @@ class PairEnd:
             self._resume, self._peer_resume = record["resume"], record["peer_resume"]
             self._burns, self._seen_burns = record.get("burns", 0), record.get("seen_burns", 0)
             self._retired = record.get("retired", ())
+            self._awaits_rekey = record.get("awaits_rekey", False)
             self.outgoing.restore(records)
             if not self.incoming.restore(records, self._resume):
                 self._resume = ""

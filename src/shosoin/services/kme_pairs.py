@@ -69,8 +69,11 @@ class Burned:
     """Pairs whose journal cannot be read: they serve nothing, and nothing of them was destroyed."""
 
 
-def burn(config: KmeConfig, peers: Sequence[str], *, dry_run: bool) -> Burned:
+def burn(config: KmeConfig, peers: Sequence[str], *, dry_run: bool, until_rekeyed: bool = False) -> Burned:
     """Burn pairs at this end, as many as can be. The peers burn at their next handshake.
+
+    Args:
+        until_rekeyed: whether the pairs stay closed until they are given other secrets.
 
     Raises:
         Rejected: there is no such pair; nothing is burned then.
@@ -83,20 +86,20 @@ def burn(config: KmeConfig, peers: Sequence[str], *, dry_run: bool) -> Burned:
         key = existing_storage_key(config)
         for peer in peers:
             try:
-                done.held[peer] = _burn_one(config, peer, key, dry_run=dry_run)
+                done.held[peer] = _burn_one(config, peer, key, dry_run=dry_run, until_rekeyed=until_rekeyed)
             except StreamRefused as err:
                 done.refused[peer] = err
     return done
 
 
-def _burn_one(config: KmeConfig, peer: str, key: bytes, *, dry_run: bool) -> Holding:
+def _burn_one(config: KmeConfig, peer: str, key: bytes, *, dry_run: bool, until_rekeyed: bool) -> Holding:
     if peer not in stored_peers(config):
         return _NOTHING  # this end is new, and the handshake burns in any case
     with closing(open_store(config, peer, key)) as store:
         records = store.load()
         held = holding_of(records)
         if records and not dry_run:
-            store.commit(burn_batch(records))
+            store.commit(burn_batch(records, until_rekeyed=until_rekeyed))
     return held
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 
+from shosoin.adapters.pkcs11_token import TokenKey
 from shosoin.adapters.private_files import create_private, settle
 from shosoin.adapters.storage_envelope import EnvelopeFile
 from shosoin.adapters.storage_keys import KEY_BYTES
@@ -16,9 +17,9 @@ from shosoin.adapters.stream_store import read_or_make_storage_key
 from shosoin.base import Rejected, Unavailable
 from shosoin.services.kme_config import KmeConfig
 from shosoin.services.kme_stores import has_state
-from shosoin.services.storage_key_config import FileSection, PlainKeyFile, StorageKeyChoice, source_of
+from shosoin.services.storage_key_config import FileSection, PlainKeyFile, StorageKeyChoice, TokenSection, source_of
 
-__all__ = ["envelope_of", "existing_storage_key", "make_key_file", "storage_key"]
+__all__ = ["envelope_of", "existing_storage_key", "make_key_file", "make_token_key", "storage_key"]
 
 
 def storage_key(config: KmeConfig) -> bytes:
@@ -75,6 +76,19 @@ def make_key_file(choice: StorageKeyChoice) -> None:
             create_private(choice.key_file, os.urandom(KEY_BYTES))
         except FileExistsError:
             return  # another process of this KME was quicker
+
+
+def make_token_key(config: KmeConfig) -> None:
+    """Make the AES key on the token that the configuration names.
+
+    Raises:
+        Rejected: the configuration names no token, or the token has such a key.
+    """
+    choice = config.storage_key
+    source = source_of(choice, config.kme.id) if isinstance(choice, TokenSection) else None
+    if not isinstance(source, TokenKey):
+        raise Rejected('the configuration has no [kme.storage_key] with source = "pkcs11"', code="store.no_token")
+    source.make_key()
 
 
 def _make(config: KmeConfig, choice: StorageKeyChoice) -> None:
