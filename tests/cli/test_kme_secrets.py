@@ -142,14 +142,14 @@ def test_a_running_kme_is_left_alone(shosoin, pair, tmp_path, command):
 def test_a_storage_key_is_rotated(shosoin, pair, tmp_path):
     command = ("kme", "rotate-storage-key", "--config", pair.config("kme-a"), "--new-key-file", tmp_path / "kek")
     foreseen = shosoin(*command, "--reencrypt", "--dry-run")
-    assert "would be re-encrypted under a new storage key: 1 pairs" in foreseen.out
+    assert "would be re-encrypted under a new storage key: 2 stores" in foreseen.out
     assert "would be overwritten and removed: " in foreseen.out
     assert not (tmp_path / "kek").exists()
     done = shosoin(*command, "--reencrypt", "--json")
     assert done.code == 0
     assert (done.json["source_before"], done.json["source"]) == ("storage_key_file", "file")
     assert (done.json["reencrypted"], done.json["resumed"], done.json["dry_run"]) == (True, False, False)
-    assert done.json["pairs"][0]["blocks"] == len(blocks(pair)) > 0
+    assert done.json["stores"][0]["blocks"] == len(blocks(pair)) > 0
     assert done.json["overwritten"] == [str(tmp_path / "kme-a" / "storage.key")]
     assert done.err == ""
     again = shosoin(*command)

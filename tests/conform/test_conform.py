@@ -16,7 +16,7 @@ import pytest
 from shosoin.base import Denied, Rejected, SaeId
 from shosoin.conform import CHECKS, Caller, Identity, Level, Outcome, Report, Session, chosen, run_checks
 from shosoin.keys.kme import Kme
-from shosoin.services import etsi014, wire014
+from shosoin.services import etsi014, extensions014, wire014
 from tests.support.kme import KmePair, until_stock
 
 pytestmark = pytest.mark.processes
@@ -171,7 +171,7 @@ def another_content_type(patch: Patch) -> None:
 
 def another_message(patch: Patch) -> None:
     """An unsupported extension is explained in other words."""
-    patch.setattr(wire014, "EXTENSION_UNSUPPORTED", "this extension is not supported")
+    patch.setattr(extensions014, "EXTENSION_UNSUPPORTED", "this extension is not supported")
 
 
 def served_again(patch: Patch) -> None:

@@ -12,8 +12,9 @@ from shosoin.keys.errors import (
     RequestInvalid,
     StreamNotReady,
 )
-from shosoin.keys.kme import Kme, KmeLimits
+from shosoin.keys.kme import Kme
 from shosoin.keys.local import LocalKeys
+from shosoin.keys.policy import KmeLimits, PolicyBook
 from shosoin.keys.quota import Quota
 from tests.keys.world import CountedEntropy
 
@@ -53,7 +54,7 @@ def kme(clock):
         local=LocalKeys(CountedEntropy(), clock, capacity_bytes=128, expiry_s=60.0),
         quota=Quota(clock, rate_bps=256.0, burst_bits=1024.0),
         guesses=Quota(clock, rate_bps=1.0, burst_bits=3.0),
-        limits=KmeLimits(max_key_per_request=4),
+        policies=PolicyBook(KmeLimits(max_key_per_request=4), (), clock),
         events=Events(),
     )
 

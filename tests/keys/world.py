@@ -117,7 +117,11 @@ class End:
 
     def start(self) -> None:
         if self.pair is None:
-            self.pair = PairEnd(self.name, self.peer, self.world.secret, self.disk, self.world.entropy, LIMITS)
+            limits = self.world.limits.get(self.name, LIMITS)
+            secret, entropy = self.world.secret, self.world.entropy
+            self.pair = PairEnd(
+                self.name, self.peer, secret, self.disk, entropy, limits, wall_s=lambda: self.world.wall_s
+            )
             self.inbox.append(self.pair.start)
 
     def crash(self) -> None:
@@ -187,6 +191,8 @@ class World:
         self.connected = False
         self.link_number = 0
         self.now_s = 0.0
+        self.wall_s = 0.0
+        self.limits: dict[str, PairLimits] = {}
         self.events: list[Event] = []
         self.macs: dict[bytes, bytes] = {}
         """Content that each verification key authenticated in a message that left."""

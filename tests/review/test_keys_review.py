@@ -7,7 +7,7 @@ import pytest
 from shosoin.base import KmeId, SaeId, ShosoinError
 from shosoin.keys.errors import KeyNotFound, PairProtocolError, StreamNotReady
 from shosoin.keys.key_id import GRANULE_BYTES
-from shosoin.keys.kme import Kme, KmeLimits
+from shosoin.keys.kme import Kme
 from shosoin.keys.local import LocalKeys
 from shosoin.keys.messages import (
     MESSAGE_BYTES_MAX,
@@ -21,6 +21,7 @@ from shosoin.keys.messages import (
     decode_message,
     encode_message,
 )
+from shosoin.keys.policy import KmeLimits, PolicyBook
 from shosoin.keys.quota import Quota
 from shosoin.keys.store import Batch, Commit, Mac
 from shosoin.link import SimulatedLink
@@ -233,7 +234,7 @@ def test_r06_a_quota_counts_what_a_key_takes_from_the_stream(world):
         local=LocalKeys(CountedEntropy(), Hands(), capacity_bytes=1, expiry_s=1.0),
         quota=Quota(Hands(), rate_bps=1.0, burst_bits=256.0),
         guesses=Quota(Hands(), rate_bps=1.0, burst_bits=3.0),
-        limits=KmeLimits(),
+        policies=PolicyBook(KmeLimits(), (), Hands()),
         events=None,
     )
     a.later(lambda pair: pair.extend_lease(40))

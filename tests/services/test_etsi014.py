@@ -74,7 +74,7 @@ async def test_status_has_the_standards_members(pair):
         "max_key_per_request": 128,
         "max_key_size": 16776960,
         "min_key_size": 8,
-        "max_SAE_ID_count": 0,
+        "max_SAE_ID_count": 16,
     }
     assert body["status_extension"]["shosoin_simulated"] is True
 
@@ -144,7 +144,9 @@ async def test_lenient_where_clients_in_the_field_are_sloppy(pair, method, optio
     [
         ({"size": 257}, "size shall be a multiple of 8"),
         ({"extension_mandatory": [{"acme_x": 1}]}, "not all extension_mandatory parameters are supported"),
-        ({"additional_slave_SAE_IDs": ["sae-b2"]}, None),
+        ({"additional_slave_SAE_IDs": ["nobody"]}, None),
+        ({"additional_slave_SAE_IDs": [7]}, None),
+        ({"additional_slave_SAE_IDs": [f"sae-{n}" for n in range(17)]}, None),
         ({"number": 0}, None),
         ({"number": -1}, None),
         ({"number": True}, None),
@@ -348,3 +350,58 @@ async def test_the_client_refuses_a_server_with_another_identity(pair):
         async with client:
             with pytest.raises(PeerFault, match="kme-b"):
                 await client.status("sae-b1")
+
+
+# Extensions.
+
+UNMET = "not all extension_mandatory request options could be met"
+UNSUPPORTED = "not all extension_mandatory parameters are supported"
+
+
+async def test_extensions_that_can_be_met_are(pair):
+    async with served(pair) as (a, b):
+        wanted = [{"shosoin_max_age_s": 3600}, {"shosoin_route_type": "direct", "shosoin_min_assurance": "simulated"}]
+        for kind in ("extension_mandatory", "extension_optional"):
+            status, drawn = await a.ask("POST", "/api/v1/keys/sae-b1/enc_keys", json={kind: wanted})
+            assert status == 200
+            assert 0 <= drawn["key_container_extension"]["shosoin_age_s"] < 3600
+            ids = {"key_IDs": [{"key_ID": key["key_ID"], "key_ID_extension": {}} for key in drawn["keys"]]}
+            status, fetched = await b.ask("POST", "/api/v1/keys/sae-a1/dec_keys", json=ids | {"key_IDs_extension": {}})
+            assert (status, fetched["keys"]) == (200, drawn["keys"])
+
+
+@pytest.mark.parametrize(
+    ("extension", "message"),
+    [
+        ({"shosoin_max_age_s": 1e-9}, UNMET),
+        ({"shosoin_route_type": "indirect"}, UNMET),
+        ({"shosoin_min_assurance": "qkd"}, UNMET),
+        ({"shosoin_max_age_s": 3600, "shosoin_colour": "red"}, UNSUPPORTED),
+        ({"shosoin_max_age_s": 0}, None),
+        ({"shosoin_max_age_s": -5}, None),
+        ({"shosoin_max_age_s": "3600"}, None),
+        ({"shosoin_max_age_s": True}, None),
+        ({"shosoin_max_age_s": float("nan")}, None),
+        ({"shosoin_route_type": "scenic"}, None),
+        ({"shosoin_route_type": ["direct"]}, None),
+        ({"shosoin_min_assurance": 3}, None),
+        ([], None),
+        (1, None),
+    ],
+)
+async def test_extensions_that_cannot_be_met_refuse_and_use_nothing_up(pair, extension, message):
+    async with served(pair) as (a, _):
+        before = await stored(a)
+        status, error = await a.ask("POST", "/api/v1/keys/sae-b1/enc_keys", json={"extension_mandatory": [extension]})
+        assert status == 400
+        assert message is None or error["message"] == message
+        assert await stored(a) >= before
+        # What is optional and known is met or ignored; a value that is none is a mistake all the same.
+        status, _ = await a.ask("POST", "/api/v1/keys/sae-b1/enc_keys", json={"extension_optional": [extension]})
+        assert status == (200 if message else 400)
+
+
+async def test_an_extension_with_two_values_is_refused(pair):
+    async with served(pair) as (a, _):
+        both = {"extension_optional": [{"shosoin_max_age_s": 5}, {"shosoin_max_age_s": 6}]}
+        assert (await a.ask("POST", "/api/v1/keys/sae-b1/enc_keys", json=both))[0] == 400

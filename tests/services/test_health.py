@@ -74,9 +74,9 @@ async def test_a_kme_is_not_ready_before_it_listens_nor_while_it_stops(pair, mon
     listens, stops = asyncio.Event(), asyncio.Event()
     listen, stop = KmeProcess._listen, LinkDriver.stop
 
-    async def later(self):
+    async def later(self, storage_key):
         await listens.wait()
-        await listen(self)
+        await listen(self, storage_key)
 
     async def slowly(self, timeout_s):
         await stops.wait()

@@ -13,7 +13,8 @@ from shosoin.base import Denied, Rejected, Unavailable
 from shosoin.keys.errors import StreamRefused
 from shosoin.services import kme_pairs
 from shosoin.services.kme_config import load_kme_config
-from shosoin.services.kme_pairs import burn, make_secret, peers_to_heal, rekey
+from shosoin.services.kme_pairs import burn, heal, make_secret, peers_to_heal, rekey
+from tests.services.test_etsi014 import Raw
 from tests.support.kme import KmePair, until, until_stock
 
 pytestmark = pytest.mark.processes
@@ -83,7 +84,7 @@ async def test_a_burn_at_one_end_burns_both_and_the_pair_goes_on(pair, kme):
     drawn, back = await before(pair)
     old = {name: blocks(pair, name) for name in KMES}
     assert all(old.values())
-    held = burn(config(pair, kme), [other(kme)], dry_run=False).held[other(kme)]
+    held = burn(config(pair, kme), other(kme), dry_run=False).held[other(kme)]
     assert held.blocks == len(old[kme])
     assert not blocks(pair, kme)
     async with pair.running(), pair.client("sae-a1") as a, pair.client("sae-b1") as b:
@@ -99,7 +100,7 @@ async def test_the_end_that_went_on_running_burns_when_the_other_comes_back(pair
             await until_stock(a, "sae-b1", 8)
             drawn = [key.key_id for key in await a.enc_keys("sae-b1", number=3, size_bits=256)]
         old = blocks(pair, "kme-b")
-        burn(config(pair, "kme-a"), ["kme-b"], dry_run=False)
+        burn(config(pair, "kme-a"), "kme-b", dry_run=False)
         async with pair.running("kme-a"), pair.client("sae-a1") as a:
             await until(lambda: running["kme-b"].link_states()["kme-a"]["connected"])
             await until(lambda: not old & blocks(pair, "kme-b"))
@@ -109,11 +110,11 @@ async def test_the_end_that_went_on_running_burns_when_the_other_comes_back(pair
 async def test_a_dry_run_and_a_running_kme_burn_nothing(pair):
     await before(pair)
     old = blocks(pair, "kme-a")
-    assert burn(config(pair, "kme-a"), ["kme-b"], dry_run=True).held["kme-b"].blocks == len(old)
+    assert burn(config(pair, "kme-a"), "kme-b", dry_run=True).held["kme-b"].blocks == len(old)
     async with pair.running("kme-a"):
         for dry_run in (True, False):
             with pytest.raises(Unavailable, match="in use by a running KME"):
-                burn(config(pair, "kme-a"), ["kme-b"], dry_run=dry_run)
+                burn(config(pair, "kme-a"), "kme-b", dry_run=dry_run)
     assert blocks(pair, "kme-a") == old
 
 
@@ -123,15 +124,15 @@ async def test_healing_burns_earlier_links_too(pair):
     shutil.copytree(links / "kme-b", links / "kme-old")
     found = config(pair, "kme-a")
     assert peers_to_heal(found) == ["kme-b", "kme-old"]
-    burn(found, peers_to_heal(found), dry_run=False)
+    heal(found, dry_run=False, keep_secrets=True)
     assert not blocks(pair, "kme-a")
 
 
 async def test_a_healed_pair_tells_the_other_end_to_burn_and_stays_closed_until_it_is_rekeyed(pair, secret):
     drawn, back = await before(pair)
     old = blocks(pair, "kme-b")
-    burn(config(pair, "kme-a"), ["kme-b"], dry_run=False, until_rekeyed=True)
-    burn(config(pair, "kme-a"), ["kme-b"], dry_run=False)  # does not take it back
+    heal(config(pair, "kme-a"), dry_run=False)
+    burn(config(pair, "kme-a"), "kme-b", dry_run=False)  # does not take it back
     for _ in range(2):
         async with pair.running(), pair.client("sae-a1") as a:
             await until(lambda: "awaits another pair secret" in events(pair, "kme-a")["kme-b"].get("reason", ""))
@@ -153,7 +154,7 @@ async def test_healing_burns_what_it_can_read_and_names_the_rest(pair):
     for journal in (links / "kme-0").glob("journal.sqlite*"):
         journal.unlink()
     found = config(pair, "kme-a")
-    done = burn(found, peers_to_heal(found), dry_run=False)
+    done = heal(found, dry_run=False, keep_secrets=True)
     assert set(done.refused) == {"kme-0"}
     assert done.held["kme-b"].blocks > 0
     assert not list((links / "kme-b" / "blocks").iterdir())
@@ -163,19 +164,36 @@ async def test_a_burn_of_a_pair_that_never_ran_makes_nothing(pair):
     async with pair.running("kme-a"):
         pass
     shutil.rmtree(pair.directory("kme-a") / "links")
-    assert burn(config(pair, "kme-a"), ["kme-b"], dry_run=False).held["kme-b"].blocks == 0
+    assert burn(config(pair, "kme-a"), "kme-b", dry_run=False).held["kme-b"].blocks == 0
     assert not (pair.directory("kme-a") / "links").exists()
 
 
 @pytest.mark.parametrize(("peer", "hint"), [("kme-c", "did you mean 'kme-b'"), ("x", "its peers are kme-b")])
 async def test_an_unknown_peer_is_rejected(pair, secret, peer, hint):
     for action in (
-        lambda: burn(config(pair, "kme-a"), [peer], dry_run=False),
+        lambda: burn(config(pair, "kme-a"), peer, dry_run=False),
         lambda: rekey(config(pair, "kme-a"), peer, secret, dry_run=False),
     ):
         with pytest.raises(Rejected, match="has no pair with") as raised:
             action()
         assert hint in raised.value.hint
+
+
+@pytest.mark.parametrize("kme", KMES)
+async def test_copies_of_multicast_keys_are_burned_with_the_pair(pair, kme):
+    wanted = {"number": 2, "size": 256, "additional_slave_SAE_IDs": ["sae-b2"]}
+    async with pair.running(), pair.client("sae-a1") as client, Raw(pair, "sae-a1") as a1:
+        await until_stock(client, "sae-b1", 64)
+        status, body = await a1.ask("POST", "/api/v1/keys/sae-b1/enc_keys", json=wanted)
+        assert status == 200, body
+        first, second = ({"key_IDs": [{"key_ID": key["key_ID"]}]} for key in body["keys"])
+    async with pair.running(), pair.client("sae-b1") as client, Raw(pair, "sae-b2", "kme-b") as b2:
+        await until_stock(client, "sae-a1", 1)
+        assert (await b2.ask("POST", "/api/v1/keys/sae-a1/dec_keys", json=first))[0] == 200
+    burn(config(pair, kme), other(kme), dry_run=False)
+    async with pair.running(), pair.client("sae-b1") as client, Raw(pair, "sae-b2", "kme-b") as b2:
+        await until_stock(client, "sae-a1", 1)
+        assert (await b2.ask("POST", "/api/v1/keys/sae-a1/dec_keys", json=second))[0] == 400
 
 
 # Re-keying
@@ -254,8 +272,8 @@ async def test_a_crash_in_the_store_leaves_the_old_pair_or_the_new_one(pair, sec
     with monkeypatch.context() as patch:
         patch.setattr(os, "fdatasync", sync)
         with pytest.raises(KeyboardInterrupt):
-            burn(config(pair, "kme-a"), ["kme-b"], dry_run=False)
-    assert burn(config(pair, "kme-a"), ["kme-b"], dry_run=False).held["kme-b"].blocks == 0
+            burn(config(pair, "kme-a"), "kme-b", dry_run=False)
+    assert burn(config(pair, "kme-a"), "kme-b", dry_run=False).held["kme-b"].blocks == 0
     assert not blocks(pair, "kme-a")
     with monkeypatch.context() as patch:
         patch.setattr(FileStreamStore, "commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -349,11 +367,11 @@ def test_a_new_secret_is_private_random_and_never_overwrites(tmp_path):
 
 def test_stores_are_closed_whatever_happens(pair):
     with pytest.raises(Rejected):
-        burn(config(pair, "kme-a"), ["kme-b"], dry_run=False)
+        burn(config(pair, "kme-a"), "kme-b", dry_run=False)
     pair.directory("kme-a").mkdir()
     place = pair.directory("kme-a") / "links" / "kme-b"
     create_private(pair.root / "kme-a" / "storage.key", bytes(range(32)))
     for _ in range(2):
         with closing(FileStreamStore(place, bytes(range(32)))) as store:
             assert store.load() == {}
-        assert burn(config(pair, "kme-a"), ["kme-b"], dry_run=False).held["kme-b"].blocks == 0
+        assert burn(config(pair, "kme-a"), "kme-b", dry_run=False).held["kme-b"].blocks == 0

@@ -236,7 +236,7 @@ def test_too_little_space_stops_a_rotation_before_it_begins(home, monkeypatch):
 
 def test_a_dry_run_changes_nothing(home):
     with Rotation(home.config, key_file(home), reencrypt=True) as rotation:
-        assert rotation.plan.pairs["kme-a"].blocks > 0
+        assert rotation.plan.stores["kme-a"].blocks > 0
     before = home.files()
     with Rotation(home.config, key_file(home), reencrypt=True):
         pass

@@ -40,7 +40,7 @@ class FileStores:
         self._links = directory / "links"
         self._rotation = directory / "rotation"
 
-    def peers(self) -> Sequence[str]:
+    def names(self) -> Sequence[str]:
         """Return the peers of which something is stored, also between the two renames."""
         found = _names(self._links)
         moved = {name.removesuffix(".new") for name in _names(self._rotation) if name.endswith(".new")}
@@ -50,9 +50,9 @@ class FileStores:
         """Overwrite and remove all that is stored of a pair."""
         _destroy_directory(self._links / peer)
 
-    def check(self, peer: str, keys: Sequence[bytes]) -> StoreSize:
+    def check(self, name: str, keys: Sequence[bytes]) -> StoreSize:
         """Return what is stored of a pair under the first key that opens it."""
-        place = self._links / peer if (self._links / peer).exists() else self._rotation / f"{peer}.new"
+        place = self._links / name if (self._links / name).exists() else self._rotation / f"{name}.new"
         for key in keys[:-1]:
             try:
                 return _size(place, key)
@@ -71,10 +71,10 @@ class FileStores:
                 code="store.no_space",
             )
 
-    def reencrypt(self, peer: str, old_key: bytes, new_key: bytes, told: Told) -> None:
+    def reencrypt(self, name: str, old_key: bytes, new_key: bytes, told: Told) -> None:
         """Bring a pair's store under the new key."""
-        live = self._links / peer
-        part, new, old = (self._rotation / f"{peer}.{state}" for state in ("part", "new", "old"))
+        live = self._links / name
+        part, new, old = (self._rotation / f"{name}.{state}" for state in ("part", "new", "old"))
         try:
             self._rotation.mkdir(mode=0o700, exist_ok=True)
             sync_directory(self._rotation.parent)
@@ -90,7 +90,7 @@ class FileStores:
             _destroy_directory(part)
             _remove_if_empty(self._rotation)
         except OSError as err:
-            raise StreamRefused(f"re-encrypting the store of {peer} failed: {err.strerror}") from err
+            raise StreamRefused(f"re-encrypting the store of {name} failed: {err.strerror}") from err
 
 
 def _names(directory: Path) -> set[str]:

@@ -124,9 +124,9 @@ def _json(done: Rotated) -> dict[str, Any]:
         "source": done.source,
         "reencrypted": done.reencrypts,
         "resumed": done.resumes,
-        "pairs": [
-            {"peer": peer, "records": size.records, "blocks": size.blocks, "block_bytes": size.block_bytes}
-            for peer, size in done.pairs.items()
+        "stores": [
+            {"name": name, "records": size.records, "blocks": size.blocks, "block_bytes": size.block_bytes}
+            for name, size in done.stores.items()
         ],
         "overwritten": list(done.retires),
     }
@@ -137,7 +137,7 @@ def _lines(done: Rotated, *, dry_run: bool, reconfigure: bool) -> list[str]:
     lines = [text("kme.resumed")] if done.resumes else []
     lines.append(text(f"kme.{tense}_seal", before=done.source_before, source=done.source))
     if done.reencrypts:
-        lines.append(text(f"kme.{tense}_reencrypt", pairs=len(done.pairs), size=size_text(done.block_bytes)))
+        lines.append(text(f"kme.{tense}_reencrypt", stores=len(done.stores), size=size_text(done.block_bytes)))
     lines += [text(f"kme.{tense}_overwrite", file=name) for name in done.retires]
     if reconfigure and not dry_run:
         lines.append(text("kme.reconfigure", source=done.source))

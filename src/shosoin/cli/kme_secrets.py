@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,8 +50,10 @@ def burn(
     The KME must stand still. Its end is burned at once; the other end burns when the two meet next, whatever happens in
     between. Keys that were drawn and not yet fetched are lost. The pair goes on with new blocks.
     """
+    from shosoin.services.kme_pairs import burn as burn_pair
+
     found = _config(config)
-    _burn(found, [peer], yes=yes, dry_run=dry_run, as_json=as_json)
+    _burn(found, lambda dry_run: burn_pair(found, peer, dry_run=dry_run), yes=yes, dry_run=dry_run, as_json=as_json)
 
 
 def heal(
@@ -68,30 +70,28 @@ def heal(
     As `burn` for every pair. Whoever was here knows the pair secrets too: the other ends are told to burn, and apart
     from that a pair stays closed until it is re-keyed at both ends (`rekey`).
     """
-    from shosoin.services.kme_pairs import peers_to_heal
+    from shosoin.services.kme_pairs import heal as heal_kme
 
     found = _config(config)
     if not as_json:
         talk(text("kme.rekey_all"))
-    peers = peers_to_heal(found)
-    _burn(found, peers, yes=yes, dry_run=dry_run, as_json=as_json, until_rekeyed=not keep_secrets)
+
+    def action(dry_run: bool) -> Burned:
+        return heal_kme(found, dry_run=dry_run, keep_secrets=keep_secrets)
+
+    _burn(found, action, yes=yes, dry_run=dry_run, as_json=as_json)
 
 
-def _burn(
-    config: KmeConfig,
-    peers: Sequence[str],
-    *,
-    yes: bool,
-    dry_run: bool,
-    as_json: bool,
-    until_rekeyed: bool = False,
-) -> None:
-    from shosoin.services.kme_pairs import burn as burn_pairs
+def _burn(config: KmeConfig, action: Callable[[bool], Burned], *, yes: bool, dry_run: bool, as_json: bool) -> None:
+    """Say what would be burned, ask, and burn.
 
-    done = burn_pairs(config, peers, dry_run=True)
+    Raises:
+        StreamRefused: a journal cannot be read; all others are burned then, and told.
+    """
+    done = action(True)
     if not dry_run:
-        _confirm(text("kme.burn_ask", peers=", ".join(peers), bits=_bits(done.held)), yes=yes)
-        done = run_whole(lambda: burn_pairs(config, peers, dry_run=False, until_rekeyed=until_rekeyed))
+        _confirm(text("kme.burn_ask", peers=", ".join(done.held), bits=_bits(done.held)), yes=yes)
+        done = run_whole(lambda: action(False))
     if as_json:
         print_json({"kme": config.kme.id, "dry_run": dry_run, **_burned_json(done)})
     else:

@@ -20,8 +20,9 @@ from shosoin.keys.errors import (
     StreamRefused,
 )
 from shosoin.keys.key_id import KeyAddress, KeyIdCodec
-from shosoin.keys.kme import Delivery, Key, Kme, KmeLimits, KmeStatus
+from shosoin.keys.kme import Delivery, Key, Kme, KmeStatus
 from shosoin.keys.pair import PairEnd, PairLimits
+from shosoin.keys.policy import KmeLimits
 from shosoin.keys.store import Batch, StreamStore
 
 __all__ = [

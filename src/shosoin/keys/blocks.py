@@ -31,6 +31,8 @@ class Block:
     """Whether the reserve joins the pool; fixed before anything about the block is signed."""
     reserve: bytes = field(default=b"", repr=False)
     """First bytes of the block until they join the verification pool."""
+    born_s: float = 0.0
+    """When it came from the link, by this end's wall clock; 0 if that was not written down."""
     entries: dict[int, bytes] = field(default_factory=dict, repr=False)
     """Verification entries set aside for this block: for stored, ready and confirmed in ascending order."""
 
@@ -69,6 +71,7 @@ class Block:
                 "granules": self.granules,
                 "state": self.state.value,
                 "keep": self.keep,
+                "born_s": self.born_s,
                 "reserve": self.reserve.hex(),
                 "entries": {str(number): key.hex() for number, key in self.entries.items()},
             }
@@ -85,6 +88,7 @@ class Block:
             granules=record["granules"],
             state=BlockState(record["state"]),
             keep=record["keep"],
+            born_s=record.get("born_s", 0.0),
             reserve=bytes.fromhex(record["reserve"]),
             entries={int(number): bytes.fromhex(key) for number, key in record["entries"].items()},
         )

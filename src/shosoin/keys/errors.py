@@ -7,10 +7,12 @@ from shosoin.base import Denied, PeerFault, Rejected, ShosoinError, Unavailable
 __all__ = [
     "NOT_FOUND_MESSAGE",
     "CallerUnknown",
+    "DemandUnmet",
     "KeyDamaged",
     "KeyNotFound",
     "KeyOfAnotherSae",
     "KeyStreamDry",
+    "KeyTooOld",
     "KeysError",
     "LeaseNeeded",
     "PairProtocolError",
@@ -23,6 +25,8 @@ __all__ = [
 
 NOT_FOUND_MESSAGE = "one or more keys specified are not found on KME"
 """Fixed by ETSI GS QKD 014 V1.1.1, clause 6.3."""
+DEMAND_UNMET_MESSAGE = "not all extension_mandatory request options could be met"
+"""Fixed by the same text, clause 6.2."""
 
 
 class KeysError(ShosoinError):
@@ -50,6 +54,22 @@ class StreamRefused(KeysError, Unavailable):
 
     code = "keys.stream_refused"
     hint = "re-key the pair at both ends: shosoin kme rekey"
+
+
+class KeyTooOld(KeysError, Unavailable):
+    """The bits that would be handed out next are older than the caller or a policy allows; nothing was consumed."""
+
+    code = "keys.too_old"
+    hint = "wait for new bits, or let the link's max_age_s burn old stock"
+
+
+class DemandUnmet(KeysError, Rejected):
+    """An extension that this KME knows asks for what it cannot give."""
+
+    code = "keys.demand_unmet"
+
+    def __init__(self) -> None:
+        super().__init__(DEMAND_UNMET_MESSAGE)
 
 
 class LeaseNeeded(KeysError, Unavailable):

@@ -11,18 +11,22 @@ from dataclasses import dataclass
 
 from shosoin.base import KeyMaterial, KmeId, SaeId
 from shosoin.base.ports import Event, EventSink
+from shosoin.keys.demands import NO_DEMANDS, Demands
 from shosoin.keys.errors import (
     CallerUnknown,
+    DemandUnmet,
     KeyDamaged,
     KeyNotFound,
     KeyOfAnotherSae,
     KeyStreamDry,
+    KeyTooOld,
     RequestInvalid,
     StreamNotReady,
 )
-from shosoin.keys.key_id import GRANULE_BYTES, LENGTH_BYTES_MAX, KeyAddress, granules_of
+from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress, granules_of
 from shosoin.keys.local import LocalKeys
 from shosoin.keys.pair import PairEnd
+from shosoin.keys.policy import KeyPolicy, KmeLimits, PolicyBook
 from shosoin.keys.quota import Quota
 from shosoin.keys.tally import KeyCount
 from shosoin.link.port import LinkFacts
@@ -31,34 +35,6 @@ __all__ = ["Admit", "Delivery", "Key", "Kme", "KmeLimits", "KmeStatus"]
 
 Admit = Callable[[int, int], None]
 """Told the number of keys and their bytes when all else is right and nothing is consumed; may still refuse."""
-
-
-@dataclass(frozen=True, slots=True)
-class KmeLimits:
-    """Bounds on one request; sizes in bits as in the standard."""
-
-    key_size_bits: int = 256
-    min_key_size_bits: int = 8
-    max_key_size_bits: int = LENGTH_BYTES_MAX * 8
-    max_key_per_request: int = 128
-    max_request_bytes: int = 64 << 20
-
-    def check(self, number: int, size_bits: int) -> None:
-        """Check a request.
-
-        Raises:
-            RequestInvalid: with what was expected.
-        """
-        if size_bits % 8:
-            raise RequestInvalid("size shall be a multiple of 8")
-        if not self.min_key_size_bits <= size_bits <= self.max_key_size_bits:
-            raise RequestInvalid(
-                f"size shall be {self.min_key_size_bits} to {self.max_key_size_bits} bits, got {size_bits}"
-            )
-        if not 1 <= number <= self.max_key_per_request:
-            raise RequestInvalid(f"number shall be 1 to {self.max_key_per_request}, got {number}")
-        if number * size_bits > self.max_request_bytes * 8:
-            raise RequestInvalid(f"number times size shall be at most {self.max_request_bytes * 8} bits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +51,8 @@ class Delivery:
 
     keys: tuple[Key, ...]
     facts: LinkFacts
+    age_s: float | None = None
+    """Age of the oldest bits, if the caller asked for young ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +82,9 @@ class Kme:
         pairs: streams to other KMEs, by their id.
         facts: origin of each pair's bits.
         max_stock_bits: how much stock each pair may build up.
+        reserved_bits: how much of it only SAEs with a priority may use.
         quota: bits that each SAE may draw.
+        policies: terms for pairs of SAEs.
         guesses: key_IDs of other people's making that each SAE may try.
     """
 
@@ -119,11 +99,15 @@ class Kme:
         local: LocalKeys,
         quota: Quota,
         guesses: Quota,
-        limits: KmeLimits,
+        policies: PolicyBook,
         events: EventSink,
+        reserved_bits: Mapping[KmeId, int] | None = None,
     ) -> None:
         self.kme_id = kme_id
-        self.limits = limits
+        self.policies = policies
+        self.limits = policies.limits
+        """Bounds on any request; a pair of SAEs may have narrower ones."""
+        self._reserved_bits = dict(reserved_bits or {})
         self._directory = directory
         self._pairs = pairs
         self._facts = facts
@@ -168,36 +152,73 @@ class Kme:
     def status(self, caller: SaeId, slave: SaeId) -> KmeStatus:
         """Return what this KME holds for keys from ``caller`` to ``slave``."""
         target = self._target(caller, slave)
-        size = granules_of(self.limits.key_size_bits // 8)
+        policy = self.policies.of(caller, slave)
+        size = granules_of(policy.limits.key_size_bits // 8)
         if target == self.kme_id:
-            room = self._local.room_keys(caller, self.limits.key_size_bits // 8)
+            room = self._local.room_keys(caller, policy.limits.key_size_bits // 8)
             return self._status(caller, slave, target, room, room, self._local_facts, stream_open=True)
         pair = self._pairs.get(target)
         usable = pair is not None and pair.is_open
-        stored = _drawable_granules(pair) // size if pair is not None and usable else 0
+        drawable = _drawable_granules(pair) if pair is not None and usable else 0
+        stored = max(0, drawable - self._kept_back_bits(target, policy) // 256) // size
         most = self._max_stock_bits.get(target, 0) // (size * 256)
         return self._status(caller, slave, target, stored, most, self._facts.get(target), stream_open=usable)
 
-    def enc_keys(self, caller: SaeId, slave: SaeId, number: int, size_bits: int, admit: Admit = _admit_all) -> Delivery:
+    def enc_keys(
+        self,
+        caller: SaeId,
+        slave: SaeId,
+        number: int,
+        size_bits: int,
+        admit: Admit = _admit_all,
+        demands: Demands = NO_DEMANDS,
+    ) -> Delivery:
         """Draw keys that ``slave`` can fetch from its own KME.
 
         Raises:
             LeaseNeeded: extend the pair's lease and call again; nothing was consumed.
+            DemandUnmet: the demands cannot be met; nothing was consumed.
+            KeyTooOld: the policy for this pair wants younger bits; nothing was consumed.
         """
         target = self._target(caller, slave)
-        self.limits.check(number, size_bits)
+        policy = self.policies.of(caller, slave)
+        policy.limits.check(number, size_bits)
+        facts = self._facts.get(target, self._local_facts)
+        demands.check(facts)
         length = size_bits // 8
         cost_bits = number * granules_of(length) * GRANULE_BYTES * 8
-        self._quota.check(caller, cost_bits)
+        self.check_quota(caller, slave, cost_bits)
         admit(number, number * length)
+        age_s = 0.0
         if target == self.kme_id:
             drawn = self._local.draw(caller, slave, number, length)
             keys = tuple(Key(key_id, _material(bits)) for key_id, bits in drawn)
         else:
-            keys = tuple(self._draw(self._pair(target), target, caller, slave, number, length))
-        self._quota.spend(caller, cost_bits)
+            pair = self._pair(target)
+            addresses = self._allocate(pair, target, number, length, policy, demands.max_age_s)
+            age_s = pair.outgoing.age_s(addresses) if demands.max_age_s is not None else 0.0
+            keys = tuple(self._draw(pair, target, caller, slave, addresses))
+        self.spend_quota(caller, slave, cost_bits)
         self.drawn[caller, slave].add(number, number * size_bits)
-        return Delivery(keys, self._facts.get(target, self._local_facts))
+        return Delivery(keys, facts, age_s if demands.max_age_s is not None else None)
+
+    def check_quota(self, caller: SaeId, slave: SaeId, cost_bits: int) -> None:
+        """Check that neither the caller nor the pair has used up its share.
+
+        Raises:
+            QuotaExceeded: with the time until there is room.
+        """
+        self._quota.check(caller, cost_bits)
+        pair_quota = self.policies.of(caller, slave).quota
+        if pair_quota is not None:
+            pair_quota.check(f"{caller} to {slave}", cost_bits)
+
+    def spend_quota(self, caller: SaeId, slave: SaeId, cost_bits: int) -> None:
+        """Record what was drawn."""
+        self._quota.spend(caller, cost_bits)
+        pair_quota = self.policies.of(caller, slave).quota
+        if pair_quota is not None:
+            pair_quota.spend(f"{caller} to {slave}", cost_bits)
 
     def dec_keys(self, caller: SaeId, master: SaeId, key_ids: Sequence[str], admit: Admit = _admit_all) -> Delivery:
         """Fetch keys that ``master`` drew for ``caller``: all of them, or none is consumed."""
@@ -215,26 +236,76 @@ class Kme:
             pair = self._pair(source)
             addresses = [self._address(pair, master, caller, key_id) for key_id in key_ids]
             self._admit_fetch(len(key_ids), sum(address.length_bytes for address in addresses), admit)
-            contents = self._reading(source, lambda: pair.incoming.fetch(addresses))
+            max_age_s = self.policies.of(master, caller).max_age_s or None
+            contents = self._reading(source, lambda: pair.incoming.fetch(addresses, max_age_s))
         self.fetched[master, caller].add(len(contents), 8 * sum(map(len, contents)))
         keys = tuple(Key(key_id, _material(bits)) for key_id, bits in zip(key_ids, contents, strict=True))
         return Delivery(keys, self._facts.get(source, self._local_facts))
+
+    # Keys of one KME for another, and what multicast needs
+
+    def facts_of(self, slave: SaeId) -> LinkFacts:
+        """Return where the bits come from that reach an SAE of the directory."""
+        return self._facts.get(self._directory[slave], self._local_facts)
+
+    def draw_pad(self, peer: KmeId, length_bytes: int, caller: SaeId, slave: SaeId) -> tuple[str, bytearray]:
+        """Draw a key that only the peer's KME can fetch, on behalf of an SAE and under its terms.
+
+        Raises:
+            LeaseNeeded: extend the pair's lease and call again; nothing was consumed.
+        """
+        pair = self._pair(peer)
+        addresses = self._allocate(pair, peer, 1, length_bytes, self.policies.of(caller, slave), None)
+        (content,) = self._reading(peer, lambda: pair.outgoing.read(addresses))
+        return pair.outgoing_ids.encode(addresses[0], _as_party(self.kme_id), _as_party(peer)), content
+
+    def fetch_pad(self, peer: KmeId, pad_id: str, length_bytes: int) -> bytearray:
+        """Fetch a key that the peer's KME drew for this one.
+
+        Raises:
+            KeyNotFound: it is none, was fetched before, or has another length.
+        """
+        pair = self._pair(peer)
+        ids = pair.incoming_ids
+        address = ids.decode(pad_id, _as_party(peer), _as_party(self.kme_id), near=pair.incoming.near)
+        if address is None or address.length_bytes != length_bytes:
+            raise KeyNotFound
+        return self._reading(peer, lambda: pair.incoming.fetch([address]))[0]
+
+    def hold_locally(self, master: SaeId, slaves: Sequence[SaeId], keys: Sequence[tuple[str, bytes]]) -> None:
+        """Hold copies of keys for SAEs of this KME; see ``LocalKeys.put``."""
+        self._local.put(master, slaves, keys)
 
     def _admit_fetch(self, number: int, total_bytes: int, admit: Admit) -> None:
         if total_bytes > self.limits.max_request_bytes:
             raise RequestInvalid(f"the keys of one request shall have at most {self.limits.max_request_bytes * 8} bits")
         admit(number, total_bytes)
 
-    def _draw(
-        self, pair: PairEnd, target: KmeId, caller: SaeId, slave: SaeId, number: int, length: int
-    ) -> Iterator[Key]:
+    def _kept_back_bits(self, target: KmeId, policy: KeyPolicy) -> int:
+        return 0 if policy.priority > 0 else self._reserved_bits.get(target, 0)
+
+    def _allocate(
+        self, pair: PairEnd, target: KmeId, number: int, length: int, policy: KeyPolicy, demanded_s: float | None
+    ) -> list[KeyAddress]:
+        kept_back = self._kept_back_bits(target, policy) // 256
+        if kept_back and pair.outgoing.stock_granules() - number * granules_of(length) < kept_back:
+            raise KeyStreamDry(f"what is left for {target} is reserved for SAEs with a priority", retry_after_s=1.0)
+        ages = [age for age in (policy.max_age_s or None, demanded_s) if age is not None]
         try:
-            addresses = pair.outgoing.allocate(number, length)
+            return pair.outgoing.allocate(number, length, min(ages, default=None))
+        except KeyTooOld as err:
+            if demanded_s is not None and demanded_s == min(ages):
+                raise DemandUnmet from err
+            raise
         except KeyStreamDry as err:
             missing_bits = number * length * 8 - pair.outgoing.stock_granules() * 256
             rate_bps = self._facts[target].secret_key_rate_bps
             err.retry_after_s = max(0.1, missing_bits / rate_bps) if rate_bps > 0 else 3600.0
             raise
+
+    def _draw(
+        self, pair: PairEnd, target: KmeId, caller: SaeId, slave: SaeId, addresses: Sequence[KeyAddress]
+    ) -> Iterator[Key]:
         contents = self._reading(target, lambda: pair.outgoing.read(addresses))
         for address, bits in zip(addresses, contents, strict=True):
             yield Key(pair.outgoing_ids.encode(address, caller, slave), _material(bits))
@@ -283,12 +354,18 @@ class Kme:
         *,
         stream_open: bool,
     ) -> KmeStatus:
-        return KmeStatus(self.kme_id, target, caller, slave, self.limits, stored, most, facts, stream_open)
+        limits = self.policies.of(caller, slave).limits
+        return KmeStatus(self.kme_id, target, caller, slave, limits, stored, most, facts, stream_open)
 
 
 def _drawable_granules(pair: PairEnd) -> int:
     """Return what could be drawn now: all stock, or without the peer only what is leased already."""
     return pair.outgoing.stock_granules() if pair.is_connected else pair.outgoing.leased_granules()
+
+
+def _as_party(kme: KmeId) -> str:
+    """Return the name of a KME where an SAE's would stand; no SAE can be called so."""
+    return f"~{kme}"
 
 
 def _material(bits: bytearray) -> KeyMaterial:

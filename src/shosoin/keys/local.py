@@ -26,6 +26,8 @@ _KEYS_MAX = 1 << 16
 class _Waiting:
     master: SaeId
     slave: SaeId
+    named: frozenset[SaeId]
+    """All slaves of this KME that the key was drawn for."""
     since_s: float
     bits: bytearray = field(repr=False)
 
@@ -36,7 +38,10 @@ class LocalKeys:
     def __init__(self, entropy: Entropy, clock: Clock, *, capacity_bytes: int, expiry_s: float) -> None:
         self._entropy, self._clock = entropy, clock
         self._capacity_bytes, self._expiry_s = capacity_bytes, expiry_s
-        self._waiting: OrderedDict[str, _Waiting] = OrderedDict()
+        self._waiting: OrderedDict[tuple[str, SaeId], _Waiting] = OrderedDict()
+        self._named: dict[str, frozenset[SaeId]] = {}
+        """Slaves of every key of which a copy still waits."""
+        self._copies: Counter[str] = Counter()
         self._held_bytes: Counter[SaeId] = Counter()
         self._held_keys: Counter[SaeId] = Counter()
         self._serial = 0
@@ -55,37 +60,61 @@ class LocalKeys:
             KeyStreamDry: if too many keys await fetching.
         """
         if number > self.room_keys(master, length_bytes):
-            held = f"{self._held_keys[master]} local keys of {master}, {self._held_bytes[master]} bytes"
-            raise KeyStreamDry(f"{held}, await fetching", retry_after_s=1.0)
+            raise self._full(master)
         return [self._draw_one(master, slave, length_bytes) for _ in range(number)]
 
     def fetch(self, slave: SaeId, master: SaeId, key_ids: Sequence[str]) -> list[bytearray]:
         """Return the keys, all or none, and forget them."""
         self._expire()
         names = [key_id.lower() for key_id in key_ids]
-        waiting = [self._waiting.get(name) for name in names]
-        if any(entry is not None and entry.slave != slave for entry in waiting):
+        waiting = [self._waiting.get((name, slave)) for name in names]
+        if any(name in self._named and slave not in self._named[name] for name in names):
             raise KeyOfAnotherSae("a key was drawn for another SAE")
         if any(entry is None or entry.master != master for entry in waiting) or len(set(names)) < len(names):
             raise KeyNotFound
-        return [self._remove(name).bits for name in names]
+        return [self._remove((name, slave)).bits for name in names]
+
+    def put(self, master: SaeId, slaves: Sequence[SaeId], keys: Sequence[tuple[str, bytes]]) -> None:
+        """Hold copies of keys that were made elsewhere, one for each slave.
+
+        Raises:
+            KeyStreamDry: if too many keys await fetching; none is held then.
+        """
+        length_bytes = max((len(bits) for _, bits in keys), default=1)
+        if len(keys) * len(slaves) > self.room_keys(master, length_bytes):
+            raise self._full(master)
+        for key_id, bits in keys:
+            for slave in slaves:
+                self._hold(key_id, _Waiting(master, slave, frozenset(slaves), self._clock.now_s(), bytearray(bits)))
 
     def size_bytes(self, slave: SaeId, master: SaeId, key_ids: Sequence[str]) -> int:
         """Return how many bytes those of the named keys have that ``master`` drew for ``slave``; others say nothing."""
-        waiting = (self._waiting.get(key_id.lower()) for key_id in key_ids)
-        return sum(len(one.bits) for one in waiting if one is not None and (one.slave, one.master) == (slave, master))
+        waiting = (self._waiting.get((key_id.lower(), slave)) for key_id in key_ids)
+        return sum(len(one.bits) for one in waiting if one is not None and one.master == master)
+
+    def _full(self, master: SaeId) -> KeyStreamDry:
+        held = f"{self._held_keys[master]} local keys of {master}, {self._held_bytes[master]} bytes"
+        return KeyStreamDry(f"{held}, await fetching", retry_after_s=1.0)
 
     def _draw_one(self, master: SaeId, slave: SaeId, length_bytes: int) -> tuple[str, bytearray]:
         key_id = self._ids.encode(KeyAddress(self._serial, length_bytes), master, slave)
         self._serial += 1
         bits = self._entropy.random_bytes(length_bytes)
-        self._waiting[key_id] = _Waiting(master, slave, self._clock.now_s(), bytearray(bits))
-        self._held_bytes[master] += length_bytes
-        self._held_keys[master] += 1
+        self._hold(key_id, _Waiting(master, slave, frozenset({slave}), self._clock.now_s(), bytearray(bits)))
         return key_id, bytearray(bits)
 
-    def _remove(self, key_id: str) -> _Waiting:
-        entry = self._waiting.pop(key_id)
+    def _hold(self, key_id: str, entry: _Waiting) -> None:
+        self._waiting[key_id, entry.slave] = entry
+        self._named[key_id] = entry.named
+        self._copies[key_id] += 1
+        self._held_bytes[entry.master] += len(entry.bits)
+        self._held_keys[entry.master] += 1
+
+    def _remove(self, place: tuple[str, SaeId]) -> _Waiting:
+        entry, key_id = self._waiting.pop(place), place[0]
+        self._copies[key_id] -= 1
+        if not self._copies[key_id]:
+            del self._copies[key_id], self._named[key_id]
         self._held_bytes[entry.master] -= len(entry.bits)
         self._held_keys[entry.master] -= 1
         return entry

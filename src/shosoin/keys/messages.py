@@ -111,6 +111,8 @@ class Hello:
     seen_resume: str
     outgoing: SenderView
     incoming: ReceiverView
+    max_age_s: int = 0
+    """Age at which the speaker burns bits of the pair, 0 for never; the lower one counts for both."""
     proof: str = ""
     """Keyed hash over all the rest, so that nobody else can move the streams or have blocks burned."""
     burns: int = 0

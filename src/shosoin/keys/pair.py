@@ -61,23 +61,42 @@ class PairLimits:
     """Most bytes the receiver stores."""
     expiry_s: float = 24 * 3600.0
     """Age after which handed-out keys that nobody fetched are overwritten."""
+    max_age_s: int = 0
+    """Age after which bits are burned at both ends, handed out or not; 0 means never."""
+
+
+def _timeless() -> float:
+    """Stand for a clock where nothing ever grows old."""
+    return 0.0
 
 
 class PairEnd:
     """State of a pair at one KME.
+
+    Args:
+        wall_s: wall clock in seconds, for the age of bits.
 
     Raises:
         StreamRefused: if the journal is damaged, or belongs to another pair or pair secret.
     """
 
     def __init__(
-        self, own: str, peer: str, secret: bytes, store: StreamStore, entropy: Entropy, limits: PairLimits
+        self,
+        own: str,
+        peer: str,
+        secret: bytes,
+        store: StreamStore,
+        entropy: Entropy,
+        limits: PairLimits,
+        *,
+        wall_s: Callable[[], float] = _timeless,
     ) -> None:
         if len(secret) != PAIR_SECRET_BYTES or own == peer:
             raise StreamRefused(f"pair secret for {peer} has {len(secret)} bytes, expected {PAIR_SECRET_BYTES}")
         self.own, self.peer = own, peer
         self._store, self._entropy = store, entropy
         self._cache = BlockCache(store)
+        self._max_age_s = limits.max_age_s
         self._incarnation = entropy.random_bytes(16).hex()
         self._generation = 0
         self._seen: tuple[int, str] = (0, "")
@@ -99,10 +118,16 @@ class PairEnd:
         self.outgoing_ids = KeyIdCodec(parts[True][:SECRET_BYTES])
         self.incoming_ids = KeyIdCodec(parts[False][:SECRET_BYTES])
         first = {out: VerificationPool.from_secret(parts[out][SECRET_BYTES:]) for out in (True, False)}
-        self.outgoing = SendingEnd(peer, self._cache, first[True], lease_bytes=limits.lease_bytes)
+        self.outgoing = SendingEnd(peer, self._cache, first[True], lease_bytes=limits.lease_bytes, wall_s=wall_s)
         self.incoming = ReceivingEnd(
-            peer, self._cache, first[False], expiry_s=limits.expiry_s, capacity_bytes=limits.capacity_bytes
+            peer,
+            self._cache,
+            first[False],
+            expiry_s=limits.expiry_s,
+            capacity_bytes=limits.capacity_bytes,
+            wall_s=wall_s,
         )
+        self.outgoing.max_age_s = self.incoming.max_age_s = limits.max_age_s
         self._proof_key = blake2b(key=secret[:SECRET_BYTES], digest_size=32, person=b"shosoin proofkey").digest()
         self._exhaustion_told = False
         self._secret_check = secret_check_of(secret)
@@ -150,6 +175,7 @@ class PairEnd:
             seen_burns=self._seen_burns,
             outgoing=self.outgoing.view(),
             incoming=self.incoming.view(),
+            max_age_s=self._max_age_s,
         )
         self._session = ""
         self._hello = replace(hello, proof=self._hello_proof(hello))
@@ -188,6 +214,7 @@ class PairEnd:
         batch = self.outgoing.flush()
         if batch is not None:
             yield Commit(batch)
+        yield from self.outgoing.expire()
         if self._open:
             yield from self._tell_exhaustion()
             yield from self.outgoing.report()
@@ -262,6 +289,8 @@ class PairEnd:
         self._outgoing_plan = plan_stream(mine, theirs)
         self._incoming_plan = plan_stream(theirs, mine)
         batch = _merge(self.outgoing.apply(self._outgoing_plan), self.incoming.apply(self._incoming_plan))
+        ages = [age for age in (self._max_age_s, theirs.max_age_s) if age > 0]
+        self.outgoing.max_age_s = self.incoming.max_age_s = min(ages, default=0)
         # Whoever resumed from a clean shutdown did so for the last time.
         self._resume = self._peer_resume = ""
         self._seen = max(self._seen[0], theirs.generation), theirs.incarnation

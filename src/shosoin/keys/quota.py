@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from shosoin.base import SaeId
 from shosoin.base.ports import Clock
 from shosoin.keys.errors import QuotaExceeded
 
@@ -10,14 +9,14 @@ __all__ = ["Quota"]
 
 
 class Quota:
-    """A token bucket for each SAE, counted in key bits or in tries; a rate of 0 means no bound."""
+    """A token bucket for each SAE or pair of SAEs, counted in key bits or in tries; a rate of 0 means no bound."""
 
     def __init__(self, clock: Clock, *, rate_bps: float, burst_bits: float) -> None:
         self._clock = clock
         self._rate_bps, self._burst_bits = rate_bps, burst_bits
-        self._buckets: dict[SaeId, tuple[float, float]] = {}
+        self._buckets: dict[str, tuple[float, float]] = {}
 
-    def check(self, sae: SaeId, bits: int) -> None:
+    def check(self, sae: str, bits: int) -> None:
         """Check that ``sae`` may take ``bits`` (or tries) now.
 
         Raises:
@@ -30,11 +29,11 @@ class Quota:
                 retry_after_s=missing / self._rate_bps,
             )
 
-    def spend(self, sae: SaeId, bits: int) -> None:
+    def spend(self, sae: str, bits: int) -> None:
         """Record that ``sae`` took ``bits`` (or tries)."""
         if self._rate_bps > 0:
             self._buckets[sae] = (self._level(sae) - bits, self._clock.now_s())
 
-    def _level(self, sae: SaeId) -> float:
+    def _level(self, sae: str) -> float:
         level, since = self._buckets.get(sae, (self._burst_bits, self._clock.now_s()))
         return min(self._burst_bits, level + (self._clock.now_s() - since) * self._rate_bps)

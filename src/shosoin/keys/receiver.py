@@ -54,7 +54,14 @@ class ReceivingEnd:
     """State of the stream at the KME where it ends."""
 
     def __init__(
-        self, peer: str, cache: BlockCache, pool: VerificationPool, *, expiry_s: float, capacity_bytes: int
+        self,
+        peer: str,
+        cache: BlockCache,
+        pool: VerificationPool,
+        *,
+        expiry_s: float,
+        capacity_bytes: int,
+        wall_s: Callable[[], float],
     ) -> None:
         self.peer = peer
         self.session = ""
@@ -63,6 +70,9 @@ class ReceivingEnd:
         """Makes the proof that a statement of this session is ours."""
         self.expected_proof: Callable[[str], str] = _no_session
         """Makes the proof that a statement of this session is the sender's."""
+        self.max_age_s = 0
+        """Age at which both ends burn bits, 0 for never."""
+        self._wall_s = wall_s
         self._cache = cache
         self._pool = pool
         self._expiry_s = expiry_s
@@ -198,6 +208,7 @@ class ReceivingEnd:
             yield self._refusal(message)
             return
         block = Block("in", message.index, message.start, message.granules, BlockState.STORED)
+        block.born_s = self._wall_s()
         block.reserve = bytes(bits[:RESERVE_BYTES])
         block.entries = self._pool.take(message.entries)
         payload = bytes(bits[RESERVE_BYTES:])
@@ -242,7 +253,8 @@ class ReceivingEnd:
         if block is None:
             return
         self._pool.put({number: block.entries[number] for number in message.returned if number in block.entries})
-        self._burn([block], Burned.REFUSED)
+        # A block that was ready is given up for its age alone.
+        self._burn([block], Burned.EXPIRED if block.state is BlockState.READY else Burned.REFUSED)
         yield Commit(self._drop_batch([block]))
 
     def on_lease(self, message: Lease) -> Steps:
@@ -317,11 +329,12 @@ class ReceivingEnd:
         """An offset close to every key still in use, for widening addresses."""
         return self._lease
 
-    def fetch(self, addresses: Sequence[KeyAddress]) -> list[bytearray]:
+    def fetch(self, addresses: Sequence[KeyAddress], max_age_s: float | None = None) -> list[bytearray]:
         """Return the bits of keys, all or none; none can be fetched again.
 
         Raises:
-            KeyNotFound: if any key was fetched before, expired, was burned or was never handed out.
+            KeyNotFound: if any key was fetched before, expired, was burned or was never handed out, or is older than
+                ``max_age_s``.
             KeyDamaged: if stored bytes fail their check; all keys of the request are burned.
         """
         taken = IntervalSet()
@@ -330,6 +343,8 @@ class ReceivingEnd:
                 raise KeyNotFound
             taken.add(address.offset, address.end)
         if not all(self._servable(start, end) for start, end in taken):
+            raise KeyNotFound
+        if max_age_s is not None and any(self._age_s(address) > max_age_s for address in addresses):
             raise KeyNotFound
         for start, end in taken:
             self._fetched.add(start, end)
@@ -341,6 +356,10 @@ class ReceivingEnd:
             raise
         self.tally.deliver(addresses)
         return keys
+
+    def _age_s(self, address: KeyAddress) -> float:
+        block = self._blocks.at(address.offset)
+        return self._wall_s() - (block.born_s if block is not None else 0.0)
 
     def _servable(self, low: int, high: int) -> bool:
         inside = self._floor <= low and high <= self._lease and self._ready.covers(low, high)
@@ -357,7 +376,7 @@ class ReceivingEnd:
             yield Commit(batch)
 
     def _flush(self, now_s: float) -> Batch | None:
-        drops = self._finished(now_s)
+        drops = [*self._too_old(), *self._finished(now_s)]
         self._burn(drops, Burned.EXPIRED)
         wipes: list[WipeRange] = []
         for start, end in list(self._unwiped)[:_WIPES_MAX]:
@@ -377,13 +396,26 @@ class ReceivingEnd:
             yield WipeRange(block.name, start - block.start, upto - start)
             start = upto
 
+    def _too_old(self) -> list[Block]:
+        """Return blocks that have outlived the pair's limit; their birth counts as now if it was not written down."""
+        if not self.max_age_s:
+            return []
+        now_s = self._wall_s()
+        for block in self._blocks:
+            if not 0.0 < block.born_s <= now_s:
+                block.born_s = now_s  # written down with the block's next record; a restart begins anew
+        return [
+            block for block in self._blocks if block.state is BlockState.READY and now_s - block.born_s > self.max_age_s
+        ]
+
     def _finished(self, now_s: float) -> list[Block]:
         """Return blocks that nobody can or will fetch from any more; oldest ones also when room runs out."""
         excess = sum(block.granules for block in self._blocks) - self._capacity * 3 // 4
         surplus = len(self._blocks) - _BLOCKS_MAX * 3 // 4
         finished = []
         for block in self._blocks:
-            if block.state is not BlockState.READY or block.end > self._passed:
+            too_old = 0 < self.max_age_s < self._wall_s() - block.born_s
+            if block.state is not BlockState.READY or block.end > self._passed or too_old:
                 continue
             passed = self._passed_at.setdefault(block.index, now_s)
             old = now_s - passed > self._expiry_s

@@ -25,7 +25,7 @@ Told = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class StoreSize:
-    """What one pair's store holds."""
+    """What one store holds."""
 
     records: int
     blocks: int
@@ -35,12 +35,12 @@ class StoreSize:
 class ReencryptableStores(Protocol):
     """All stores of one kind of a KME."""
 
-    def peers(self) -> Sequence[str]:
-        """Return the peers of which something is stored."""
+    def names(self) -> Sequence[str]:
+        """Return the names of the stores; that of a pair's store is its peer."""
         ...
 
-    def check(self, peer: str, keys: Sequence[bytes]) -> StoreSize:
-        """Return what is stored of a pair under one of the keys, after making sure that all its records open.
+    def check(self, name: str, keys: Sequence[bytes]) -> StoreSize:
+        """Return what a store holds under one of the keys, after making sure that all its records open.
 
         Raises:
             StreamRefused: they do not, or the store is in use.
@@ -55,8 +55,8 @@ class ReencryptableStores(Protocol):
         """
         ...
 
-    def reencrypt(self, peer: str, old_key: bytes, new_key: bytes, told: Told) -> None:
-        """Bring a pair's store from the old key under the new one.
+    def reencrypt(self, name: str, old_key: bytes, new_key: bytes, told: Told) -> None:
+        """Bring a store from the old key under the new one.
 
         It may be stopped at any moment, and called again: then it goes on, and does nothing once it is done. When it
         returns, nothing is stored under the old key any more.

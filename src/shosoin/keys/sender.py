@@ -17,7 +17,7 @@ from dataclasses import replace
 from shosoin.base.ports import Event
 from shosoin.keys.blocks import MAC_CONFIRMED, MAC_READY, MAC_STORED, Block, dump_record, load_record, mac_header
 from shosoin.keys.cache import BlockCache
-from shosoin.keys.errors import KeyDamaged, KeyStreamDry, LeaseNeeded, PairProtocolError
+from shosoin.keys.errors import KeyDamaged, KeyStreamDry, KeyTooOld, LeaseNeeded, PairProtocolError
 from shosoin.keys.intervals import IntervalSet
 from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress, granules_of
 from shosoin.keys.messages import (
@@ -52,6 +52,10 @@ __all__ = ["SendingEnd"]
 _STREAM_RECORD = "stream/out"
 _POOL_RECORD = "pool/out"
 _IN_FLIGHT_MAX = 4
+_EARLY_S = 10.0
+"""How long before their time bits are no longer handed out."""
+_EXPIRE_MAX = 64
+"""Blocks burned for their age at once; the next tick takes the next."""
 _BLOCKS_MAX = 1 << 16
 """A hello must be able to name all blocks."""
 
@@ -59,7 +63,9 @@ _BLOCKS_MAX = 1 << 16
 class SendingEnd:
     """State of the stream at the KME where it starts."""
 
-    def __init__(self, peer: str, cache: BlockCache, pool: VerificationPool, *, lease_bytes: int) -> None:
+    def __init__(
+        self, peer: str, cache: BlockCache, pool: VerificationPool, *, lease_bytes: int, wall_s: Callable[[], float]
+    ) -> None:
         self.peer = peer
         self.session = ""
         self.tally = StreamTally()
@@ -67,6 +73,9 @@ class SendingEnd:
         """Makes the proof that a statement of this session is the receiver's."""
         self.proof_of: Callable[[str], str] = _no_session
         """Makes the proof that a statement of this session is ours."""
+        self.max_age_s = 0
+        """Age at which both ends burn bits, 0 for never."""
+        self._wall_s = wall_s
         self._cache = cache
         self._pool = pool
         self._lease_step = max(1, lease_bytes // GRANULE_BYTES)
@@ -172,6 +181,7 @@ class SendingEnd:
         if granules <= 0 or len(bits) % GRANULE_BYTES:
             raise PairProtocolError(f"link delivered a block of {len(bits)} bytes")
         block = Block("out", self._next_index, self._next_start, granules, BlockState.PENDING)
+        block.born_s = self._wall_s()
         block.reserve = bytes(bits[:RESERVE_BYTES])
         block.entries = self._pool.take_newest()
         promised = sum(b.keep and b.state is not BlockState.CONFIRMED for b in self._blocks)
@@ -308,11 +318,57 @@ class SendingEnd:
         """Return how many granules of all blocks, usable yet or not, lie above what was handed out."""
         return sum(max(0, block.end - max(block.start, self._cursor)) for block in self._blocks)
 
-    def allocate(self, number: int, length_bytes: int) -> list[KeyAddress]:
+    def age_s(self, addresses: Sequence[KeyAddress]) -> float:
+        """Return the age of the oldest bits among these keys."""
+        born_s = [self._born_s(address) for address in addresses]
+        return max(0.0, self._wall_s() - min(born_s, default=0.0))
+
+    def _born_s(self, address: KeyAddress) -> float:
+        block = self._blocks.at(address.offset)  # the stream is in order of birth: its first granule is the oldest
+        return block.born_s if block is not None else 0.0
+
+    def expire(self) -> Steps:
+        """Burn what has grown too old, and tell the peer; a little early, so that nobody is given what expires on him.
+
+        Bits whose birth was not written down, or lies in the future, count as born now.
+        """
+        if not self.max_age_s:
+            return
+        now_s = self._wall_s()
+        oldest_s = now_s - self.max_age_s + min(_EARLY_S, self.max_age_s / 10)
+        undated: list[Block] = []
+        old: list[Block] = []
+        for block in self._blocks:
+            if block.state is not BlockState.CONFIRMED:
+                continue
+            if not 0.0 < block.born_s <= now_s:
+                block.born_s = now_s
+                undated.append(block)
+            if block.born_s > oldest_s or len(old) >= _EXPIRE_MAX:
+                break
+            old.append(block)
+        if undated or old:
+            yield from self._burn_old(undated, old)
+
+    def _burn_old(self, undated: Sequence[Block], old: Sequence[Block]) -> Steps:
+        had = self.left_granules()
+        records: dict[str, bytes | None] = {block.record_name: block.dump() for block in undated}
+        for block in old:
+            self._available.remove(block.start, block.end)
+            self._blocks.remove(block)
+            self._cache.forget(block.name)
+            records[block.record_name] = None
+        self.tally.burn(Burned.EXPIRED, had - self.left_granules())
+        yield Commit(Batch(records=records, drops=[block.name for block in old]))
+        for block in old:
+            yield Send(Burn(self.session, block.index, ()))
+
+    def allocate(self, number: int, length_bytes: int, max_age_s: float | None = None) -> list[KeyAddress]:
         """Reserve the addresses of ``number`` keys, all or none.
 
         Raises:
             KeyStreamDry: too few granules; nothing is consumed.
+            KeyTooOld: the first of them is older than ``max_age_s``; nothing is consumed.
             LeaseNeeded: enough granules, but the peer has not yet recorded that they are handed out.
         """
         need, cursor = granules_of(length_bytes), self._cursor
@@ -326,6 +382,8 @@ class SendingEnd:
                 raise KeyStreamDry(f"the stream to {self.peer} lacks {max(missing, need) * 32} bytes")
             addresses.append(KeyAddress(offset, length_bytes))
             cursor = offset + need
+        if max_age_s is not None and self.age_s(addresses[:1]) > max_age_s:
+            raise KeyTooOld(f"the oldest stock for {self.peer} is older than {max_age_s:g} s")
         if cursor > self._leased:
             raise LeaseNeeded(self.peer, cursor - self._leased)
         leaps = cursor - self._cursor > need * number

@@ -29,7 +29,7 @@ class Burned(Enum):
     DAMAGED = "damaged"
     """Stored bytes that failed their check."""
     EXPIRED = "expired"
-    """Handed out at the other end and never fetched here, until they were too old or room ran out."""
+    """Too old for the pair; or handed out at the other end and never fetched here, until too old or room ran out."""
 
 
 @dataclass(slots=True)

@@ -9,18 +9,23 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
 from urllib.parse import unquote
 
 from aiohttp import web
 
 from shosoin.adapters.http_parts import PartsPayload
-from shosoin.base import Rejected, SaeId, ShosoinError
+from shosoin.base import KeyMaterial, Rejected, SaeId, ShosoinError
 from shosoin.base.ports import Clock
-from shosoin.keys.kme import Admit, Delivery, Kme
+from shosoin.keys.demands import NO_DEMANDS, Demands
+from shosoin.keys.errors import DemandUnmet, RequestInvalid
+from shosoin.keys.kme import Admit, Delivery, Key, Kme
 from shosoin.services.guarded_connections import ConnectionGuard
 from shosoin.services.json_log import described, log
 from shosoin.services.memory_budget import Claim, MemoryBudget
+from shosoin.services.multicast import Multicast
 from shosoin.services.request_tally import RequestTally
 from shosoin.services.sae_http import Drawing, HttpLimits, LeaseSource, SaeHttp, caller_of
 from shosoin.services.tls_listener import TlsListener
@@ -48,8 +53,9 @@ _HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store"}
 class Etsi014Service:
     """The HTTP side of a KME."""
 
-    def __init__(self, kme: Kme, leases: LeaseSource, limits: HttpLimits, clock: Clock) -> None:
+    def __init__(self, kme: Kme, leases: LeaseSource, limits: HttpLimits, clock: Clock, multicast: Multicast) -> None:
         self._kme = kme
+        self._multicast = multicast
         self.tally = RequestTally()
         self._drawing = Drawing(kme, leases, clock, limits.lease_timeout_s)
         self._clock = clock
@@ -126,11 +132,50 @@ class Etsi014Service:
 
         if call == "enc_keys":
             return container_json(await self._enc_keys(caller, sae, parse_key_request(body, query), admit))
-        return container_json(self._kme.dec_keys(caller, sae, parse_key_ids(body, query), admit))
+        return container_json(await self._dec_keys(caller, sae, parse_key_ids(body, query), admit))
 
     async def _enc_keys(self, caller: SaeId, slave: SaeId, wanted: KeyRequest, admit: Admit) -> Delivery:
-        size_bits = self._kme.limits.key_size_bits if wanted.size_bits is None else wanted.size_bits
-        return await self._drawing.draw(caller, slave, wanted.number, size_bits, admit)
+        size_bits = wanted.size_bits
+        if size_bits is None:
+            size_bits = self._kme.policies.of(caller, slave).limits.key_size_bits
+
+        async def draw(demands: Demands) -> Delivery:
+            if wanted.additional:
+                slaves = tuple(dict.fromkeys((slave, *wanted.additional)))
+                return await self._multicast.draw(caller, slaves, wanted.number, size_bits, admit, demands)
+            return await self._drawing.draw(caller, slave, wanted.number, size_bits, admit, demands)
+
+        if wanted.optional != NO_DEMANDS:
+            with suppress(DemandUnmet):  # what is optional may be left undone
+                return await draw(wanted.mandatory.and_also(wanted.optional))
+        return await draw(wanted.mandatory)
+
+    async def _dec_keys(self, caller: SaeId, master: SaeId, key_ids: list[str], admit: Admit) -> Delivery:
+        if not any(map(self._multicast.holds, key_ids)):
+            return self._kme.dec_keys(caller, master, key_ids, admit)
+        return await self._dec_copies(caller, master, key_ids, admit)
+
+    async def _dec_copies(self, caller: SaeId, master: SaeId, key_ids: list[str], admit: Admit) -> Delivery:
+        """Fetch keys of which some or all were drawn for several slaves."""
+        self._kme.require_own(caller)
+        if len(key_ids) > self._kme.limits.max_key_per_request:
+            raise RequestInvalid(f"number of key_IDs shall be 1 to {self._kme.limits.max_key_per_request}")
+        copies = self._multicast.check(caller, master, [one for one in key_ids if self._multicast.holds(one)])
+        rest = [one for one in key_ids if not self._multicast.holds(one)]
+        held_bytes = sum(copy.length_bytes for copy in copies)
+        admit(len(copies), held_bytes)
+        keys: dict[str, Key] = {}
+        facts = self._kme.facts_of(master)
+        if rest:
+            others = self._kme.dec_keys(caller, master, rest, lambda n, size: admit(n + len(copies), size + held_bytes))
+            keys = {key.key_id: key for key in others.keys}
+        taken = await self._multicast.take(copies)
+        for copy, bits in zip(copies, taken, strict=True):
+            keys[copy.key_id] = Key(copy.key_id, KeyMaterial(bits))
+            bits[:] = bytes(len(bits))
+        self._kme.fetched[master, caller].add(len(copies), held_bytes * 8)
+        in_order = tuple(keys[one] if one in keys else keys[one.lower()] for one in key_ids)
+        return Delivery(in_order, replace(facts, kind="multicast", epsilon=None))
 
     async def _body(self, request: web.BaseRequest, caller: SaeId, room: Claim) -> bytes:
         if not request.body_exists:

@@ -17,14 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from shosoin.adapters.clock import SystemClock
+from shosoin.adapters.copy_store import COPIES_NAME, CopyStore
 from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.memory import collect_garbage_rarely
 from shosoin.adapters.open_files import allow_many_open_files
 from shosoin.adapters.state_lock import StateLock
 from shosoin.adapters.tls import client_context, server_context
 from shosoin.base import KmeId, Rejected
-from shosoin.keys.kme import Kme, KmeLimits
+from shosoin.keys.kme import Kme
 from shosoin.keys.local import LocalKeys
+from shosoin.keys.policy import KmeLimits, PolicyBook
 from shosoin.keys.quota import Quota
 from shosoin.services.etsi014 import Etsi014Service, HttpLimits
 from shosoin.services.json_log import LoggedEvents, described, log, start_logging
@@ -32,8 +34,10 @@ from shosoin.services.kme_config import KmeConfig, SaeApiSection, load_kme_confi
 from shosoin.services.kme_links import KmeLinks
 from shosoin.services.kme_view import SaeService
 from shosoin.services.link_driver import LinkDriver
+from shosoin.services.multicast import Multicast
 from shosoin.services.operations import Operations
 from shosoin.services.peer_channel import listen
+from shosoin.services.sae_http import Drawing
 from shosoin.services.skip import SkipService
 from shosoin.services.skip_config import SkipApiSection, SkipConfig
 from shosoin.services.storage_key import storage_key
@@ -87,6 +91,7 @@ class KmeProcess:
         """How SAEs reach it, by the name of the interface."""
         self.operations = Operations(self, config.operations, self._clock) if config.operations else None
         self.skip_port: int | None = None
+        self._multicast: Multicast | None = None
         self._lock: StateLock | None = None
         self.defect: BaseException | None = None
         """Why a part of the process ended by itself."""
@@ -99,8 +104,9 @@ class KmeProcess:
             if self.operations is not None:
                 await self.operations.start()  # first, so that it can be asked how far the rest is
             self._lock = StateLock(self.directory, exclusive=False)
-            await self.links.open(storage_key(self.config))
-            await self._listen()
+            key = storage_key(self.config)
+            await self.links.open(key)
+            await self._listen(key)
             self._start_tasks()
         except BaseException:
             await self._stop()
@@ -136,7 +142,7 @@ class KmeProcess:
 
     # Parts
 
-    async def _listen(self) -> None:
+    async def _listen(self, key: bytes) -> None:
         sae, peer = self.config.sae_api, self.config.peer_api
         context = _sae_context(sae)
         limits = self.config.limits
@@ -150,7 +156,17 @@ class KmeProcess:
             limits.lease_timeout_s,
         )
         kme = self.kme = self._kme()
-        service = self.services["etsi014"] = Etsi014Service(kme, self.links, http, self._clock)
+        multicast = self._multicast = Multicast(
+            kme,
+            Drawing(kme, self.links, self._clock, limits.lease_timeout_s),
+            self.links.requests,
+            CopyStore(self.directory / COPIES_NAME, key),
+            entropy=self._entropy,
+            clock=self._clock,
+            events=self._events,
+            expiry_s=limits.key_expiry_s,
+        )
+        service = self.services["etsi014"] = Etsi014Service(kme, self.links, http, self._clock, multicast)
         peer_context = server_context(peer.certificate, peer.key, peer.ca)
         try:
             peers = await listen(peer.host, peer.port, lambda: peer_context, self.links.accept, set(self.drivers))
@@ -183,13 +199,21 @@ class KmeProcess:
             ),
             quota=Quota(self._clock, rate_bps=limits.sae_bits_per_s, burst_bits=limits.sae_burst_bits),
             guesses=Quota(self._clock, rate_bps=_GUESSES_PER_S, burst_bits=_GUESSES_AT_ONCE),
-            limits=KmeLimits(
-                limits.key_size_bits,
-                limits.min_key_size_bits,
-                limits.max_key_size_bits,
-                limits.max_key_per_request,
-                limits.max_request_bytes,
+            policies=PolicyBook(
+                KmeLimits(
+                    limits.key_size_bits,
+                    limits.min_key_size_bits,
+                    limits.max_key_size_bits,
+                    limits.max_key_per_request,
+                    limits.max_request_bytes,
+                    limits.max_additional_slaves,
+                ),
+                self.config.policies,
+                self._clock,
             ),
+            reserved_bits={
+                KmeId(link.peer): int(link.max_stock_bits * link.reserved_share) for link in self.config.links
+            },
             events=self._events,
         )
 
@@ -197,6 +221,8 @@ class KmeProcess:
         peer_api = self.config.peer_api
         context = client_context(peer_api.certificate, peer_api.key, peer_api.ca, minimum=ssl.TLSVersion.TLSv1_3)
         work = [self._report(), *self.links.work(lambda: context)]
+        if self._multicast is not None:
+            work.append(self._multicast.run())
         self._tasks = [asyncio.create_task(item) for item in work]
         for task in self._tasks:
             task.add_done_callback(self._fail_loudly)
@@ -224,6 +250,8 @@ class KmeProcess:
             if service.guard is not None:
                 await service.guard.end_all()
         self.links.release()
+        if self._multicast is not None:
+            self._multicast.close()
         if self.operations is not None:
             await self.operations.stop()
         if self._lock is not None:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from shosoin.base import KmeId, SaeId
 from shosoin.keys.key_id import LENGTH_BYTES_MAX
+from shosoin.keys.policy import PolicyRule
 from shosoin.services.operations_config import OperationsSection, read_operations
+from shosoin.services.policy_config import check_policies, read_policies
 from shosoin.services.skip_config import SkipConfig, read_skip
 from shosoin.services.storage_key_config import STORAGE_KEY_NAMES, StorageKeyChoice, read_storage_key
 from shosoin.services.toml_sections import Sections, load_toml
@@ -61,6 +63,8 @@ class LimitSection:
     max_key_size_bits: int = LENGTH_BYTES_MAX * 8
     max_key_per_request: int = 128
     max_request_bytes: int = 64 << 20
+    max_additional_slaves: int = 16
+    """SAEs beside the first that one request may name."""
     max_body_bytes: int = 64 << 10
     max_bodies_bytes: int = 16 << 20
     """Request bodies of all SAEs in memory at once; of one SAE at most half of that."""
@@ -94,6 +98,10 @@ class LinkSection:
     speedup: float = 1.0
     stock_bits_at_start: int = 0
     max_stock_bits: int = 1 << 31
+    reserved_share: float = 0.0
+    """Share of ``max_stock_bits`` that only SAEs with a priority may draw."""
+    max_age_s: int = 0
+    """Age at which both ends burn bits; the lower one of the two KMEs counts, 0 means never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +125,8 @@ class KmeConfig:
     links: tuple[LinkSection, ...]
     operations: OperationsSection | None = None
     skip: SkipConfig | None = None
+    policies: tuple[PolicyRule, ...] = ()
+    """``[[policy]]``: terms for pairs of SAEs; the first that fits counts."""
 
 
 def load_kme_config(path: Path) -> KmeConfig:
@@ -126,7 +136,7 @@ def load_kme_config(path: Path) -> KmeConfig:
         Rejected: with the section and key that is wrong, missing or unknown.
     """
     document, sections = load_toml(path), Sections(path)
-    sections.only(document, {"kme", "limits", "sae", "link", "operations", "skip"}, "top level")
+    sections.only(document, {"kme", "limits", "sae", "link", "operations", "skip", "policy"}, "top level")
     kme = sections.table(document, "kme", "kme")
     apis = {"sae_api", "peer_api"}
     others = apis | STORAGE_KEY_NAMES
@@ -144,6 +154,7 @@ def load_kme_config(path: Path) -> KmeConfig:
         links=tuple(sections.read(LinkSection, "link", item) for item in sections.tables(document, "link")),
         operations=read_operations(document, sections),
         skip=read_skip(sections, document, {sae.id for sae in saes}),
+        policies=read_policies(sections, document, {sae.id for sae in saes}),
     )
     _check_meaning(config, len(saes), sections)
     return config
@@ -159,8 +170,11 @@ def _check_meaning(config: KmeConfig, saes: int, sections: Sections) -> None:
     for link in config.links:
         if link.kind != "simulated":
             raise sections.wrong(f"link kind {link.kind!r}, expected 'simulated'")
+        if link.reserved_share >= 1:
+            raise sections.wrong(f"[[link]] of {link.peer}: reserved_share must be below 1, got {link.reserved_share}")
     low, high = config.limits.min_key_size_bits, config.limits.max_key_size_bits
     default, most = config.limits.key_size_bits, LENGTH_BYTES_MAX * 8
+    check_policies(config.policies, config.limits.min_key_size_bits, config.limits.max_key_size_bits, sections)
     if not 8 <= low <= default <= high <= most or low % 8 or default % 8 or high % 8:
         raise sections.wrong(f"key sizes must be multiples of 8 with 8 <= min <= default <= max <= {most}")
     limits = config.limits

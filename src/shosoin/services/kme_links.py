@@ -165,9 +165,12 @@ class KmeLinks:
     async def _start_pair(self, link: LinkSection, peer: KmeId, secret: bytes, store: FileStreamStore) -> None:
         limits = self._config.limits
         pair_limits = PairLimits(
-            limits.lease_bytes, link.max_stock_bits // 8 * 2 + _MESSAGE_BYTES_SPARE, limits.key_expiry_s
+            limits.lease_bytes,
+            link.max_stock_bits // 8 * 2 + _MESSAGE_BYTES_SPARE,
+            limits.key_expiry_s,
+            link.max_age_s,
         )
-        pair = PairEnd(self._config.kme.id, peer, secret, store, self._entropy, pair_limits)
+        pair = PairEnd(self._config.kme.id, peer, secret, store, self._entropy, pair_limits, wall_s=self._clock.wall_s)
         driver = LinkDriver(pair, store, self._clock, self._events)
         await driver.start()
         initial_bits = max(0, link.stock_bits_at_start - pair.outgoing.produced_granules * 256)

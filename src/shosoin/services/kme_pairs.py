@@ -22,10 +22,10 @@ from shosoin.keys.burning import Holding, burn_batch, check_secret, holding_of, 
 from shosoin.keys.errors import PairSecretRejected, StreamRefused
 from shosoin.keys.pair import PAIR_SECRET_BYTES
 from shosoin.services.kme_config import KmeConfig, LinkSection
-from shosoin.services.kme_stores import discard_store, open_store, stored_peers
+from shosoin.services.kme_stores import burn_copies, discard_store, open_store, stored_peers
 from shosoin.services.storage_key import existing_storage_key, storage_key
 
-__all__ = ["Burned", "Rekeyed", "burn", "make_secret", "peers_to_heal", "rekey"]
+__all__ = ["Burned", "Rekeyed", "burn", "heal", "make_secret", "peers_to_heal", "rekey"]
 
 _NOTHING = Holding(0, 0, 0)
 
@@ -69,30 +69,42 @@ class Burned:
     """Pairs whose journal cannot be read: they serve nothing, and nothing of them was destroyed."""
 
 
-def burn(config: KmeConfig, peers: Sequence[str], *, dry_run: bool, until_rekeyed: bool = False) -> Burned:
-    """Burn pairs at this end, as many as can be. The peers burn at their next handshake.
-
-    Args:
-        until_rekeyed: whether the pairs stay closed until they are given other secrets.
+def burn(config: KmeConfig, peer: str, *, dry_run: bool) -> Burned:
+    """Burn a pair at this end; the peer burns at its next handshake.
 
     Raises:
         Rejected: there is no such pair; nothing is burned then.
         Unavailable: the KME runs, or the storage key cannot be had; nothing is burned then.
     """
-    for peer in peers:
-        _check_known(config, peer)
-    done = Burned({}, {})
+    _check_known(config, peer)
+    with StateLock(config.kme.directory, exclusive=True):
+        return _burn_all(config, [peer], existing_storage_key(config), dry_run=dry_run, until_rekeyed=False)
+
+
+def heal(config: KmeConfig, *, dry_run: bool, keep_secrets: bool = False) -> Burned:
+    """Burn all pairs that can be; the same failures. Keys between SAEs of this KME went when it stopped.
+
+    Args:
+        keep_secrets: whether pairs open again under their present secrets; else they stay closed until re-keyed.
+    """
     with StateLock(config.kme.directory, exclusive=True):
         key = existing_storage_key(config)
-        for peer in peers:
-            try:
-                done.held[peer] = _burn_one(config, peer, key, dry_run=dry_run, until_rekeyed=until_rekeyed)
-            except StreamRefused as err:
-                done.refused[peer] = err
+        return _burn_all(config, peers_to_heal(config), key, dry_run=dry_run, until_rekeyed=not keep_secrets)
+
+
+def _burn_all(config: KmeConfig, peers: Sequence[str], key: bytes, *, dry_run: bool, until_rekeyed: bool) -> Burned:
+    done = Burned({}, {})
+    for peer in peers:
+        try:
+            done.held[peer] = _burn_one(config, peer, key, dry_run=dry_run, until_rekeyed=until_rekeyed)
+        except StreamRefused as err:
+            done.refused[peer] = err
     return done
 
 
 def _burn_one(config: KmeConfig, peer: str, key: bytes, *, dry_run: bool, until_rekeyed: bool) -> Holding:
+    if not dry_run:
+        burn_copies(config, peer, key)
     if peer not in stored_peers(config):
         return _NOTHING  # this end is new, and the handshake burns in any case
     with closing(open_store(config, peer, key)) as store:
@@ -140,6 +152,7 @@ def _rekey_journal(config: KmeConfig, link: LinkSection, key: bytes, secret: byt
             return Rekeyed(held, was_installed=True, discarded=False)
         batch = rekey_batch(records, config.kme.id, link.peer, secret, store=store, entropy=SystemEntropy())
         if not dry_run:
+            burn_copies(config, link.peer, key)
             store.commit(batch)
     return Rekeyed(held, was_installed=False, discarded=False)
 

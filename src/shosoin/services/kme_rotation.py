@@ -6,7 +6,7 @@ step before it is taken, so whoever was interrupted calls the same command again
 
 1. The envelope is sealed by the new source. It holds the storage key, beside it the next one if everything is to be
    re-encrypted, and the names of files whose keys are no longer needed.
-2. Pair by pair, everything is brought under the next key.
+2. Store by store, everything is brought under the next key.
 3. The envelope holds the next key alone; the old envelope is overwritten.
 4. The files that are no longer needed are overwritten and removed, and their names leave the envelope.
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from shosoin.adapters.private_files import destroy, require_writable, settle
@@ -52,14 +53,15 @@ class Rotated:
     reencrypts: bool
     resumes: bool
     """Whether an interrupted rotation is finished by this one."""
-    pairs: dict[str, StoreSize]
+    stores: dict[str, StoreSize]
+    """By name: those of pairs have the names of their peers."""
     retires: tuple[str, ...]
     """Files that are overwritten and removed."""
 
     @property
     def block_bytes(self) -> int:
         """How much there is to re-encrypt."""
-        return sum(size.block_bytes for size in self.pairs.values()) if self.reencrypts else 0
+        return sum(size.block_bytes for size in self.stores.values()) if self.reencrypts else 0
 
 
 class Rotation:
@@ -109,7 +111,7 @@ class Rotation:
             )
         retire = {*found.retire, *self._retired(before)}
         self._check_needed(retire)
-        pairs = {peer: self._stores.check(peer, found.keys) for peer in self._stores.peers()}
+        stores = {name: each.check(name, found.keys) for each in self._stores for name in each.names()}
         keys = found.keys if len(found.keys) > 1 or not self._reencrypt else (*found.keys, new_storage_key())
         self._target = Envelope(keys, tuple(sorted(retire)))
         for path in (envelope_of(self._config).path, *map(Path, self._target.retire)):
@@ -120,11 +122,12 @@ class Rotation:
             source=self._new.source,
             reencrypts=len(keys) > 1,
             resumes=not found.is_settled,
-            pairs=pairs,
+            stores=stores,
             retires=self._target.retire,
         )
         if self.plan.reencrypts:
-            self._stores.check_room(pairs.values())
+            for each in self._stores:
+                each.check_room(stores[name] for name in each.names())
 
     def _check_needed(self, retire: Collection[str]) -> None:
         """Make sure that no file is to be overwritten that the new source needs.
@@ -203,11 +206,14 @@ class Rotation:
     def _reencrypt_all(self, told: Told) -> None:
         old_key, new_key = self._target.keys
         done_bytes = 0
-        for peer, size in self.plan.pairs.items():
-            before_bytes = done_bytes
-            self._stores.reencrypt(peer, old_key, new_key, lambda now, before=before_bytes: told(before + now))  # type: ignore[misc]
-            done_bytes += size.block_bytes
+        for stores, name in [(each, name) for each in self._stores for name in each.names()]:
+            stores.reencrypt(name, old_key, new_key, partial(_tell_above, told, done_bytes))
+            done_bytes += self.plan.stores[name].block_bytes
             told(done_bytes)
+
+
+def _tell_above(told: Told, before_bytes: int, done_bytes: int) -> None:
+    told(before_bytes + done_bytes)
 
 
 def _is_there(choice: StorageKeyChoice) -> bool:

@@ -5,27 +5,45 @@ One place decides where the stores are; another kind of store joins here.
 
 from __future__ import annotations
 
+from contextlib import closing
+
+from shosoin.adapters.copy_reencryption import CopyStores
+from shosoin.adapters.copy_store import COPIES_NAME, CopyStore
 from shosoin.adapters.stream_reencryption import FileStores
 from shosoin.adapters.stream_store import FileStreamStore
+from shosoin.base import KmeId
 from shosoin.keys.reencryption import ReencryptableStores
 from shosoin.services.kme_config import KmeConfig
 
-__all__ = ["discard_store", "has_state", "open_store", "stored_peers", "stores_of"]
+__all__ = ["burn_copies", "discard_store", "has_state", "open_store", "stored_peers", "stores_of"]
 
 
-def stores_of(config: KmeConfig) -> ReencryptableStores:
-    """Return all stores of a KME."""
-    return FileStores(config.kme.directory)
+def stores_of(config: KmeConfig) -> list[ReencryptableStores]:
+    """Return everything of a KME that is under its storage key."""
+    directory = config.kme.directory
+    return [FileStores(directory), CopyStores(directory)]
 
 
 def stored_peers(config: KmeConfig) -> list[str]:
     """Return the peers of which something is stored, whether or not the configuration still has a link to them."""
-    return sorted(stores_of(config).peers())
+    return sorted(FileStores(config.kme.directory).names())
+
+
+def burn_copies(config: KmeConfig, peer: str, key: bytes) -> None:
+    """Remove the multicast copies that came from a peer's masters or were sent to its slaves.
+
+    Raises:
+        StreamRefused: they cannot be read.
+    """
+    path = config.kme.directory / COPIES_NAME
+    if path.exists():
+        with closing(CopyStore(path, key)) as copies:
+            copies.burn(KmeId(peer))
 
 
 def has_state(config: KmeConfig) -> bool:
     """Whether anything is stored."""
-    return bool(stored_peers(config))
+    return any(stores.names() for stores in stores_of(config))
 
 
 def open_store(config: KmeConfig, peer: str, key: bytes) -> FileStreamStore:

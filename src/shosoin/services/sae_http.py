@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -20,6 +20,7 @@ from aiohttp.web_protocol import RequestHandler
 from shosoin.adapters.tls import peer_identity
 from shosoin.base import Denied, SaeId
 from shosoin.base.ports import Clock
+from shosoin.keys.demands import NO_DEMANDS, Demands
 from shosoin.keys.errors import LeaseNeeded, StreamNotReady
 from shosoin.keys.kme import Admit, Delivery, Kme
 from shosoin.services.guarded_connections import ConnectionGuard, GuardedConnection
@@ -28,6 +29,9 @@ from shosoin.services.request_tally import RequestTally
 from shosoin.services.tls_listener import TlsListener
 
 __all__ = ["Drawing", "HttpLimits", "LeaseSource", "SaeHttp", "caller_of"]
+
+
+T = TypeVar("T")
 
 
 class LeaseSource(Protocol):
@@ -66,12 +70,26 @@ class Drawing:
     clock: Clock
     patience_s: float
 
-    async def draw(self, caller: SaeId, slave: SaeId, number: int, size_bits: int, admit: Admit) -> Delivery:
+    async def draw(
+        self,
+        caller: SaeId,
+        slave: SaeId,
+        number: int,
+        size_bits: int,
+        admit: Admit,
+        demands: Demands = NO_DEMANDS,
+    ) -> Delivery:
         """Draw keys that ``slave`` can fetch from its own KME; see ``Kme.enc_keys``."""
+        delivery = await self.patiently(lambda: self.kme.enc_keys(caller, slave, number, size_bits, admit, demands))
+        self.leases.refresh_lease(self.kme.kme_of(slave))
+        return delivery
+
+    async def patiently(self, draw: Callable[[], T]) -> T:
+        """Draw, and again after every lease that was missing."""
         deadline_s = self.clock.now_s() + self.patience_s
         while True:
             try:
-                delivery = self.kme.enc_keys(caller, slave, number, size_bits, admit)
+                return draw()
             except LeaseNeeded as need:
                 left_s = deadline_s - self.clock.now_s()
                 if left_s <= 0:
@@ -81,9 +99,6 @@ class Drawing:
                         await self.leases.wait_lease(need.peer, need.granules)
                 except TimeoutError as err:
                     raise StreamNotReady(f"{need.peer} does not answer", retry_after_s=1.0) from err
-            else:
-                self.leases.refresh_lease(self.kme.kme_of(slave))
-                return delivery
 
 
 @dataclass(slots=True)

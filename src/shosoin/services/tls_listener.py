@@ -106,6 +106,7 @@ class TlsListener:
             if handshake.task is not None:
                 handshake.task.cancel()
         for one in self._sockets:
+            asyncio.get_running_loop().remove_reader(one)
             one.close()
         self._tasks, self._sockets = [], []
 
@@ -115,9 +116,8 @@ class TlsListener:
             await self._make_room()
             await _readable(listening)
             try:
-                connection, address = (
-                    listening.accept()
-                )  # at once: what sock_accept returns to a cancelled task is lost
+                # Not sock_accept: a connection that it returns to a task just cancelled would be lost.
+                connection, address = listening.accept()
             except BlockingIOError:
                 continue
             except OSError as err:
@@ -175,11 +175,17 @@ class TlsListener:
 async def _readable(listening: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
-    loop.add_reader(listening, lambda: ready.done() or ready.set_result(None))
+
+    def tell() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(listening, tell)
     try:
         await ready
     finally:
-        loop.remove_reader(listening)
+        if listening.fileno() >= 0:
+            loop.remove_reader(listening)
 
 
 def _listening(family: int, address: tuple[object, ...], *, reuse_port: bool) -> socket.socket:

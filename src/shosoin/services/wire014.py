@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from shosoin.base import Alarm, Denied, Rejected, ShosoinError, Unavailable
+from shosoin.base import Alarm, Denied, Rejected, SaeId, ShosoinError, Unavailable
+from shosoin.keys.demands import NO_DEMANDS, Demands
 from shosoin.keys.kme import Delivery, KmeStatus
 from shosoin.link import LinkFacts
+from shosoin.services.extensions014 import parse_extensions
 
 __all__ = [
     "KeyRequest",
@@ -30,7 +32,6 @@ __all__ = [
     "status_json",
 ]
 
-EXTENSION_UNSUPPORTED = "not all extension_mandatory parameters are supported"
 _DIGITS_MAX = 12
 
 
@@ -40,6 +41,10 @@ class KeyRequest:
 
     number: int
     size_bits: int | None
+    additional: tuple[SaeId, ...] = ()
+    """Slaves beside the one in the path."""
+    mandatory: Demands = NO_DEMANDS
+    optional: Demands = NO_DEMANDS
 
 
 def parse_key_request(body: bytes, query: Mapping[str, str]) -> KeyRequest:
@@ -49,10 +54,6 @@ def parse_key_request(body: bytes, query: Mapping[str, str]) -> KeyRequest:
         Rejected: with the standard's message where it has one.
     """
     members: Mapping[str, Any] = _object(body) if body else {name: _query_integer(query, name) for name in query}
-    if members.get("extension_mandatory"):
-        raise _bad(EXTENSION_UNSUPPORTED)
-    if members.get("additional_slave_SAE_IDs"):
-        raise _bad("additional_slave_SAE_IDs are not supported: max_SAE_ID_count is 0")
     for name in ("extension_mandatory", "extension_optional", "additional_slave_SAE_IDs"):
         if not isinstance(members.get(name, []), list):
             raise _bad(f"{name} shall be an array")
@@ -61,7 +62,19 @@ def parse_key_request(body: bytes, query: Mapping[str, str]) -> KeyRequest:
         raise _bad("number shall be an integer")
     if size is not None and type(size) is not int:
         raise _bad("size shall be an integer")
-    return KeyRequest(number, size)
+    return KeyRequest(
+        number,
+        size,
+        additional=_saes(members.get("additional_slave_SAE_IDs", [])),
+        mandatory=parse_extensions(members.get("extension_mandatory", []), mandatory=True),
+        optional=parse_extensions(members.get("extension_optional", []), mandatory=False),
+    )
+
+
+def _saes(items: list[Any]) -> tuple[SaeId, ...]:
+    if not all(isinstance(item, str) for item in items):
+        raise _bad("additional_slave_SAE_IDs shall be an array of strings")
+    return tuple(dict.fromkeys(SaeId(item) for item in items))
 
 
 def parse_key_ids(body: bytes, query: Mapping[str, str]) -> list[str]:
@@ -105,7 +118,7 @@ def status_json(status: KmeStatus) -> bytes:
             "max_key_per_request": limits.max_key_per_request,
             "max_key_size": limits.max_key_size_bits,
             "min_key_size": limits.min_key_size_bits,
-            "max_SAE_ID_count": 0,
+            "max_SAE_ID_count": limits.max_additional_slaves,
             "status_extension": extension,
         }
     )
@@ -118,7 +131,10 @@ def container_json(delivery: Delivery) -> bytes:
         f'{{"key_ID":"{key.key_id}","key":"{b2a_base64(key.material.take(), newline=False).decode()}"}}'
         for key in delivery.keys
     )
-    return f'{{"keys":[{keys}],"key_container_extension":{_source(delivery.facts)}}}'.encode()
+    extension = _source(delivery.facts)
+    if delivery.age_s is not None:
+        extension = f'{extension[:-1]},"shosoin_age_s":{round(delivery.age_s, 3)}}}'
+    return f'{{"keys":[{keys}],"key_container_extension":{extension}}}'.encode()
 
 
 def container_bytes(number: int, total_bytes: int) -> int:
