@@ -343,6 +343,18 @@ async def test_a_damaged_journal_is_discarded_only_when_told_to(pair, secret, tm
         await assert_gone_and_new_keys_work(pair, a, b, drawn, back)
 
 
+async def test_damaged_copies_hinder_no_burn_and_are_discarded_only_when_told_to(pair, secret):
+    await before(pair)
+    copies = pair.directory("kme-a") / "copies.sqlite"
+    copies.write_bytes(b"damaged" * 1000)
+    assert set(heal(config(pair, "kme-a"), dry_run=False, keep_secrets=True).refused) == {"kme-b"}
+    assert not blocks(pair, "kme-a")
+    with pytest.raises(StreamRefused):
+        rekey(config(pair, "kme-a"), "kme-b", secret, dry_run=False)
+    assert rekey(config(pair, "kme-a"), "kme-b", secret, dry_run=False, discard_damaged=True).discarded
+    assert not copies.exists()
+
+
 async def test_rekeying_installs_the_first_secret_as_well(pair, secret):
     for kme in KMES:
         (pair.root / kme / "pair.secret").unlink()

@@ -168,6 +168,13 @@ def test_a_missing_envelope_beside_state_is_not_made_anew(sealed):
     refused(sealed, 2, "no envelope of its key")
 
 
+def test_a_missing_plain_key_beside_state_is_not_made_anew(pair):
+    asyncio.run(start_and_stop(pair, "kme-a"))
+    (pair.root / "kme-a" / "storage.key").unlink()
+    refused(pair, 2, "no storage key", "kme-a")
+    assert not (pair.root / "kme-a" / "storage.key").exists()
+
+
 def test_another_source_than_the_envelope_has_is_named(sealed):
     configure(sealed, table("file"))
     refused(sealed, 2, "sealed for source 'passphrase', configured is 'file'")

@@ -66,7 +66,7 @@ class Burned:
     held: dict[str, Holding]
     """What there was, by peer."""
     refused: dict[str, StreamRefused]
-    """Pairs whose journal cannot be read: they serve nothing, and nothing of them was destroyed."""
+    """Pairs of which something could not be read and was left as it is: it serves nothing."""
 
 
 def burn(config: KmeConfig, peer: str, *, dry_run: bool) -> Burned:
@@ -103,15 +103,15 @@ def _burn_all(config: KmeConfig, peers: Sequence[str], key: bytes, *, dry_run: b
 
 
 def _burn_one(config: KmeConfig, peer: str, key: bytes, *, dry_run: bool, until_rekeyed: bool) -> Holding:
+    held = _NOTHING
+    if peer in stored_peers(config):  # else this end is new, and the handshake burns in any case
+        with closing(open_store(config, peer, key)) as store:
+            records = store.load()
+            held = holding_of(records)
+            if records and not dry_run:
+                store.commit(burn_batch(records, until_rekeyed=until_rekeyed))
     if not dry_run:
         burn_copies(config, peer, key)
-    if peer not in stored_peers(config):
-        return _NOTHING  # this end is new, and the handshake burns in any case
-    with closing(open_store(config, peer, key)) as store:
-        records = store.load()
-        held = holding_of(records)
-        if records and not dry_run:
-            store.commit(burn_batch(records, until_rekeyed=until_rekeyed))
     return held
 
 
@@ -162,7 +162,7 @@ def _rekey_unread(config: KmeConfig, link: LinkSection, key: bytes, secret: byte
     if _holds(link.pair_secret_file, secret):  # all that can be known of the secrets that were used
         raise PairSecretRejected(f"the pair with {link.peer} has used this secret before")
     if not dry_run:
-        discard_store(config, link.peer)
+        discard_store(config, link.peer, key)
         _rekey_journal(config, link, key, secret, dry_run=False)
     return Rekeyed(_NOTHING, was_installed=False, discarded=True)
 

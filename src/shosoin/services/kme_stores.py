@@ -9,9 +9,11 @@ from contextlib import closing
 
 from shosoin.adapters.copy_reencryption import CopyStores
 from shosoin.adapters.copy_store import COPIES_NAME, CopyStore
+from shosoin.adapters.private_files import destroy
 from shosoin.adapters.stream_reencryption import FileStores
 from shosoin.adapters.stream_store import FileStreamStore
 from shosoin.base import KmeId
+from shosoin.keys.errors import StreamRefused
 from shosoin.keys.reencryption import ReencryptableStores
 from shosoin.services.kme_config import KmeConfig
 
@@ -55,6 +57,14 @@ def open_store(config: KmeConfig, peer: str, key: bytes) -> FileStreamStore:
     return FileStreamStore(config.kme.directory / "links" / peer, key)
 
 
-def discard_store(config: KmeConfig, peer: str) -> None:
-    """Overwrite and remove all that is stored of a pair, readable or not."""
+def discard_store(config: KmeConfig, peer: str, key: bytes) -> None:
+    """Overwrite and remove all that is stored of a pair, readable or not.
+
+    Multicast copies that cannot be read go too, those of all peers: they could not be told apart.
+    """
     FileStores(config.kme.directory).discard(peer)
+    try:
+        burn_copies(config, peer, key)
+    except StreamRefused:
+        for path in config.kme.directory.glob(f"{COPIES_NAME}*"):
+            destroy(path)

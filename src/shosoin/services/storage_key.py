@@ -32,7 +32,7 @@ def storage_key(config: KmeConfig) -> bytes:
     """
     choice, envelope = config.storage_key, envelope_of(config)
     if isinstance(choice, PlainKeyFile):
-        if not envelope.exists():
+        if not envelope.exists() and not has_state(config):
             read_or_make_storage_key(choice.path)
     elif not envelope.exists():
         _make(config, choice)
@@ -50,7 +50,11 @@ def existing_storage_key(config: KmeConfig) -> bytes:
                 hint="write the table [kme.storage_key] that the key was rotated to",
             )
         if not choice.path.exists():
-            raise Rejected(f"there is no storage key {choice.path}", code="store.key_missing")
+            raise Rejected(
+                f"there is state in {config.kme.directory} and no storage key {choice.path}",
+                code="store.key_missing",
+                hint="put it back; without it what is stored cannot be read",
+            )
         return read_or_make_storage_key(choice.path)
     opened = envelope.open(source_of(choice, config.kme.id))
     if not opened.is_settled:
