@@ -11,7 +11,7 @@ def test_people_read_what_each_finding_means(shosoin, tmp_path):
     answer = shosoin("doctor", "--dir", tmp_path)
     assert (answer.code, answer.err) == (0, "")
     lines = answer.out.splitlines()
-    assert len(lines) == 20
+    assert len(lines) == 24
     assert all(re.match(r"(ok|!!)  \S", line) for line in lines[::2])
     assert all(line.startswith("    ") for line in lines[1::2])
     assert "their labels say simulated" in answer.out

@@ -1,5 +1,7 @@
 """Burning and re-keying a pair's journal: what is gone, what stays, what is refused."""
 
+from typing import Any
+
 import pytest
 
 from shosoin.keys.burning import burn_batch, check_secret, holding_of, is_installed, rekey_batch
@@ -144,7 +146,7 @@ def test_an_incomplete_journal_is_refused(world, damage):
     records = {**world.ends["a"].disk.records, "pair": damage}
     if damage is None:
         del records["pair"]
-    actions = [burn_batch, lambda found: is_installed(found, world.secret)]
+    actions: list[Any] = [burn_batch, lambda found: is_installed(found, world.secret)]
     if damage != b"{}":
         actions.append(holding_of)
     for action in actions:

@@ -14,8 +14,12 @@ from tests.keys.world import CountedEntropy, MemoryStore
 class Watched(MemoryStore):
     """A disk that notes how many blocks each commit brings."""
 
+    def __init__(self):
+        super().__init__()
+        self.commits: list[int] = []
+
     def commit(self, batch):
-        self.__dict__.setdefault("commits", []).append(len(batch.blocks))
+        self.commits.append(len(batch.blocks))
         super().commit(batch)
 
 
@@ -31,7 +35,8 @@ def source():
 
 
 def test_all_is_copied_and_what_was_overwritten_stays_so(source):
-    target, told = Watched(), []
+    told: list[int] = []
+    target = Watched()
     copy_store(source, target, told.append)
     assert target.load() == source.load()
     for name in source.blocks:
@@ -52,7 +57,8 @@ def test_a_block_beyond_use_is_copied_as_one(source):
 
 def test_groups_are_bounded(source, monkeypatch):
     for name, value, expected in (("_GROUP_BLOCKS", 3, [3, 3, 1, 0]), ("_GROUP_GRANULES", 6, [2, 2, 2, 1, 0])):
-        target, told = Watched(), []
+        told: list[int] = []
+        target = Watched()
         with monkeypatch.context() as patch:
             patch.setattr(reencryption, name, value)
             copy_store(source, target, told.append)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import ssl
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -141,3 +142,17 @@ async def test_an_address_of_somebody_else_is_an_error(tmp_path):
     async with listening(plane.server_context) as listener:
         with pytest.raises(OSError, match="in use"):
             await TlsListener(Echo, plane.server_context).start("127.0.0.1", listener.port)
+
+
+async def test_a_listener_that_closes_leaves_no_socket_of_a_handshake_that_had_not_begun(tmp_path):
+    plane = Plane(tmp_path, "one")
+    async with listening(plane.server_context) as listener, asyncio.timeout(10):
+        with socket.create_connection(("127.0.0.1", listener.port)) as client:
+            while not listener.handshakes:
+                await asyncio.sleep(0)
+            listener.close()
+            client.setblocking(False)
+            assert await asyncio.get_running_loop().sock_recv(client, 1) == b""
+        while listener.handshakes:
+            await asyncio.sleep(0)
+    gc.collect()  # a socket that nobody closed would complain now, and fail the test

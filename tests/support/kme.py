@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from shosoin.adapters.key_exchange import KeyExchange
 from shosoin.adapters.kme_client import KmeClient
 from shosoin.services.kme import KmeProcess
 from shosoin.services.kme_config import load_kme_config
@@ -43,9 +44,14 @@ class KmePair:
     skip_systems: dict[str, str] | None = None
     """SKIP is served if this is given: system IDs of SAEs where they are not the SAE IDs."""
 
+    key_exchange: dict[str, str] = field(default_factory=dict)
+    """How TLS keys come about, by name of the section (``sae_api``, ``peer_api``) or ``kme-b peer_api`` for one KME."""
+    ml_dsa: bool = False
+    """Whether all certificates have ML-DSA-65 keys."""
+
     def __post_init__(self) -> None:
-        self.sae_plane = TestAuthority(self.root / "pki-sae", "sae-plane")
-        self.kme_plane = TestAuthority(self.root / "pki-kme", "kme-plane")
+        self.sae_plane = TestAuthority(self.root / "pki-sae", "sae-plane", ml_dsa=self.ml_dsa)
+        self.kme_plane = TestAuthority(self.root / "pki-kme", "kme-plane", ml_dsa=self.ml_dsa)
         self.saes: dict[str, Files] = {name: self.sae_plane.issue("sae", name) for name in SAES}
         numbers = free_ports(6)
         self.sae_port = {"kme-a": numbers[0], "kme-b": numbers[1]}
@@ -65,6 +71,7 @@ class KmePair:
         return self.root / kme / "config.toml"
 
     def client(self, sae: str, *, kme: str | None = None, **options: Any) -> KmeClient:
+        options.setdefault("key_exchange", KeyExchange(self.key_exchange.get("sae_api", "classical")))
         home = kme or SAES[sae]
         files = options.pop("files", None) or self.saes[sae]
         return KmeClient(
@@ -99,9 +106,14 @@ port = {self.skip_port[kme]}
 certificate = "{server.certificate}"
 key = "{server.key}"
 client_ca = "{self.sae_plane.certificate}"
+{self._key_exchange(kme, "skip")}
 
 {systems}
 """
+
+    def _key_exchange(self, kme: str, section: str) -> str:
+        chosen = self.key_exchange.get(f"{kme} {section}", self.key_exchange.get(section))
+        return f'key_exchange = "{chosen}"' if chosen else ""
 
     def _toml(self, kme: str) -> str:
         peer = "kme-b" if kme == "kme-a" else "kme-a"
@@ -122,6 +134,7 @@ port = {self.sae_port[kme]}
 certificate = "{server.certificate}"
 key = "{server.key}"
 client_ca = "{self.sae_plane.certificate}"
+{self._key_exchange(kme, "sae_api")}
 
 [kme.peer_api]
 host = "127.0.0.1"
@@ -129,6 +142,7 @@ port = {self.peer_port[kme]}
 certificate = "{plane.certificate}"
 key = "{plane.key}"
 ca = "{self.kme_plane.certificate}"
+{self._key_exchange(kme, "peer_api")}
 
 [limits]
 {limits}

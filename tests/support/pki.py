@@ -6,10 +6,11 @@ import datetime
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, mldsa
 from cryptography.x509.oid import NameOID
 
 DAY = datetime.timedelta(days=1)
@@ -22,15 +23,16 @@ class Files:
 
 
 class TestAuthority:
-    """A certificate authority in a directory."""
+    """A certificate authority in a directory; ``ml_dsa`` makes all its keys ML-DSA-65 instead of ECDSA P-256."""
 
     __test__ = False
 
-    def __init__(self, directory: Path, name: str) -> None:
+    def __init__(self, directory: Path, name: str, *, ml_dsa: bool = False) -> None:
+        self.ml_dsa = ml_dsa
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.key = self._new_key()
         self.certificate = directory / f"{name}.crt"
         public = self.key.public_key()
         constraints = x509.BasicConstraints(ca=True, path_length=0)
@@ -50,12 +52,12 @@ class TestAuthority:
             .add_extension(constraints, critical=True)
             .add_extension(usage, critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-            .sign(self.key, hashes.SHA256())
+            .sign(self.key, None if self.ml_dsa else hashes.SHA256())
         )
         self.certificate.write_bytes(built.public_bytes(serialization.Encoding.PEM))
 
     def issue(self, role: str, name: str, *, uris: list[str] | None = None) -> Files:
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = self._new_key()
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         names: list[x509.GeneralName] = [
             x509.UniformResourceIdentifier(uri)
@@ -68,7 +70,7 @@ class TestAuthority:
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(issuer_id, critical=False)
-            .sign(self.key, hashes.SHA256())
+            .sign(self.key, None if self.ml_dsa else hashes.SHA256())
         )
         files = Files(self.directory / f"{role}-{name}.crt", self.directory / f"{role}-{name}.key")
         files.certificate.write_bytes(built.public_bytes(serialization.Encoding.PEM))
@@ -80,7 +82,10 @@ class TestAuthority:
         files.key.chmod(0o600)
         return files
 
-    def _builder(self, subject: x509.Name, public: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    def _new_key(self) -> Any:
+        return mldsa.MLDSA65PrivateKey.generate() if self.ml_dsa else ec.generate_private_key(ec.SECP256R1())
+
+    def _builder(self, subject: x509.Name, public: Any) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         return (
             x509.CertificateBuilder()

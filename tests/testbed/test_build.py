@@ -12,12 +12,15 @@ import pytest
 
 from shosoin.adapters.owner import load_owner_config
 from shosoin.base import Rejected, SaeId
+from shosoin.services.kme import KmeProcess
 from shosoin.services.kme_config import load_kme_config
 from shosoin.services.node_config import load_node_config
+from shosoin.testbed import build
 from shosoin.testbed.build import prepare
 from shosoin.testbed.control import Testbed
 from shosoin.testbed.layout import Layout, ProcessRole
 from shosoin.testbed.scenario import load_scenario, parse_scenario
+from tests.support.kme import until
 from tests.testbed.test_scenario import SMALL
 
 
@@ -149,3 +152,29 @@ def test_a_broken_directory_is_no_testbed(tmp_path, name, content):
 def test_what_is_not_there_is_no_testbed(tmp_path: Path):
     with pytest.raises(Rejected, match=r"it has no ports.json"):
         Layout.load(tmp_path)
+
+
+async def test_a_hybrid_network_plane_is_what_the_kmes_talk_over(tmp_path):
+    layout = prepare(parse_scenario(SMALL + '[network]\nkey_exchange = "require-hybrid"\n'), tmp_path / "bed")
+    near, far = (site.name for site in layout.scenario.sites[:2])
+    configs = [load_kme_config(layout.process(site, ProcessRole.KME).config) for site in (near, far)]
+    async with KmeProcess(configs[0]) as one, KmeProcess(configs[1]) as other:
+        await until(lambda: one.link_states()[f"kme-{far}"]["connected"])
+        await until(lambda: other.link_states()[f"kme-{near}"]["connected"])
+        assert one.link_states()[f"kme-{far}"]["key_exchange_group"] == "X25519MLKEM768"
+        assert set(other.peer_groups) == {"X25519MLKEM768"}
+
+
+def test_a_hybrid_scenario_without_the_extra_is_refused_before_anything_is_made(tmp_path, monkeypatch):
+    def missing():
+        raise Rejected("not installed", code="tls.extra_missing")
+
+    monkeypatch.setattr(build, "binding", missing)
+    with pytest.raises(Rejected):
+        prepare(parse_scenario(SMALL + '[network]\nkey_exchange = "prefer-hybrid"\n'), tmp_path / "bed")
+    assert list((tmp_path / "bed").iterdir()) == []
+
+
+def test_a_key_exchange_that_does_not_exist_is_refused():
+    with pytest.raises(Rejected, match="classical, prefer-hybrid, require-hybrid"):
+        parse_scenario(SMALL + '[network]\nkey_exchange = "quantum"\n')

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import ssl
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
 
+from shosoin.adapters import openssl_binding
+from shosoin.adapters.certificates import CertificateAlgorithm
 from shosoin.base.messages import CATALOGUES, text
-from shosoin.testbed import doctor
+from shosoin.testbed import doctor, doctor_tls
 
 
 def test_every_finding_has_a_name_and_a_meaning(tmp_path):
     findings = doctor.examine(tmp_path)
-    assert len({finding.topic for finding in findings}) == len(findings) == 10
+    assert len({finding.topic for finding in findings}) == len(findings) == 12
     for finding in findings:
         assert finding.found
         assert text(f"doctor.{finding.topic}")
@@ -85,3 +90,56 @@ def test_randomness_of_the_system_is_not_physical():
 def test_links_are_said_to_be_simulated():
     assert not doctor.links().good
     assert "simulated" in doctor.links().found
+
+
+def refusing(monkeypatch):
+    """Make this process one where the extra is not installed."""
+    openssl_binding.binding.cache_clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "OpenSSL"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "OpenSSL", None)
+
+
+def test_hybrid_tls_and_ml_dsa_certificates_are_tried():
+    for finding in (doctor_tls.hybrid(), doctor_tls.ml_dsa()):
+        assert finding.good
+        assert finding.means == f"{finding.topic}_ok"
+        assert finding.details["group"] == "X25519MLKEM768"
+        assert finding.details["library"] in finding.found
+
+
+def test_python_s_own_library_is_asked_and_not_believed():
+    finding = doctor_tls.openssl()
+    assert finding.details["hybrid_key_exchange"] is (ssl.OPENSSL_VERSION_INFO >= (3, 5))
+    assert finding.means == ("openssl_pq" if finding.good else "openssl_classical")
+
+
+def test_without_the_extra_the_doctor_says_so_and_what_would_help(monkeypatch):
+    refusing(monkeypatch)
+    try:
+        for finding in (doctor_tls.hybrid(), doctor_tls.ml_dsa()):
+            assert (finding.good, finding.means) == (False, f"{finding.topic}_missing")
+            assert "shosoin[pqtls]" in finding.found
+        assert doctor_tls.openssl().means == "openssl_untried"
+        assert doctor_tls.openssl().details["hybrid_key_exchange"] is None
+    finally:
+        monkeypatch.undo()
+        openssl_binding.binding.cache_clear()
+
+
+def test_a_cryptography_without_ml_dsa_is_told_and_not_fatal(monkeypatch):
+    def unsupported(self):
+        raise UnsupportedAlgorithm("ML-DSA is not supported by this build")
+
+    monkeypatch.setattr(CertificateAlgorithm, "new_key", unsupported)
+    finding = doctor_tls.ml_dsa()
+    assert (finding.good, finding.means) == (False, "ml_dsa_missing")
+    assert "not supported" in finding.found
+
+
+def test_a_library_that_accepts_the_wrong_name_is_found_out(monkeypatch):
+    """Here the check of names is taken out of the binding: the doctor must not call that good."""
+    monkeypatch.setattr(openssl_binding.OpenSslBinding, "expect_host", lambda self, connection, name: None)
+    finding = doctor_tls.ml_dsa()
+    assert (finding.good, finding.means) == (False, "ml_dsa_missing")
+    assert "another name is accepted" in finding.found

@@ -39,6 +39,7 @@ from shosoin.base import Rejected, SaeId
 __all__ = [
     "DEFAULT_PROFILE",
     "Authority",
+    "CertificateAlgorithm",
     "CertificateProfile",
     "IssuedCertificate",
     "Role",
@@ -48,6 +49,8 @@ __all__ = [
     "write_signing_key",
 ]
 
+CertificateKey = ec.EllipticCurvePrivateKey | mldsa.MLDSA65PrivateKey
+_PublicKey = ec.EllipticCurvePublicKey | mldsa.MLDSA65PublicKey
 PRIVATE_FILE_MODE = 0o600
 PRIVATE_DIRECTORY_MODE = 0o700
 
@@ -65,22 +68,38 @@ def role_urn(role: Role, identifier: str) -> str:
     return f"urn:shosoin:{role.value}:{SaeId(identifier)}"
 
 
+class CertificateAlgorithm(StrEnum):
+    """With what certificates are signed, and with what their holders sign in handshakes."""
+
+    ECDSA_P256 = "ecdsa-p256"
+    """With SHA-256; every TLS 1.3 peer understands it."""
+    ML_DSA_65 = "ml-dsa-65"
+    """FIPS 204, as RFC 9881 writes it in certificates; OpenSSL understands it from 3.5 on (``adapters.pq_tls``)."""
+
+    def new_key(self) -> CertificateKey:
+        """Make a private key."""
+        if self is CertificateAlgorithm.ML_DSA_65:
+            return mldsa.MLDSA65PrivateKey.generate()
+        return ec.generate_private_key(ec.SECP256R1())
+
+
 @dataclass(frozen=True, slots=True)
 class CertificateProfile:
     """How keys are made and how long certificates live.
 
-    The signature algorithm is fixed to ECDSA P-256 with SHA-256, which every TLS 1.3 peer understands. It protects
-    against whoever is on the wire *today*; confidentiality of class ``its`` does not rest on it.
+    ECDSA protects against whoever is on the wire *today*, ML-DSA against a quantum computer as well; confidentiality
+    of class ``its`` rests on neither.
     """
 
     authority_lifetime_days: int = 3650
     leaf_lifetime_days: int = 397
     backdate_minutes: int = 5
     """Tolerance for a peer whose clock is behind."""
+    algorithm: CertificateAlgorithm = CertificateAlgorithm.ECDSA_P256
 
-    def new_key(self) -> ec.EllipticCurvePrivateKey:
+    def new_key(self) -> CertificateKey:
         """Make a private key."""
-        return ec.generate_private_key(ec.SECP256R1())
+        return self.algorithm.new_key()
 
     def validity(self, lifetime_days: int) -> tuple[datetime.datetime, datetime.datetime]:
         """Return the first and last moment of a certificate that is issued now."""
@@ -96,7 +115,7 @@ class IssuedCertificate:
     """A certificate with its private key; the key stays out of ``repr``."""
 
     certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey = field(repr=False)
+    key: CertificateKey = field(repr=False)
 
     def certificate_pem(self) -> bytes:
         """Return the certificate as PEM."""
@@ -129,11 +148,11 @@ class Authority:
         builder = _builder(name, name, key.public_key(), key.public_key(), profile, profile.authority_lifetime_days)
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         builder = builder.add_extension(_key_usage(signs_certificates=True), critical=True)
-        return cls(IssuedCertificate(builder.sign(key, hashes.SHA256()), key), profile)
+        return cls(IssuedCertificate(_signed(builder, key), key), profile)
 
     @classmethod
     def load(cls, certificate_path: Path, key_path: Path, profile: CertificateProfile = DEFAULT_PROFILE) -> Self:
-        """Read an authority back from its two PEM files.
+        """Read an authority back from its two PEM files; what it issues has keys of the profile's algorithm.
 
         Raises:
             Rejected: the files are unreadable, are not PEM, or do not belong together.
@@ -143,7 +162,7 @@ class Authority:
             key = serialization.load_pem_private_key(key_path.read_bytes(), password=None)
         except (OSError, ValueError, TypeError) as err:
             raise Rejected(f"cannot read a certificate authority from {certificate_path}: {err}") from err
-        if not isinstance(key, ec.EllipticCurvePrivateKey) or certificate.public_key() != key.public_key():
+        if not isinstance(key, CertificateKey) or certificate.public_key() != key.public_key():
             raise Rejected(f"{key_path} is not the private key of {certificate_path}")
         return cls(IssuedCertificate(certificate, key), profile)
 
@@ -179,7 +198,7 @@ class Authority:
         builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         builder = builder.add_extension(_key_usage(signs_certificates=False), critical=True)
         builder = builder.add_extension(_extended_usage(server=server, client=client), critical=False)
-        return IssuedCertificate(builder.sign(self.issued.key, hashes.SHA256()), key)
+        return IssuedCertificate(_signed(builder, self.issued.key), key)
 
 
 def write_signing_key(key_path: Path, public_path: Path) -> bytes:
@@ -237,8 +256,8 @@ def _name(common_name: str) -> x509.Name:
 def _builder(
     subject: x509.Name,
     issuer: x509.Name,
-    public_key: ec.EllipticCurvePublicKey,
-    issuer_key: ec.EllipticCurvePublicKey,
+    public_key: _PublicKey,
+    issuer_key: _PublicKey,
     profile: CertificateProfile,
     lifetime_days: int,
 ) -> x509.CertificateBuilder:
@@ -254,6 +273,12 @@ def _builder(
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)
     )
+
+
+def _signed(builder: x509.CertificateBuilder, key: CertificateKey) -> x509.Certificate:
+    if isinstance(key, mldsa.MLDSA65PrivateKey):
+        return builder.sign(key, None)  # ML-DSA hashes by itself
+    return builder.sign(key, hashes.SHA256())
 
 
 def _alternative_names(role: Role, identifier: str, *, server: bool, loopback: bool) -> list[x509.GeneralName]:

@@ -27,7 +27,8 @@ from urllib.parse import quote, urlsplit
 
 import aiohttp
 
-from shosoin.adapters.tls import Identity, certificate_alert, client_context, describe, reason_of, require_peer
+from shosoin.adapters.key_exchange import KeyExchange, client_context_by
+from shosoin.adapters.tls import Identity, certificate_alert, describe, reason_of, require_peer
 from shosoin.base import Denied, KeyMaterial, PeerFault, Rejected, SaeId, ShosoinError, Unavailable
 from shosoin.base.foreign_text import printable_text
 from shosoin.base.ports import UNDECLARED, DeliveredKey, KeySourceFacts, KeyStatus
@@ -48,6 +49,7 @@ class KmeClient:
         server_name: DNS name that the KME's certificate must carry.
         identity: KME id that the certificate must carry as well (``urn:shosoin:kme:<id>``); ``None`` for KMEs of
             others, whose certificates do not know our names.
+        key_exchange: of the TLS connections; ``tls["group"]`` tells what came of it.
     """
 
     def __init__(
@@ -60,17 +62,18 @@ class KmeClient:
         ca: Path,
         identity: str | None = None,
         timeout_s: float = 30.0,
+        key_exchange: KeyExchange = KeyExchange.CLASSICAL,
     ) -> None:
         if urlsplit(url).scheme != "https":
             raise Rejected(f"KME address must start with https://, got {url!r}", code="kme_client.bad_url")
         self._base = f"{url.rstrip('/')}/api/v1/keys"
         self._server_name = server_name
         self._identity = identity
-        self._context = client_context(certificate, key, ca)
+        self._context = client_context_by(key_exchange, certificate, key, ca)
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, connect=min(10.0, timeout_s))
         self._session: aiohttp.ClientSession | None = None
         self.tls: dict[str, Any] = {}
-        """Protocol version and cipher of the latest connection."""
+        """Protocol version, cipher and group of the latest connection."""
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(

@@ -3,7 +3,7 @@
 ``owner.toml``::
 
     [owner]     id, site, certificate, key, signing_key, state
-    [kme]       id, url, server_name, ca
+    [kme]       id, url, server_name, ca, key_exchange
     [nodes]     ca
     [defaults]  scheme, class
     [[site]]    name, node, url, server_name, domain, vendor, signing_public_key, relays, retired  (order = share index)
@@ -31,6 +31,7 @@ from shosoin.adapters.audit_ledger import FileLedger
 from shosoin.adapters.clock import SystemClock
 from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.evidence_log import FileEvidence
+from shosoin.adapters.key_exchange import KeyExchange
 from shosoin.adapters.kme_client import KmeClient
 from shosoin.adapters.memory import PAGE_BYTES, is_page_aligned
 from shosoin.adapters.node_link import HttpsNodeLink, NodeSession
@@ -101,6 +102,7 @@ class OwnerConfig:
     sites: tuple[OwnerSite, ...]
     policies: Policies = field(default_factory=Policies)
     relays: Mapping[SiteId, SiteDomains] = field(default_factory=dict)
+    kme_key_exchange: KeyExchange = KeyExchange.CLASSICAL
 
 
 def load_owner_config(path: Path) -> OwnerConfig:
@@ -155,6 +157,7 @@ def load_owner_config(path: Path) -> OwnerConfig:
         sites=sites,
         policies=read_policies(raw),
         relays=read_relays(raw),
+        kme_key_exchange=KeyExchange(text("kme", "key_exchange", KeyExchange.CLASSICAL)),
     )
 
 
@@ -249,6 +252,7 @@ async def open_vault(config: OwnerConfig, *, sink: EventSink | None = None) -> A
                 certificate=config.certificate,
                 key=config.key,
                 ca=config.kme_ca,
+                key_exchange=config.kme_key_exchange,
             )
         )
         session = await stack.enter_async_context(NodeSession(config.certificate, config.key, config.node_ca))

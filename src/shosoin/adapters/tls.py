@@ -23,6 +23,7 @@ __all__ = [
     "certificate_alert",
     "client_context",
     "describe",
+    "negotiated_group",
     "peer_identity",
     "reason_of",
     "require_peer",
@@ -103,9 +104,20 @@ def require_peer(source: ssl.SSLObject | ssl.SSLSocket | None, expected: Identit
 
 
 def describe(source: ssl.SSLObject | ssl.SSLSocket) -> dict[str, Any]:
-    """Return protocol version and cipher of a connection, for ``doctor``."""
+    """Return protocol version, cipher and group of a connection, for ``doctor``."""
     cipher = source.cipher()
-    return {"version": source.version(), "cipher": cipher[0] if cipher else None, "secret_bits": cipher and cipher[2]}
+    return {
+        "version": source.version(),
+        "cipher": cipher[0] if cipher else None,
+        "secret_bits": cipher and cipher[2],
+        "group": negotiated_group(source),
+    }
+
+
+def negotiated_group(source: ssl.SSLObject | ssl.SSLSocket | None) -> str | None:
+    """Return the key-exchange group of a connection; None where Python's TLS cannot tell (before Python 3.15)."""
+    group = getattr(source, "group", None)
+    return str(group()) if callable(group) else None
 
 
 def _load(context: ssl.SSLContext, certificate: Path, key: Path, ca: Path, minimum: ssl.TLSVersion) -> None:

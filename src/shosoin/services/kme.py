@@ -19,10 +19,10 @@ from typing import Any
 from shosoin.adapters.clock import SystemClock
 from shosoin.adapters.copy_store import COPIES_NAME, CopyStore
 from shosoin.adapters.entropy import SystemEntropy
+from shosoin.adapters.key_exchange import client_context_by, server_context_by
 from shosoin.adapters.memory import collect_garbage_rarely
 from shosoin.adapters.open_files import allow_many_open_files
 from shosoin.adapters.state_lock import StateLock
-from shosoin.adapters.tls import client_context, server_context
 from shosoin.base import KmeId, Rejected
 from shosoin.keys.kme import Kme
 from shosoin.keys.local import LocalKeys
@@ -132,6 +132,11 @@ class KmeProcess:
         return self.links.drivers
 
     @property
+    def peer_groups(self) -> Mapping[str, int]:
+        """Connections with peer KMEs since the start, by key-exchange group, empty where that is unknown."""
+        return self.links.groups
+
+    @property
     def is_listening(self) -> bool:
         """Whether every listener accepts connections."""
         return self.ports != (0, 0) and all(listener.is_serving for listener in self._listeners)
@@ -167,7 +172,7 @@ class KmeProcess:
             expiry_s=limits.key_expiry_s,
         )
         service = self.services["etsi014"] = Etsi014Service(kme, self.links, http, self._clock, multicast)
-        peer_context = server_context(peer.certificate, peer.key, peer.ca)
+        peer_context = server_context_by(peer.key_exchange, peer.certificate, peer.key, peer.ca)
         try:
             peers = await listen(peer.host, peer.port, lambda: peer_context, self.links.accept, set(self.drivers))
             self._listeners.append(peers)
@@ -218,8 +223,8 @@ class KmeProcess:
         )
 
     def _start_tasks(self) -> None:
-        peer_api = self.config.peer_api
-        context = client_context(peer_api.certificate, peer_api.key, peer_api.ca, minimum=ssl.TLSVersion.TLSv1_3)
+        peer, minimum = self.config.peer_api, ssl.TLSVersion.TLSv1_3
+        context = client_context_by(peer.key_exchange, peer.certificate, peer.key, peer.ca, minimum=minimum)
         work = [self._report(), *self.links.work(lambda: context)]
         if self._multicast is not None:
             work.append(self._multicast.run())
@@ -273,7 +278,7 @@ class KmeProcess:
 
 def _sae_context(api: SaeApiSection | SkipApiSection) -> ssl.SSLContext:
     minimum = ssl.TLSVersion.TLSv1_2 if api.minimum_tls == "1.2" else ssl.TLSVersion.TLSv1_3
-    return server_context(api.certificate, api.key, api.client_ca, minimum=minimum)
+    return server_context_by(api.key_exchange, api.certificate, api.key, api.client_ca, minimum=minimum)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

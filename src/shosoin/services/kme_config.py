@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from shosoin.adapters.key_exchange import KeyExchange
 from shosoin.base import KmeId, SaeId
 from shosoin.keys.key_id import LENGTH_BYTES_MAX
 from shosoin.keys.policy import PolicyRule
@@ -41,6 +42,8 @@ class SaeApiSection:
     key: Path
     client_ca: Path
     minimum_tls: str = "1.2"
+    """Of classical connections; hybrid ones have 1.3."""
+    key_exchange: KeyExchange = KeyExchange.CLASSICAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class PeerApiSection:
     certificate: Path
     key: Path
     ca: Path
+    key_exchange: KeyExchange = KeyExchange.CLASSICAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -39,6 +40,8 @@ class KmeLinks:
         """Why stored state could not be used."""
         self.requests = PeerRequests({KmeId(link.peer) for link in config.links})
         """Questions to and from the KMEs of all links."""
+        self.groups: Counter[str] = Counter()
+        """Connections by TLS key-exchange group; empty where the TLS library cannot tell."""
 
     # What others need to know
 
@@ -72,6 +75,7 @@ class KmeLinks:
             "refused": False,
             "open": pair.is_open,
             "connected": driver.is_answered,
+            "key_exchange_group": driver.key_exchange_group,
             "generation": pair.generation,
             "outgoing_stock_bits": pair.outgoing.stock_granules() * 256,
             "incoming_held_bits": pair.incoming.held_granules() * 256,
@@ -107,6 +111,8 @@ class KmeLinks:
     async def accept(self, channel: Channel) -> None:
         """Use a channel until it ends."""
         peer = KmeId(channel.peer)
+        self.groups[channel.group or ""] += 1
+        log("peer.connected", peer=peer, kind=channel.kind, group=channel.group)
         match channel.kind:
             case ChannelKind.CLASSICAL:
                 await self.drivers[peer].handle_classical(channel)

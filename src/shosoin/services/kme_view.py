@@ -59,6 +59,11 @@ class KmeView(Protocol):
         ...
 
     @property
+    def peer_groups(self) -> Mapping[str, int]:
+        """Connections with peer KMEs since the start, by key-exchange group, empty where that is unknown."""
+        ...
+
+    @property
     def defect(self) -> BaseException | None:
         """Why a part of the process ended by itself."""
         ...

@@ -115,6 +115,11 @@ class LinkDriver:
         waited_s = self._clock.now_s() - self._lease_asked_s if self._lease_asked else 0.0
         return self.pair.is_connected and waited_s <= _ANSWER_S
 
+    @property
+    def key_exchange_group(self) -> str | None:
+        """The TLS group of the classical channel; None without one, or where the TLS library cannot tell."""
+        return self._channel.group if self._channel is not None else None
+
     async def wait_lease(self, granules: int) -> None:
         """Wait for the next lease.
 

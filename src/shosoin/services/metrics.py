@@ -78,6 +78,7 @@ class _KmeCollector(Collector):
         yield InfoMetricFamily("shosoin_kme", "Which KME this is.", about)
         services = self._view.services
         yield from _connections(services, self._guard)
+        yield _groups(self._view)
         yield from _requests(services)
         yield from _memory(services)
         if self._view.kme is not None:
@@ -189,6 +190,16 @@ def _connections(services: Mapping[str, SaeService], operations: ConnectionGuard
             most.add_metric([interface], guard.connections_max)
             refused.add_metric([interface], guard.refused + greedy.get(interface, 0))
     yield from (now, most, refused)
+
+
+def _groups(view: KmeView) -> Metric:
+    text = "TLS connections by key-exchange group; unknown where the TLS library cannot tell."
+    made = _counter("tls_connections", text, "interface", "group")
+    groups = {**{name: service.tally.groups for name, service in view.services.items()}, "peer": view.peer_groups}
+    for interface, counts in groups.items():
+        for group, count in counts.items():
+            made.add_metric([interface, group or "unknown"], count)
+    return made
 
 
 def _memory(services: Mapping[str, SaeService]) -> Families:

@@ -89,6 +89,7 @@ def _key_source(config: NodeConfig) -> KmeClient:
         certificate=kme.certificate,
         key=kme.key,
         ca=kme.ca,
+        key_exchange=kme.key_exchange,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from shosoin.adapters.key_exchange import KeyExchange
 from shosoin.base import KmeId, OwnerId, SaeId, SiteId
 from shosoin.services.toml_sections import Sections, load_toml
 
@@ -59,6 +60,7 @@ class NodeKmeSection:
     certificate: Path
     key: Path
     sae_id: SaeId
+    key_exchange: KeyExchange = KeyExchange.CLASSICAL
 
 
 @dataclass(frozen=True, slots=True)

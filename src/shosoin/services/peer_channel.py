@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from shosoin.adapters.tls import Identity, peer_identity, require_peer
+from shosoin.adapters.tls import Identity, negotiated_group, peer_identity, require_peer
 from shosoin.base import Denied, PeerFault, ShosoinError
 from shosoin.keys.messages import MESSAGE_BYTES_MAX
 from shosoin.services.json_log import log
@@ -57,6 +57,11 @@ class Channel:
         for option, seconds in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
             if hasattr(socket, option):
                 connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), seconds)
+
+    @property
+    def group(self) -> str | None:
+        """The TLS key-exchange group, where the TLS library can tell."""
+        return negotiated_group(self.writer.get_extra_info("ssl_object"))
 
     async def receive(self) -> bytes:
         """Return the next frame.

@@ -18,6 +18,8 @@ from itertools import accumulate
 
 __all__ = ["Latencies", "RequestTally"]
 
+_CALLERS_MAX = 4096
+"""Whoever comes later is counted and not remembered."""
 _BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 
 
@@ -48,6 +50,9 @@ class RequestTally:
     """By KME of the other SAE, direction of the stream, and error code; empty where the request names none of ours."""
     connections_refused: int = 0
     """Connections of SAEs that had too many."""
+    groups: Counter[str] = field(default_factory=Counter)
+    """Connections by TLS key-exchange group, empty where the TLS library cannot tell."""
+    _group_of: dict[str, str] = field(default_factory=dict)
 
     def answered(self, method: str, status: int, seconds: float) -> None:
         """Count an answer."""
@@ -56,6 +61,14 @@ class RequestTally:
     def refused(self, code: str, peer: str = "", direction: str = "") -> None:
         """Count why an answer was an error."""
         self.refusals[peer, direction, code] += 1
+
+    def connected(self, group: str, caller: str) -> bool:
+        """Count a connection; return whether this caller's last one had another group, or there was none."""
+        self.groups[group] += 1
+        if self._group_of.get(caller) == group or len(self._group_of) >= _CALLERS_MAX:
+            return False
+        self._group_of[caller] = group
+        return True
 
     def connection_refused(self) -> None:
         """Count a connection that was ended at once."""

@@ -17,13 +17,14 @@ from typing import Protocol, TypeVar
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from shosoin.adapters.tls import peer_identity
+from shosoin.adapters.tls import negotiated_group, peer_identity
 from shosoin.base import Denied, SaeId
 from shosoin.base.ports import Clock
 from shosoin.keys.demands import NO_DEMANDS, Demands
 from shosoin.keys.errors import LeaseNeeded, StreamNotReady
 from shosoin.keys.kme import Admit, Delivery, Kme
 from shosoin.services.guarded_connections import ConnectionGuard, GuardedConnection
+from shosoin.services.json_log import log
 from shosoin.services.memory_budget import Claim, MemoryBudget
 from shosoin.services.request_tally import RequestTally
 from shosoin.services.tls_listener import TlsListener
@@ -191,6 +192,10 @@ class _Connection(RequestHandler):
         if self._counts[self._place] > self._connections_max:
             self._tally.connection_refused()
             transport.abort()  # to close it would be to wait for the client's goodbye, and hold the place till then
+            return
+        group = negotiated_group(transport.get_extra_info("ssl_object"))
+        if self._tally.connected(group or "", self._place):
+            log("sae.connected", caller=self._place, group=group)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Give the SAE's place back."""

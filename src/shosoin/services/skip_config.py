@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shosoin.adapters.key_exchange import KeyExchange
 from shosoin.base import SaeId, SystemId
 from shosoin.services.toml_sections import Sections
 
@@ -23,6 +24,7 @@ class SkipApiSection:
     key: Path
     client_ca: Path
     minimum_tls: str = "1.2"
+    key_exchange: KeyExchange = KeyExchange.CLASSICAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,8 @@ from shosoin.adapters.certificates import (
     write_private,
     write_signing_key,
 )
+from shosoin.adapters.key_exchange import KeyExchange
+from shosoin.adapters.openssl_binding import binding
 from shosoin.base import Rejected
 from shosoin.testbed.layout import HOST, Layout, SitePorts
 from shosoin.testbed.ports import free_ports
@@ -54,6 +56,7 @@ def prepare(scenario: Scenario, root: Path) -> Layout:
     """
     claim(root)
     _check_policies(scenario)
+    _check_key_exchange(scenario)
     if (root / "ports.json").exists():
         layout = Layout.load(root)
         if layout.scenario != scenario:
@@ -80,6 +83,16 @@ def _check_policies(scenario: Scenario) -> None:
 
         for owner in scenario.owners:
             Policies.of((policy.prefix, policy.require) for policy in scenario.policies_of(owner.id))
+
+
+def _check_key_exchange(scenario: Scenario) -> None:
+    """Make sure that the KMEs will be able to talk, before they are started one by one.
+
+    Raises:
+        Rejected: the extra is missing.
+    """
+    if KeyExchange(scenario.key_exchange).is_hybrid:
+        binding()
 
 
 def _refuse_strangers(root: Path) -> None:
@@ -218,6 +231,7 @@ class _Builder:
                     "certificate": "peer-api.crt",
                     "key": "peer-api.key",
                     "ca": f"{CA_FROM_PROCESS}/node.crt",
+                    "key_exchange": self.layout.scenario.key_exchange,
                 },
                 "sae": self._sae_directory(),
                 "link": [self._link_entry(site, link) for link in self.layout.scenario.links_of(site.name)],

@@ -9,24 +9,23 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-import ssl
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cryptography
 from cryptography.hazmat.backends.openssl import backend
 from cryptography.hazmat.primitives.asymmetric import mldsa, mlkem
 
-from shosoin.adapters.certificates import Authority, Role
 from shosoin.adapters.entropy import SystemEntropy
-from shosoin.adapters.tls import client_context, server_context
+from shosoin.adapters.tls import negotiated_group
 from shosoin.base.messages import retold, text
+from shosoin.testbed import doctor_tls
+from shosoin.testbed.doctor_tls import classical_handshake as _shake_hands
+from shosoin.testbed.finding import Finding
 
 __all__ = ["Finding", "examine"]
 
@@ -35,24 +34,8 @@ FSYNC_PROBE_BYTES = 4096
 IMPLAUSIBLE_FSYNC_S = 20e-6
 """The fastest NVMe drives need longer than this to flush to anything that outlives a power cut."""
 MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs", "devtmpfs"})
-POST_QUANTUM_OPENSSL = (3, 5)
 _TIME_ERROR = 5
 _TIMEX_BYTES = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    topic: str
-    """Message id of its name, without the ``doctor.`` in front."""
-    found: str
-    means: str
-    """Message id of what it means for the label, likewise."""
-    good: bool
-    """Whether it is as good as software can make it."""
-    details: dict[str, Any]
-    """The same for programs."""
 
 
 def examine(directory: Path) -> list[Finding]:
@@ -66,7 +49,9 @@ def examine(directory: Path) -> list[Finding]:
         randomness,
         handshake,
         key_exchange,
-        openssl,
+        doctor_tls.openssl,
+        doctor_tls.hybrid,
+        doctor_tls.ml_dsa,
         post_quantum,
         lambda: disk(directory),
         clock,
@@ -103,14 +88,14 @@ def handshake() -> Finding:
     """Do a mutual TLS handshake between two ends in memory, with certificates made for it."""
     client = _shake_hands()
     cipher = client.cipher()
-    details = {"version": client.version(), "cipher": cipher and cipher[0], "group": _group_of(client)}
+    details = {"version": client.version(), "cipher": cipher and cipher[0], "group": negotiated_group(client)}
     found = f"{details['version']}, {details['cipher']}"
     return Finding("tls", found, "tls_means", details["version"] == "TLSv1.3", details)
 
 
 def key_exchange() -> Finding:
     """Say which group such a handshake agreed on, hybrid post-quantum or not, where this Python can tell."""
-    return _group_finding(_group_of(_shake_hands()))
+    return _group_finding(negotiated_group(_shake_hands()))
 
 
 def _group_finding(group: str | None) -> Finding:
@@ -118,14 +103,6 @@ def _group_finding(group: str | None) -> Finding:
         return Finding("group", text("doctor.found_group_unknown"), "group_unknown", False, {"group": None})
     hybrid = "MLKEM" in group.upper().replace("-", "")
     return Finding("group", group, "group_hybrid" if hybrid else "group_classical", hybrid, {"group": group})
-
-
-def openssl() -> Finding:
-    """Which OpenSSL does our TLS."""
-    version = ssl.OPENSSL_VERSION_INFO[:2]
-    hybrid = version >= POST_QUANTUM_OPENSSL
-    details = {"version": ssl.OPENSSL_VERSION, "hybrid_key_exchange": hybrid}
-    return Finding("openssl", ssl.OPENSSL_VERSION, "openssl_pq" if hybrid else "openssl_classical", hybrid, details)
 
 
 def post_quantum() -> Finding:
@@ -169,40 +146,6 @@ def python() -> Finding:
     )
     details = {"version": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
     return Finding("python", found, "python_means", True, details)
-
-
-def _shake_hands() -> ssl.SSLObject:
-    """Return the client's end after a handshake with the contexts that our services use."""
-    with tempfile.TemporaryDirectory(prefix="shosoin-doctor-") as folder:
-        root = Path(folder)
-        authority = Authority.create("shosoin doctor")
-        authority.issued.write(root / "ca.crt", root / "ca.key")
-        authority.issue(Role.NODE, "doctor", server=True).write(root / "server.crt", root / "server.key")
-        authority.issue(Role.SAE, "doctor", client=True).write(root / "client.crt", root / "client.key")
-        server_side = server_context(root / "server.crt", root / "server.key", root / "ca.crt")
-        client_side = client_context(root / "client.crt", root / "client.key", root / "ca.crt")
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = client_side.wrap_bio(to_client, to_server, server_hostname="doctor")
-    server = server_side.wrap_bio(to_server, to_client, server_side=True)
-    waiting = [client, server]
-    while waiting:
-        waiting = [end for end in waiting if not _advanced(end)]
-    return client
-
-
-def _advanced(end: ssl.SSLObject) -> bool:
-    """Take one end of a handshake as far as it goes; return whether it has finished."""
-    try:
-        end.do_handshake()
-    except ssl.SSLWantReadError:
-        return False
-    return True
-
-
-def _group_of(end: ssl.SSLObject) -> str | None:
-    """Return the key-exchange group, where the standard library can tell (Python 3.15 and later)."""
-    group = getattr(end, "group", None)
-    return str(group()) if callable(group) else None
 
 
 def _post_quantum_works() -> bool:

@@ -53,6 +53,7 @@ MAX_LINK_LOSS_DB = 100.0
 MAX_STOCK_BITS = 1 << 36
 MAX_SPEEDUP = 1e6
 CLASSES = ("its", "qkd", "pqc", "auto")
+KEY_EXCHANGES = ("classical", "prefer-hybrid", "require-hybrid")
 
 _SCHEME = re.compile(r"([0-9]{1,2})-of-([0-9]{1,2})")
 _SITE_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -155,6 +156,8 @@ class Scenario:
     text: str
     """The TOML it was read from, verbatim."""
     policies: tuple[Policy, ...] = ()
+    key_exchange: str = "classical"
+    """Of TLS between KMEs (``shosoin.adapters.key_exchange``)."""
 
     @property
     def scheme(self) -> Scheme:
@@ -255,6 +258,9 @@ def parse_scenario(written: str) -> Scenario:
     scheme_text = defaults.text("scheme", default="")
     class_ = defaults.one_of("class", CLASSES, default="its")
     defaults.finish()
+    network = document.table("network", optional=True)
+    key_exchange = network.one_of("key_exchange", KEY_EXCHANGES, default="classical")
+    network.finish()
     link_defaults = _LinkDefaults.read(document.table("link_defaults", optional=True))
     sites = tuple(_site(table) for table in document.tables("site"))
     _check_sites(sites)
@@ -266,7 +272,7 @@ def parse_scenario(written: str) -> Scenario:
     _check_links(links)
     _check_owners(owners, sites)
     threshold, shares = _scheme(scheme_text) if scheme_text else (max(2, len(sites) // 2 + 1), len(sites))
-    scenario = Scenario(name, title, sites, links, owners, threshold, shares, class_, written, policies)
+    scenario = Scenario(name, title, sites, links, owners, threshold, shares, class_, written, policies, key_exchange)
     _check_reach(scenario)
     return scenario
 
