@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -172,3 +173,10 @@ def test_the_context_belongs_to_what_the_token_wrapped(hsm):
 def test_nothing_of_the_pin_shows(hsm):
     assert "271828" not in repr(token_key(hsm))
     assert Path(os.environ["SOFTHSM2_CONF"]) == hsm.conf
+
+
+def test_without_the_extra_the_error_names_it(hsm, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pkcs11", None)
+    with pytest.raises(Rejected, match="needs python-pkcs11") as raised:
+        token_key(hsm).new()
+    assert "shosoin[pkcs11]" in raised.value.hint
