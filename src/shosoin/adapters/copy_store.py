@@ -25,7 +25,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from shosoin.base import KmeId, Rejected, SaeId
 from shosoin.keys.errors import KeyDamaged, StreamRefused
 
-__all__ = ["CopyStore", "HeldCopy"]
+__all__ = ["COPIES_NAME", "CopyStore", "HeldCopy"]
+
+COPIES_NAME = "copies.sqlite"
+"""In the state directory of a KME."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS held (
@@ -64,7 +67,7 @@ class CopyStore:
 
     def __init__(self, path: Path, storage_key: bytes) -> None:
         self._path = path
-        self._seal = AESGCM(blake2b(key=storage_key, digest_size=32, person=b"shosoin copies").digest())
+        self._seal = _seal_of(storage_key)
         try:
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             path.chmod(0o600)
@@ -118,7 +121,7 @@ class CopyStore:
         self.drop_held(copies)
         try:
             return [self._unsealed(one, rows[0][0]) for one, rows in zip(copies, sealed, strict=True)]
-        except (InvalidTag, IndexError, TypeError) as err:
+        except (IndexError, TypeError) as err:
             raise KeyDamaged("a stored copy of a multicast key fails its check") from err
 
     def drop_held(self, copies: Sequence[HeldCopy]) -> None:
@@ -149,6 +152,33 @@ class CopyStore:
         """Remove everything born before a time of the wall clock."""
         self._change([(f"DELETE FROM {table} WHERE born_s < ?", [(before_s,)]) for table in ("held", "sent")])  # noqa: S608
 
+    def burn(self, peer: KmeId) -> None:
+        """Remove everything that came from a KME's masters or may be claimed by a KME."""
+        self._change([(f"DELETE FROM {table} WHERE peer = ?", [(peer,)]) for table in ("held", "sent")])  # noqa: S608
+
+    def reseal(self, storage_key: bytes) -> None:
+        """Seal every copy under another storage key, in one transaction; copies that do not open are removed.
+
+        Called again after it was done, under either key, it changes nothing.
+        """
+        fresh, changed, gone = _seal_of(storage_key), [], []
+        for one in self.index():
+            ((sealed,),) = self._all("SELECT sealed FROM held WHERE key_id = ? AND slave = ?", (one.key_id, one.slave))
+            if _opened(fresh, one, sealed) is not None:
+                continue
+            bits = _opened(self._seal, one, sealed)
+            if bits is None:
+                gone.append((one.key_id, one.slave))
+            else:
+                changed.append((_sealed(fresh, one, bits), one.key_id, one.slave))
+        self._change(
+            [
+                ("UPDATE held SET sealed = ? WHERE key_id = ? AND slave = ?", changed),
+                ("DELETE FROM held WHERE key_id = ? AND slave = ?", gone),
+            ]
+        )
+        self._seal = fresh
+
     def close(self) -> None:
         """Let go of the file."""
         self._database.close()
@@ -174,13 +204,32 @@ class CopyStore:
         return StreamRefused(f"{self._path} failed: {err}")
 
     def _sealed(self, one: HeldCopy) -> bytes:
-        nonce = os.urandom(_NONCE_BYTES)
-        return nonce + self._seal.encrypt(nonce, bytes(one.bits), _context(one))
+        return _sealed(self._seal, one, bytes(one.bits))
 
     def _unsealed(self, one: HeldCopy, sealed: object) -> bytearray:
-        if not isinstance(sealed, bytes):
-            raise TypeError("a row of another type")
-        return bytearray(self._seal.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _context(one)))
+        bits = _opened(self._seal, one, sealed)
+        if bits is None:
+            raise TypeError("a row of another type, or altered")
+        return bytearray(bits)
+
+
+def _seal_of(storage_key: bytes) -> AESGCM:
+    return AESGCM(blake2b(key=storage_key, digest_size=32, person=b"shosoin copies").digest())
+
+
+def _sealed(seal: AESGCM, one: HeldCopy, bits: bytes) -> bytes:
+    nonce = os.urandom(_NONCE_BYTES)
+    return nonce + seal.encrypt(nonce, bits, _context(one))
+
+
+def _opened(seal: AESGCM, one: HeldCopy, sealed: object) -> bytes | None:
+    """Return the bits of a copy, ``None`` if it was altered or sealed under another key."""
+    if not isinstance(sealed, bytes) or len(sealed) < _NONCE_BYTES:
+        return None
+    try:
+        return seal.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _context(one))
+    except InvalidTag:
+        return None
 
 
 def _context(one: HeldCopy) -> bytes:

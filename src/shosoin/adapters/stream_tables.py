@@ -95,5 +95,13 @@ _STATEMENTS = {
     "block_key": "SELECT pair.token, block.key FROM {schema}.pair LEFT JOIN {schema}.block"
     " ON block.pair = pair.id AND block.name = %s WHERE pair.id = %s",
     "block_keys": "SELECT name, key FROM {schema}.block WHERE pair = %s",
+    "peers": "SELECT peer FROM {schema}.pair WHERE kme = %s"
+    " AND EXISTS (SELECT FROM {schema}.record WHERE record.pair = pair.id) ORDER BY peer",
+    "discard_pieces": "DELETE FROM {schema}.piece USING {schema}.pair"
+    " WHERE piece.pair = pair.id AND pair.kme = %s AND pair.peer = %s",
+    "discard_blocks": "DELETE FROM {schema}.block USING {schema}.pair"
+    " WHERE block.pair = pair.id AND pair.kme = %s AND pair.peer = %s",
+    "discard_records": "DELETE FROM {schema}.record USING {schema}.pair"
+    " WHERE record.pair = pair.id AND pair.kme = %s AND pair.peer = %s",
     "pieces": "SELECT number, cells, checks FROM {schema}.piece WHERE pair = %s AND name = %s",
 }

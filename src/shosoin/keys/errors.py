@@ -17,6 +17,7 @@ __all__ = [
     "LeaseNeeded",
     "PairPaused",
     "PairProtocolError",
+    "PairSecretRejected",
     "QuotaExceeded",
     "RequestInvalid",
     "StoreUnavailable",
@@ -61,7 +62,7 @@ class StreamRefused(KeysError, Unavailable):
     """The stored state of a pair is damaged or does not belong to this pair; the stream does not start."""
 
     code = "keys.stream_refused"
-    hint = "install a new pair secret at both ends and remove the pair's state directory at both ends"
+    hint = "re-key the pair at both ends: shosoin kme rekey"
 
 
 class StoreUnavailable(StreamRefused):
@@ -137,6 +138,13 @@ class QuotaExceeded(KeysError, Unavailable):
 
     code = "keys.quota_exceeded"
     hint = "spread requests over time"
+
+
+class PairSecretRejected(KeysError, Rejected):
+    """Bytes that cannot be a pair secret, or that this pair has used before."""
+
+    code = "keys.bad_pair_secret"
+    hint = "make one with `shosoin kme new-secret FILE`, and carry the same file to both ends"
 
 
 class PairProtocolError(KeysError, PeerFault):

@@ -38,11 +38,11 @@ from shosoin.keys.reconcile import Action, StreamPlan
 from shosoin.keys.store import Batch, Commit, Emit, Mac, ReadBlock, Send, Steps, WipeRange
 from shosoin.keys.tally import Burned, StreamTally
 
-__all__ = ["ReceivingEnd"]
+__all__ = ["FETCHED_RECORD", "ReceivingEnd"]
 
 _STREAM_RECORD = "stream/in"
 _POOL_RECORD = "pool/in"
-_FETCHED_RECORD = "fetched/in"
+FETCHED_RECORD = "fetched/in"
 _WAITING_MAX, _WAITING_BYTES_MAX = 16, 32 << 20
 _WAIT_S = 10.0
 _BLOCKS_MAX = 1 << 16
@@ -102,7 +102,7 @@ class ReceivingEnd:
         stream = load_record(records[_STREAM_RECORD])
         self._next_index, self._next_start = stream["next_index"], stream["next_start"]
         self._lease, self._floor = stream["lease"], stream["floor"]
-        farewell = load_record(records[_FETCHED_RECORD]) if _FETCHED_RECORD in records else {}
+        farewell = load_record(records[FETCHED_RECORD]) if FETCHED_RECORD in records else {}
         known = resume != "" and farewell.get("resume") == resume
         for start, end in farewell["fetched"] if known else ():
             self._fetched.add(start, end)
@@ -116,7 +116,7 @@ class ReceivingEnd:
 
     def fetched_record(self, resume: str) -> dict[str, bytes | None]:
         """Return the record of what was fetched, which only a clean stop writes and only the next handshake removes."""
-        return {_FETCHED_RECORD: dump_record({"resume": resume, "fetched": list(self._fetched)})}
+        return {FETCHED_RECORD: dump_record({"resume": resume, "fetched": list(self._fetched)})}
 
     def records(self) -> dict[str, bytes | None]:
         """Return the stream's own records as they should be in the journal, except what was fetched."""
@@ -156,7 +156,7 @@ class ReceivingEnd:
             self._unwiped.add(start, end)
         self.tally.burn(Burned.HANDSHAKE, had - self.left_granules())
         batch = self._drop_batch(drops)
-        return Batch(records={**batch.records, _FETCHED_RECORD: None}, drops=batch.drops)
+        return Batch(records={**batch.records, FETCHED_RECORD: None}, drops=batch.drops)
 
     def resume(self, plan: StreamPlan) -> Steps:
         """Send again what the other end still waits for."""

@@ -17,11 +17,11 @@ from typing import Any
 
 from shosoin.adapters.admin_log import AdminLogTampered
 from shosoin.adapters.clock import SystemClock
-from shosoin.adapters.copy_store import CopyStore
+from shosoin.adapters.copy_store import COPIES_NAME, CopyStore
 from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.memory import collect_garbage_rarely
 from shosoin.adapters.open_files import allow_many_open_files
-from shosoin.adapters.stream_store import read_or_make_storage_key
+from shosoin.adapters.state_lock import StateLock
 from shosoin.base import KmeId, Rejected
 from shosoin.base.ports import Event
 from shosoin.keys.kme import Kme
@@ -49,6 +49,7 @@ from shosoin.services.sae_access import draws_ahead, http_limits
 from shosoin.services.sae_http import Drawing
 from shosoin.services.skip import SkipService
 from shosoin.services.skip_config import SkipConfig
+from shosoin.services.storage_key import storage_key
 from shosoin.services.tls_listener import TlsListener
 from shosoin.services.worker_grants import Granting
 from shosoin.services.worker_pool import WorkerPool
@@ -114,6 +115,7 @@ class KmeProcess:
         """Whether it is about to stop and should get no new work."""
         self.etsi004_port: int | None = None
         self._multicast: Multicast | None = None
+        self._lock: StateLock | None = None
         self.defect: BaseException | None = None
         """Why a part of the process ended by itself."""
 
@@ -124,10 +126,11 @@ class KmeProcess:
         try:
             if self.operations is not None:
                 await self.operations.start()  # first, so that it can be asked how far the rest is
+            self._lock = StateLock(self.directory, exclusive=False)
             self.identity.load()
-            storage_key = read_or_make_storage_key(self.config.kme.storage_key_file)
-            await self.links.open(storage_key)
-            await self._listen(storage_key)
+            key = storage_key(self.config)
+            await self.links.open(key)
+            await self._listen(key)
             self._start_tasks()
         except BaseException:
             await self._stop()
@@ -178,7 +181,7 @@ class KmeProcess:
 
     # Parts
 
-    async def _listen(self, storage_key: bytes) -> None:
+    async def _listen(self, key: bytes) -> None:
         peer, limits = self.config.peer_api, self.config.limits
         peer_plane = self.identity.planes["peer_api"]
         http = http_limits(limits)
@@ -188,7 +191,7 @@ class KmeProcess:
             kme,
             Drawing(kme, self.links, self._clock, limits.lease_timeout_s),
             self.links.requests,
-            CopyStore(self.directory / "copies.sqlite", storage_key),
+            CopyStore(self.directory / COPIES_NAME, key),
             entropy=self._entropy,
             clock=self._clock,
             events=self._events,
@@ -330,6 +333,8 @@ class KmeProcess:
             self._multicast.close()
         if self.operations is not None:
             await self.operations.stop()
+        if self._lock is not None:
+            self._lock.release()
 
     def _fail_loudly(self, task: asyncio.Task[None]) -> None:
         """End the process when a part of it fails unexpectedly: a half-working KME would not be noticed."""

@@ -17,6 +17,7 @@ from shosoin.services.operations_config import OperationsSection, read_operation
 from shosoin.services.policy_config import check_policies, read_policies
 from shosoin.services.skip_config import SkipConfig, read_skip
 from shosoin.services.sources.config import SourceSection, read_link_source
+from shosoin.services.storage_key_config import STORAGE_KEY_NAMES, StorageKeyChoice, read_storage_key
 from shosoin.services.store_config import StoreSection, read_store
 from shosoin.services.toml_sections import Sections, load_toml
 from shosoin.services.wire014 import container_bytes
@@ -35,7 +36,6 @@ class KmeSection:
     id: KmeId
     site: str
     directory: Path
-    storage_key_file: Path
     workers: int = 0
     """Processes that SAEs talk to; with 0 or 1 it is this one."""
 
@@ -137,6 +137,7 @@ class KmeConfig:
     """Everything a KME process is told."""
 
     kme: KmeSection
+    storage_key: StorageKeyChoice
     sae_api: SaeApiSection
     peer_api: PeerApiSection
     limits: LimitSection
@@ -173,13 +174,14 @@ def load_kme_config(path: Path) -> KmeConfig:
     known = {"kme", "limits", "sae", "link", "operations", "skip", "policy", "identity", "admin", "etsi004"}
     sections.only(document, known, "top level")
     kme = sections.table(document, "kme", "kme")
-    apis = {"sae_api", "peer_api", "store"}
-    sections.only(kme, {item.name for item in fields(KmeSection)} | apis, "[kme]")
+    others = {"sae_api", "peer_api", "store"} | STORAGE_KEY_NAMES
+    sections.only(kme, {item.name for item in fields(KmeSection)} | others, "[kme]")
     saes = [sections.read(SaeSection, "sae", item) for item in sections.tables(document, "sae")]
     read = [read_link_source(item, sections) for item in sections.tables(document, "link")]
     links = tuple(sections.read(LinkSection, "link", item) for item, _ in read)
     config = KmeConfig(
-        kme=sections.read(KmeSection, "kme", {name: value for name, value in kme.items() if name not in apis}),
+        kme=sections.read(KmeSection, "kme", {name: value for name, value in kme.items() if name not in others}),
+        storage_key=read_storage_key(kme, sections),
         sae_api=sections.read(SaeApiSection, "kme.sae_api", sections.table(kme, "sae_api", "kme.sae_api")),
         peer_api=sections.read(PeerApiSection, "kme.peer_api", sections.table(kme, "peer_api", "kme.peer_api")),
         limits=sections.read(

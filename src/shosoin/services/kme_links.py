@@ -67,7 +67,15 @@ class KmeLinks:
 
     def states(self) -> dict[str, Any]:
         """Return what an operator wants to know of each link; nothing secret."""
-        return {link.peer: self._state(KmeId(link.peer)) for link in self._config.links}
+        peers = [KmeId(link.peer) for link in self._config.links]
+        return {peer: {**self._state(peer), **self._reason(peer)} for peer in peers}
+
+    def _reason(self, peer: KmeId) -> dict[str, str]:
+        """Return why a link does not work, as far as this end knows."""
+        driver = self.drivers.get(peer)
+        refusal = self._refusals.get(peer)
+        why = driver.pair.refusal if driver is not None else refusal.message if refusal is not None else ""
+        return {"reason": why} if why else {}
 
     def _state(self, peer: KmeId) -> dict[str, Any]:
         driver = self.drivers.get(peer)

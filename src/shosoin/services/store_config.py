@@ -15,7 +15,7 @@ from shosoin.base import Rejected
 from shosoin.keys.store import StreamStore
 from shosoin.services.toml_sections import Sections
 
-__all__ = ["StoreSection", "open_store", "read_store"]
+__all__ = ["StoreSection", "database_of", "open_store", "read_store"]
 
 _DSN_BYTES_MAX = 1 << 16
 _NO_FILE = Path()
@@ -68,12 +68,14 @@ def open_store(section: StoreSection, directory: Path, kme: str, peer: str, stor
     """
     if section.kind == "files":
         return FileStreamStore(directory / "links" / peer, storage_key)
-    return PostgresStreamStore(_database(section), kme, peer, storage_key, hold_s=section.hold_s, wait_s=section.wait_s)
+    return PostgresStreamStore(
+        database_of(section), kme, peer, storage_key, hold_s=section.hold_s, wait_s=section.wait_s
+    )
 
 
 def _check_database(section: StoreSection, sections: Sections) -> None:
     try:
-        database = _database(section)
+        database = database_of(section)
     except Rejected as err:
         raise Rejected(f"{sections.origin}: [kme.store] {err.message}", code=err.code, hint=err.hint) from None
     if section.dsn and database.has_password:
@@ -81,7 +83,12 @@ def _check_database(section: StoreSection, sections: Sections) -> None:
         raise sections.wrong(message)
 
 
-def _database(section: StoreSection) -> PostgresDatabase:
+def database_of(section: StoreSection) -> PostgresDatabase:
+    """Return the database that a section names.
+
+    Raises:
+        Rejected: its connection string cannot be had or used.
+    """
     return PostgresDatabase(section.dsn or _read_secret(section.dsn_file), section.schema)
 
 

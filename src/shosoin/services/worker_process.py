@@ -22,6 +22,7 @@ from types import TracebackType
 from shosoin.adapters.clock import SystemClock
 from shosoin.adapters.memory import collect_garbage_rarely
 from shosoin.adapters.open_files import allow_many_open_files
+from shosoin.adapters.state_lock import StateLock
 from shosoin.base import Rejected, SaeId, Unavailable
 from shosoin.services.etsi014 import Etsi014Http
 from shosoin.services.json_log import LoggedEvents, start_logging
@@ -259,6 +260,7 @@ async def _run(line: socket.socket, listening: list[socket.socket]) -> None:
 
 async def _serve(config: KmeConfig, owner: _Owner, listening: list[socket.socket]) -> None:
     service = _Etsi014OfWorker(config, owner)
+    lock = StateLock(config.kme.directory, exclusive=False)  # what burns or rotates waits for the last of us
     identity = KmeIdentity(config, SystemClock(), LoggedEvents(), of_worker=True)
     identity.load()
     owner.reload = identity.follow
@@ -282,6 +284,7 @@ async def _serve(config: KmeConfig, owner: _Owner, listening: list[socket.socket
     service.give_up()
     service.report()
     owner.line.close()
+    lock.release()
 
 
 def _die_with(parent: int) -> None:
