@@ -131,6 +131,17 @@ def test_skip_is_of_the_plane_of_saes_and_of_no_other(tmp_path):
         load_kme_config(path)
 
 
+@pytest.mark.parametrize(("plane", "refused"), [("sae_plane", False), ("kme_plane", True)])
+def test_so_is_etsi_004(pair, plane, refused):
+    server, path = own(pair, "kme-a", "sae"), pair.config("kme-a")
+    ca = getattr(pair, plane).certificate
+    section = f'host = "127.0.0.1"\nport = 0\ncertificate = "{server.certificate}"\nkey = "{server.key}"'
+    path.write_text(f'{path.read_text()}\n[etsi004]\n{section}\nclient_ca = "{ca}"\n')
+    expected = pytest.raises(Rejected, match="trust the same") if refused else contextlib.nullcontext()
+    with expected:
+        assert load_kme_config(path).etsi004 is not None
+
+
 # Renewal
 
 

@@ -111,7 +111,7 @@ class AdminActions:
         saes = {}
         for sae, kme in self._config.directory.items():
             holder = Identity("sae", sae)
-            planes = [plane for name, plane in identity.planes.items() if name in {"sae_api", "skip"}]
+            planes = [plane for name, plane in identity.planes.items() if name in {"sae_api", "skip", "etsi004"}]
             saes[sae] = {
                 "kme": kme,
                 "here": kme == own,
