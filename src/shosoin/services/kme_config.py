@@ -16,7 +16,7 @@ from shosoin.services.identity_config import IdentitySection, check_authorities,
 from shosoin.services.operations_config import OperationsSection, read_operations
 from shosoin.services.policy_config import check_policies, read_policies
 from shosoin.services.skip_config import SkipConfig, read_skip
-from shosoin.services.sources.config import SourceSection, read_link_source
+from shosoin.services.sources.config import PushSection, SourceSection, read_link_source
 from shosoin.services.storage_key_config import STORAGE_KEY_NAMES, StorageKeyChoice, read_storage_key
 from shosoin.services.store_config import StoreSection, read_store
 from shosoin.services.toml_sections import Sections, load_toml
@@ -161,6 +161,9 @@ class KmeConfig:
             planes["[skip]"] = self.skip.api.client_ca
         if self.etsi004 is not None:
             planes["[etsi004]"] = self.etsi004.client_ca
+        for peer, source in self.sources.items():
+            if isinstance(source, PushSection):
+                planes[f"[link.push] of {peer}"] = source.device_ca
         return planes if self.admin is None else {**planes, "[admin]": self.admin.client_ca}
 
 
