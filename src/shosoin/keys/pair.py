@@ -303,6 +303,8 @@ class PairEnd:
         yield Send(Welcome(self._session, self._proof(self.own, "welcome")))
 
     def _on_welcome(self, message: Welcome) -> Steps:
+        if self._open:
+            raise PairProtocolError("a second welcome in one session")
         if not self._session or not hmac.compare_digest(message.session.encode(), self._session.encode()):
             raise PairProtocolError("the two ends saw different hellos")
         if not hmac.compare_digest(message.proof.encode(), self._proof(self.peer, "welcome").encode()):
