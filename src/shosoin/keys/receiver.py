@@ -371,12 +371,16 @@ class ReceivingEnd:
             if now_s - since > _WAIT_S:
                 del self._announced[number]
                 yield self._refusal(message)
-        batch = self._flush(now_s)
+        old = self._too_old()
+        batch = self._flush(old, now_s)
         if batch is not None:
             yield Commit(batch)
+        for block in old:
+            if block.end > self._passed:  # the sender's clock may be behind: it must not hand out what is gone here
+                yield Send(Refused(self.session, block.index, ()))
 
-    def _flush(self, now_s: float) -> Batch | None:
-        drops = [*self._too_old(), *self._finished(now_s)]
+    def _flush(self, old: Sequence[Block], now_s: float) -> Batch | None:
+        drops = [*old, *self._finished(now_s)]
         self._burn(drops, Burned.EXPIRED)
         wipes: list[WipeRange] = []
         for start, end in list(self._unwiped)[:_WIPES_MAX]:

@@ -243,7 +243,11 @@ class SendingEnd:
     def on_refused(self, message: Refused) -> Steps:
         """Burn a block that the receiver cannot use."""
         block = self._blocks.get(message.index)
-        if block is None or block.state is BlockState.CONFIRMED:
+        if block is None:
+            return
+        if block.state is BlockState.CONFIRMED:
+            if self.max_age_s:  # by the receiver's clock it has grown too old already
+                yield from self._burn_old([], [block])
             return
         ours = {BlockState.PENDING: sorted(block.entries), BlockState.OFFERED: sorted(block.entries)[1:]}
         unused = [number for number in ours.get(block.state, []) if number in message.unused]
@@ -361,7 +365,8 @@ class SendingEnd:
         self.tally.burn(Burned.EXPIRED, had - self.left_granules())
         yield Commit(Batch(records=records, drops=[block.name for block in old]))
         for block in old:
-            yield Send(Burn(self.session, block.index, ()))
+            if block.start >= self._cursor:  # or somebody was just given keys of it, which the slave may still fetch
+                yield Send(Burn(self.session, block.index, ()))
 
     def allocate(self, number: int, length_bytes: int, max_age_s: float | None = None) -> list[KeyAddress]:
         """Reserve the addresses of ``number`` keys, all or none.
