@@ -15,6 +15,7 @@ import asyncio
 import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from shosoin.base import KmeId, PeerFault, ShosoinError, Unavailable
 from shosoin.services.json_log import described, log
@@ -27,6 +28,10 @@ _HEAD = struct.Struct(">BQB")
 _QUESTION, _ANSWER, _REFUSAL = 0, 1, 2
 _OPEN_MAX = 256
 """Questions of one peer that are being answered at once, and ours to it that wait."""
+_OPEN_BYTES_MAX = 32 << 20
+"""Their bodies: no more are read meanwhile."""
+_UNSENT_BYTES_MAX = 16 << 20
+"""What may wait until a peer reads on."""
 
 Serve = Callable[[KmeId, bytes], Awaitable[bytes]]
 """Answers a question of a peer; a ``ShosoinError`` becomes a refusal that carries its code and message."""
@@ -43,6 +48,9 @@ class _Line:
     channel: Channel | None = None
     waiting: dict[int, asyncio.Future[bytes]] = field(default_factory=dict)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    bytes: int = 0
+    """Bodies of questions that are being answered."""
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class PeerRequests:
@@ -73,7 +81,7 @@ class PeerRequests:
         channel = line.channel if line is not None else None
         if line is None or channel is None:
             raise Unavailable(f"{peer} cannot be asked now", code="peer.not_connected", hint="its KME is not connected")
-        if len(line.waiting) >= _OPEN_MAX:
+        if len(line.waiting) >= _OPEN_MAX or channel.unsent_bytes >= _UNSENT_BYTES_MAX:
             raise Unavailable(f"{len(line.waiting)} questions to {peer} are open", code="peer.busy")
         self._number += 1
         number = self._number
@@ -97,6 +105,9 @@ class PeerRequests:
         line.channel = channel
         try:
             while True:
+                while line.bytes >= _OPEN_BYTES_MAX:
+                    line.answered.clear()
+                    await line.answered.wait()
                 self._take(line, channel, await channel.receive())
         except ShosoinError as err:
             log("peer.channel_ended", peer=channel.peer, kind=channel.kind, reason=err.message)
@@ -120,7 +131,8 @@ class PeerRequests:
                 raise PeerFault(f"more than {_OPEN_MAX} questions at once", code="peer.too_many_questions")
             task = asyncio.get_running_loop().create_task(self._answer(channel, number, subject, body))
             line.tasks.add(task)
-            task.add_done_callback(line.tasks.discard)
+            line.bytes += len(body)
+            task.add_done_callback(partial(_over, line, len(body)))
             return
         waiting = line.waiting.get(number)
         if waiting is None or waiting.done():
@@ -143,6 +155,12 @@ class PeerRequests:
             log("peer.request_defect", peer=channel.peer, subject=subject, **described(err))
             frame = _frame(_REFUSAL, number, "", b"defect\0a defect of the peer's program")
         await channel.send(frame)
+
+
+def _over(line: _Line, size_bytes: int, task: asyncio.Task[None]) -> None:
+    line.tasks.discard(task)
+    line.bytes -= size_bytes
+    line.answered.set()
 
 
 def _frame(kind: int, number: int, subject: str, body: bytes) -> bytes:
