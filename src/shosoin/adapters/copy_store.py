@@ -1,6 +1,6 @@
 """Durable store of multicast copies: what slaves may still fetch here, and what was sent to other KMEs.
 
-``<directory>/copies.sqlite``: table ``held`` has a sealed copy for each key_ID and slave of this KME; table ``sent``
+``<directory>/copies.sqlite``: table ``copy`` has a sealed copy for each key_ID and slave of this KME; table ``sent``
 has a row for each key_ID and slave of another KME until that KME has claimed it. A row is gone, durably, before what it
 stands for is used, and a key is served only when both rows were there: so an old copy of either KME's disk alone serves
 nothing twice.
@@ -23,15 +23,15 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from shosoin.base import KmeId, Rejected, SaeId
-from shosoin.keys.errors import KeyDamaged, StreamRefused
+from shosoin.keys.errors import KeyDamaged, KeyNotFound, StreamRefused
 
 __all__ = ["CopyStore", "HeldCopy"]
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS held (
+CREATE TABLE IF NOT EXISTS copy (
     key_id TEXT NOT NULL, slave TEXT NOT NULL, master TEXT NOT NULL, peer TEXT NOT NULL, born_s REAL NOT NULL,
-    length_bytes INTEGER NOT NULL, named TEXT NOT NULL, sealed BLOB NOT NULL,
-    PRIMARY KEY (key_id, slave)) WITHOUT ROWID;
+    length_bytes INTEGER NOT NULL, named TEXT NOT NULL, simulated INTEGER NOT NULL, sealed BLOB NOT NULL,
+    PRIMARY KEY (peer, key_id, slave)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sent (
     key_id TEXT NOT NULL, slave TEXT NOT NULL, peer TEXT NOT NULL, born_s REAL NOT NULL,
     PRIMARY KEY (key_id, slave)) WITHOUT ROWID;
@@ -53,6 +53,13 @@ class HeldCopy:
     named: frozenset[SaeId]
     """All SAEs of this KME that the key was drawn for."""
     bits: bytes | bytearray = field(default=b"", repr=False)
+    simulated: bool = True
+    """Whether one of the links that copies of the key travelled over is simulated."""
+
+    @property
+    def place(self) -> tuple[KmeId, str, SaeId]:
+        """What names the copy: peers choose key_IDs, and one could choose another's."""
+        return self.peer, self.key_id, self.slave
 
 
 class CopyStore:
@@ -79,7 +86,7 @@ class CopyStore:
 
     def index(self) -> list[HeldCopy]:
         """Return what is held, without the bits."""
-        rows = self._all("SELECT key_id, slave, master, peer, born_s, length_bytes, named FROM held", ())
+        rows = self._all("SELECT key_id, slave, master, peer, born_s, length_bytes, named, simulated FROM copy", ())
         try:
             return [
                 HeldCopy(
@@ -90,8 +97,9 @@ class CopyStore:
                     float(born_s),
                     int(length),
                     frozenset(map(SaeId, named.split())),
+                    simulated=bool(simulated),
                 )
-                for key_id, slave, master, peer, born_s, length, named in rows
+                for key_id, slave, master, peer, born_s, length, named, simulated in rows
             ]
         except (Rejected, AttributeError, TypeError, ValueError) as err:
             raise StreamRefused(f"{self._path} holds what was not written here") from err
@@ -99,31 +107,35 @@ class CopyStore:
     def add_held(self, copies: Sequence[HeldCopy]) -> None:
         """Store copies for slaves of this KME."""
         rows = [
-            (one.key_id, one.slave, one.master, one.peer, one.born_s, one.length_bytes, named, self._sealed(one))
+            (
+                *(one.key_id, one.slave, one.master, one.peer, one.born_s, one.length_bytes),
+                *(" ".join(sorted(one.named)), one.simulated, self._sealed(one)),
+            )
             for one in copies
-            for named in [" ".join(sorted(one.named))]
         ]
-        self._change([("INSERT INTO held VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)])
+        self._change([("INSERT INTO copy VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)])
 
     def take_held(self, copies: Sequence[HeldCopy]) -> list[bytearray]:
         """Remove copies and return their bits.
 
         Raises:
             KeyDamaged: one of them does not open; all are gone.
+            KeyNotFound: one of them has expired meanwhile; all are gone.
         """
-        sealed = [
-            self._all("SELECT sealed FROM held WHERE key_id = ? AND slave = ?", (one.key_id, one.slave))
-            for one in copies
-        ]
+        query = "SELECT sealed FROM copy WHERE peer = ? AND key_id = ? AND slave = ?"
+        sealed = [self._all(query, one.place) for one in copies]
         self.drop_held(copies)
+        if not all(sealed):
+            raise KeyNotFound
         try:
             return [self._unsealed(one, rows[0][0]) for one, rows in zip(copies, sealed, strict=True)]
-        except (InvalidTag, IndexError, TypeError) as err:
+        except (InvalidTag, TypeError) as err:
             raise KeyDamaged("a stored copy of a multicast key fails its check") from err
 
     def drop_held(self, copies: Sequence[HeldCopy]) -> None:
         """Remove copies."""
-        self._change([("DELETE FROM held WHERE key_id = ? AND slave = ?", [(one.key_id, one.slave) for one in copies])])
+        statement = "DELETE FROM copy WHERE peer = ? AND key_id = ? AND slave = ?"
+        self._change([(statement, [one.place for one in copies])])
 
     def add_sent(self, rows: Sequence[tuple[str, SaeId, KmeId]], born_s: float) -> None:
         """Write down what other KMEs may claim: key_ID, slave, KME of the slave."""
@@ -142,12 +154,13 @@ class CopyStore:
             whole = removed == len(key_ids)
             self._database.execute("COMMIT" if whole else "ROLLBACK")
         except sqlite3.Error as err:
+            self._roll_back()
             raise self._failed(err) from err
         return whole
 
     def expire(self, before_s: float) -> None:
         """Remove everything born before a time of the wall clock."""
-        self._change([(f"DELETE FROM {table} WHERE born_s < ?", [(before_s,)]) for table in ("held", "sent")])  # noqa: S608
+        self._change([(f"DELETE FROM {table} WHERE born_s < ?", [(before_s,)]) for table in ("copy", "sent")])  # noqa: S608
 
     def close(self) -> None:
         """Let go of the file."""
@@ -166,9 +179,12 @@ class CopyStore:
                 self._database.executemany(statement, rows)
             self._database.execute("COMMIT")
         except sqlite3.Error as err:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
+            self._roll_back()
             raise self._failed(err) from err
+
+    def _roll_back(self) -> None:
+        if self._database.in_transaction:
+            self._database.execute("ROLLBACK")
 
     def _failed(self, err: sqlite3.Error) -> StreamRefused:
         return StreamRefused(f"{self._path} failed: {err}")
@@ -184,4 +200,4 @@ class CopyStore:
 
 
 def _context(one: HeldCopy) -> bytes:
-    return f"{one.key_id}\0{one.slave}\0{one.master}\0{one.peer}".encode()
+    return f"{one.key_id}\0{one.slave}\0{one.master}\0{one.peer}\0{int(one.simulated)}".encode()
