@@ -134,11 +134,18 @@ class TlsListener:
 
     async def _shake_hands(self, handshake: _Handshake, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
+
+        def made() -> asyncio.BaseProtocol:
+            # A transport follows at once. What it owns it closes itself, in its time: the loop knows it by its number,
+            # which the next connection may get.
+            protocol = self._factory()
+            handshake.connection = None
+            return protocol
+
         try:
             await loop.connect_accepted_socket(
-                self._factory, connection, ssl=self._context(), ssl_handshake_timeout=_HANDSHAKE_S
+                made, connection, ssl=self._context(), ssl_handshake_timeout=_HANDSHAKE_S
             )
-            handshake.connection = None
         except OSError:  # ssl.SSLError and TimeoutError are OSErrors
             pass
         except Exception as err:  # noqa: BLE001  # whatever one client provokes must not end the listener
