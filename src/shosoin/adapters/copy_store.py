@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from shosoin.base import KmeId, Rejected, SaeId
 from shosoin.keys.errors import KeyDamaged, KeyNotFound, StreamRefused
 
-__all__ = ["CopyStore", "HeldCopy"]
+__all__ = ["CopiesDamaged", "CopyStore", "HeldCopy", "open_copy_store"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS copy (
@@ -62,11 +62,33 @@ class HeldCopy:
         return self.peer, self.key_id, self.slave
 
 
+class CopiesDamaged(StreamRefused):
+    """The file is no sound database: which copies are unused can no longer be told."""
+
+    code = "keys.copies_damaged"
+    hint = "the copies in it count as burned"
+
+
+def open_copy_store(path: Path, storage_key: bytes) -> tuple[CopyStore, bool]:
+    """Return the store, and whether it began anew because the file was damaged; that one lies beside it then.
+
+    Nothing is lost but what the file held: a copy is served only if a row says so, here and at the other KME.
+    """
+    try:
+        return CopyStore(path, storage_key), False
+    except CopiesDamaged:
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        path.replace(path.with_name(path.name + ".damaged"))
+        return CopyStore(path, storage_key), True
+
+
 class CopyStore:
     """Both tables; every method is one transaction, durable when it returns.
 
     Raises:
-        StreamRefused: the file is damaged or cannot be written.
+        StreamRefused: the file cannot be read or written.
+        CopiesDamaged: it is damaged.
     """
 
     def __init__(self, path: Path, storage_key: bytes) -> None:
@@ -74,15 +96,27 @@ class CopyStore:
         self._seal = AESGCM(blake2b(key=storage_key, digest_size=32, person=b"shosoin copies").digest())
         try:
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            path.chmod(0o600)
+        except sqlite3.Error as err:
+            raise StreamRefused(f"{path} cannot be used: {err}") from err
+        try:
+            self._prepare()
+        except BaseException:
+            self._database.close()
+            raise
+
+    def _prepare(self) -> None:
+        try:
+            self._path.chmod(0o600)
             for statement in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA secure_delete=ON"):
                 self._database.execute(statement)
             self._database.executescript(_SCHEMA)
             damage = self._database.execute("PRAGMA integrity_check(1)").fetchone()
-        except (OSError, sqlite3.Error) as err:
-            raise StreamRefused(f"{path} cannot be used: {err}") from err
+        except (OSError, sqlite3.OperationalError) as err:
+            raise StreamRefused(f"{self._path} cannot be used: {err}") from err
+        except sqlite3.Error as err:
+            raise CopiesDamaged(f"{self._path} is damaged: {err}") from err
         if damage != ("ok",):
-            raise StreamRefused(f"{path} is damaged: {damage[0]}")
+            raise CopiesDamaged(f"{self._path} is damaged: {damage[0]}")
 
     def index(self) -> list[HeldCopy]:
         """Return what is held, without the bits."""

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from shosoin.adapters.clock import SystemClock
-from shosoin.adapters.copy_store import CopyStore
+from shosoin.adapters.copy_store import CopyStore, open_copy_store
 from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.key_exchange import client_context_by, server_context_by
 from shosoin.adapters.memory import collect_garbage_rarely
 from shosoin.adapters.open_files import allow_many_open_files
 from shosoin.adapters.stream_store import read_or_make_storage_key
 from shosoin.base import KmeId, Rejected
+from shosoin.base.ports import Event
 from shosoin.keys.kme import Kme
 from shosoin.keys.local import LocalKeys
 from shosoin.keys.policy import KmeLimits, PolicyBook
@@ -162,7 +163,7 @@ class KmeProcess:
             kme,
             Drawing(kme, self.links, self._clock, limits.lease_timeout_s),
             self.links.requests,
-            CopyStore(self.directory / "copies.sqlite", storage_key),
+            self._copy_store(storage_key),
             entropy=self._entropy,
             clock=self._clock,
             events=self._events,
@@ -180,6 +181,12 @@ class KmeProcess:
         except OSError as err:
             raise Rejected(f"cannot listen: {err.strerror or err}", code="kme.cannot_listen") from err
         self.ports = saes.port, peers.port
+
+    def _copy_store(self, storage_key: bytes) -> CopyStore:
+        store, anew = open_copy_store(self.directory / "copies.sqlite", storage_key)
+        if anew:
+            self._events.emit(Event("keys.copies_damaged", "alarm", {"kme": self.config.kme.id}))
+        return store
 
     async def _listen_skip(self, skip: SkipConfig, kme: Kme, http: HttpLimits) -> None:
         service = self.services["skip"] = SkipService(kme, skip.systems, self._entropy, self.links, http, self._clock)

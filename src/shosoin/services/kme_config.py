@@ -175,9 +175,9 @@ def _check_meaning(config: KmeConfig, saes: int, sections: Sections) -> None:
             raise sections.wrong(f"[[link]] of {link.peer}: reserved_share must be below 1, got {link.reserved_share}")
     low, high = config.limits.min_key_size_bits, config.limits.max_key_size_bits
     default, most = config.limits.key_size_bits, LENGTH_BYTES_MAX * 8
-    check_policies(config.policies, config.limits.min_key_size_bits, config.limits.max_key_size_bits, sections)
     if not 8 <= low <= default <= high <= most or low % 8 or default % 8 or high % 8:
         raise sections.wrong(f"key sizes must be multiples of 8 with 8 <= min <= default <= max <= {most}")
+    check_policies(config.policies, low, default, high, sections)
     limits = config.limits
     if 2 * limits.max_body_bytes > limits.max_bodies_bytes:
         raise sections.wrong("max_bodies_bytes must be at least twice max_body_bytes: one SAE gets half")
