@@ -40,6 +40,11 @@ soak: setup ## SEEDS=N simulated clouds with faults and liars; SEED=s replays on
 	$(BIN)/python -m shosoin.testing.simulation --jobs 2 --class-changes $(SOAK_ARGS) --seeds $(SEEDS) \
 		$(if $(SEED),--seed $(SEED) --shrink)
 
+.PHONY: soak-keys
+soak-keys: setup ## SEEDS=N simulated pairs of KMEs with faults; SEED=s replays one and tells its story
+	$(BIN)/python -m shosoin.testing.key_simulation --jobs 2 $(SOAK_ARGS) --seeds $(SEEDS) \
+		$(if $(SEED),--seed $(SEED) --story --shrink)
+
 .PHONY: mutants
 mutants: setup ## deliberate mistakes in the vault, and the seed, plan or attack that catches each
 	@$(BIN)/python -m tests.mutants
@@ -72,9 +77,17 @@ fuzz: setup ## atheris on every parser of outside bytes for SECONDS=60 each, or 
 		--disable-pip-version-check --no-deps --require-hashes --requirement requirements/fuzz.txt
 	@$(BIN)/python -m fuzz.run $(or $(SECONDS),60) $(ONLY)
 
+.PHONY: fuzz-014
+fuzz-014: setup ## requests made from our OpenAPI file for ETSI GS QKD 014, for SECONDS=60, against two real KMEs
+	@$(BIN)/python -m fuzz.etsi014_requests $(or $(SECONDS),60) $(SEED)
+
 .PHONY: rounds
 rounds: setup ## ROUNDS=300 of kills, full disks and lies under load on real processes, SEED=number to repeat one
 	@$(BIN)/python -m tests.e2e.rounds $(or $(ROUNDS),300) $(SEED)
+
+.PHONY: rounds-keys
+rounds-keys: setup ## ROUNDS=500 of kill -9 of either KME under load, SEED=number to repeat one
+	@$(BIN)/python -m tests.e2e.key_rounds $(or $(ROUNDS),500) $(SEED)
 
 .PHONY: sanitize
 sanitize: setup ## the kernel tests on a build with address and undefined-behaviour sanitizers

@@ -4,20 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
 from tests.keys.world import World
 
 from fuzz.harness import Finding, Harness
+from fuzz.outside_formats import scratch
 from shosoin.adapters.kme_client import KmeClient, _error, _parsed
 from shosoin.base import SaeId
 from shosoin.base.ports import DeliveredKey
 from shosoin.keys.blocks import Block, load_record
+from shosoin.keys.copies import CopyHead, open_copies, pad_bytes, read_head, seal_copies
+from shosoin.keys.errors import PairProtocolError
 from shosoin.keys.key_id import KeyAddress, KeyIdCodec
 from shosoin.keys.messages import decode_message, encode_message
+from shosoin.keys.wire004 import (
+    HEADER_BYTES,
+    NO_STREAM,
+    CloseRequest,
+    CloseResponse,
+    GetKeyRequest,
+    GetKeyResponse,
+    Message004,
+    OpenConnectRequest,
+    OpenConnectResponse,
+    Qos,
+    decode_payload,
+    encode_frame,
+    parse_header,
+)
 from shosoin.services.etsi014 import _route
 from shosoin.services.peer_channel import Channel, ChannelKind
+from shosoin.services.sources.offers import Greeting, Offer, Origin, read_question, write_question
+from shosoin.services.sources.push_http import read_pushed
+from shosoin.services.sources.recording import Recording, RecordingHeader, write_recording
 from shosoin.services.wire014 import parse_key_ids, parse_key_request
 from shosoin.services.wire_skip import EntropyCall, FetchKeyCall, parse_call
 from shosoin.vault.envelope import canonical_json
@@ -101,6 +123,19 @@ async def _frames(raw: bytes) -> None:
             raise Finding("more was read than came")
 
 
+def multicast_record(raw: bytes) -> None:
+    """A record with copies of keys: what its head claims fits its length, and nobody without the pad wrote it."""
+    head = read_head(raw)
+    if len(raw) < head.length_bytes * len(head.key_ids):
+        raise Finding("a record shorter than its keys")
+    try:
+        keys = open_copies(head, raw, bytearray(pad_bytes(len(head.key_ids), head.length_bytes)))
+    except PairProtocolError:
+        return
+    if [len(key) for key in keys] != [head.length_bytes] * len(head.key_ids):
+        raise Finding("other keys than the head claims")
+
+
 def key_request(raw: bytes) -> None:
     """Bodies of ``enc_keys`` and ``dec_keys``, and their queries."""
     if raw[:1] == b"?":
@@ -137,6 +172,46 @@ def skip_request(raw: bytes) -> None:
         raise Finding("a keyId that was not asked for")
     if isinstance(call, EntropyCall) and not 0 < call.size_bytes <= 1 << 13:
         raise Finding("more entropy than the bound")
+
+
+def frame_004(raw: bytes) -> None:
+    """A frame of ETSI GS QKD 004, of a client or a server: what is read is written back and read the same."""
+    service, length = parse_header(raw[:HEADER_BYTES])
+    message = decode_payload(service, raw[HEADER_BYTES : HEADER_BYTES + length])
+    again = encode_frame(message)
+    if decode_payload(*_cut(again)) != message:
+        raise Finding("a frame does not survive a round trip")
+
+
+def _cut(frame: bytes) -> tuple[Any, bytes]:
+    service, length = parse_header(frame[:HEADER_BYTES])
+    if len(frame) != HEADER_BYTES + length:
+        raise Finding("a header with a wrong length")
+    return service, frame[HEADER_BYTES:]
+
+
+def source_question(raw: bytes) -> None:
+    """What the sources of two KMEs ask each other: read and written back, or refused."""
+    question = read_question(raw)
+    if read_question(write_question(question)) != question:
+        raise Finding("a question does not survive a round trip")
+
+
+def pushed_keys(raw: bytes) -> None:
+    """What a QKD module delivers."""
+    stream, keys = read_pushed(raw)
+    if not stream.int or not keys or any(len(key.bits) < 16 or key.index < 0 for key in keys):
+        raise Finding("a delivery of nothing")
+
+
+def recording(raw: bytes) -> None:
+    """A recorded run in a file."""
+    path = scratch() / "recording"
+    path.write_bytes(raw)
+    opened = Recording(path)
+    opened.header.check()
+    if opened.header.chunks and len(opened.read(opened.header.chunks - 1)) != opened.header.chunk_bytes:
+        raise Finding("a chunk of another size")
 
 
 class _Answers(KmeClient):
@@ -201,6 +276,15 @@ def _key_ids() -> list[bytes]:
     return [_CODEC.encode(address, "master", "slave").encode() for address in addresses]
 
 
+def _records() -> list[bytes]:
+    found = []
+    for number, length in ((1, 32), (3, 1)):
+        names = tuple(str(uuid.UUID(int=place + 1, version=4)) for place in range(number))
+        head = CopyHead(SaeId("sae-a"), (SaeId("sae-b"), SaeId("sae-c")), names, length, _KEY_ID)
+        found.append(seal_copies(head, [bytes(length)] * number, bytearray(pad_bytes(number, length))))
+    return found
+
+
 def _kme_answers() -> list[bytes]:
     key = {"key_ID": _KEY_ID, "key": "A" * 43 + "="}
     source = {"shosoin_source": {"kind": "simulated-qkd", "simulated": True, "epsilon": 1e-10}}
@@ -229,6 +313,39 @@ def _requests() -> list[bytes]:
     return [json.dumps(body).encode() for body in bodies] + [b"?number=3&size=64", b"?key_ID=" + _KEY_ID.encode()]
 
 
+def _frames_004() -> list[bytes]:
+    qos = Qos(32, 1000, 10, 5, 1, 2000, 3600, "application/json")
+    messages: list[Message004] = [
+        OpenConnectRequest("qkd://sae-a@kme-a", "qkd://sae-b@kme-b", qos),
+        OpenConnectResponse(0, qos, NO_STREAM),
+        OpenConnectResponse(4),
+        GetKeyRequest(NO_STREAM, 7, 64),
+        GetKeyResponse(0, 7, bytes(32), b'{"age":1,"hops":0}'),
+        GetKeyResponse(2),
+        GetKeyResponse(8, metadata_size_needed=40),
+        CloseRequest(NO_STREAM),
+        CloseResponse(0),
+    ]
+    return [encode_frame(message) for message in messages]
+
+
+def _source_questions() -> list[bytes]:
+    origin = Origin("simulated-qkd", True, 1e-10)
+    offer = Offer(origin, "ab" * 16, 77, 512, (_KEY_ID, f"{_KEY_ID}/3", f"{'0' * 32}/5"))
+    return [write_question(question) for question in (Greeting(Origin("qkd", False, None), _KEY_ID), offer)]
+
+
+def _deliveries() -> list[bytes]:
+    key = {"index": 4, "Key_buffer": "A" * 24}
+    return [json.dumps({"Key_stream_ID": _KEY_ID, "keys": [key, {**key, "index": 6}]}).encode()]
+
+
+def _recordings() -> list[bytes]:
+    path = scratch() / "recording-seed"
+    write_recording(path, RecordingHeader("0" * 32, "qkd", 2, 32, 1e-10, 1000.0), bytes(64))
+    return [path.read_bytes()]
+
+
 def _skip_requests() -> list[bytes]:
     key_id = _KEY_ID.replace("-", "")
     targets = (
@@ -254,6 +371,11 @@ HARNESSES = (
     ),
     Harness("key_path", key_path, lambda: [b"/api/v1/keys/sae-b/enc_keys", b"/api/v1/keys/%41/status"], size_max=256),
     Harness("skip_request", skip_request, _skip_requests, size_max=512),
+    Harness("multicast_record", multicast_record, _records, size_max=2048),
+    Harness("source_question", source_question, _source_questions, size_max=4096),
+    Harness("pushed_keys", pushed_keys, _deliveries, (b"A" * 24,), size_max=4096),
+    Harness("recording", recording, _recordings, size_max=1024),
+    Harness("frame_004", frame_004, _frames_004, size_max=4096),
     Harness("kme_answer", kme_answer, _kme_answers, (bytes(32),)),
     Harness(
         "journal_record",

@@ -69,6 +69,8 @@ CASES = [
     ("config_node", as_json({"node": {"id": "a", "site": "b", "directory": "a\0b"}}), "config.bad_value"),
     ("testbed_files", b"{}", "testbed.no_testbed"),
     ("testbed_files", b'{"kita":{"sae_api":1,"peer_api":"x","node_api":3}}', "testbed.no_testbed"),
+    ("peer_questions", b"\2" + bytes(7) + b"\1\0" + b"\x1b[2J\0\x1b[2J\0", "peer.refused"),
+    ("peer_questions", b"\2" + bytes(7) + b"\1\0" + b"a.b\0no", "peer.refused.a.b"),
     ("share_store", as_json({"table": "meta", "column": 1, "value": "x"}), "vault.records_damaged"),
     ("share_store", as_json({"table": "meta", "column": 0, "value": "x"}), "vault.records_damaged"),
     ("share_store", as_json({"file": 0, "at": 0, "value": "not a database"}), None),

@@ -27,7 +27,7 @@ VIEW = (NUMBERS, NUMBERS, NUMBERS, st.lists(BLOCKS, max_size=3).map(tuple), st.l
 TEXTS = st.text(st.characters(codec="ascii"), max_size=32)
 HELLOS = st.builds(
     Hello, TEXTS, NUMBERS, TEXTS, st.booleans(), TEXTS, TEXTS, NUMBERS, TEXTS, TEXTS,
-    st.builds(SenderView, *VIEW), st.builds(ReceiverView, *VIEW),
+    st.builds(SenderView, *VIEW), st.builds(ReceiverView, *VIEW), burns=NUMBERS, seen_burns=NUMBERS,
 )  # fmt: skip
 EXAMPLE = Announce("s", 1, 2, 3, 4, (5, 6, 7))
 

@@ -83,6 +83,10 @@ def believes_every_restart_was_clean():
     return mock.patch.object(reconcile, "resumes_cleanly", return_value=True)
 
 
+def keeps_a_burn_to_itself():
+    return mock.patch.object(reconcile, "must_burn", return_value=False)
+
+
 MUTANTS = {
     "sender forgets the lease at restart": lambda: plan_with(restart_sender=lambda p, s, r: False),
     "sender restarts only for itself": lambda: plan_with(restart_sender=lambda p, s, r: reconcile.is_new(s, r)),
@@ -102,6 +106,7 @@ MUTANTS = {
     "fetched keys forgotten": forgets_what_was_fetched,
     "used entries returned to the pool": returns_entries_that_may_be_used,
     "blocks agreed by index alone": keeps_blocks_that_only_share_an_index,
+    "a burn that the other end is not told of": keeps_a_burn_to_itself,
     "every restart taken for a clean one": believes_every_restart_was_clean,
 }
 

@@ -229,3 +229,15 @@ def test_a_clock_that_stepped_back_makes_nothing_immortal():
     both.pass_(1001.0)
     assert both.stock() == 0
     assert not both.world.ends["b"].disk.blocks
+
+
+def test_a_receiver_whose_clock_is_ahead_tells_the_sender_what_it_burned():
+    both = Both(max_age_s=1000)
+    both.make(4)
+    both.world.ends["b"].pair.incoming._wall_s = lambda: both.clock.now + 2000.0
+    both.pass_(1.0)
+    assert both.stock() == 0, "what the receiver no longer has must not be handed out"
+    assert not both.world.ends["a"].disk.blocks
+    for end in both.world.ends.values():
+        for side in (end.pair.outgoing, end.pair.incoming):
+            assert side.tally.taken_granules == side.left_granules() + side.tally.burned_granules.total()

@@ -5,9 +5,10 @@ import dataclasses
 import pytest
 
 from shosoin.base.ports import Event
+from shosoin.keys import reconcile
 from shosoin.keys.errors import KeyDamaged, KeyNotFound, KeyStreamDry, LeaseNeeded, StreamNotReady, StreamRefused
 from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress
-from shosoin.keys.messages import Confirmed, Ready, Stored
+from shosoin.keys.messages import Compare, Confirmed, Ready, Stored, decode_message
 from shosoin.keys.pair import PairEnd
 from shosoin.keys.pool import VerificationPool
 from tests.keys.world import LIMITS, MemoryStore, World
@@ -82,7 +83,7 @@ def test_a_forged_tag_burns_the_block_at_both_ends_and_raises_an_alarm(world, ki
     honest = world.send
 
     def tampering(sender, raw):
-        from shosoin.keys.messages import decode_message, encode_message
+        from shosoin.keys.messages import encode_message
 
         message = decode_message(raw)
         if isinstance(message, kind):
@@ -112,6 +113,80 @@ def test_differing_bits_are_found_and_cost_one_entry(world):
     assert "keys.block_mismatch" in names(world)
     assert len(a.pair.outgoing._pool) == before - 1
     assert set(a.pair.outgoing._pool) == set(b.pair.incoming._pool)
+
+
+def test_a_restored_sender_hands_no_entry_back_that_it_may_have_spent(world):
+    a, b = ends(world)
+    sent, honest = [], world.send
+
+    def listening(sender, raw):
+        sent.append(decode_message(raw))
+        honest(sender, raw)
+
+    world.send = listening
+    world.produce("a", 4, arrives=True)
+    while not b.disk.blocks:
+        a.advance()
+        b.advance()
+    world.snapshot("a")  # pending here, stored there
+    while not any(isinstance(message, Ready) for message in sent):
+        a.advance()
+        if not sent or not isinstance(sent[-1], Ready):
+            b.advance()
+    world.disconnect()
+    world.restore("a", 0, zombie=False)
+    a.disk.wiped["out-000000000000"].add(1)
+    world.heal()
+    stock(world)  # what each key authenticates is checked as it is sent
+    assert "keys.block_mismatch" in names(world)
+    assert a.pair.outgoing.stock_granules() == 8
+
+
+@pytest.mark.parametrize("recognized", [True, False])
+def test_a_restored_receiver_brings_no_spent_entry_back(world, recognized, monkeypatch):
+    if not recognized:
+        monkeypatch.setattr(reconcile, "_receiver_forgot", lambda own, other: False)
+    a, b = ends(world)
+    sent, honest = [], world.send
+
+    def listening(sender, raw):
+        sent.append(decode_message(raw))
+        honest(sender, raw)
+
+    world.snapshot("b")
+    world.send = listening
+    world.produce("a", 3, arrives=True)
+    while not any(isinstance(message, Stored) for message in sent):
+        a.advance()
+        b.advance()
+    world.disconnect()
+    world.restore("b", 0, zombie=False)
+    world.heal()
+    stock(world, 3)  # what each key authenticates is checked as it is sent
+    assert a.pair.outgoing.stock_granules() == 3
+
+
+def test_a_block_that_keys_passed_over_is_not_kept_by_the_receiver(world):
+    a, b = ends(world)
+    honest = world.send
+
+    def losing(sender, raw):
+        if not isinstance(decode_message(raw), Compare):
+            honest(sender, raw)
+
+    for _ in range(6):  # until the pool allows several blocks under way
+        stock(world, 1)
+    world.send = losing
+    stock(world, 2)
+    world.send = honest
+    stock(world, 4)
+    drawn(world, 7)
+    assert b.pair.incoming._blocks.get(6) is not None
+    world.disconnect()
+    world.heal()
+    world.settle()
+    assert a.pair.outgoing._blocks.get(6) is b.pair.incoming._blocks.get(6) is None
+    assert "in-000000000006" not in b.disk.blocks
 
 
 def test_bits_that_never_arrive_cost_no_entry(world):
@@ -173,6 +248,16 @@ def test_an_address_beyond_the_lease_is_not_served(world):
     _, b = ends(world)
     with pytest.raises(KeyNotFound):
         b.pair.incoming.fetch([KeyAddress(0, 32)])
+
+
+def test_a_killed_receiver_serves_nothing_that_was_leased_before(world):
+    stock(world)
+    key_ids = drawn(world, 4)
+    _, b = ends(world)
+    b.crash()
+    world.heal()
+    assert b.disk.blocks, "the block goes on above the lease"
+    assert not any(world.fetch(b.pair, [key_id]) for key_id in key_ids)
 
 
 def test_overlapping_addresses_are_not_served(world):

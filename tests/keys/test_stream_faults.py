@@ -16,6 +16,7 @@ from shosoin.keys import reconcile
 from tests.keys.world import World
 
 NAMES = st.sampled_from(["a", "b"])
+CUTS = st.lists(st.integers(1, 8), max_size=2)
 
 
 class PairMachine(RuleBasedStateMachine):
@@ -180,6 +181,30 @@ class PairMachine(RuleBasedStateMachine):
     @rule(name=NAMES, which=st.integers(0, 9), zombie=st.booleans())
     def restore(self, name, which, zombie):
         self.world.restore(name, which, zombie=zombie)
+
+    @rule(name=NAMES, steps=st.one_of(st.none(), st.integers(0, 5)))
+    def burn(self, name, steps):
+        """An operator burns the pair at one end, and may be interrupted; nobody has told the other end yet."""
+        self.world.burn(name, steps)
+
+    @rule(name=NAMES, names=st.lists(NAMES, min_size=1, max_size=3), number=st.integers(1, 3), cuts=CUTS)
+    def burned_at_both_ends(self, name, names, number, cuts):
+        """Once both ends have met after a burn, nothing of before is anywhere, whatever was lost in between."""
+        self.work(names=names, number=number, fetches=False)
+        before = {end: set(self.world.ends[end].disk.blocks) for end in ("a", "b")}
+        assert self.world.burn(name)
+        assert not self.world.ends[name].disk.blocks
+        for cut in cuts:
+            self.world.ends[name].start()
+            self.world.connect()
+            self.advance(count=cut, first=name)
+            self.world.disconnect()
+        self.world.heal()
+        for key_id, (owner, _) in self.world.drawn.items():
+            other = self.world.ends["b" if owner == "a" else "a"]
+            assert not self.world.fetch(other.pair, [key_id]), "a key of before the burn was fetched"
+        for end in ("a", "b"):
+            assert not before[end] & set(self.world.ends[end].disk.blocks), "a block of before the burn is there"
 
     @invariant()
     def pools_are_bounded(self):

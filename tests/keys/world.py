@@ -9,12 +9,14 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b, shake_128
 from typing import Any
 
 from shosoin.base import ShosoinError
 from shosoin.base.ports import Event
+from shosoin.keys.burning import burn_batch
 from shosoin.keys.errors import LeaseNeeded
 from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress
 from shosoin.keys.messages import Hello, Message, decode_message, encode_message
@@ -238,6 +240,19 @@ class World:
             old._cache._store = end.disk
         end.disk = disk
         end.suspect = True
+
+    def burn(self, name: str, crash_after: int | None = None) -> bool:
+        """Burn the pair at one end, whose process is ended first; return whether the burn became durable."""
+        end = self.ends[name]
+        end.crash()
+        records, burned_before = end.disk.load(), end.disk.records.get("pair")
+        if not records:
+            return False
+        end.disk.crash_after = crash_after
+        with suppress(Crash):
+            end.disk.commit(burn_batch(records))
+        end.disk.crash_after = None
+        return end.disk.records.get("pair") != burned_before
 
     def send(self, sender: End, raw: bytes) -> None:
         other = self.ends[sender.peer]

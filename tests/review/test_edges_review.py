@@ -21,7 +21,7 @@ from shosoin.services.json_log import LoggedEvents
 from shosoin.services.kme import KmeProcess
 from shosoin.services.kme_config import load_kme_config
 from shosoin.services.link_driver import LinkDriver
-from shosoin.services.simulated_quantum_channel import SimulatedDevices
+from shosoin.services.sources.simulated import SimulatedDevices
 from tests.services.test_node import directory, edge_of, head
 from tests.support.kme import KmePair
 from tests.support.pki import TestAuthority

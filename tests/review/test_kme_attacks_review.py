@@ -15,9 +15,10 @@ from shosoin.adapters.tls import client_context
 from shosoin.base import KmeId, SaeId
 from shosoin.keys.errors import KeyStreamDry, PairProtocolError
 from shosoin.keys.key_id import GRANULE_BYTES
-from shosoin.keys.kme import Kme, KmeLimits
+from shosoin.keys.kme import Kme
 from shosoin.keys.local import LocalKeys
 from shosoin.keys.messages import Announce, Hello, Stored, decode_message, encode_message
+from shosoin.keys.policy import KmeLimits, PolicyBook
 from shosoin.keys.quota import Quota
 from shosoin.keys.receiver import ReceivingEnd
 from shosoin.keys.store import Batch, WipeRange
@@ -187,7 +188,7 @@ def test_k04b_status_tells_how_many_local_keys_can_be_drawn():
         local=local,
         quota=Quota(Hands(), rate_bps=0.0, burst_bits=0.0),
         guesses=Quota(Hands(), rate_bps=0.0, burst_bits=0.0),
-        limits=KmeLimits(max_key_per_request=1 << 20),
+        policies=PolicyBook(KmeLimits(max_key_per_request=1 << 20), (), Hands()),
         events=None,
     )
     kme.enc_keys(ALICE, ADA, kme.status(ALICE, ADA).stored_key_count, 256)

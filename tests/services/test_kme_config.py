@@ -9,7 +9,11 @@ from tests.support.kme import KmePair
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    return KmePair(tmp_path_factory.mktemp("pair"), skip_systems={"sae-b1": "KP_BOB"}).config("kme-a").read_text()
+    return (
+        KmePair(tmp_path_factory.mktemp("pair"), skip_systems={"sae-b1": "KP_BOB"}, etsi004={})
+        .config("kme-a")
+        .read_text()
+    )
 
 
 def load(tmp_path, text):
@@ -32,6 +36,20 @@ def test_without_its_section_there_is_no_skip(tmp_path, text):
     before, _, rest = text.partition("[skip]")
     _, _, after = rest.partition("[[link]]")
     assert load(tmp_path, f"{before}[[link]]{after}").skip is None
+
+
+def test_key_streams_are_served_where_a_section_says_so(tmp_path, text):
+    found = load(tmp_path, text).etsi004
+    assert found is not None
+    assert (found.ttl_s, found.max_chunk_bytes) == (3600, 65536)
+    before, _, rest = text.partition("[etsi004]")
+    _, _, after = rest.partition("[[link]]")
+    assert load(tmp_path, f"{before}[[link]]{after}").etsi004 is None
+    without_port = "".join(line for line in rest.splitlines(keepends=True) if not line.startswith("port"))
+    section, _, _ = without_port.partition("[[link]]")
+    standard = load(tmp_path, f"{before}[etsi004]{section}[[link]]{after}").etsi004
+    assert standard is not None
+    assert standard.port == 25575
 
 
 @pytest.mark.parametrize(
@@ -65,6 +83,14 @@ def test_without_its_section_there_is_no_skip(tmp_path, text):
         ("[limits]", "[operations]\nport = 1\nallow_remote = 1\n[limits]", "must be true or false"),
         ("[limits]", "[[operations]]\nport = 1\n[limits]", "missing or not a table"),
         ("[skip]", "[skyp]", "did you mean 'skip'"),
+        ("[etsi004]", "[etsi04]", "did you mean 'etsi004'"),
+        ("[etsi004]", "[etsi004]\nmax_stream = 1", "did you mean 'max_streams'"),
+        ("[etsi004]", "[etsi004]\nminimum_tls = '1.1'", r"\[etsi004\] minimum_tls must be"),
+        ("[etsi004]", "[etsi004]\nttl_s = 0", r"\[etsi004\] ttl_s must be above zero"),
+        ("[etsi004]", "[etsi004]\ntimeout_ms = 70000", r"timeout_ms must be at most max_timeout_ms"),
+        ("[etsi004]", "[etsi004]\nmax_bps = 5000000000", r"max_bps must be at most 4294967295"),
+        ("[etsi004]", "[etsi004]\nmax_chunk_bytes = 2000000", r"max_chunk_bytes must be at most 1048576"),
+        ("[etsi004]", "[etsi004]\nmax_reserved_bytes = 1", r"max_reserved_bytes must be at least four times"),
         ("[skip]", "[[skip]]", "missing or not a table|not TOML"),
         ("[skip]", "[skip]\nhots = 1", r"unknown key 'hots' in \[skip\]; did you mean 'host'"),
         ("[skip]", "[skip]\nminimum_tls = '1.1'", r"\[skip\] minimum_tls must be '1.2' or '1.3'"),

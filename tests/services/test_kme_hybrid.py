@@ -16,6 +16,7 @@ from shosoin.adapters.tls import client_context
 from shosoin.base import Denied, PeerFault, Rejected, SaeId, Unavailable
 from shosoin.services.kme import KmeProcess
 from shosoin.services.kme_config import load_kme_config
+from tests.support.client004 import Client004
 from tests.support.kme import KmePair, ServerProcess, until, until_stock
 from tests.support.operations import Scraper, with_operations
 from tests.support.programs import program
@@ -132,6 +133,27 @@ async def test_skip_requires_what_it_was_told(tmp_path):
         ):
             assert response.status == 200
         assert dict(kmes["kme-a"].services["skip"].tally.groups) == {HYBRID_GROUP: 1}
+
+
+async def test_key_streams_require_what_they_were_told(tmp_path):
+    pair = KmePair(tmp_path, etsi004={}, key_exchange={"etsi004": "require-hybrid"})
+    async with pair.running("kme-a") as kmes:
+        printed = await s_client(pair, "etsi004_port", pair.saes["sae-a1"], pair.sae_plane, "-groups", "X25519")
+        assert "Cipher is (NONE)" in printed
+        a, b = (hybrid_004(pair, sae) for sae in ("sae-a1", "sae-a2"))
+        async with a, b:
+            ksid = (await a.open("sae-a2")).key_stream_id
+            assert (await b.open("sae-a1", ksid=ksid)).status == 0
+            keys = [await client.get(ksid, 0) for client in (a, b)]
+            assert len(keys[0].key) == 32
+            assert keys[0].key == keys[1].key
+        assert dict(kmes["kme-a"].services["etsi004"].tally.groups) == {HYBRID_GROUP: 2}
+
+
+def hybrid_004(pair, sae):
+    files = pair.saes[sae]
+    context = hybrid_client_context(files.certificate, files.key, pair.sae_plane.certificate)
+    return Client004(pair, sae, context=context)
 
 
 async def test_a_certificate_of_the_other_plane_opens_neither_port(tmp_path):

@@ -70,6 +70,18 @@ async def test_every_slave_gets_the_same_keys_once(pair):
             assert (await fetched(raws[slave], body["keys"]))[1]["message"] == NOT_FOUND
 
 
+async def test_a_paused_pair_takes_no_part(pair):
+    async with served(pair) as (processes, raws):
+        body = await drawn(raws)
+        processes["kme-b"].kme.paused.add(KmeId("kme-a"))
+        status, refused = await fetched(raws["sae-b1"], body["keys"])
+        assert (status, refused["details"][0]["shosoin_code"]) == (503, "keys.pair_paused")
+        processes["kme-b"].kme.paused.clear()
+        assert (await fetched(raws["sae-b1"], body["keys"]))[1]["keys"] == body["keys"]
+        processes["kme-a"].kme.paused.add(KmeId("kme-b"))
+        assert (await raws["sae-a1"].ask("POST", "/api/v1/keys/sae-b1/enc_keys", json=MANY))[0] == 503
+
+
 async def test_only_those_who_were_named_get_it(pair):
     async with served(pair) as (_, raws):
         body = await drawn(raws, additional_slave_SAE_IDs=["sae-a2"])

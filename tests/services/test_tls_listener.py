@@ -6,6 +6,7 @@ import asyncio
 import gc
 import socket
 import ssl
+from asyncio.sslproto import SSLProtocol
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
@@ -156,3 +157,24 @@ async def test_a_listener_that_closes_leaves_no_socket_of_a_handshake_that_had_n
         while listener.handshakes:
             await asyncio.sleep(0)
     gc.collect()  # a socket that nobody closed would complain now, and fail the test
+
+
+async def test_failed_handshakes_leave_no_more_than_some_memory(tmp_path, monkeypatch):
+    """Each leaves a cycle with a quarter of a mebibyte in it, and our programs seldom look for cycles."""
+    monkeypatch.setattr(tls_listener, "_FAILED_KEPT", 8)
+
+    def left():
+        return sum(isinstance(each, SSLProtocol) for each in gc.get_objects())
+
+    async with listening(Plane(tmp_path, "one").server_context) as listener:
+        gc.collect()
+        before = left()
+        gc.disable()
+        try:
+            for _ in range(40):
+                _, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+                writer.transport.abort()
+            await until(lambda: listener._failed == 40)
+            assert left() - before <= 8
+        finally:
+            gc.enable()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +26,14 @@ SAES = {"sae-a1": "kme-a", "sae-a2": "kme-a", "sae-b1": "kme-b", "sae-b2": "kme-
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for item in sockets:
-        item.bind(("127.0.0.1", 0))
-    ports = [item.getsockname()[1] for item in sockets]
-    for item in sockets:
-        item.close()
+    """Return ports below those of outgoing connections: one of these could take the port of a KME that is restarted."""
+    ports: list[int] = []
+    candidates = iter(random.sample(range(15_000, 32_000), 10_000))
+    while len(ports) < count:
+        port = next(candidates)
+        with socket.socket() as trial, contextlib.suppress(OSError):
+            trial.bind(("127.0.0.1", port))
+            ports.append(port)
     return ports
 
 
@@ -43,6 +48,17 @@ class KmePair:
     limits: dict[str, Any] = field(default_factory=dict)
     skip_systems: dict[str, str] | None = None
     """SKIP is served if this is given: system IDs of SAEs where they are not the SAE IDs."""
+    extra: dict[str, str] = field(default_factory=dict)
+    """More lines for a section (``sae_api``, ``peer_api``), or sections for the end of the file (``end``)."""
+    source: Callable[[str], str] | None = None
+    """Tells for each KME what its ``[[link]]`` says from ``kind`` on, if it is not simulated."""
+    store: str = ""
+    """Contents of ``[kme.store]``; files if there is none."""
+    workers: int = 0
+    """Worker processes of ``kme-a``."""
+    workers_at_b: int = 0
+    etsi004: dict[str, Any] | None = None
+    """ETSI GS QKD 004 is served if this is given: its limits where they are not the usual ones."""
 
     key_exchange: dict[str, str] = field(default_factory=dict)
     """How TLS keys come about, by name of the section (``sae_api``, ``peer_api``) or ``kme-b peer_api`` for one KME."""
@@ -53,10 +69,11 @@ class KmePair:
         self.sae_plane = TestAuthority(self.root / "pki-sae", "sae-plane", ml_dsa=self.ml_dsa)
         self.kme_plane = TestAuthority(self.root / "pki-kme", "kme-plane", ml_dsa=self.ml_dsa)
         self.saes: dict[str, Files] = {name: self.sae_plane.issue("sae", name) for name in SAES}
-        numbers = free_ports(6)
+        numbers = free_ports(8)
         self.sae_port = {"kme-a": numbers[0], "kme-b": numbers[1]}
         self.peer_port = {"kme-a": numbers[2], "kme-b": numbers[3]}
         self.skip_port = {"kme-a": numbers[4], "kme-b": numbers[5]}
+        self.etsi004_port = {"kme-a": numbers[6], "kme-b": numbers[7]}
         secret = os.urandom(1024)
         for kme in ("kme-a", "kme-b"):
             home = self.root / kme
@@ -111,6 +128,21 @@ client_ca = "{self.sae_plane.certificate}"
 {systems}
 """
 
+    def _etsi004(self, kme: str, server: Files) -> str:
+        if self.etsi004 is None:
+            return ""
+        limits = "\n".join(f"{name} = {value}" for name, value in self.etsi004.items())
+        return f"""
+[etsi004]
+host = "127.0.0.1"
+port = {self.etsi004_port[kme]}
+certificate = "{server.certificate}"
+key = "{server.key}"
+client_ca = "{self.sae_plane.certificate}"
+{self._key_exchange(kme, "etsi004")}
+{limits}
+"""
+
     def _key_exchange(self, kme: str, section: str) -> str:
         chosen = self.key_exchange.get(f"{kme} {section}", self.key_exchange.get(section))
         return f'key_exchange = "{chosen}"' if chosen else ""
@@ -127,6 +159,7 @@ id = "{kme}"
 site = "{kme[-1]}"
 directory = "state"
 storage_key_file = "storage.key"
+workers = {self.workers if kme == "kme-a" else self.workers_at_b}
 
 [kme.sae_api]
 host = "127.0.0.1"
@@ -134,6 +167,7 @@ port = {self.sae_port[kme]}
 certificate = "{server.certificate}"
 key = "{server.key}"
 client_ca = "{self.sae_plane.certificate}"
+{self.extra.get("sae_api", "")}
 {self._key_exchange(kme, "sae_api")}
 
 [kme.peer_api]
@@ -142,25 +176,35 @@ port = {self.peer_port[kme]}
 certificate = "{plane.certificate}"
 key = "{plane.key}"
 ca = "{self.kme_plane.certificate}"
+{self.extra.get("peer_api", "")}
 {self._key_exchange(kme, "peer_api")}
+
+{"[kme.store]" if self.store else ""}
+{self.store}
 
 [limits]
 {limits}
 
 {saes}
 {self._skip(kme, server)}
+{self._etsi004(kme, server)}
 
 [[link]]
 peer = "{peer}"
 host = "127.0.0.1"
 port = {self.peer_port[peer]}
-kind = "simulated"
+max_stock_bits = {max(2 * self.stock_bits, 1 << 22)}
+pair_secret_file = "pair.secret"
+{self._simulated() if self.source is None else self.source(kme)}
+{self.extra.get("end", "")}
+"""
+
+    def _simulated(self) -> str:
+        return f"""kind = "simulated"
 length_km = 45.0
 attenuation_db = {self.attenuation_db}
 speedup = {self.speedup}
 stock_bits_at_start = {self.stock_bits}
-max_stock_bits = {max(2 * self.stock_bits, 1 << 22)}
-pair_secret_file = "pair.secret"
 """
 
 
@@ -181,8 +225,8 @@ async def until_stock(client: KmeClient, slave: str, keys: int, *, timeout_s: fl
 class ServerProcess:
     """One KME as a process of its own, ended by its pid."""
 
-    def __init__(self, config: Path) -> None:
-        self.config = config
+    def __init__(self, config: Path, *, state: str = "state") -> None:
+        self.config, self.state = config, state
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -192,7 +236,7 @@ class ServerProcess:
             sys.executable, "-c", code, str(self.config), stdout=log, stderr=log
         )
         log.close()
-        sign = self.config.parent / "state" / "ready"
+        sign = self.config.parent / self.state / "ready"
 
         def is_ready() -> bool:
             if self.process is not None and self.process.returncode is not None:

@@ -14,6 +14,8 @@ Owners also have an ML-DSA-65 key pair (FIPS 204) with which they sign what they
 >>> role_urn(Role.SAE, "sae-koganei-1")
 'urn:shosoin:sae:sae-koganei-1'
 
+A third authority may vouch for those who administer a KME (role ``admin``).
+
 Not here: revocation, enrolment by request, hardware keys. Private keys are written unencrypted, readable by their
 owner only.
 """
@@ -61,6 +63,7 @@ class Role(StrEnum):
     SAE = "sae"
     KME = "kme"
     NODE = "node"
+    ADMIN = "admin"
 
 
 def role_urn(role: Role, identifier: str) -> str:

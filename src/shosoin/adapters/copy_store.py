@@ -25,7 +25,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from shosoin.base import KmeId, Rejected, SaeId
 from shosoin.keys.errors import KeyDamaged, KeyNotFound, StreamRefused
 
-__all__ = ["CopiesDamaged", "CopyStore", "HeldCopy", "open_copy_store"]
+__all__ = ["COPIES_NAME", "CopiesDamaged", "CopyStore", "HeldCopy", "open_copy_store"]
+
+COPIES_NAME = "copies.sqlite"
+"""In the state directory of a KME."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS copy (
@@ -37,6 +40,7 @@ CREATE TABLE IF NOT EXISTS sent (
     PRIMARY KEY (key_id, slave)) WITHOUT ROWID;
 """
 _NONCE_BYTES = 12
+_PLACE = "peer = ? AND key_id = ? AND slave = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,7 @@ class CopyStore:
 
     def __init__(self, path: Path, storage_key: bytes) -> None:
         self._path = path
-        self._seal = AESGCM(blake2b(key=storage_key, digest_size=32, person=b"shosoin copies").digest())
+        self._seal = _seal_of(storage_key)
         try:
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as err:
@@ -156,19 +160,19 @@ class CopyStore:
             KeyDamaged: one of them does not open; all are gone.
             KeyNotFound: one of them has expired meanwhile; all are gone.
         """
-        query = "SELECT sealed FROM copy WHERE peer = ? AND key_id = ? AND slave = ?"
+        query = f"SELECT sealed FROM copy WHERE {_PLACE}"  # noqa: S608
         sealed = [self._all(query, one.place) for one in copies]
         self.drop_held(copies)
         if not all(sealed):
             raise KeyNotFound
         try:
             return [self._unsealed(one, rows[0][0]) for one, rows in zip(copies, sealed, strict=True)]
-        except (InvalidTag, TypeError) as err:
+        except TypeError as err:
             raise KeyDamaged("a stored copy of a multicast key fails its check") from err
 
     def drop_held(self, copies: Sequence[HeldCopy]) -> None:
         """Remove copies."""
-        statement = "DELETE FROM copy WHERE peer = ? AND key_id = ? AND slave = ?"
+        statement = f"DELETE FROM copy WHERE {_PLACE}"  # noqa: S608
         self._change([(statement, [one.place for one in copies])])
 
     def add_sent(self, rows: Sequence[tuple[str, SaeId, KmeId]], born_s: float) -> None:
@@ -195,6 +199,33 @@ class CopyStore:
     def expire(self, before_s: float) -> None:
         """Remove everything born before a time of the wall clock."""
         self._change([(f"DELETE FROM {table} WHERE born_s < ?", [(before_s,)]) for table in ("copy", "sent")])  # noqa: S608
+
+    def burn(self, peer: KmeId) -> None:
+        """Remove everything that came from a KME's masters or may be claimed by a KME."""
+        self._change([(f"DELETE FROM {table} WHERE peer = ?", [(peer,)]) for table in ("copy", "sent")])  # noqa: S608
+
+    def reseal(self, storage_key: bytes) -> None:
+        """Seal every copy under another storage key, in one transaction; copies that do not open are removed.
+
+        Called again after it was done, under either key, it changes nothing.
+        """
+        fresh, changed, gone = _seal_of(storage_key), [], []
+        for one in self.index():
+            ((sealed,),) = self._all(f"SELECT sealed FROM copy WHERE {_PLACE}", one.place)  # noqa: S608
+            if _opened(fresh, one, sealed) is not None:
+                continue
+            bits = _opened(self._seal, one, sealed)
+            if bits is None:
+                gone.append(one.place)
+            else:
+                changed.append((_sealed(fresh, one, bits), *one.place))
+        self._change(
+            [
+                (f"UPDATE copy SET sealed = ? WHERE {_PLACE}", changed),  # noqa: S608
+                (f"DELETE FROM copy WHERE {_PLACE}", gone),  # noqa: S608
+            ]
+        )
+        self._seal = fresh
 
     def close(self) -> None:
         """Let go of the file."""
@@ -224,13 +255,32 @@ class CopyStore:
         return StreamRefused(f"{self._path} failed: {err}")
 
     def _sealed(self, one: HeldCopy) -> bytes:
-        nonce = os.urandom(_NONCE_BYTES)
-        return nonce + self._seal.encrypt(nonce, bytes(one.bits), _context(one))
+        return _sealed(self._seal, one, bytes(one.bits))
 
     def _unsealed(self, one: HeldCopy, sealed: object) -> bytearray:
-        if not isinstance(sealed, bytes):
-            raise TypeError("a row of another type")
-        return bytearray(self._seal.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _context(one)))
+        bits = _opened(self._seal, one, sealed)
+        if bits is None:
+            raise TypeError("a row of another type, or altered")
+        return bytearray(bits)
+
+
+def _seal_of(storage_key: bytes) -> AESGCM:
+    return AESGCM(blake2b(key=storage_key, digest_size=32, person=b"shosoin copies").digest())
+
+
+def _sealed(seal: AESGCM, one: HeldCopy, bits: bytes) -> bytes:
+    nonce = os.urandom(_NONCE_BYTES)
+    return nonce + seal.encrypt(nonce, bits, _context(one))
+
+
+def _opened(seal: AESGCM, one: HeldCopy, sealed: object) -> bytes | None:
+    """Return the bits of a copy, ``None`` if it was altered or sealed under another key."""
+    if not isinstance(sealed, bytes) or len(sealed) < _NONCE_BYTES:
+        return None
+    try:
+        return seal.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _context(one))
+    except InvalidTag:
+        return None
 
 
 def _context(one: HeldCopy) -> bytes:

@@ -122,14 +122,18 @@ class KmeClient:
             raise PeerFault("the KME delivered one key_ID twice")
         return keys
 
-    async def dec_keys(self, master: SaeId, key_ids: Sequence[str]) -> list[DeliveredKey]:
-        """Fetch the keys that ``master`` drew for us, in the order of ``key_ids``."""
+    async def dec_keys(
+        self, master: SaeId, key_ids: Sequence[str], *, size_bits: int | None = None
+    ) -> list[DeliveredKey]:
+        """Fetch the keys that ``master`` drew for us, in the order of ``key_ids``, of ``size_bits`` if given."""
         request = {"key_IDs": [{"key_ID": key_id} for key_id in key_ids]}
-        most = _ANSWER_BYTES_SPARE + len(key_ids) * (4 << 20)
+        most = _ANSWER_BYTES_SPARE + len(key_ids) * (4 << 20 if size_bits is None else size_bits // 4 + 1024)
         delivered = self._keys(await self._call("POST", master, "dec_keys", request, most))
         keys = {key.key_id.lower(): key for key in delivered}
         if set(keys) != {key_id.lower() for key_id in key_ids} or len(keys) != len(key_ids):
             raise PeerFault("the KME delivered other keys than asked for")
+        if size_bits is not None and any(key.material.size_bytes * 8 != size_bits for key in delivered):
+            raise PeerFault(f"asked for keys of {size_bits} bits, the KME delivered others")
         return [keys[key_id.lower()] for key_id in key_ids]
 
     async def _call(self, method: str, sae: SaeId, call: str, body: Any, most: int) -> Mapping[str, Any]:
@@ -280,9 +284,12 @@ def _key(item: Any, facts: KeySourceFacts) -> DeliveredKey:
     if not isinstance(key_id, str) or not _KEY_ID.fullmatch(key_id) or not isinstance(encoded, str):
         raise PeerFault("the KME delivered a key without a proper key_ID or key")
     try:
-        return DeliveredKey(key_id, KeyMaterial(base64.b64decode(encoded, validate=True)), facts)
+        bits = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as err:
         raise PeerFault("the KME delivered a key that is not base64") from err
+    if base64.b64encode(bits) != encoded.encode():
+        raise PeerFault("the KME delivered a key with bits in the padding of its base64")
+    return DeliveredKey(key_id, KeyMaterial(bits), facts)
 
 
 def _facts(extension: Any) -> KeySourceFacts:

@@ -1,14 +1,11 @@
 """Durable store of one pair's key streams: an SQLite journal and one encrypted file per block.
 
-``<directory>/journal.sqlite`` holds small records, each sealed with AES-256-GCM; block files hold key bits under
-AES-256-CTR with a random nonce per block, and an 8-byte keyed check for every 32-byte granule, so that rot is found
-before a wrong key is served and a consumed granule can be overwritten without touching its neighbours.
+``<directory>/journal.sqlite`` holds small records, block files hold key bits, both sealed (``stream_sealing``).
 A commit is durable when it returns: blocks are written, synced and renamed and their directory synced, then the
 journal commits (WAL, ``synchronous=FULL``), then consumed bytes are overwritten. After any failure the store refuses
 further work: what is on disk is then no longer known.
 
-Security: encryption at rest is computational; it guards stolen disks, not promise 1. Overwriting is best effort on
-flash and copy-on-write file systems.
+Security: overwriting is best effort on flash and copy-on-write file systems.
 """
 
 from __future__ import annotations
@@ -19,17 +16,11 @@ import re
 import sqlite3
 import struct
 from collections.abc import Iterable, Sequence
-from hashlib import blake2b
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
+from shosoin.adapters.stream_sealing import BLOCK_NONCE_BYTES, CHECK_BYTES, BlockSeal, RecordSeal, SealedBlock
 from shosoin.base import Rejected
 from shosoin.keys.errors import StreamRefused
 from shosoin.keys.key_id import GRANULE_BYTES
@@ -39,8 +30,6 @@ __all__ = ["FileStreamStore", "read_or_make_storage_key"]
 
 _MAGIC = b"SHOSBLK1"
 _HEADER = struct.Struct(">8sII16s")
-_NONCE_BYTES = 16
-_CHECK_BYTES = 8
 _NAME = re.compile(r"(?:in|out)-[0-9]{12}")
 _SCHEMA = "CREATE TABLE IF NOT EXISTS record (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
 
@@ -79,9 +68,8 @@ class FileStreamStore:
             self._lock = _lock(directory / "lock")
         except OSError as err:
             raise StreamRefused(f"{directory} cannot be used: {err.strerror}") from err
-        self._seal = AESGCM(_derive(storage_key, b"record"))
-        self._block_key = _derive(storage_key, b"block")
-        self._check_key = _derive(storage_key, b"check")
+        self._records = RecordSeal(storage_key)
+        self._cells = BlockSeal(storage_key)
         journal = directory / "journal.sqlite"
         try:
             if not journal.exists() and any(self._blocks.iterdir()):
@@ -97,7 +85,7 @@ class FileStreamStore:
         try:
             rows = self._database.execute("SELECT name, value FROM record").fetchall()
             records = {name: self._unseal(name, value) for name, value in rows}
-        except (sqlite3.Error, InvalidTag, ValueError) as err:
+        except (sqlite3.Error, ValueError) as err:
             raise StreamRefused(f"the journal in {self._directory} is damaged") from err
         found = {path.name for path in self._blocks.iterdir()}
         named = {name.removeprefix("block/") for name in records if name.startswith("block/")}
@@ -134,15 +122,9 @@ class FileStreamStore:
         granules = _granules_of(raw, len(raw))
         if granules is None:
             return bytearray(), (0,)
-        size, nonce = granules * GRANULE_BYTES, raw[_HEADER.size - _NONCE_BYTES : _HEADER.size]
-        cipher, stored = raw[_HEADER.size : _HEADER.size + size], raw[_HEADER.size + size :]
-        expected = self._checks(nonce, cipher)
-        differs = np.frombuffer(stored, np.uint64) != np.frombuffer(expected, np.uint64)
-        damaged = np.flatnonzero(differs)
-        plain = bytearray(_ctr(self._block_key, nonce, cipher))
-        for granule in damaged:
-            plain[granule * GRANULE_BYTES : (granule + 1) * GRANULE_BYTES] = bytes(GRANULE_BYTES)
-        return plain, [int(granule) for granule in damaged]
+        size, nonce = granules * GRANULE_BYTES, raw[_HEADER.size - BLOCK_NONCE_BYTES : _HEADER.size]
+        cells, checks = raw[_HEADER.size : _HEADER.size + size], raw[_HEADER.size + size :]
+        return self._cells.open(SealedBlock(nonce, cells, checks))
 
     def close(self) -> None:
         """Let go of the directory."""
@@ -167,7 +149,7 @@ class FileStreamStore:
         return database
 
     def _write_records(self, batch: Batch) -> None:
-        puts = [(name, self._sealed(name, value)) for name, value in batch.records.items() if value is not None]
+        puts = [(name, self._records.seal(name, value)) for name, value in batch.records.items() if value is not None]
         deletes = [(name,) for name, value in batch.records.items() if value is None]
         if not puts and not deletes:
             return
@@ -176,14 +158,10 @@ class FileStreamStore:
         self._database.executemany("DELETE FROM record WHERE name = ?", deletes)
         self._database.execute("COMMIT")
 
-    def _sealed(self, name: str, value: bytes) -> bytes:
-        nonce = os.urandom(12)
-        return nonce + self._seal.encrypt(nonce, value, name.encode())
-
     def _unseal(self, name: Any, value: Any) -> bytes:
         if not isinstance(name, str) or not isinstance(value, bytes):  # SQLite does not mind
             raise ValueError("a record of another type")  # noqa: TRY004  # what its caller takes for damage
-        return self._seal.decrypt(value[:12], value[12:], name.encode())
+        return self._records.unseal(name, value)
 
     # Blocks
 
@@ -193,32 +171,9 @@ class FileStreamStore:
         return self._blocks / name
 
     def _write_block(self, name: str, content: bytes) -> None:
-        nonce = os.urandom(16)
-        cipher = _ctr(self._block_key, nonce, content)
-        granules = len(content) // GRANULE_BYTES
-        header = _HEADER.pack(_MAGIC, granules, 0, nonce)
-        _write_file(self._path(name), (header, cipher, self._checks(nonce, cipher)))
-
-    def _checks(self, nonce: bytes, cipher: bytes) -> bytes:
-        """Return 8 bytes for each granule: a CBC-MAC over (nonce and position, the granule's two halves).
-
-        All inputs have the same three AES blocks, for which CBC-MAC is a pseudorandom function.
-        """
-        granules = len(cipher) // GRANULE_BYTES
-        halves = np.frombuffer(cipher, np.uint64).reshape(granules, 2, 2)
-        place = np.empty((granules, 2), np.uint64)
-        base = np.frombuffer(blake2b(nonce, digest_size=16, key=self._check_key).digest(), np.uint64)
-        place[:, 0] = base[0]
-        place[:, 1] = base[1] ^ np.arange(granules, dtype=np.uint64)
-        state = self._aes(place)
-        state = self._aes(state ^ halves[:, 0])
-        state = self._aes(state ^ halves[:, 1])
-        return state[:, 0].tobytes()
-
-    def _aes(self, words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-        # ECB is the bare block cipher here, the building block of the MAC; nothing is encrypted with it.
-        encryptor = Cipher(algorithms.AES(self._check_key), modes.ECB()).encryptor()  # noqa: S305
-        return np.frombuffer(encryptor.update(words.tobytes()), np.uint64).reshape(words.shape)
+        sealed = self._cells.seal(content)
+        header = _HEADER.pack(_MAGIC, len(content) // GRANULE_BYTES, 0, sealed.nonce)
+        _write_file(self._path(name), (header, sealed.cells, sealed.checks))
 
     def _wipe(self, name: str, wipes: Iterable[WipeRange]) -> None:
         """Overwrite ranges of one block and sync it once; of a file that is beyond use, everything."""
@@ -235,8 +190,8 @@ class FileStreamStore:
             for wipe in wipes:
                 file.seek(_HEADER.size + wipe.first * GRANULE_BYTES)
                 file.write(bytes(wipe.count * GRANULE_BYTES))
-                file.seek(checks + wipe.first * _CHECK_BYTES)
-                file.write(bytes(wipe.count * _CHECK_BYTES))
+                file.seek(checks + wipe.first * CHECK_BYTES)
+                file.write(bytes(wipe.count * CHECK_BYTES))
             file.flush()
             os.fdatasync(file.fileno())
 
@@ -257,20 +212,12 @@ def _granules_of(raw: bytes, size_bytes: int) -> int | None:
     if len(raw) < _HEADER.size:
         return None
     magic, granules, _, _ = _HEADER.unpack_from(raw)
-    right = magic == _MAGIC and size_bytes == _HEADER.size + granules * (GRANULE_BYTES + _CHECK_BYTES)
+    right = magic == _MAGIC and size_bytes == _HEADER.size + granules * (GRANULE_BYTES + CHECK_BYTES)
     return int(granules) if right else None
 
 
 def _block_of(wipe: WipeRange) -> str:
     return wipe.block
-
-
-def _derive(key: bytes, purpose: bytes) -> bytes:
-    return blake2b(key=key, digest_size=32, person=b"shosoin " + purpose).digest()
-
-
-def _ctr(key: bytes, nonce: bytes, content: bytes) -> bytes:
-    return Cipher(algorithms.AES(key), modes.CTR(nonce)).encryptor().update(content)
 
 
 def _lock(path: Path) -> Any:

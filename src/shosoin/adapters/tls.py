@@ -31,7 +31,7 @@ __all__ = [
 ]
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]+")
 
-_URN = re.compile(r"urn:shosoin:(sae|kme|node):([A-Za-z0-9][A-Za-z0-9._-]{0,63})")
+_URN = re.compile(r"urn:shosoin:(sae|kme|node|admin):([A-Za-z0-9][A-Za-z0-9._-]{0,63})")
 _PREFIX = "urn:shosoin:"
 
 

@@ -1,4 +1,4 @@
-"""``shosoin kme``: run a key management entity."""
+"""``shosoin kme``: run a key management entity, and look after its secrets while it stands still."""
 
 from __future__ import annotations
 
@@ -7,14 +7,24 @@ from typing import Annotated
 
 import typer
 
+from shosoin.cli import kme_admin, kme_identity
+from shosoin.cli.kme_rotation import new_token_key, rotate_storage_key
+from shosoin.cli.kme_secrets import add_secret_commands
+
 __all__ = ["app"]
 
-app = typer.Typer(help="Run a key management entity.", rich_markup_mode=None)
+app = typer.Typer(help="Run a key management entity, look after its secrets.", rich_markup_mode=None)
+app.command("reload")(kme_identity.reload)
+app.command("audit-log")(kme_identity.audit_log)
+app.add_typer(kme_admin.app, name="admin")
+add_secret_commands(app)
+app.command("rotate-storage-key")(rotate_storage_key)
+app.command("new-token-key")(new_token_key)
 
 
 @app.callback()
 def group() -> None:
-    """Run a key management entity (ETSI GS QKD 014)."""
+    """Run a key management entity (ETSI GS QKD 014), and look after its secrets while it stands still."""
 
 
 @app.command()

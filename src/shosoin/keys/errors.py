@@ -15,9 +15,12 @@ __all__ = [
     "KeyTooOld",
     "KeysError",
     "LeaseNeeded",
+    "PairPaused",
     "PairProtocolError",
+    "PairSecretRejected",
     "QuotaExceeded",
     "RequestInvalid",
+    "StoreUnavailable",
     "StreamNotReady",
     "StreamRefused",
 ]
@@ -48,11 +51,25 @@ class StreamNotReady(KeysError, Unavailable):
     hint = "the stream opens once both KMEs run and reach each other"
 
 
+class PairPaused(StreamNotReady):
+    """An operator wants nothing to be handed out now; the stock stays as it is."""
+
+    code = "keys.pair_paused"
+    hint = "ask the operator of this KME"
+
+
 class StreamRefused(KeysError, Unavailable):
     """The stored state of a pair is damaged or does not belong to this pair; the stream does not start."""
 
     code = "keys.stream_refused"
-    hint = "install a new pair secret at both ends and remove the pair's state directory at both ends"
+    hint = "re-key the pair at both ends: shosoin kme rekey"
+
+
+class StoreUnavailable(StreamRefused):
+    """Where a pair's state is stored cannot be reached, or another process owns it; the state itself may be sound."""
+
+    code = "keys.store_unavailable"
+    hint = "the stream starts again by itself once its store can be used"
 
 
 class KeyTooOld(KeysError, Unavailable):
@@ -121,6 +138,13 @@ class QuotaExceeded(KeysError, Unavailable):
 
     code = "keys.quota_exceeded"
     hint = "spread requests over time"
+
+
+class PairSecretRejected(KeysError, Rejected):
+    """Bytes that cannot be a pair secret, or that this pair has used before."""
+
+    code = "keys.bad_pair_secret"
+    hint = "make one with `shosoin kme new-secret FILE`, and carry the same file to both ends"
 
 
 class PairProtocolError(KeysError, PeerFault):

@@ -78,12 +78,10 @@ class KeyIdCodec:
         """Return the key_ID of a slice drawn by ``master`` for ``slave``."""
         tag = self._tag_of(address, master, slave)
         plain = (address.offset % _OFFSET_SPAN) << _LENGTH_BITS | address.length_bytes
-        masked = plain ^ self._mask_of(tag)
-        # 48 bits, version, 12 bits, variant, 62 bits: the tag first, then the masked address, in reading order.
-        bits = int.from_bytes(tag) << 58 | masked
-        high, middle, low = bits >> 74, bits >> 62 & 0xFFF, bits & (1 << 62) - 1
-        digits = f"{high << 80 | 8 << 76 | middle << 64 | 2 << 62 | low:032x}"
-        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+        # The tag first, then the masked address, in reading order; version and variant stand between their bits.
+        high = tag.hex()
+        low = f"{2 << 62 | (tag[7] & 0xF) << 58 | plain ^ self._mask_of(tag):x}"
+        return f"{high[:8]}-{high[8:12]}-8{high[12:15]}-{low[:4]}-{low[4:]}"
 
     def decode(self, key_id: str, master: str, slave: str, *, near: int) -> KeyAddress | None:
         """Return the address if the ID was made for exactly this master and slave, else ``None``.
@@ -93,10 +91,9 @@ class KeyIdCodec:
         """
         if not _UUID.fullmatch(key_id):
             return None
-        number = int(key_id.replace("-", ""), 16)
-        bits = (number >> 80) << 74 | (number >> 64 & 0xFFF) << 62 | number & (1 << 62) - 1
-        tag = (bits >> 58).to_bytes(8)
-        plain = bits & _MASK_58 ^ self._mask_of(tag)
+        rest = int(key_id[19:23] + key_id[24:], 16)
+        tag = bytes.fromhex(f"{key_id[:8]}{key_id[9:13]}{key_id[15:18]}{rest >> 58 & 0xF:x}")
+        plain = rest & _MASK_58 ^ self._mask_of(tag)
         low, length_bytes = plain >> _LENGTH_BITS, plain & (1 << _LENGTH_BITS) - 1
         base = max(0, near - _OFFSET_SPAN // 2)
         address = KeyAddress(base + (low - base) % _OFFSET_SPAN, length_bytes)

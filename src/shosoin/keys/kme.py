@@ -20,6 +20,7 @@ from shosoin.keys.errors import (
     KeyOfAnotherSae,
     KeyStreamDry,
     KeyTooOld,
+    PairPaused,
     RequestInvalid,
     StreamNotReady,
 )
@@ -121,6 +122,8 @@ class Kme:
         """What was handed out to masters, by master and slave; both are names of the directory."""
         self.fetched: defaultdict[tuple[SaeId, SaeId], KeyCount] = defaultdict(KeyCount)
         """What was handed out to slaves, likewise."""
+        self.paused: set[KmeId] = set()
+        """Pairs of which nothing is handed out until an operator says so."""
         self._local_facts = LinkFacts("local-generator", False, None, 0.0)
 
     def kme_of(self, sae: SaeId) -> KmeId:
@@ -140,6 +143,15 @@ class Kme:
         if self._directory.get(caller) != self.kme_id:
             raise CallerUnknown(f"{caller} is not an SAE of {self.kme_id}")
 
+    def require_unpaused(self, peer: KmeId) -> None:
+        """Check that keys shared with a peer may be handed out.
+
+        Raises:
+            PairPaused: an operator does not want that now.
+        """
+        if peer in self.paused:
+            raise PairPaused(f"an operator has paused keys between {self.kme_id} and {peer}", retry_after_s=60.0)
+
     def partners(self, caller: SaeId) -> dict[SaeId, LinkFacts]:
         """Return the SAEs with which ``caller`` can share keys, itself included, and the origin of those keys."""
         self.require_own(caller)
@@ -158,7 +170,7 @@ class Kme:
             room = self._local.room_keys(caller, policy.limits.key_size_bits // 8)
             return self._status(caller, slave, target, room, room, self._local_facts, stream_open=True)
         pair = self._pairs.get(target)
-        usable = pair is not None and pair.is_open
+        usable = pair is not None and pair.is_open and target not in self.paused
         drawable = _drawable_granules(pair) if pair is not None and usable else 0
         stored = max(0, drawable - self._kept_back_bits(target, policy) // 256) // size
         most = self._max_stock_bits.get(target, 0) // (size * 256)
@@ -246,6 +258,13 @@ class Kme:
         keys = tuple(Key(key_id, _material(bits)) for key_id, bits in zip(key_ids, contents, strict=True))
         return Delivery(keys, facts)
 
+    def may_be_named(self, caller: SaeId, master: SaeId, key_id: str) -> bool:
+        """Whether a key_ID can be one of ``master``'s keys for ``caller``; no guess is counted, so no SAE may ask."""
+        pair = self._pairs.get(self._directory.get(master, self.kme_id))
+        if pair is None or not pair.is_open:
+            return True
+        return pair.incoming_ids.decode(key_id, master, caller, near=pair.incoming.near) is not None
+
     # Keys of one KME for another, and what multicast needs
 
     def facts_of(self, slave: SaeId) -> LinkFacts:
@@ -313,8 +332,9 @@ class Kme:
             raise
         except KeyStreamDry as err:
             missing_bits = number * length * 8 - pair.outgoing.stock_granules() * 256
-            rate_bps = self._facts[target].secret_key_rate_bps
-            err.retry_after_s = max(0.1, missing_bits / rate_bps) if rate_bps > 0 else 3600.0
+            facts = self._facts[target]
+            rate_bps, unknown = facts.secret_key_rate_bps, facts.attenuation_db is None
+            err.retry_after_s = max(0.1, missing_bits / rate_bps) if rate_bps > 0 else 10.0 if unknown else 3600.0
             raise
 
     def _draw(
@@ -354,6 +374,7 @@ class Kme:
         pair = self._pairs.get(peer)
         if pair is None:
             raise StreamNotReady(f"no key stream between {self.kme_id} and {peer}", retry_after_s=3600.0)
+        self.require_unpaused(peer)
         pair.require_open()
         return pair
 

@@ -115,6 +115,10 @@ class Hello:
     """Age at which the speaker burns bits of the pair, 0 for never; the lower one counts for both."""
     proof: str = ""
     """Keyed hash over all the rest, so that nobody else can move the streams or have blocks burned."""
+    burns: int = 0
+    """How often the speaker's end of the pair was burned by its operator."""
+    seen_burns: int = 0
+    """The same count of the other end, as far as the speaker has durably carried it out."""
 
 
 @dataclass(frozen=True, slots=True)

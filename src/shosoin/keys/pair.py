@@ -7,7 +7,7 @@ carry out the steps of one pair one after the other; ``allocate``, ``read`` and 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
@@ -40,14 +40,14 @@ from shosoin.keys.messages import (
 )
 from shosoin.keys.pool import VerificationPool
 from shosoin.keys.receiver import ReceivingEnd
-from shosoin.keys.reconcile import StreamPlan, plan_stream, was_restored
+from shosoin.keys.reconcile import StreamPlan, must_burn, plan_stream, was_restored
 from shosoin.keys.sender import SendingEnd
 from shosoin.keys.store import Batch, Commit, Emit, Send, Steps, StreamStore
 
-__all__ = ["PAIR_SECRET_BYTES", "PairEnd", "PairLimits"]
+__all__ = ["PAIR_RECORD", "PAIR_SECRET_BYTES", "PairEnd", "PairLimits", "secret_check_of"]
 
 PAIR_SECRET_BYTES = 1024
-_RECORD = "pair"
+PAIR_RECORD = "pair"
 _FORMAT = 1
 
 
@@ -101,6 +101,12 @@ class PairEnd:
         self._generation = 0
         self._seen: tuple[int, str] = (0, "")
         self._resume = self._peer_resume = ""
+        self._burns = self._seen_burns = 0
+        self._retired: Sequence[str] = ()
+        self._awaits_rekey = False
+        """Whether an intruder may know the pair secret: the other end is told to burn, and nothing else happens."""
+        self.refusal = ""
+        """Why the last handshake was refused; empty when it was not."""
         self._fresh = True
         self._hello: Hello | None = None
         self._outgoing_plan: StreamPlan
@@ -124,14 +130,14 @@ class PairEnd:
         self.outgoing.max_age_s = self.incoming.max_age_s = limits.max_age_s
         self._proof_key = blake2b(key=secret[:SECRET_BYTES], digest_size=32, person=b"shosoin proofkey").digest()
         self._exhaustion_told = False
-        self._secret_check = blake2b(secret, digest_size=16, person=b"shosoin pair").hexdigest()
+        self._secret_check = secret_check_of(secret)
 
     # Life
 
     @property
     def is_open(self) -> bool:
-        """Whether the two ends have agreed, in this run, on what is unused."""
-        return not self._fresh
+        """Whether the two ends have agreed, in this run, on what is unused, and still hold the same secret."""
+        return not self._fresh and not self.refusal
 
     @property
     def is_connected(self) -> bool:
@@ -165,6 +171,8 @@ class PairEnd:
             seen_generation=self._seen[0],
             seen_incarnation=self._seen[1],
             seen_resume=self._peer_resume,
+            burns=self._burns,
+            seen_burns=self._seen_burns,
             outgoing=self.outgoing.view(),
             incoming=self.incoming.view(),
             max_age_s=self._max_age_s,
@@ -236,8 +244,9 @@ class PairEnd:
         Raises:
             StreamNotReady: before the handshake of this run.
         """
-        if self._fresh:
-            raise StreamNotReady(f"the stream with {self.peer} is not open", retry_after_s=1.0)
+        if self._fresh or self.refusal:
+            why = self.refusal or f"the stream with {self.peer} is not open"
+            raise StreamNotReady(why, retry_after_s=1.0)
 
     def _tell_exhaustion(self) -> Steps:
         if self.outgoing.pool_exhausted and not self._exhaustion_told:
@@ -257,6 +266,10 @@ class PairEnd:
         return blake2b(content, key=self._proof_key, digest_size=16, person=b"shosoin hello").hexdigest()
 
     def _forged(self) -> Steps:
+        self.refusal = (
+            f"{self.peer} does not prove that it holds our pair secret: "
+            "one end was re-keyed and the other was not, or somebody else answers"
+        )
         yield Emit(Event("keys.forged_handshake", "alarm", {"peer": self.peer}))
         raise PairProtocolError("whoever answers does not know the pair secret")
 
@@ -269,6 +282,10 @@ class PairEnd:
         if was_restored(theirs, mine) or was_restored(mine, theirs):
             culprit = self.peer if was_restored(theirs, mine) else self.own
             yield Emit(Event("keys.restored_copy", "alarm", {"peer": self.peer, "restored": culprit}))
+        if must_burn(mine, theirs):
+            yield Emit(
+                Event("keys.burned", "warning", {"peer": self.peer, "burned_here": mine.burns > theirs.seen_burns})
+            )
         self._outgoing_plan = plan_stream(mine, theirs)
         self._incoming_plan = plan_stream(theirs, mine)
         batch = _merge(self.outgoing.apply(self._outgoing_plan), self.incoming.apply(self._incoming_plan))
@@ -279,6 +296,8 @@ class PairEnd:
         self._seen = max(self._seen[0], theirs.generation), theirs.incarnation
         # The higher of both numbers, so that an old copy can catch up and start again.
         self._generation = max(self._generation, theirs.seen_generation)
+        self._burns = max(self._burns, theirs.seen_burns)
+        self._seen_burns = max(self._seen_burns, theirs.burns)
         yield Commit(self._own_batch(batch))
         self._session = _session_of(mine, theirs)
         yield Send(Welcome(self._session, self._proof(self.own, "welcome")))
@@ -288,7 +307,10 @@ class PairEnd:
             raise PairProtocolError("the two ends saw different hellos")
         if not hmac.compare_digest(message.proof.encode(), self._proof(self.peer, "welcome").encode()):
             yield from self._forged()
-        self._open, self._fresh = True, False
+        if self._awaits_rekey:
+            self.refusal = f"the pair with {self.peer} was healed and awaits another pair secret: shosoin kme rekey"
+            return
+        self._open, self._fresh, self.refusal = True, False, ""
         self.outgoing.session = self.incoming.session = self._session
         self.outgoing.expected_proof = self.incoming.expected_proof = partial(self._proof, self.peer)
         self.outgoing.proof_of = self.incoming.proof_of = partial(self._proof, self.own)
@@ -322,6 +344,15 @@ class PairEnd:
 
     # Journal
 
+    def first_records(self, retired: Sequence[str]) -> dict[str, bytes | None]:
+        """Return the journal of a pair that has never started.
+
+        Args:
+            retired: fingerprints of the secrets that the pair had before.
+        """
+        self._retired = retired
+        return dict(self._own_batch(Batch(records={**self.outgoing.records(), **self.incoming.records()})).records)
+
     def _own_batch(self, batch: Batch) -> Batch:
         record = {
             "format": _FORMAT,
@@ -333,12 +364,16 @@ class PairEnd:
             "seen_incarnation": self._seen[1],
             "resume": self._resume,
             "peer_resume": self._peer_resume,
+            "burns": self._burns,
+            "seen_burns": self._seen_burns,
+            "retired": list(self._retired),
+            "awaits_rekey": self._awaits_rekey,
         }
-        return _merge(batch, Batch(records={_RECORD: dump_record(record)}))
+        return _merge(batch, Batch(records={PAIR_RECORD: dump_record(record)}))
 
     def _restore(self, records: dict[str, bytes]) -> None:
         try:
-            record = load_record(records[_RECORD])
+            record = load_record(records[PAIR_RECORD])
             expected = (_FORMAT, self.own, self.peer, self._secret_check)
             found = tuple(record[name] for name in ("format", "own", "peer", "secret_check"))
             if found != expected:
@@ -346,11 +381,19 @@ class PairEnd:
             self._generation = record["generation"]
             self._seen = record["seen_generation"], record["seen_incarnation"]
             self._resume, self._peer_resume = record["resume"], record["peer_resume"]
+            self._burns, self._seen_burns = record.get("burns", 0), record.get("seen_burns", 0)
+            self._retired = record.get("retired", ())
+            self._awaits_rekey = record.get("awaits_rekey", False)
             self.outgoing.restore(records)
             if not self.incoming.restore(records, self._resume):
                 self._resume = ""
         except (KeyError, TypeError, ValueError) as err:
             raise StreamRefused(f"the journal for {self.peer} is incomplete") from err
+
+
+def secret_check_of(secret: bytes) -> str:
+    """Return the fingerprint by which a journal knows its pair secret; it tells nobody anything about the secret."""
+    return blake2b(secret, digest_size=16, person=b"shosoin pair").hexdigest()
 
 
 def _ignore(_: Closed) -> Steps:

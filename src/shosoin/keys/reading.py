@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from shosoin.keys.blocks import Block
 from shosoin.keys.cache import BlockCache
 from shosoin.keys.errors import KeyDamaged
-from shosoin.keys.intervals import IntervalSet
+from shosoin.keys.intervals import joined
 from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress
 
 __all__ = ["BlockTable", "read_keys"]
@@ -60,9 +60,7 @@ def read_keys(cache: BlockCache, blocks: BlockTable, addresses: Sequence[KeyAddr
     Raises:
         KeyDamaged: if any granule fails its check.
     """
-    runs = IntervalSet()
-    for address in addresses:
-        runs.add(address.offset, address.end)
+    runs = joined((address.offset, address.end) for address in addresses)
     contents = {start: _read_run(cache, blocks, start, end) for start, end in runs}
     if any(content is None for content in contents.values()):
         raise KeyDamaged("stored key bytes fail their check")

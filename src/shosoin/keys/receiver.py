@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 from shosoin.base.ports import Event
 from shosoin.keys.blocks import MAC_CONFIRMED, MAC_READY, MAC_STORED, Block, dump_record, load_record, mac_header
 from shosoin.keys.cache import BlockCache
 from shosoin.keys.errors import KeyDamaged, KeyNotFound, PairProtocolError
-from shosoin.keys.intervals import IntervalSet
+from shosoin.keys.intervals import IntervalSet, joined
 from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress
 from shosoin.keys.messages import (
     Announce,
@@ -37,11 +38,11 @@ from shosoin.keys.reconcile import Action, StreamPlan
 from shosoin.keys.store import Batch, Commit, Emit, Mac, ReadBlock, Send, Steps, WipeRange
 from shosoin.keys.tally import Burned, StreamTally
 
-__all__ = ["ReceivingEnd"]
+__all__ = ["FETCHED_RECORD", "ReceivingEnd"]
 
 _STREAM_RECORD = "stream/in"
 _POOL_RECORD = "pool/in"
-_FETCHED_RECORD = "fetched/in"
+FETCHED_RECORD = "fetched/in"
 _WAITING_MAX, _WAITING_BYTES_MAX = 16, 32 << 20
 _WAIT_S = 10.0
 _BLOCKS_MAX = 1 << 16
@@ -101,7 +102,7 @@ class ReceivingEnd:
         stream = load_record(records[_STREAM_RECORD])
         self._next_index, self._next_start = stream["next_index"], stream["next_start"]
         self._lease, self._floor = stream["lease"], stream["floor"]
-        farewell = load_record(records[_FETCHED_RECORD]) if _FETCHED_RECORD in records else {}
+        farewell = load_record(records[FETCHED_RECORD]) if FETCHED_RECORD in records else {}
         known = resume != "" and farewell.get("resume") == resume
         for start, end in farewell["fetched"] if known else ():
             self._fetched.add(start, end)
@@ -115,7 +116,7 @@ class ReceivingEnd:
 
     def fetched_record(self, resume: str) -> dict[str, bytes | None]:
         """Return the record of what was fetched, which only a clean stop writes and only the next handshake removes."""
-        return {_FETCHED_RECORD: dump_record({"resume": resume, "fetched": list(self._fetched)})}
+        return {FETCHED_RECORD: dump_record({"resume": resume, "fetched": list(self._fetched)})}
 
     def records(self) -> dict[str, bytes | None]:
         """Return the stream's own records as they should be in the journal, except what was fetched."""
@@ -155,7 +156,7 @@ class ReceivingEnd:
             self._unwiped.add(start, end)
         self.tally.burn(Burned.HANDSHAKE, had - self.left_granules())
         batch = self._drop_batch(drops)
-        return Batch(records={**batch.records, _FETCHED_RECORD: None}, drops=batch.drops)
+        return Batch(records={**batch.records, FETCHED_RECORD: None}, drops=batch.drops)
 
     def resume(self, plan: StreamPlan) -> Steps:
         """Send again what the other end still waits for."""
@@ -337,11 +338,10 @@ class ReceivingEnd:
                 ``max_age_s``.
             KeyDamaged: if stored bytes fail their check; all keys of the request are burned.
         """
-        taken = IntervalSet()
-        for address in addresses:
-            if taken.overlaps(address.offset, address.end):
-                raise KeyNotFound
-            taken.add(address.offset, address.end)
+        spans = sorted((address.offset, address.end) for address in addresses)
+        if any(end > start for (_, end), (start, _) in pairwise(spans)):
+            raise KeyNotFound  # a key named twice, or two that overlap
+        taken = joined(spans)
         if not all(self._servable(start, end) for start, end in taken):
             raise KeyNotFound
         if max_age_s is not None and any(self._age_s(address) > max_age_s for address in addresses):
@@ -372,14 +372,13 @@ class ReceivingEnd:
                 del self._announced[number]
                 yield self._refusal(message)
         old = self._too_old()
-        batch = self._flush(old, now_s)
+        batch = self._flush(now_s, old)
         if batch is not None:
             yield Commit(batch)
-        for block in old:
-            if block.end > self._passed:  # the sender's clock may be behind: it must not hand out what is gone here
-                yield Send(Refused(self.session, block.index, ()))
+        for block in old:  # by our clock; the sender's may be behind, and it must not hand them out
+            yield Send(Refused(self.session, block.index, ()))
 
-    def _flush(self, old: Sequence[Block], now_s: float) -> Batch | None:
+    def _flush(self, now_s: float, old: Sequence[Block]) -> Batch | None:
         drops = [*old, *self._finished(now_s)]
         self._burn(drops, Burned.EXPIRED)
         wipes: list[WipeRange] = []

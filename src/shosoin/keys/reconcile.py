@@ -15,7 +15,7 @@ from enum import Enum
 from shosoin.keys.messages import BlockState, BlockView, Hello, ReceiverView, SenderView
 from shosoin.keys.pool import contributed_by
 
-__all__ = ["Action", "StreamPlan", "is_new", "plan_stream", "resumes_cleanly", "was_restored"]
+__all__ = ["Action", "StreamPlan", "is_new", "must_burn", "plan_stream", "resumes_cleanly", "was_restored"]
 
 
 class Action(Enum):
@@ -59,10 +59,15 @@ def was_restored(own: Hello, other: Hello) -> bool:
     Either it claims a generation that another run had already claimed, or (a copy of a running end starts one
     generation above, as an honest restart does) it has forgotten what it had made durable before it said so.
     """
-    if own.generation < other.seen_generation:
+    if own.generation < other.seen_generation or own.burns < other.seen_burns:
         return True
     claimed_before = own.generation == other.seen_generation and own.incarnation != other.seen_incarnation
     return claimed_before or _sender_forgot(own, other) or _receiver_forgot(own, other)
+
+
+def must_burn(one: Hello, other: Hello) -> bool:
+    """Whether either end was burned by its operator and the other has not yet made that durable."""
+    return one.burns > other.seen_burns or other.burns > one.seen_burns
 
 
 def _sender_forgot(own: Hello, other: Hello) -> bool:
@@ -90,7 +95,7 @@ def plan_stream(sender: Hello, receiver: Hello) -> StreamPlan:
     next_start = max(out.next_start, inc.next_start, lease)
     sender_new, receiver_new = is_new(sender, receiver), is_new(receiver, sender)
     entries = frozenset(out.unused_entries) & frozenset(inc.unused_entries)
-    if was_restored(sender, receiver) or was_restored(receiver, sender):
+    if was_restored(sender, receiver) or was_restored(receiver, sender) or must_burn(sender, receiver):
         return StreamPlan(next_start, next_index, next_start, {}, frozenset(), entries, True, True)
     blocks = _agreed_blocks(out, inc)
     forget = receiver_new and not resumes_cleanly(receiver, sender)

@@ -81,6 +81,8 @@ class SendingEnd:
         self._lease_step = max(1, lease_bytes // GRANULE_BYTES)
         self._blocks = BlockTable()
         self._available = IntervalSet()
+        self._begun: set[int] = set()
+        """Blocks that are under way and were begun since the last handshake, hence by nobody but this process."""
         self._next_index = 0
         self._next_start = 0
         self._lease = 0
@@ -119,6 +121,7 @@ class SendingEnd:
     def apply(self, plan: StreamPlan) -> Batch:
         """Adopt the agreed plan; the batch must be durable before the stream opens."""
         had = self.left_granules()
+        self._begun.clear()
         self._next_index, self._next_start = plan.next_index, plan.next_start
         self._lease = plan.lease
         if plan.restart_sender:
@@ -149,6 +152,9 @@ class SendingEnd:
                 yield from self._send_ready(block)
             if action is Action.SEND_COMPARE and block is not None:
                 yield Send(Compare(self.session, index))
+            if block is None and action in {Action.SEND_COMPARE, Action.SEND_READY}:
+                # Keys were drawn beyond it meanwhile, so nobody will ever compare it; the receiver cannot know.
+                yield Send(Burn(self.session, index, ()))
         self._reported = 0
         if self._lease > self._leased:
             yield self._ask_lease(self._lease)
@@ -189,6 +195,7 @@ class SendingEnd:
         self._next_index += 1
         self._next_start += granules
         self._blocks.add(block)
+        self._begun.add(block.index)
         self.tally.taken_granules += granules
         records = {**self.records(), block.record_name: block.dump()}
         yield Commit(Batch(records=records, blocks={block.name: bytes(bits[RESERVE_BYTES:])}))
@@ -217,7 +224,9 @@ class SendingEnd:
         if damaged or not _equal(expected, message.tag):
             fields = {"peer": self.peer, "stream": "out", "block": block.index, "rotten": bool(damaged)}
             yield Emit(Event("keys.block_mismatch", "alarm", fields))
-            yield from self._burn(block, returned=sorted(block.entries)[1:])
+            # In a restored copy, which believes a block to be under way, the second entry may long be spent.
+            unused = sorted(block.entries)[1:] if block.index in self._begun else []
+            yield from self._burn(block, returned=unused)
             return
         block.state = BlockState.VERIFIED
         yield Commit(Batch(records={block.record_name: block.dump()}))
@@ -237,17 +246,17 @@ class SendingEnd:
         if block.keep:
             self._pool.put_reserve(block.index, block.reserve)
         block.state, block.reserve, block.entries = BlockState.CONFIRMED, b"", {}
+        self._begun.discard(block.index)
         yield Commit(Batch(records={**self.records(), block.record_name: block.dump()}))
         self._make_available(block)
 
     def on_refused(self, message: Refused) -> Steps:
-        """Burn a block that the receiver cannot use."""
+        """Burn a block that the receiver cannot use, or that is too old by its clock."""
         block = self._blocks.get(message.index)
         if block is None:
             return
         if block.state is BlockState.CONFIRMED:
-            if self.max_age_s:  # by the receiver's clock it has grown too old already
-                yield from self._burn_old([], [block])
+            yield from self._burn_old([], [block])
             return
         ours = {BlockState.PENDING: sorted(block.entries), BlockState.OFFERED: sorted(block.entries)[1:]}
         unused = [number for number in ours.get(block.state, []) if number in message.unused]
@@ -255,6 +264,7 @@ class SendingEnd:
 
     def _burn(self, block: Block, returned: Sequence[int]) -> Steps:
         had = self.left_granules()
+        self._begun.discard(block.index)
         self._blocks.remove(block)
         self.tally.burn(Burned.REFUSED, had - self.left_granules())
         self._pool.put({number: block.entries[number] for number in returned})

@@ -53,7 +53,10 @@ class StreamStore(Protocol):
         ...
 
     def commit(self, batch: Batch) -> None:
-        """Make the batch durable; when this raises, nothing may be served from this store any more."""
+        """Make the batch durable; when this raises, nothing may be served from this store any more.
+
+        An empty batch makes sure that the store can still be used, and is still this process's own.
+        """
         ...
 
     def read_block(self, name: str) -> tuple[bytearray, Sequence[int]]:

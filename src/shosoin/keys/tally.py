@@ -28,6 +28,8 @@ class Burned(Enum):
     """Passed over, because a key needs bits that lie side by side."""
     DAMAGED = "damaged"
     """Stored bytes that failed their check."""
+    UNUSED = "unused"
+    """Drawn ahead of demand, and not asked for soon enough."""
     EXPIRED = "expired"
     """Too old for the pair; or handed out at the other end and never fetched here, until too old or room ran out."""
 

@@ -3,7 +3,7 @@
 The model answers one question: given the time since start, which blocks are due? The rate comes from the decoy-state
 model at the link's attenuation, times a declared ``speedup``; half of it serves each direction. An initial stock may
 be declared, as if the devices had run before. Everything it touches is labelled simulated.
-The bits are not made here: ``shosoin.services.simulated_quantum_channel`` draws them from ``Entropy`` and sends them
+The bits are not made here: ``shosoin.services.sources.simulated`` draws them from ``Entropy`` and sends them
 over what code and logs call the simulated quantum channel. ``SimulationRng`` may only jitter the timing.
 """
 

@@ -7,8 +7,10 @@ other codes.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -17,7 +19,7 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from shosoin.adapters.http_parts import PartsPayload
-from shosoin.base import KeyMaterial, Rejected, SaeId, ShosoinError
+from shosoin.base import KeyMaterial, KmeId, Rejected, SaeId, ShosoinError
 from shosoin.base.ports import Clock
 from shosoin.keys.demands import NO_DEMANDS, Demands
 from shosoin.keys.errors import DemandUnmet, RequestInvalid
@@ -27,7 +29,7 @@ from shosoin.services.json_log import described, log
 from shosoin.services.memory_budget import Claim, MemoryBudget
 from shosoin.services.multicast import Multicast
 from shosoin.services.request_tally import RequestTally
-from shosoin.services.sae_http import Drawing, HttpLimits, LeaseSource, SaeHttp, caller_of
+from shosoin.services.sae_http import Allowed, Drawing, HttpLimits, LeaseSource, SaeHttp, caller_of
 from shosoin.services.tls_listener import TlsListener
 from shosoin.services.wire014 import (
     KeyRequest,
@@ -41,7 +43,7 @@ from shosoin.services.wire014 import (
     status_json,
 )
 
-__all__ = ["Etsi014Service", "HttpLimits", "LeaseSource"]
+__all__ = ["Etsi014Http", "Etsi014Service", "HttpLimits", "LeaseSource"]
 
 _PREFIX = "/api/v1/keys/"
 _DIRECTIONS = {"status": "outgoing", "enc_keys": "outgoing", "dec_keys": "incoming"}
@@ -50,23 +52,36 @@ _LONG_ANSWER_BYTES = 256 << 10
 _HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store"}
 
 
-class Etsi014Service:
-    """The HTTP side of a KME."""
+class Etsi014Http(ABC):
+    """The HTTP side of ETSI GS QKD 014: who calls, what is asked, and how errors are spelled.
 
-    def __init__(self, kme: Kme, leases: LeaseSource, limits: HttpLimits, clock: Clock, multicast: Multicast) -> None:
-        self._kme = kme
-        self._multicast = multicast
+    Args:
+        home_of: the KME of an SAE, if it is known.
+        answers: memory for answers.
+    """
+
+    def __init__(
+        self, home_of: Callable[[SaeId], KmeId | None], limits: HttpLimits, clock: Clock, answers: MemoryBudget
+    ) -> None:
+        self._home_of = home_of
         self.tally = RequestTally()
-        self._drawing = Drawing(kme, leases, clock, limits.lease_timeout_s)
         self._clock = clock
         self._limits = limits
         self._bodies = MemoryBudget(limits.bodies_bytes, code="etsi014.busy")
-        self._answers = MemoryBudget(limits.answers_bytes, code="etsi014.busy")
+        self._answers = answers
         self._http = SaeHttp(self._response, self._malformed, self._answers, limits, self.tally)
 
-    async def listen(self, host: str, port: int, context: Callable[[], ssl.SSLContext]) -> TlsListener:
-        """Start serving; ``context`` is asked for each connection anew."""
-        return await self._http.listen(host, port, context)
+    async def listen(
+        self,
+        host: str,
+        port: int,
+        context: Callable[[], ssl.SSLContext],
+        allowed: Allowed | None = None,
+        *,
+        sockets: Sequence[socket.socket] = (),
+    ) -> TlsListener:
+        """Start serving; ``context`` is asked for each connection anew, ``sockets`` may listen already."""
+        return await self._http.listen(host, port, context, allowed, sockets=sockets)
 
     @property
     def guard(self) -> ConnectionGuard | None:
@@ -93,7 +108,7 @@ class Etsi014Service:
             sae, call = _route(request.rel_url.raw_path)
         except ShosoinError:
             return "other", ""
-        return (call if call in _DIRECTIONS else "other"), self._kme.home_of(sae) or ""
+        return (call if call in _DIRECTIONS else "other"), self._home_of(sae) or ""
 
     async def _outcome(self, request: web.BaseRequest, room: Claim) -> tuple[bytes, int, str]:
         """Return a body, its status, and the error code if it is one."""
@@ -123,9 +138,54 @@ class Etsi014Service:
         if request.method not in ({"GET"} if call == "status" else {"GET", "POST"}):
             raise _bad(f"method {request.method[:16]} is not defined for {call}")
         body = await self._body(request, caller, body_room)
+        query = {} if call == "status" else _query(request)
+        return await self.act(caller, sae, call, body, query, room)
+
+    @abstractmethod
+    async def act(
+        self, caller: SaeId, sae: SaeId, call: str, body: bytes, query: Mapping[str, str], room: Claim
+    ) -> bytes:
+        """Do what is asked and return the body of the answer; ``room`` is for its memory."""
+
+    async def _body(self, request: web.BaseRequest, caller: SaeId, room: Claim) -> bytes:
+        if not request.body_exists:
+            return b""
+        if request.content.is_eof() and request.content.total_bytes <= self._limits.body_bytes:
+            room.take(caller, request.content.total_bytes)
+            return request.content.read_nowait()  # it came with the headers, as nearly all do
+        if (request.content_length or 0) > self._limits.body_bytes:
+            raise _bad(f"body is longer than {self._limits.body_bytes} bytes")
+        length = request.content_length
+        room.take(caller, self._limits.body_bytes if length is None else length)
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        body = bytearray()
+        async with asyncio.timeout(self._limits.request_timeout_s):
+            try:
+                async for chunk in request.content.iter_any():
+                    body += chunk
+                    if len(body) > self._limits.body_bytes:
+                        raise _bad(f"body is longer than {self._limits.body_bytes} bytes")
+            except (web.RequestPayloadError, ConnectionError) as err:
+                raise _bad("body cannot be read") from err
+        return bytes(body)
+
+
+class Etsi014Service(Etsi014Http):
+    """ETSI GS QKD 014 of a KME in this process."""
+
+    def __init__(self, kme: Kme, leases: LeaseSource, limits: HttpLimits, clock: Clock, multicast: Multicast) -> None:
+        super().__init__(kme.home_of, limits, clock, MemoryBudget(limits.answers_bytes, code="etsi014.busy"))
+        self._kme = kme
+        self._multicast = multicast
+        self._drawing = Drawing(kme, leases, clock, limits.lease_timeout_s)
+
+    async def act(
+        self, caller: SaeId, sae: SaeId, call: str, body: bytes, query: Mapping[str, str], room: Claim
+    ) -> bytes:
+        """Ask the KME."""
         if call == "status":
             return status_json(self._kme.status(caller, sae))
-        query = _query(request)
 
         def admit(number: int, total_bytes: int) -> None:
             room.take(caller, container_bytes(number, total_bytes))
@@ -181,29 +241,6 @@ class Etsi014Service:
         in_order = tuple(keys[one] if one in keys else keys[one.lower()] for one in key_ids)
         simulated = facts.simulated or any(copy.simulated for copy in copies)
         return Delivery(in_order, replace(facts, kind="multicast", epsilon=None, simulated=simulated))
-
-    async def _body(self, request: web.BaseRequest, caller: SaeId, room: Claim) -> bytes:
-        if not request.body_exists:
-            return b""
-        if request.content.is_eof() and request.content.total_bytes <= self._limits.body_bytes:
-            room.take(caller, request.content.total_bytes)
-            return request.content.read_nowait()  # it came with the headers, as nearly all do
-        if (request.content_length or 0) > self._limits.body_bytes:
-            raise _bad(f"body is longer than {self._limits.body_bytes} bytes")
-        length = request.content_length
-        room.take(caller, self._limits.body_bytes if length is None else length)
-        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
-            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        body = bytearray()
-        async with asyncio.timeout(self._limits.request_timeout_s):
-            try:
-                async for chunk in request.content.iter_any():
-                    body += chunk
-                    if len(body) > self._limits.body_bytes:
-                        raise _bad(f"body is longer than {self._limits.body_bytes} bytes")
-            except (web.RequestPayloadError, ConnectionError) as err:
-                raise _bad("body cannot be read") from err
-        return bytes(body)
 
 
 @lru_cache(maxsize=1024)

@@ -25,6 +25,8 @@ class ConnectionGuard:
     idle_s: float
     who: Callable[[asyncio.Transport], str] | None = None
     """Says who is at the other end; nobody may have more than half of the connections."""
+    allowed: Callable[[asyncio.Transport], bool] | None = None
+    """Says whether a connection may be, before anything that came over it is looked at."""
     refused: int = 0
     _open: dict[asyncio.Transport, str] = field(default_factory=dict)
     _of: Counter[str] = field(default_factory=Counter)
@@ -40,7 +42,9 @@ class ConnectionGuard:
         return len(self._open)
 
     def admit(self, transport: asyncio.Transport) -> bool:
-        """Count a new connection, unless there are too many."""
+        """Count a new connection, unless it may not be or there are too many."""
+        if self.allowed is not None and not self.allowed(transport):
+            return False
         name = self.who(transport) if self.who is not None else ""
         greedy = self.who is not None and self._of[name] >= max(1, self.connections_max // 2)
         if greedy or len(self._open) >= self.connections_max:
@@ -86,7 +90,7 @@ class GuardedConnection(asyncio.Protocol):
         return protocol if isinstance(protocol, cls) else None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin, unless there are too many connections."""
+        """Begin, unless it may not be."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101  # what create_server makes
         self._transport = transport
         self._counted = self._guard.admit(transport)

@@ -1,7 +1,8 @@
 """Whether a KME lives and whether it is of use to its SAEs, with the reasons in words.
 
 *Live* means that its event loop answers and no part of it has failed: else restart it. *Ready* means that a request
-can succeed: every listener serves, the storage takes what is written, and at least one link works. A link that is down
+can succeed: every listener serves with a certificate that is valid, the storage takes what is written, and at least one
+link works. A link that is down
 does not make a KME unready as long as another works, for then it would be taken out of service for all.
 """
 
@@ -23,6 +24,8 @@ class Health:
     name: str
     reasons: list[dict[str, str]] = field(default_factory=list)
     links: dict[str, str] | None = None
+    certificates: dict[str, str] | None = None
+    """When the certificate of each TLS endpoint expires."""
 
     @property
     def is_good(self) -> bool:
@@ -36,7 +39,8 @@ class Health:
     def to_json(self, kme: str) -> dict[str, Any]:
         """Return what is served."""
         value: dict[str, Any] = {"kme": kme, self.name: self.is_good, "reasons": self.reasons}
-        return value if self.links is None else {**value, "links": self.links}
+        parts = {"links": self.links, "certificates": self.certificates}
+        return {**value, **{name: part for name, part in parts.items() if part is not None}}
 
 
 def live(view: KmeView) -> Health:
@@ -52,8 +56,14 @@ async def ready(view: KmeView, storage: StorageProbe) -> Health:
     health = Health("ready")
     if view.defect is not None:
         health.against("kme.defect", "a part of the process has failed; it is about to end")
+    if view.is_draining:
+        health.against("kme.draining", "an operator has asked the KME to stop soon")
     if not view.is_listening:
         health.against("kme.not_listening", "the KME starts or stops: not every listener serves")
+    if view.identity.is_loaded:
+        for code, message in view.identity.faults():
+            health.against(code, message)
+        health.certificates = view.identity.ends()
     fault = await storage.fault()
     if fault:
         health.against("kme.storage", f"the KME's directory cannot be written to: {fault}")

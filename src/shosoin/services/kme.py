@@ -11,37 +11,48 @@ import contextlib
 import json
 import os
 import signal
-import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
+from shosoin.adapters.admin_log import AdminLogTampered
 from shosoin.adapters.clock import SystemClock
-from shosoin.adapters.copy_store import CopyStore, open_copy_store
+from shosoin.adapters.copy_store import COPIES_NAME, CopyStore, open_copy_store
 from shosoin.adapters.entropy import SystemEntropy
-from shosoin.adapters.key_exchange import client_context_by, server_context_by
 from shosoin.adapters.memory import collect_garbage_rarely
 from shosoin.adapters.open_files import allow_many_open_files
-from shosoin.adapters.stream_store import read_or_make_storage_key
+from shosoin.adapters.state_lock import StateLock
 from shosoin.base import KmeId, Rejected
 from shosoin.base.ports import Event
 from shosoin.keys.kme import Kme
 from shosoin.keys.local import LocalKeys
 from shosoin.keys.policy import KmeLimits, PolicyBook
 from shosoin.keys.quota import Quota
+from shosoin.services.admin_api import AdminApi
+from shosoin.services.admin_config import AdminSection
+from shosoin.services.etsi004 import Etsi004Service
+from shosoin.services.etsi004_config import Etsi004Section
+from shosoin.services.etsi004_streams import KeyStreams
 from shosoin.services.etsi014 import Etsi014Service, HttpLimits
 from shosoin.services.json_log import LoggedEvents, described, log, start_logging
-from shosoin.services.kme_config import KmeConfig, SaeApiSection, load_kme_config
+from shosoin.services.kme_config import KmeConfig, load_kme_config
+from shosoin.services.kme_identity import IDENTITY_FILE, KmeIdentity
 from shosoin.services.kme_links import KmeLinks
 from shosoin.services.kme_view import SaeService
 from shosoin.services.link_driver import LinkDriver
 from shosoin.services.multicast import Multicast
 from shosoin.services.operations import Operations
+from shosoin.services.paused_pairs import read_paused
 from shosoin.services.peer_channel import listen
+from shosoin.services.peer_redial import PeerRedial
+from shosoin.services.sae_access import draws_ahead, http_limits
 from shosoin.services.sae_http import Drawing
 from shosoin.services.skip import SkipService
-from shosoin.services.skip_config import SkipApiSection, SkipConfig
+from shosoin.services.skip_config import SkipConfig
+from shosoin.services.storage_key import storage_key
 from shosoin.services.tls_listener import TlsListener
+from shosoin.services.worker_grants import Granting
+from shosoin.services.worker_pool import WorkerPool
 
 __all__ = ["KmeProcess", "run"]
 
@@ -63,13 +74,14 @@ def run(config_path: Path) -> None:
 
 
 async def _run(config: KmeConfig) -> None:
-    stop = asyncio.Event()
+    process = KmeProcess(config)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with KmeProcess(config) as process:
+        loop.add_signal_handler(number, process.stop_wanted.set)
+    loop.add_signal_handler(signal.SIGHUP, process.identity.reload_soon)
+    async with process:
         collect_garbage_rarely()
-        await stop.wait()
+        await process.stop_wanted.wait()
     if process.defect is not None:
         raise RuntimeError("a part of the KME failed") from process.defect
 
@@ -82,8 +94,15 @@ class KmeProcess:
         self.directory = config.kme.directory
         self._clock, self._entropy, self._events = SystemClock(), SystemEntropy(), LoggedEvents()
         self.links = KmeLinks(config, self._clock, self._entropy, self._events)
+        self.identity = KmeIdentity(config, self._clock, self._events)
+        self._redial = self._peer_redial()
+        self.stop_wanted = asyncio.Event()
+        """Set when the process is to end."""
         self._tasks: list[asyncio.Task[None]] = []
-        self._listeners: list[TlsListener] = []
+        self._listeners: list[TlsListener | WorkerPool] = []
+        self.workers: WorkerPool | None = None
+        """The processes that SAEs talk to, where it is not this one."""
+        self._upkeep: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self.ports: tuple[int, int] = (0, 0)
         self.kme: Kme | None = None
         """What serves the SAEs, once every link was looked at."""
@@ -91,7 +110,12 @@ class KmeProcess:
         """How SAEs reach it, by the name of the interface."""
         self.operations = Operations(self, config.operations, self._clock) if config.operations else None
         self.skip_port: int | None = None
+        self.admin: AdminApi | None = None
+        self.is_draining = False
+        """Whether it is about to stop and should get no new work."""
+        self.etsi004_port: int | None = None
         self._multicast: Multicast | None = None
+        self._lock: StateLock | None = None
         self.defect: BaseException | None = None
         """Why a part of the process ended by itself."""
 
@@ -102,19 +126,27 @@ class KmeProcess:
         try:
             if self.operations is not None:
                 await self.operations.start()  # first, so that it can be asked how far the rest is
-            storage_key = read_or_make_storage_key(self.config.kme.storage_key_file)
-            await self.links.open(storage_key)
-            await self._listen(storage_key)
+            self._lock = StateLock(self.directory, exclusive=False)
+            self.identity.load()
+            key = storage_key(self.config)
+            await self.links.open(key)
+            await self._listen(key)
             self._start_tasks()
         except BaseException:
             await self._stop()
             raise
         _write_json(self.directory / "links.json", self.link_states())
-        ready = {"pid": os.getpid(), "sae_port": self.ports[0], "peer_port": self.ports[1]}
+        ready: dict[str, Any] = {"pid": os.getpid(), "sae_port": self.ports[0], "peer_port": self.ports[1]}
         if self.operations is not None:
             ready["operations_port"] = self.operations.port
         if self.skip_port is not None:
             ready["skip_port"] = self.skip_port
+        if self.admin is not None:
+            ready["admin_port"] = self.admin.port
+        if self.workers is not None:
+            ready["worker_pids"] = self.workers.pids
+        if self.etsi004_port is not None:
+            ready["etsi004_port"] = self.etsi004_port
         _write_json(self.directory / "ready", ready)
         log("kme.ready", kme=self.config.kme.id, **ready)
         return self
@@ -126,7 +158,7 @@ class KmeProcess:
 
     @property
     def drivers(self) -> Mapping[KmeId, LinkDriver]:
-        """Links whose stored state could be used when the process started."""
+        """Links whose stored state can be used."""
         return self.links.drivers
 
     @property
@@ -143,57 +175,90 @@ class KmeProcess:
         """Return what an operator wants to know of each link; nothing secret."""
         return self.links.states()
 
+    def drain(self) -> None:
+        """Be unready from now on, and go on serving."""
+        self.is_draining = True
+
     # Parts
 
-    async def _listen(self, storage_key: bytes) -> None:
-        sae, peer = self.config.sae_api, self.config.peer_api
-        context = _sae_context(sae)
-        limits = self.config.limits
-        http = HttpLimits(
-            limits.max_body_bytes,
-            limits.max_bodies_bytes,
-            limits.max_answers_bytes,
-            limits.max_connections,
-            limits.request_timeout_s,
-            limits.idle_timeout_s,
-            limits.lease_timeout_s,
-        )
+    async def _listen(self, key: bytes) -> None:
+        peer, limits = self.config.peer_api, self.config.limits
+        peer_plane = self.identity.planes["peer_api"]
+        http = http_limits(limits)
         kme = self.kme = self._kme()
+        kme.paused = read_paused(self.directory)
         multicast = self._multicast = Multicast(
             kme,
             Drawing(kme, self.links, self._clock, limits.lease_timeout_s),
             self.links.requests,
-            self._copy_store(storage_key),
+            self._copy_store(key),
             entropy=self._entropy,
             clock=self._clock,
             events=self._events,
             expiry_s=limits.key_expiry_s,
         )
-        service = self.services["etsi014"] = Etsi014Service(kme, self.links, http, self._clock, multicast)
-        peer_context = server_context_by(peer.key_exchange, peer.certificate, peer.key, peer.ca)
+        service = Etsi014Service(kme, self.links, http, self._clock, multicast)
         try:
-            peers = await listen(peer.host, peer.port, lambda: peer_context, self.links.accept, set(self.drivers))
+            known = {str(link.peer) for link in self.config.links}
+            peers = await listen(peer.host, peer.port, peer_plane.server_context, self.links.accept, known)
             self._listeners.append(peers)
-            saes = await service.listen(sae.host, sae.port, lambda: context)
-            self._listeners.append(saes)
+            sae_port = await self._listen_etsi014(service, kme)
             if self.config.skip is not None:
                 await self._listen_skip(self.config.skip, kme, http)
+            if self.config.admin is not None:
+                await self._listen_admin(self.config.admin)
+            if self.config.etsi004 is not None:
+                await self._listen_004(self.config.etsi004, kme)
         except OSError as err:
             raise Rejected(f"cannot listen: {err.strerror or err}", code="kme.cannot_listen") from err
-        self.ports = saes.port, peers.port
+        self.ports = sae_port, peers.port
+
+    async def _listen_etsi014(self, service: Etsi014Service, kme: Kme) -> int:
+        """Listen here or in worker processes; return the port."""
+        sae = self.config.sae_api
+        plane = self.identity.planes["sae_api"]
+        if self.config.kme.workers > 1:
+            granting = Granting(kme, self.links.pairs, is_allowed=draws_ahead(self.config))
+            pool = self.services["etsi014"] = self.workers = WorkerPool(service, self.config, granting)
+            self._listeners.append(pool)
+            self.identity.reloaded = pool.reload
+            await pool.start(sae.host, sae.port)
+            return pool.port
+        self.services["etsi014"] = service
+        listener = await service.listen(sae.host, sae.port, plane.server_context, plane.admit)
+        self._listeners.append(listener)
+        return listener.port
 
     def _copy_store(self, storage_key: bytes) -> CopyStore:
-        store, anew = open_copy_store(self.directory / "copies.sqlite", storage_key)
+        store, anew = open_copy_store(self.directory / COPIES_NAME, storage_key)
         if anew:
             self._events.emit(Event("keys.copies_damaged", "alarm", {"kme": self.config.kme.id}))
         return store
 
     async def _listen_skip(self, skip: SkipConfig, kme: Kme, http: HttpLimits) -> None:
         service = self.services["skip"] = SkipService(kme, skip.systems, self._entropy, self.links, http, self._clock)
-        context = _sae_context(skip.api)
-        listener = await service.listen(skip.api.host, skip.api.port, lambda: context)
+        plane = self.identity.planes["skip"]
+        listener = await service.listen(skip.api.host, skip.api.port, plane.server_context, plane.admit)
         self._listeners.append(listener)
         self.skip_port = listener.port
+
+    async def _listen_admin(self, section: AdminSection) -> None:
+        try:
+            self.admin = AdminApi(self, section, self.identity.planes["admin"], self._clock)
+        except AdminLogTampered as err:  # keys are served all the same: whoever spoils a record must not end that
+            self._events.emit(Event(err.code, "alarm", {"reason": err.message, "hint": err.hint}))
+            return
+        self._listeners.append(await self.admin.start())
+
+    async def _listen_004(self, section: Etsi004Section, kme: Kme) -> None:
+        drawing = Drawing(kme, self.links, self._clock, self.config.limits.lease_timeout_s)
+        streams = KeyStreams(kme, drawing, self.links.requests, self._entropy, self._clock, section)
+        service = self.services["etsi004"] = Etsi004Service(streams, section, self._clock)
+        plane = self.identity.planes["etsi004"]
+        listener = await service.listen(section.host, section.port, plane.server_context, plane.admit)
+        self._listeners.append(listener)
+        self._upkeep.append(streams.run)
+        self.etsi004_port = listener.port
 
     def _kme(self) -> Kme:
         limits = self.config.limits
@@ -226,10 +291,17 @@ class KmeProcess:
             events=self._events,
         )
 
+    def _peer_redial(self) -> PeerRedial:
+        plane = self.identity.planes["peer_api"]
+        self.links.admit = plane.admit
+        redial = PeerRedial(self.config, self.links.requests, plane, self._events)
+        self.identity.peers_renewed = redial.renewed
+        return redial
+
     def _start_tasks(self) -> None:
-        peer, minimum = self.config.peer_api, ssl.TLSVersion.TLSv1_3
-        context = client_context_by(peer.key_exchange, peer.certificate, peer.key, peer.ca, minimum=minimum)
-        work = [self._report(), *self.links.work(lambda: context)]
+        context = self.identity.planes["peer_api"].client_context
+        work = [self._report(), self.identity.watch(), *self.links.work(context)]
+        work += [upkeep() for upkeep in self._upkeep]
         if self._multicast is not None:
             work.append(self._multicast.run())
         self._tasks = [asyncio.create_task(item) for item in work]
@@ -250,6 +322,8 @@ class KmeProcess:
     async def _stop(self) -> None:
         for listener in self._listeners:
             listener.close()
+        await self.identity.stop()
+        await self._redial.stop()
         if self._tasks:
             await self.links.stop()
         for task in self._tasks:
@@ -258,11 +332,15 @@ class KmeProcess:
         for service in self.services.values():
             if service.guard is not None:
                 await service.guard.end_all()
+        if self.admin is not None:
+            await self.admin.stop()
         self.links.release()
         if self._multicast is not None:
             self._multicast.close()
         if self.operations is not None:
             await self.operations.stop()
+        if self._lock is not None:
+            self._lock.release()
 
     def _fail_loudly(self, task: asyncio.Task[None]) -> None:
         """End the process when a part of it fails unexpectedly: a half-working KME would not be noticed."""
@@ -270,17 +348,12 @@ class KmeProcess:
         if error is not None:
             self.defect = error
             log("kme.defect", **described(error))
-            os.kill(os.getpid(), signal.SIGTERM)
+            self.stop_wanted.set()
 
     def _remove_signs(self) -> None:
-        for name in ("ready", "links.json"):
+        for name in ("ready", "links.json", IDENTITY_FILE):
             with contextlib.suppress(FileNotFoundError):
                 (self.directory / name).unlink()
-
-
-def _sae_context(api: SaeApiSection | SkipApiSection) -> ssl.SSLContext:
-    minimum = ssl.TLSVersion.TLSv1_2 if api.minimum_tls == "1.2" else ssl.TLSVersion.TLSv1_3
-    return server_context_by(api.key_exchange, api.certificate, api.key, api.client_ca, minimum=minimum)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

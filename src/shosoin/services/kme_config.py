@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from shosoin.adapters.key_exchange import KeyExchange
 from shosoin.base import KmeId, SaeId
 from shosoin.keys.key_id import LENGTH_BYTES_MAX
 from shosoin.keys.policy import PolicyRule
+from shosoin.services.admin_config import AdminSection, read_admin
+from shosoin.services.etsi004_config import Etsi004Section, read_etsi004
+from shosoin.services.identity_config import IdentitySection, check_authorities, read_identity
 from shosoin.services.operations_config import OperationsSection, read_operations
 from shosoin.services.policy_config import check_policies, read_policies
 from shosoin.services.skip_config import SkipConfig, read_skip
+from shosoin.services.sources.config import SourceSection, read_link_source
+from shosoin.services.storage_key_config import STORAGE_KEY_NAMES, StorageKeyChoice, read_storage_key
+from shosoin.services.store_config import StoreSection, read_store
 from shosoin.services.toml_sections import Sections, load_toml
 from shosoin.services.wire014 import container_bytes
 from shosoin.services.wire_skip import key_bytes
@@ -20,6 +26,7 @@ from shosoin.services.wire_skip import key_bytes
 __all__ = ["KmeConfig", "LimitSection", "LinkSection", "PeerApiSection", "SaeApiSection", "load_kme_config"]
 
 _PORT_MAX = 65535
+_WORKERS_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +36,8 @@ class KmeSection:
     id: KmeId
     site: str
     directory: Path
-    storage_key_file: Path
+    workers: int = 0
+    """Processes that SAEs talk to; with 0 or 1 it is this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,10 @@ class SaeApiSection:
     minimum_tls: str = "1.2"
     """Of classical connections; hybrid ones have 1.3."""
     key_exchange: KeyExchange = KeyExchange.CLASSICAL
+    crl: Path | None = None
+    """Revocation lists: a file, or a folder of files."""
+    crl_required: bool = False
+    """Whether nobody is admitted without a current list of the authority."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +68,10 @@ class PeerApiSection:
     key: Path
     ca: Path
     key_exchange: KeyExchange = KeyExchange.CLASSICAL
+    crl: Path | None = None
+    """Revocation lists: a file, or a folder of files."""
+    crl_required: bool = False
+    """Whether nobody is admitted without a current list of the authority."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +106,7 @@ class LimitSection:
 
 @dataclass(frozen=True, slots=True)
 class LinkSection:
-    """``[[link]]``."""
+    """``[[link]]``; what its kind needs besides is in a table of its own (``shosoin.services.sources.config``)."""
 
     peer: KmeId
     host: str
@@ -121,15 +137,31 @@ class KmeConfig:
     """Everything a KME process is told."""
 
     kme: KmeSection
+    storage_key: StorageKeyChoice
     sae_api: SaeApiSection
     peer_api: PeerApiSection
     limits: LimitSection
     directory: Mapping[SaeId, KmeId]
     links: tuple[LinkSection, ...]
+    sources: Mapping[KmeId, SourceSection]
+    """What feeds a link, where it is not simulated."""
     operations: OperationsSection | None = None
     skip: SkipConfig | None = None
+    store: StoreSection = field(default_factory=StoreSection)
+    etsi004: Etsi004Section | None = None
     policies: tuple[PolicyRule, ...] = ()
     """``[[policy]]``: terms for pairs of SAEs; the first that fits counts."""
+    identity: IdentitySection = field(default_factory=IdentitySection)
+    admin: AdminSection | None = None
+
+    def authorities(self) -> dict[str, Path]:
+        """Return where the authorities of each plane are, by what the configuration calls them."""
+        planes = {"[kme.sae_api]": self.sae_api.client_ca, "[kme.peer_api]": self.peer_api.ca}
+        if self.skip is not None:
+            planes["[skip]"] = self.skip.api.client_ca
+        if self.etsi004 is not None:
+            planes["[etsi004]"] = self.etsi004.client_ca
+        return planes if self.admin is None else {**planes, "[admin]": self.admin.client_ca}
 
 
 def load_kme_config(path: Path) -> KmeConfig:
@@ -139,24 +171,35 @@ def load_kme_config(path: Path) -> KmeConfig:
         Rejected: with the section and key that is wrong, missing or unknown.
     """
     document, sections = load_toml(path), Sections(path)
-    sections.only(document, {"kme", "limits", "sae", "link", "operations", "skip", "policy"}, "top level")
+    known = {"kme", "limits", "sae", "link", "operations", "skip", "policy", "identity", "admin", "etsi004"}
+    sections.only(document, known, "top level")
     kme = sections.table(document, "kme", "kme")
-    apis = {"sae_api", "peer_api"}
-    sections.only(kme, {item.name for item in fields(KmeSection)} | apis, "[kme]")
+    others = {"sae_api", "peer_api", "store"} | STORAGE_KEY_NAMES
+    sections.only(kme, {item.name for item in fields(KmeSection)} | others, "[kme]")
     saes = [sections.read(SaeSection, "sae", item) for item in sections.tables(document, "sae")]
+    read = [read_link_source(item, sections) for item in sections.tables(document, "link")]
+    links = tuple(sections.read(LinkSection, "link", item) for item, _ in read)
     config = KmeConfig(
-        kme=sections.read(KmeSection, "kme", {name: value for name, value in kme.items() if name not in apis}),
+        kme=sections.read(KmeSection, "kme", {name: value for name, value in kme.items() if name not in others}),
+        storage_key=read_storage_key(kme, sections),
         sae_api=sections.read(SaeApiSection, "kme.sae_api", sections.table(kme, "sae_api", "kme.sae_api")),
         peer_api=sections.read(PeerApiSection, "kme.peer_api", sections.table(kme, "peer_api", "kme.peer_api")),
         limits=sections.read(
             LimitSection, "limits", sections.table(document, "limits", "limits") if "limits" in document else {}
         ),
         directory={sae.id: sae.kme for sae in saes},
-        links=tuple(sections.read(LinkSection, "link", item) for item in sections.tables(document, "link")),
+        links=links,
+        sources={link.peer: source for link, (_, source) in zip(links, read, strict=True) if source is not None},
         operations=read_operations(document, sections),
         skip=read_skip(sections, document, {sae.id for sae in saes}),
+        identity=read_identity(document, sections),
+        admin=read_admin(document, sections),
+        store=read_store(kme, sections),
+        etsi004=read_etsi004(document, sections),
         policies=read_policies(sections, document, {sae.id for sae in saes}),
     )
+    if not config.identity.allow_shared_ca:
+        check_authorities(sections, config.authorities())
     _check_meaning(config, len(saes), sections)
     return config
 
@@ -169,8 +212,6 @@ def _check_meaning(config: KmeConfig, saes: int, sections: Sections) -> None:
         raise sections.wrong("an SAE appears twice in [[sae]]")
     _check_ports(config, sections)
     for link in config.links:
-        if link.kind != "simulated":
-            raise sections.wrong(f"link kind {link.kind!r}, expected 'simulated'")
         if link.reserved_share >= 1:
             raise sections.wrong(f"[[link]] of {link.peer}: reserved_share must be below 1, got {link.reserved_share}")
     low, high = config.limits.min_key_size_bits, config.limits.max_key_size_bits
@@ -178,9 +219,12 @@ def _check_meaning(config: KmeConfig, saes: int, sections: Sections) -> None:
     if not 8 <= low <= default <= high <= most or low % 8 or default % 8 or high % 8:
         raise sections.wrong(f"key sizes must be multiples of 8 with 8 <= min <= default <= max <= {most}")
     check_policies(config.policies, low, default, high, sections)
-    limits = config.limits
-    if 2 * limits.max_body_bytes > limits.max_bodies_bytes:
-        raise sections.wrong("max_bodies_bytes must be at least twice max_body_bytes: one SAE gets half")
+    limits, processes = config.limits, max(1, config.kme.workers)
+    if processes > _WORKERS_MAX:
+        raise sections.wrong(f"[kme] workers must be at most {_WORKERS_MAX}, got {processes}")
+    if 2 * limits.max_body_bytes * processes > limits.max_bodies_bytes:
+        each = "" if processes == 1 else ", for each worker"
+        raise sections.wrong(f"max_bodies_bytes must be at least twice max_body_bytes{each}: one SAE gets half")
     longest_bytes = container_bytes(limits.max_key_per_request, limits.max_request_bytes)
     if 2 * longest_bytes > limits.max_answers_bytes:
         raise sections.wrong(f"max_answers_bytes must be at least {2 * longest_bytes} for max_request_bytes as it is")
@@ -196,6 +240,10 @@ def _check_ports(config: KmeConfig, sections: Sections) -> None:
     ports |= {f"[[link]] of {link.peer}": link.port for link in config.links}
     if config.skip is not None:
         ports["[skip]"] = config.skip.api.port
+    if config.admin is not None:
+        ports["[admin]"] = config.admin.port
+    if config.etsi004 is not None:
+        ports["[etsi004]"] = config.etsi004.port
     for where, port in ports.items():
         if port > _PORT_MAX:
             raise sections.wrong(f"{where} port must be at most {_PORT_MAX}, got {port}")

@@ -8,36 +8,53 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from shosoin.adapters.stream_store import FileStreamStore
-from shosoin.base import Entropy, KmeId, Rejected
+from shosoin.base import Entropy, KmeId, Rejected, Unavailable
 from shosoin.base.ports import Clock, EventSink
-from shosoin.keys.errors import StreamRefused
+from shosoin.keys.errors import StoreUnavailable, StreamNotReady, StreamRefused
 from shosoin.keys.pair import PairEnd, PairLimits
-from shosoin.link import SimulatedLink
+from shosoin.keys.store import StreamStore
 from shosoin.link.port import LinkFacts
 from shosoin.services.json_log import log
 from shosoin.services.kme_config import KmeConfig, LinkSection
 from shosoin.services.kme_requests import PeerRequests
 from shosoin.services.link_driver import LinkDriver
+from shosoin.services.link_keeping import open_in_thread, serve_until_lost
 from shosoin.services.peer_channel import Channel, ChannelKind, dial_forever
-from shosoin.services.simulated_quantum_channel import SimulatedDevices
+from shosoin.services.sources.build import facts_of, make_source
+from shosoin.services.sources.coordinated import SUBJECT, SourceParts
+from shosoin.services.sources.port import LinkSource
+from shosoin.services.sources.repeats import BitMemory
+from shosoin.services.store_config import open_store
 
 __all__ = ["KmeLinks"]
 
 _MESSAGE_BYTES_SPARE = 16 << 20
 _FAREWELL_S = 1.0
+_REOPEN_S_MIN, _REOPEN_S_MAX = 0.5, 8.0
+"""Pauses before a store that was lost is opened again."""
 
 
 class KmeLinks:
-    """All links of one KME. A link whose stored state cannot be used is refused, and the others work."""
+    """All links of one KME. A link whose stored state cannot be used is refused, and the others work.
+
+    Where the store could not be reached, or was lost, that is tried again; what is damaged stays refused.
+    """
 
     def __init__(self, config: KmeConfig, clock: Clock, entropy: Entropy, events: EventSink) -> None:
         self._config, self._clock, self._entropy, self._events = config, clock, entropy, events
         self.drivers: dict[KmeId, LinkDriver] = {}
-        self._devices: dict[KmeId, SimulatedDevices] = {}
-        self._simulated: dict[KmeId, SimulatedLink] = {}
+        self.pairs: dict[KmeId, PairEnd] = {}
+        """The pair behind each link, from the moment it could be used first; a lost one is closed until it is back."""
+        self._refusals: dict[KmeId, StreamRefused] = {}
+        self._storage_key = b""
+        self._sources: dict[KmeId, LinkSource] = {}
+        self._facts: dict[KmeId, LinkFacts] = {}
+        self._repeats = BitMemory(entropy)
         self.requests = PeerRequests({KmeId(link.peer) for link in config.links})
         """Questions to and from the KMEs of all links."""
+        self.admit: Callable[[asyncio.BaseTransport], bool] = lambda _: True
+        """Says whether a connection with another KME may be used."""
+        self.requests.serve(SUBJECT, self._answer_source)
         self.groups: Counter[str] = Counter()
         """Connections by TLS key-exchange group; empty where the TLS library cannot tell."""
 
@@ -46,22 +63,25 @@ class KmeLinks:
     @property
     def facts(self) -> dict[KmeId, LinkFacts]:
         """Origin of each link's bits."""
-        return {peer: link.facts for peer, link in self._simulated.items()}
-
-    @property
-    def pairs(self) -> dict[KmeId, PairEnd]:
-        """The pair behind each usable link."""
-        return {peer: driver.pair for peer, driver in self.drivers.items()}
+        return dict(self._facts)
 
     def states(self) -> dict[str, Any]:
         """Return what an operator wants to know of each link; nothing secret."""
-        return {link.peer: self._state(KmeId(link.peer)) for link in self._config.links}
+        peers = [KmeId(link.peer) for link in self._config.links]
+        return {peer: {**self._state(peer), **self._reason(peer)} for peer in peers}
+
+    def _reason(self, peer: KmeId) -> dict[str, str]:
+        """Return why a link does not work, as far as this end knows."""
+        driver = self.drivers.get(peer)
+        refusal = self._refusals.get(peer)
+        why = driver.pair.refusal if driver is not None else refusal.message if refusal is not None else ""
+        return {"reason": why} if why else {}
 
     def _state(self, peer: KmeId) -> dict[str, Any]:
         driver = self.drivers.get(peer)
         if driver is None or driver.failed:
             return {"refused": True, "open": False, "connected": False}
-        pair = driver.pair
+        pair, facts = driver.pair, self._facts[peer]
         return {
             "refused": False,
             "open": pair.is_open,
@@ -71,9 +91,10 @@ class KmeLinks:
             "outgoing_stock_bits": pair.outgoing.stock_granules() * 256,
             "incoming_held_bits": pair.incoming.held_granules() * 256,
             "verification_entries": pair.outgoing.verification_entries,
-            "kind": "simulated-qkd",
-            "simulated": True,
-            "secret_key_rate_bps": round(self._simulated[peer].facts.secret_key_rate_bps, 3),
+            "kind": facts.kind,
+            "simulated": facts.simulated,
+            "secret_key_rate_bps": round(facts.secret_key_rate_bps, 3),
+            "source": self._sources[peer].condition,
         }
 
     # Leases, for those who draw keys
@@ -86,7 +107,13 @@ class KmeLinks:
 
     async def wait_lease(self, peer: str, granules: int) -> None:
         """Wait for a higher lease."""
-        await self.drivers[KmeId(peer)].wait_lease(granules)
+        await self._driver(KmeId(peer)).wait_lease(granules)
+
+    def _driver(self, peer: KmeId) -> LinkDriver:
+        driver = self.drivers.get(peer)
+        if driver is None:
+            raise StreamNotReady(f"what is stored of the stream with {peer} cannot be used now", retry_after_s=1.0)
+        return driver
 
     # Life
 
@@ -96,35 +123,33 @@ class KmeLinks:
         Raises:
             Rejected: a pair secret cannot be read.
         """
-        for link in self._config.links:
-            await self._open_link(link, storage_key)
+        self._storage_key = storage_key
+        # Side by side, since a store elsewhere may take its time. All are looked at, so that none is left half open.
+        looked = await asyncio.gather(*map(self._open_link, self._config.links), return_exceptions=True)
+        for each in looked:
+            if isinstance(each, BaseException):
+                raise each
 
     async def accept(self, channel: Channel) -> None:
         """Use a channel until it ends."""
+        if not self.admit(channel.writer.transport):
+            channel.close()
+            return
         peer = KmeId(channel.peer)
+        driver = self._driver(peer)
         self.groups[channel.group or ""] += 1
         log("peer.connected", peer=peer, kind=channel.kind, group=channel.group)
         match channel.kind:
             case ChannelKind.CLASSICAL:
-                await self.drivers[peer].handle_classical(channel)
+                await driver.handle_classical(channel)
             case ChannelKind.SIMULATED_QUANTUM:
-                await self._devices[peer].handle(channel)
+                await self._sources[peer].handle(channel)
             case ChannelKind.REQUESTS:
                 await self.requests.handle(channel)
 
     def work(self, context: Callable[[], ssl.SSLContext]) -> list[Coroutine[Any, Any, None]]:
-        """Return what must run as long as the KME does; of two KMEs the one with the lower id dials."""
-        work: list[Coroutine[Any, Any, None]] = []
-        for link in self._config.links:
-            driver = self.drivers.get(KmeId(link.peer))
-            if driver is None:
-                continue
-            work += [driver.run(), self._devices[KmeId(link.peer)].transmit()]
-            if self._config.kme.id < link.peer:
-                work += [
-                    dial_forever(link.peer, link.host, link.port, context, kind, self.accept) for kind in ChannelKind
-                ]
-        return work
+        """Return what must run as long as the KME does."""
+        return [self._keep(link, context) for link in self._config.links]
 
     async def stop(self) -> None:
         """Leave word with every peer."""
@@ -137,25 +162,68 @@ class KmeLinks:
 
     # One link
 
-    async def _open_link(self, link: LinkSection, storage_key: bytes) -> None:
+    async def _keep(self, link: LinkSection, context: Callable[[], ssl.SSLContext]) -> None:
+        peer, pause_s = KmeId(link.peer), _REOPEN_S_MIN
+        while peer in self.drivers or isinstance(self._refusals.get(peer), StoreUnavailable):
+            if peer in self.drivers:
+                pause_s = _REOPEN_S_MIN
+                await serve_until_lost(self.drivers[peer], self._parts(link, context))
+                await self._let_go(peer)
+            await asyncio.sleep(pause_s)
+            pause_s = min(_REOPEN_S_MAX, 2 * pause_s)
+            try:
+                await self._open_link(link)
+            except Rejected as err:  # at the start it would end the process; now others are served
+                self._refuse(peer, StoreUnavailable(err.message, hint=err.hint))
+
+    def _parts(self, link: LinkSection, context: Callable[[], ssl.SSLContext]) -> list[Coroutine[Any, Any, None]]:
+        """Return what one link consists of; of two KMEs the one with the lower id dials."""
         peer = KmeId(link.peer)
-        self._simulated[peer] = _simulated(link, stock_bits=0)
+        parts = [self.drivers[peer].run(), self._sources[peer].transmit()]
+        unused = set() if self._sources[peer].uses_channel else {ChannelKind.SIMULATED_QUANTUM}
+        if self._config.kme.id < link.peer:
+            kinds = [kind for kind in ChannelKind if kind not in unused]
+            parts += [dial_forever(link.peer, link.host, link.port, context, kind, self.accept) for kind in kinds]
+        return parts
+
+    async def _answer_source(self, peer: KmeId, question: bytes) -> bytes:
+        source = self._sources.get(peer)
+        if source is None:
+            raise Unavailable("the link is not in use", code="source.no_link")
+        return await source.answer(question)
+
+    async def _let_go(self, peer: KmeId) -> None:
+        self._sources.pop(peer).close()
+        driver = self.drivers.pop(peer)
+        await asyncio.to_thread(driver.release)  # a hanging commit may take its time to fail
+
+    async def _open_link(self, link: LinkSection) -> None:
+        peer, config = KmeId(link.peer), self._config
+        self._facts[peer] = facts_of(link, config.sources.get(peer))
+        self._refusals.pop(peer, None)
         try:
             secret = link.pair_secret_file.read_bytes()
         except OSError as err:
             raise Rejected(f"cannot read pair secret {link.pair_secret_file}: {err.strerror}") from err
+        where, key = config.kme.directory, self._storage_key
         try:
-            store = FileStreamStore(self._config.kme.directory / "links" / peer, storage_key)
+            store = await open_in_thread(lambda: open_store(config.store, where, config.kme.id, peer, key))
         except StreamRefused as err:
-            _log_refused(peer, err)
+            self._refuse(peer, err)
             return
         try:
             await self._start_pair(link, peer, secret, store)
-        except StreamRefused as err:
+        except BaseException as err:
             store.close()
-            _log_refused(peer, err)
+            if not isinstance(err, StreamRefused):
+                raise
+            self._refuse(peer, err)
 
-    async def _start_pair(self, link: LinkSection, peer: KmeId, secret: bytes, store: FileStreamStore) -> None:
+    def _refuse(self, peer: KmeId, err: StreamRefused) -> None:
+        self._refusals[peer] = err
+        log("stream.refused", peer=peer, reason=err.message, hint=err.hint)
+
+    async def _start_pair(self, link: LinkSection, peer: KmeId, secret: bytes, store: StreamStore) -> None:
         limits = self._config.limits
         pair_limits = PairLimits(
             limits.lease_bytes,
@@ -166,22 +234,9 @@ class KmeLinks:
         pair = PairEnd(self._config.kme.id, peer, secret, store, self._entropy, pair_limits, wall_s=self._clock.wall_s)
         driver = LinkDriver(pair, store, self._clock, self._events)
         await driver.start()
-        initial_bits = max(0, link.stock_bits_at_start - pair.outgoing.produced_granules * 256)
-        simulated = self._simulated[peer] = _simulated(link, stock_bits=initial_bits)
-        self.drivers[peer] = driver
-        self._devices[peer] = SimulatedDevices(
-            driver, simulated, self._entropy, self._clock, max_stock_bits=link.max_stock_bits
+        parts = SourceParts(
+            driver, self.requests, self._repeats, self._entropy, self._clock, self._events, link.max_stock_bits
         )
-
-
-def _simulated(link: LinkSection, *, stock_bits: int) -> SimulatedLink:
-    return SimulatedLink(
-        attenuation_db=link.attenuation_db,
-        length_km=link.length_km,
-        speedup=link.speedup,
-        stock_bits_at_start=stock_bits,
-    )
-
-
-def _log_refused(peer: KmeId, err: StreamRefused) -> None:
-    log("stream.refused", peer=peer, reason=err.message, hint=err.hint)
+        section, directory = self._config.sources.get(peer), self._config.kme.directory / "sources" / peer
+        self._sources[peer] = make_source(link, section, parts, self._facts[peer], directory)
+        self.drivers[peer], self.pairs[peer] = driver, pair

@@ -12,12 +12,14 @@ harmless, and whoever asks says how long it waits.
 from __future__ import annotations
 
 import asyncio
+import re
 import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 
 from shosoin.base import KmeId, PeerFault, ShosoinError, Unavailable
+from shosoin.base.foreign_text import printable_text
 from shosoin.services.json_log import described, log
 from shosoin.services.peer_channel import Channel
 
@@ -26,6 +28,7 @@ __all__ = ["BODY_BYTES_MAX", "PeerRefused", "PeerRequests", "Serve"]
 BODY_BYTES_MAX = 8 << 20
 _HEAD = struct.Struct(">BQB")
 _QUESTION, _ANSWER, _REFUSAL = 0, 1, 2
+_CODE = re.compile(r"[a-z0-9_]{1,40}(\.[a-z0-9_]{1,40}){0,2}")
 _OPEN_MAX = 256
 """Questions of one peer that are being answered at once, and ours to it that wait."""
 _OPEN_BYTES_MAX = 32 << 20
@@ -140,8 +143,7 @@ class PeerRequests:
         if kind == _ANSWER:
             waiting.set_result(body)
         else:
-            code, _, message = body.decode("utf-8", "replace").partition("\0")
-            waiting.set_exception(PeerRefused(f"{channel.peer}: {message[:200]}", code=f"peer.refused.{code[:60]}"))
+            waiting.set_exception(_refusal(channel.peer, body))
 
     async def _answer(self, channel: Channel, number: int, subject: str, body: bytes) -> None:
         serve = self._serving.get(subject)
@@ -161,6 +163,12 @@ def _over(line: _Line, size_bytes: int, task: asyncio.Task[None]) -> None:
     line.tasks.discard(task)
     line.bytes -= size_bytes
     line.answered.set()
+
+
+def _refusal(peer: str, body: bytes) -> PeerRefused:
+    code, _, message = body.decode("utf-8", "replace").partition("\0")
+    said = f".{code}" if _CODE.fullmatch(code) else ""
+    return PeerRefused(f"{peer}: {printable_text(message)}", code=f"peer.refused{said}")
 
 
 def _frame(kind: int, number: int, subject: str, body: bytes) -> bytes:

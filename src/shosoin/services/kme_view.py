@@ -7,13 +7,37 @@ from typing import Any, Protocol
 
 from shosoin.base import KmeId
 from shosoin.keys.kme import Kme
-from shosoin.services.guarded_connections import ConnectionGuard
 from shosoin.services.kme_config import KmeConfig
+from shosoin.services.kme_identity import KmeIdentity
 from shosoin.services.link_driver import LinkDriver
 from shosoin.services.memory_budget import MemoryBudget
 from shosoin.services.request_tally import RequestTally
+from shosoin.services.worker_pool import WorkerPool
 
-__all__ = ["KmeView", "SaeService"]
+__all__ = ["Connections", "KmeView", "SaeService"]
+
+
+class Connections(Protocol):
+    """Connections of clients."""
+
+    @property
+    def open(self) -> int:
+        """How many there are."""
+        ...
+
+    @property
+    def connections_max(self) -> int:
+        """How many there may be."""
+        ...
+
+    @property
+    def refused(self) -> int:
+        """How many were too many."""
+        ...
+
+    async def end_all(self) -> None:
+        """End all that are left."""
+        ...
 
 
 class SaeService(Protocol):
@@ -25,7 +49,7 @@ class SaeService(Protocol):
         ...
 
     @property
-    def guard(self) -> ConnectionGuard | None:
+    def guard(self) -> Connections | None:
         """Its connections, once it listens."""
         ...
 
@@ -45,7 +69,7 @@ class KmeView(Protocol):
 
     @property
     def drivers(self) -> Mapping[KmeId, LinkDriver]:
-        """Links whose stored state could be used when the process started."""
+        """Links whose stored state can be used."""
         ...
 
     @property
@@ -59,6 +83,16 @@ class KmeView(Protocol):
         ...
 
     @property
+    def identity(self) -> KmeIdentity:
+        """Certificates and who is revoked."""
+        ...
+
+    @property
+    def workers(self) -> WorkerPool | None:
+        """The processes that SAEs talk to, where it is not this one."""
+        ...
+
+    @property
     def peer_groups(self) -> Mapping[str, int]:
         """Connections with peer KMEs since the start, by key-exchange group, empty where that is unknown."""
         ...
@@ -66,6 +100,11 @@ class KmeView(Protocol):
     @property
     def defect(self) -> BaseException | None:
         """Why a part of the process ended by itself."""
+        ...
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it is about to stop and should get no new work."""
         ...
 
     @property

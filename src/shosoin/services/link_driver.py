@@ -7,15 +7,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 from typing import Any
 
 from shosoin.base import ShosoinError
 from shosoin.base.ports import Clock, EventSink
 from shosoin.kernels import polynomial_mac
-from shosoin.keys.errors import StreamNotReady, StreamRefused
+from shosoin.keys.errors import StoreUnavailable, StreamNotReady, StreamRefused
 from shosoin.keys.messages import Closed, Leased, Message, decode_message, encode_message
 from shosoin.keys.pair import PairEnd
-from shosoin.keys.store import Commit, Effect, Emit, Mac, ReadBlock, Send, Steps, StreamStore
+from shosoin.keys.store import Batch, Commit, Effect, Emit, Mac, ReadBlock, Send, Steps, StreamStore
 from shosoin.services.json_log import described, log
 from shosoin.services.peer_channel import Channel
 
@@ -25,6 +26,8 @@ _QUEUE_MAX = 64
 _LONG_BYTES = 1 << 16
 """Messages above this wait for their turn outside the queue, so that not 64 hellos of 16 MiB are in memory."""
 _TICK_S = 0.25
+_TICKS_PER_SIGN = 8
+"""How often the store is told that its owner is there, and asked whether it still is the owner: every 2 s."""
 _ANSWER_S = 5.0
 """A peer that leaves a lease unanswered for longer does not count as there, whatever its connection says."""
 
@@ -44,6 +47,8 @@ class LinkDriver:
         self.pair = pair
         self.progress = asyncio.Event()
         self.failed = False
+        self.lost = asyncio.Event()
+        """Set when the store failed in a way that may pass: whoever opens the pair anew may go on."""
         self._store, self._clock, self._events = store, clock, events
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"store-{pair.peer}")
         self._queue: asyncio.Queue[_Item] = asyncio.Queue(_QUEUE_MAX)
@@ -184,9 +189,11 @@ class LinkDriver:
         yield from ()
 
     async def _tick(self) -> None:
-        while True:
+        for number in count():
             await asyncio.sleep(_TICK_S)
             await self.do(lambda: self.pair.tick(self._clock.now_s()))
+            if number % _TICKS_PER_SIGN == 0:
+                await self.do(_sign_of_life)
 
     async def _work(self) -> None:
         while True:
@@ -245,6 +252,13 @@ class LinkDriver:
         self.pair.abandon()
         self._drop_channel()
         log("stream.failed", peer=self.pair.peer, reason=err.message)
+        if isinstance(err, StoreUnavailable):
+            self.lost.set()
+
+
+def _sign_of_life() -> Steps:
+    """Commit nothing: a store that has lost its owner, or its owner the store, says so."""
+    yield Commit(Batch())
 
 
 def _mac(key: bytes, parts: tuple[bytes | bytearray, ...]) -> bytes:

@@ -30,8 +30,10 @@ from shosoin.keys.kme import Kme
 from shosoin.keys.receiver import ReceivingEnd
 from shosoin.keys.sender import SendingEnd
 from shosoin.keys.tally import Burned, KeyCount
+from shosoin.services.etsi004 import Etsi004Service
 from shosoin.services.guarded_connections import ConnectionGuard
-from shosoin.services.kme_view import KmeView, SaeService
+from shosoin.services.identity_metrics import identity_families
+from shosoin.services.kme_view import Connections, KmeView, SaeService
 
 __all__ = ["registry_of"]
 
@@ -81,6 +83,10 @@ class _KmeCollector(Collector):
         yield _groups(self._view)
         yield from _requests(services)
         yield from _memory(services)
+        if self._view.identity.is_loaded:
+            yield from identity_families(self._view.identity.planes)
+        yield from _workers(self._view)
+        yield from _key_streams(services)
         if self._view.kme is not None:
             yield from _links(self._view)
             yield from _streams(self._view, self._clock.now_s())
@@ -183,13 +189,34 @@ def _connections(services: Mapping[str, SaeService], operations: ConnectionGuard
     most = _gauge("connections_limit", "Connections that are accepted at once.", "interface")
     refused = _counter("connections_refused", "Connections that were ended at once, being too many.", "interface")
     greedy = {name: service.tally.connections_refused for name, service in services.items()}
-    guards = {name: service.guard for name, service in services.items()}
+    guards: dict[str, Connections | None] = {name: service.guard for name, service in services.items()}
     for interface, guard in {**guards, "operations": operations}.items():
         if guard is not None:
             now.add_metric([interface], guard.open)
             most.add_metric([interface], guard.connections_max)
             refused.add_metric([interface], guard.refused + greedy.get(interface, 0))
     yield from (now, most, refused)
+
+
+def _workers(view: KmeView) -> Families:
+    if view.workers is not None:
+        serving = _gauge("workers", "Worker processes that accept connections of SAEs.")
+        serving.add_metric([], len(view.workers.pids))
+        wanted = _gauge("workers_configured", "Worker processes that there should be.")
+        wanted.add_metric([], view.config.kme.workers)
+        restarts = _counter("worker_restarts", "Worker processes that ended by themselves.")
+        restarts.add_metric([], view.workers.restarts)
+        yield from (serving, wanted, restarts)
+
+
+def _key_streams(services: Mapping[str, SaeService]) -> Families:
+    text = "Ends of ETSI GS QKD 004 streams: near where the keys are drawn, far where the other application is."
+    ends = _gauge("key_streams", text, "end")
+    for service in services.values():
+        if isinstance(service, Etsi004Service):
+            for end, count in service.streams.ends.items():
+                ends.add_metric([end], count)
+            yield ends
 
 
 def _groups(view: KmeView) -> Metric:

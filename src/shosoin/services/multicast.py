@@ -232,7 +232,7 @@ class Multicast:
                 on, claimed as they are.
 
         Raises:
-            StreamNotReady: the master's KME cannot be asked; ask again.
+            StreamNotReady: the master's KME cannot be asked, or the pair with it is paused; ask again.
             KeyNotFound: it says that they were claimed before.
         """
         places = {copy.place for copy in copies}
@@ -251,6 +251,7 @@ class Multicast:
             self._taking -= places
 
     async def _claim(self, peer: KmeId, copies: Sequence[HeldCopy]) -> None:
+        self._kme.require_unpaused(peer)
         copies = [copy for copy in copies if copy.place not in self._claimed]
         if not copies:
             return

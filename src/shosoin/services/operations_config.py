@@ -9,7 +9,7 @@ from typing import Any
 
 from shosoin.services.toml_sections import Sections
 
-__all__ = ["OperationsSection", "read_operations"]
+__all__ = ["OperationsSection", "is_loopback", "read_operations"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def read_operations(document: Mapping[str, Any], sections: Sections) -> Operatio
     if "operations" not in document:
         return None
     found = sections.read(OperationsSection, "operations", sections.table(document, "operations", "operations"))
-    if not found.allow_remote and not _is_loopback(found.host):
+    if not found.allow_remote and not is_loopback(found.host):
         raise sections.wrong(
             f"[operations] host {found.host!r} is no loopback address, and metrics and health are served without TLS "
             "to everybody who can connect: write '127.0.0.1' or '::1', or allow_remote = true"
@@ -47,7 +47,7 @@ def read_operations(document: Mapping[str, Any], sections: Sections) -> Operatio
     return found
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     """Whether only this machine can connect; a name other than ``localhost`` may mean any machine."""
     try:
         return ipaddress.ip_address(host).is_loopback

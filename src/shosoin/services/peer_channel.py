@@ -1,7 +1,7 @@
 """Connections between KMEs: mutual TLS 1.3, length-prefixed frames, three kinds of channel for each link.
 
 The *classical channel* carries the messages of ``shosoin.keys.messages``. The *simulated quantum channel* stands for
-the pair of QKD devices and carries raw blocks (``shosoin.services.simulated_quantum_channel``). Of the two KMEs of a
+the pair of QKD devices and carries raw blocks (``shosoin.services.sources.simulated``). Of the two KMEs of a
 link the one with the lower id dials all; who is at the other end is read from the certificate. The *requests* channel
 carries questions and answers beside the streams (``shosoin.services.kme_requests``).
 """

@@ -7,9 +7,10 @@ TLS 1.3 cannot change it later. What a request may ask and how an answer is spel
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -29,7 +30,10 @@ from shosoin.services.memory_budget import Claim, MemoryBudget
 from shosoin.services.request_tally import RequestTally
 from shosoin.services.tls_listener import TlsListener
 
-__all__ = ["Drawing", "HttpLimits", "LeaseSource", "SaeHttp", "caller_of"]
+__all__ = ["Allowed", "Drawing", "HttpLimits", "LeaseSource", "SaeHttp", "caller_of"]
+
+
+Allowed = Callable[[asyncio.Transport], bool]
 
 
 T = TypeVar("T")
@@ -116,8 +120,19 @@ class SaeHttp:
     guard: ConnectionGuard | None = field(default=None, init=False)
     """Knows the connections, once it listens."""
 
-    async def listen(self, host: str, port: int, context: Callable[[], ssl.SSLContext]) -> TlsListener:
-        """Start serving; ``context`` is asked for each connection anew."""
+    async def listen(
+        self,
+        host: str,
+        port: int,
+        context: Callable[[], ssl.SSLContext],
+        allowed: Allowed | None = None,
+        *,
+        sockets: Sequence[socket.socket] = (),
+    ) -> TlsListener:
+        """Start serving; ``context`` and whether a connection is ``allowed`` are asked for each anew.
+
+        ``sockets`` may listen already.
+        """
         limits = self.limits
         manager = web.Server(self._handle, handler_cancellation=True)  # who has left is drawn nothing for
         counts: Counter[str] = Counter()
@@ -136,9 +151,9 @@ class SaeHttp:
                 auto_decompress=False,
             )
 
-        self.guard = ConnectionGuard(connect, limits.connections, limits.idle_timeout_s)
+        self.guard = ConnectionGuard(connect, limits.connections, limits.idle_timeout_s, allowed=allowed)
         listener = TlsListener(self.guard, context)
-        await listener.start(host, port)
+        await listener.start(host, port, sockets=sockets)
         return listener
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:

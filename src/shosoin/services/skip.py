@@ -22,7 +22,7 @@ from shosoin.services.guarded_connections import ConnectionGuard
 from shosoin.services.json_log import described, log
 from shosoin.services.memory_budget import Claim, MemoryBudget
 from shosoin.services.request_tally import RequestTally
-from shosoin.services.sae_http import Drawing, HttpLimits, LeaseSource, SaeHttp, caller_of
+from shosoin.services.sae_http import Allowed, Drawing, HttpLimits, LeaseSource, SaeHttp, caller_of
 from shosoin.services.tls_listener import TlsListener
 from shosoin.services.wire_skip import (
     Call,
@@ -80,9 +80,11 @@ class SkipService:
         self._answers = MemoryBudget(limits.answers_bytes, code="skip.busy")
         self._http = SaeHttp(self._response, self._malformed, self._answers, limits, self.tally)
 
-    async def listen(self, host: str, port: int, context: Callable[[], ssl.SSLContext]) -> TlsListener:
+    async def listen(
+        self, host: str, port: int, context: Callable[[], ssl.SSLContext], allowed: Allowed | None = None
+    ) -> TlsListener:
         """Start serving; ``context`` is asked for each connection anew."""
-        return await self._http.listen(host, port, context)
+        return await self._http.listen(host, port, context, allowed)
 
     @property
     def guard(self) -> ConnectionGuard | None:

@@ -25,6 +25,10 @@ class SkipApiSection:
     client_ca: Path
     minimum_tls: str = "1.2"
     key_exchange: KeyExchange = KeyExchange.CLASSICAL
+    crl: Path | None = None
+    """Revocation lists: a file, or a folder of files."""
+    crl_required: bool = False
+    """Whether nobody is admitted without a current list of the authority."""
 
 
 @dataclass(frozen=True, slots=True)

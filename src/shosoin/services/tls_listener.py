@@ -11,22 +11,26 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from shosoin.services.json_log import described, log
 
-__all__ = ["HANDSHAKES_MAX", "TlsListener"]
+__all__ = ["HANDSHAKES_MAX", "TlsListener", "listening_sockets"]
 
 HANDSHAKES_MAX = 256
 _HANDSHAKE_S = 10.0
 _FAIR_S = 0.5
 """What every handshake gets, however many wait."""
+_FAILED_KEPT = 256
+"""asyncio leaves a failed handshake in a cycle with its transport, a buffer of 256 KiB in it, and our programs seldom
+look for cycles: without this, whoever only connects and leaves would take memory by the gigabyte."""
 _BACKLOG = 512
 _PAUSE_S = 0.1
 _NO_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -62,25 +66,20 @@ class TlsListener:
         self._tasks: list[asyncio.Task[None]] = []
         self._handshakes: dict[_Handshake, None] = {}  # in order of arrival
         self._ended = asyncio.Event()
+        self._failed = 0
         self.given_up = 0
         """Handshakes that had to make room for others."""
 
-    async def start(self, host: str, port: int, *, reuse_port: bool = False) -> None:
-        """Listen on every address of ``host``.
+    async def start(
+        self, host: str, port: int, *, reuse_port: bool = False, sockets: Sequence[socket.socket] = ()
+    ) -> None:
+        """Listen on every address of ``host``, or on ``sockets`` that listen already.
 
         Raises:
             OSError: an address cannot be used.
         """
         loop = asyncio.get_running_loop()
-        places = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        if port == 0:
-            places = places[:1]  # or each address would get a port of its own
-        try:
-            for family, _, _, _, address in dict.fromkeys(places):
-                self._sockets.append(_listening(family, address, reuse_port=reuse_port))
-        except OSError:
-            self.close()
-            raise
+        self._sockets = list(sockets) or await listening_sockets(host, port, reuse_port=reuse_port)
         self._tasks = [loop.create_task(self._accept_from(one)) for one in self._sockets]
 
     @property
@@ -155,6 +154,9 @@ class TlsListener:
         """Free the place; whether the task failed, was cancelled, or never began, its connection is closed."""
         if handshake.connection is not None:
             handshake.connection.close()
+            self._failed += 1
+            if self._failed % _FAILED_KEPT == 0:
+                gc.collect()
         self._handshakes.pop(handshake, None)
         self._ended.set()
 
@@ -177,6 +179,27 @@ class TlsListener:
         counts = Counter(handshake.address for handshake in self._handshakes)
         greediest = max(counts.values())
         return next(one for one in self._handshakes if counts[one.address] == greediest)
+
+
+async def listening_sockets(host: str, port: int, *, reuse_port: bool = False) -> list[socket.socket]:
+    """Return sockets that listen on every address of ``host``.
+
+    Raises:
+        OSError: an address cannot be used.
+    """
+    loop = asyncio.get_running_loop()
+    places = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    if port == 0:
+        places = places[:1]  # or each address would get a port of its own
+    sockets: list[socket.socket] = []
+    try:
+        for family, _, _, _, address in dict.fromkeys(places):
+            sockets.append(_listening(family, address, reuse_port=reuse_port))  # closed if one fails
+    except OSError:
+        for one in sockets:
+            one.close()
+        raise
+    return sockets
 
 
 async def _readable(listening: socket.socket) -> None:

@@ -13,7 +13,8 @@ Traceback (most recent call last):
 ...
 shosoin.base.errors.Rejected: node.toml: unknown key 'hots' in [node.api]; did you mean 'host'?
 
-Fields may be ``str``, ``bool``, ``int``, ``float`` (also written as a whole number) or ``Path`` (relative to the file).
+Fields may be ``str``, ``bool``, ``int``, ``float`` (also written as a whole number) or ``Path`` (relative to the file);
+``None`` beside one of them means that it need not be there.
 Numbers are never negative. A subclass of ``str`` that checks itself (``SiteId``) may be a field too.
 """
 
@@ -24,7 +25,8 @@ import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from shosoin.base import Rejected
 from shosoin.base.foreign_text import printable_text
@@ -94,8 +96,8 @@ class Sections:
         values = {}
         for key, item in declared.items():
             if key in found:
-                values[key] = self._value(f"[{name}] {key}", types[key], found[key])
-            elif item.default is MISSING:
+                values[key] = self._value(f"[{name}] {key}", _present(types[key]), found[key])
+            elif item.default is MISSING and item.default_factory is MISSING:
                 raise self.wrong(f"[{name}] lacks {key!r}")
         return kind(**values)
 
@@ -118,6 +120,12 @@ class Sections:
     def wrong(self, message: str) -> Rejected:
         """Return an error that names the file."""
         return Rejected(f"{self.origin}: {message}", code="config.bad_value")
+
+
+def _present(declared: Any) -> type[Any]:
+    """Return the type of a value that is there."""
+    kinds = [each for each in get_args(declared) if each is not NoneType]
+    return kinds[0] if kinds else declared  # type: ignore[no-any-return]  # no union
 
 
 _WORDS: dict[type[Any], str] = {bool: "true or false", int: "a whole number", float: "a number", Path: "a path"}

@@ -30,6 +30,8 @@ _NUMBER = struct.Struct(">Q")
 class SimulatedDevices:
     """Both simulated devices of one KME on one link: a transmitter and a receiver."""
 
+    uses_channel = True
+
     def __init__(
         self, driver: LinkDriver, link: SimulatedLink, entropy: Entropy, clock: Clock, *, max_stock_bits: int
     ) -> None:
@@ -38,6 +40,15 @@ class SimulatedDevices:
         self._max_stock_bytes = max_stock_bits // 8
         self._channel: Channel | None = None
         self._running_s = 0.0
+
+    @property
+    def condition(self) -> str:
+        """Whether the devices see each other."""
+        return "working" if self._channel is not None else "not connected"
+
+    async def answer(self, question: bytes) -> bytes:
+        """Refuse: devices see light, and ask nothing."""
+        raise PeerFault("the source at this end is simulated, the peer's is not", code="source.wrong_kind")
 
     async def handle(self, channel: Channel) -> None:
         """Receive blocks on a channel until it ends; transmit on the latest one."""
@@ -59,6 +70,11 @@ class SimulatedDevices:
         finally:
             if self._channel is channel:
                 self._channel = None
+
+    def close(self) -> None:
+        """Drop the channel."""
+        if self._channel is not None:
+            self._channel.close()
 
     async def transmit(self) -> None:
         """Make blocks at the link's pace until cancelled."""

@@ -1,0 +1,107 @@
+"""The tables of a stream store in PostgreSQL, and the statements on them.
+
+A block is kept in *pieces* of 32 granules, a row each, so that what is consumed leaves whole rows to be deleted and at
+most two to be changed. Each block has a data key of its own, sealed, in a row of its own.
+"""
+
+from __future__ import annotations
+
+__all__ = ["FORMAT", "PIECE_GRANULES", "statements", "tables"]
+
+PIECE_GRANULES = 32
+"""A piece with its checks is 1,280 bytes: below the size at which PostgreSQL moves values elsewhere."""
+
+FORMAT = 1
+"""Version of the tables."""
+
+_TABLES = """
+CREATE SCHEMA IF NOT EXISTS {schema};
+CREATE TABLE {schema}.format (version integer NOT NULL);
+CREATE TABLE {schema}.pair (
+    id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    kme text NOT NULL,
+    peer text NOT NULL,
+    token bigint NOT NULL DEFAULT 0,
+    holder text NOT NULL DEFAULT '',
+    held_until timestamptz NOT NULL DEFAULT '-infinity',
+    UNIQUE (kme, peer)
+);
+CREATE TABLE {schema}.record (
+    pair integer NOT NULL REFERENCES {schema}.pair,
+    name text NOT NULL,
+    value bytea NOT NULL,
+    PRIMARY KEY (pair, name)
+);
+CREATE TABLE {schema}.block (
+    pair integer NOT NULL REFERENCES {schema}.pair,
+    name text NOT NULL,
+    key bytea NOT NULL,
+    PRIMARY KEY (pair, name)
+);
+CREATE TABLE {schema}.piece (
+    pair integer NOT NULL REFERENCES {schema}.pair,
+    name text NOT NULL,
+    number integer NOT NULL,
+    cells bytea NOT NULL,
+    checks bytea NOT NULL,
+    PRIMARY KEY (pair, name, number)
+);
+INSERT INTO {schema}.format VALUES (1);
+"""
+
+
+def tables(schema: str) -> bytes:
+    """Return what makes the tables in a schema whose name was checked: parameters cannot stand for names."""
+    return _TABLES.format(schema=schema).encode()
+
+
+def statements(schema: str) -> dict[str, bytes]:
+    """Return the statements on those tables by name."""
+    return {name: text.format(schema=schema).encode() for name, text in _STATEMENTS.items()}
+
+
+_STATEMENTS = {
+    # %b asks for a value in binary form.
+    "has_tables": "SELECT to_regclass('{schema}.format') IS NOT NULL",
+    "lock_tables": "SELECT pg_advisory_xact_lock(hashtext('shosoin {schema}'), 0)",
+    "format": "SELECT version FROM {schema}.format",
+    "make_pair": "INSERT INTO {schema}.pair (kme, peer) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+    "find_pair": "SELECT id FROM {schema}.pair WHERE kme = %s AND peer = %s",
+    "lock": "SELECT pg_try_advisory_lock(hashtext('shosoin {schema}'), %s)",
+    "holder": "SELECT holder, held_until < clock_timestamp() FROM {schema}.pair WHERE id = %s",
+    "end_holder": "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    " AND classid = hashtext('shosoin {schema}')::bigint::bit(32)::bigint AND objid = %s"
+    " AND EXISTS (SELECT FROM {schema}.pair WHERE id = %s AND held_until < clock_timestamp())",
+    "take": "UPDATE {schema}.pair SET token = token + 1, holder = %s,"
+    " held_until = clock_timestamp() + %s * interval '1 second' WHERE id = %s RETURNING token",
+    "hold": "UPDATE {schema}.pair SET held_until = clock_timestamp() + %s * interval '1 second'"
+    " WHERE id = %s AND token = %s",
+    "let_go": "UPDATE {schema}.pair SET held_until = '-infinity' WHERE id = %s AND token = %s",
+    "records": "SELECT name, value FROM {schema}.record WHERE pair = %s",
+    "put_record": "INSERT INTO {schema}.record VALUES (%s, %s, %b)"
+    " ON CONFLICT (pair, name) DO UPDATE SET value = EXCLUDED.value",
+    "delete_record": "DELETE FROM {schema}.record WHERE pair = %s AND name = %s",
+    "blocks": "SELECT name FROM {schema}.block WHERE pair = %s"
+    " UNION SELECT DISTINCT name FROM {schema}.piece WHERE pair = %s",
+    "put_block": "INSERT INTO {schema}.block VALUES (%s, %s, %b)"
+    " ON CONFLICT (pair, name) DO UPDATE SET key = EXCLUDED.key",
+    "copy_pieces": "COPY {schema}.piece FROM STDIN (FORMAT BINARY)",
+    "delete_block": "DELETE FROM {schema}.block WHERE pair = %s AND name = %s",
+    "delete_pieces": "DELETE FROM {schema}.piece WHERE pair = %s AND name = %s",
+    "delete_some_pieces": "DELETE FROM {schema}.piece WHERE pair = %s AND name = %s AND number BETWEEN %s AND %s",
+    "wipe_piece": "UPDATE {schema}.piece SET cells = overlay(cells PLACING %b FROM %s),"
+    " checks = overlay(checks PLACING %b FROM %s) WHERE pair = %s AND name = %s AND number = %s",
+    "block_key": "SELECT pair.token, block.key FROM {schema}.pair LEFT JOIN {schema}.block"
+    " ON block.pair = pair.id AND block.name = %s WHERE pair.id = %s",
+    "block_keys": "SELECT name, key FROM {schema}.block WHERE pair = %s",
+    "peers": "SELECT peer FROM {schema}.pair WHERE kme = %s"
+    " AND EXISTS (SELECT FROM {schema}.record WHERE record.pair = pair.id) ORDER BY peer",
+    "discard_pieces": "DELETE FROM {schema}.piece USING {schema}.pair"
+    " WHERE piece.pair = pair.id AND pair.kme = %s AND pair.peer = %s",
+    "discard_blocks": "DELETE FROM {schema}.block USING {schema}.pair"
+    " WHERE block.pair = pair.id AND pair.kme = %s AND pair.peer = %s",
+    "discard_records": "DELETE FROM {schema}.record USING {schema}.pair"
+    " WHERE record.pair = pair.id AND pair.kme = %s AND pair.peer = %s",
+    "pieces": "SELECT number, cells, checks FROM {schema}.piece WHERE pair = %s AND name = %s",
+}

@@ -1,0 +1,128 @@
+"""What burning and re-keying a pair do to its journal at one end, while its KME stands still.
+
+A *burn* forgets every block of the pair at this end and raises a counter of burns. The other end hears of the counter
+in the next handshake and keeps on record which burns it has carried out; until both counters agree, every handshake
+plans the streams as after a restored copy: no block survives at either end, and both streams go on above every offset
+that either end ever had. Nothing is cleared before the other end has made it durable, so a crash or a lost connection
+at any point only burns again.
+
+*Re-keying* replaces the whole journal by that of a new pair under another pair secret. Nothing of the old pair stays
+but a fingerprint of each secret that it ever had: a pair secret used twice would use its one-time keys twice.
+
+Both are one batch, durable as a whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from shosoin.base import Entropy
+from shosoin.keys.blocks import Block, dump_record, load_record
+from shosoin.keys.errors import PairSecretRejected, StreamRefused
+from shosoin.keys.pair import PAIR_RECORD, PAIR_SECRET_BYTES, PairEnd, PairLimits, secret_check_of
+from shosoin.keys.receiver import FETCHED_RECORD
+from shosoin.keys.store import Batch, StreamStore
+
+__all__ = ["Holding", "burn_batch", "check_secret", "holding_of", "is_installed", "rekey_batch"]
+
+_DIFFERENT_BYTES_MIN = 128
+"""Of 1024 random bytes about 250 values occur; fewer than half of that is no random secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What one end holds of a pair; a granule is 256 bits."""
+
+    blocks: int
+    granules: int
+    """Of all blocks, used or not."""
+    burns: int
+    """How often this end has been burned."""
+
+
+def holding_of(records: Mapping[str, bytes]) -> Holding:
+    """Return what a journal says is there.
+
+    Raises:
+        StreamRefused: a record is not what it should be.
+    """
+    try:
+        blocks = [Block.load(raw) for name, raw in records.items() if name.startswith("block/")]
+        burns = load_record(records[PAIR_RECORD]).get("burns", 0) if records else 0
+    except (KeyError, TypeError, ValueError) as err:
+        raise StreamRefused("the journal is incomplete") from err
+    return Holding(len(blocks), sum(block.granules for block in blocks), burns)
+
+
+def burn_batch(records: Mapping[str, bytes], *, until_rekeyed: bool = False) -> Batch:
+    """Return what burns a pair at this end; the other end burns at the next handshake.
+
+    Args:
+        until_rekeyed: whether the pair stays closed at this end until it is given another secret.
+
+    Raises:
+        StreamRefused: the journal is incomplete.
+    """
+    try:
+        pair = load_record(records[PAIR_RECORD])
+        pair |= {"burns": pair.get("burns", 0) + 1, "resume": "", "peer_resume": "", "own": pair["own"]}
+        pair["awaits_rekey"] = until_rekeyed or pair.get("awaits_rekey", False)
+    except (KeyError, TypeError) as err:
+        raise StreamRefused("the journal is incomplete") from err
+    blocks = [name for name in records if name.startswith("block/")]
+    gone: dict[str, bytes | None] = dict.fromkeys([*blocks, FETCHED_RECORD])
+    return Batch(
+        records={**gone, PAIR_RECORD: dump_record(pair)},
+        drops=[name.removeprefix("block/") for name in blocks],
+    )
+
+
+def check_secret(secret: bytes) -> None:
+    """Check that bytes can be a pair secret.
+
+    Raises:
+        PairSecretRejected: they have another length, or are plainly not random.
+    """
+    if len(secret) != PAIR_SECRET_BYTES:
+        raise PairSecretRejected(f"a pair secret has {PAIR_SECRET_BYTES} bytes, got {len(secret)}")
+    if len(set(secret)) < _DIFFERENT_BYTES_MIN:
+        raise PairSecretRejected(f"a pair secret is random, these bytes have {len(set(secret))} different values only")
+
+
+def is_installed(records: Mapping[str, bytes], secret: bytes) -> bool:
+    """Whether a journal is already that of a pair under this secret."""
+    try:
+        return bool(records) and load_record(records[PAIR_RECORD])["secret_check"] == secret_check_of(secret)
+    except (KeyError, TypeError) as err:
+        raise StreamRefused("the journal is incomplete") from err
+
+
+def rekey_batch(
+    records: Mapping[str, bytes], own: str, peer: str, secret: bytes, *, store: StreamStore, entropy: Entropy
+) -> Batch:
+    """Return what makes a journal that of a new pair under another secret.
+
+    Raises:
+        PairSecretRejected: this pair has used the secret before.
+        StreamRefused: the journal is incomplete.
+    """
+    check_secret(secret)
+    retired = _retired(records)
+    if secret_check_of(secret) in retired:
+        raise PairSecretRejected(f"the pair with {peer} has used this secret before")
+    fresh = PairEnd(own, peer, secret, store, entropy, PairLimits()).first_records(retired)
+    blocks = [name.removeprefix("block/") for name in records if name.startswith("block/")]
+    gone: dict[str, bytes | None] = dict.fromkeys(records)
+    return Batch(records={**gone, **fresh}, drops=blocks)
+
+
+def _retired(records: Mapping[str, bytes]) -> list[str]:
+    """Return the fingerprints of all secrets that a pair had, its present one included."""
+    if not records:
+        return []
+    try:
+        pair = load_record(records[PAIR_RECORD])
+        return [*pair.get("retired", ()), pair["secret_check"]]
+    except (KeyError, TypeError) as err:
+        raise StreamRefused("the journal is incomplete") from err

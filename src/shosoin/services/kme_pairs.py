@@ -1,0 +1,193 @@
+"""The life of a pair's secrets, as commands while the KME stands still: burn, heal, re-key.
+
+Each change of a pair's journal is one durable batch (``keys.burning``). Re-keying changes the journal first and the
+file of the pair secret second: whoever was interrupted in between finds the pair refused, because the journal knows
+the secret it belongs to, and calls the command again.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hmac
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from shosoin.adapters.entropy import SystemEntropy
+from shosoin.adapters.private_files import create_private, read_private, replace_private, require_writable
+from shosoin.adapters.state_lock import StateLock
+from shosoin.base import Rejected
+from shosoin.keys.burning import Holding, burn_batch, check_secret, holding_of, is_installed, rekey_batch
+from shosoin.keys.errors import PairSecretRejected, StreamRefused
+from shosoin.keys.pair import PAIR_SECRET_BYTES
+from shosoin.services.kme_config import KmeConfig, LinkSection
+from shosoin.services.kme_stores import burn_copies, discard_store, open_store, stored_peers
+from shosoin.services.storage_key import existing_storage_key, storage_key
+
+__all__ = ["Burned", "Rekeyed", "burn", "heal", "make_secret", "peers_to_heal", "rekey"]
+
+_NOTHING = Holding(0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Rekeyed:
+    """What re-keying did at this end, or would do."""
+
+    held: Holding
+    """What there was of the old pair."""
+    was_installed: bool
+    """The journal was under the new secret already; at most the file was left to replace."""
+    discarded: bool
+    """The old journal was damaged and thrown away unread."""
+
+
+def make_secret(path: Path) -> None:
+    """Write a new pair secret to a private file that does not exist yet.
+
+    Raises:
+        Rejected: it exists.
+    """
+    try:
+        create_private(path, SystemEntropy().random_bytes(PAIR_SECRET_BYTES))
+    except FileExistsError as err:
+        raise Rejected(f"{path} exists already", code="kme.file_exists", hint="a secret is never overwritten") from err
+
+
+def peers_to_heal(config: KmeConfig) -> list[str]:
+    """Return all peers of a KME: those of its links, and those of whom something is stored from earlier links."""
+    return sorted({*(str(link.peer) for link in config.links), *stored_peers(config)})
+
+
+@dataclass(frozen=True, slots=True)
+class Burned:
+    """What a burn did at this end, or would do."""
+
+    held: dict[str, Holding]
+    """What there was, by peer."""
+    refused: dict[str, StreamRefused]
+    """Pairs of which something could not be read and was left as it is: it serves nothing."""
+
+
+def burn(config: KmeConfig, peer: str, *, dry_run: bool) -> Burned:
+    """Burn a pair at this end; the peer burns at its next handshake.
+
+    Raises:
+        Rejected: there is no such pair; nothing is burned then.
+        Unavailable: the KME runs, or the storage key cannot be had; nothing is burned then.
+    """
+    _check_known(config, peer)
+    with StateLock(config.kme.directory, exclusive=True):
+        return _burn_all(config, [peer], existing_storage_key(config), dry_run=dry_run, until_rekeyed=False)
+
+
+def heal(config: KmeConfig, *, dry_run: bool, keep_secrets: bool = False) -> Burned:
+    """Burn all pairs that can be; the same failures. Keys between SAEs of this KME went when it stopped.
+
+    Args:
+        keep_secrets: whether pairs open again under their present secrets; else they stay closed until re-keyed.
+    """
+    with StateLock(config.kme.directory, exclusive=True):
+        key = existing_storage_key(config)
+        return _burn_all(config, peers_to_heal(config), key, dry_run=dry_run, until_rekeyed=not keep_secrets)
+
+
+def _burn_all(config: KmeConfig, peers: Sequence[str], key: bytes, *, dry_run: bool, until_rekeyed: bool) -> Burned:
+    done = Burned({}, {})
+    for peer in peers:
+        try:
+            done.held[peer] = _burn_one(config, peer, key, dry_run=dry_run, until_rekeyed=until_rekeyed)
+        except StreamRefused as err:
+            done.refused[peer] = err
+    return done
+
+
+def _burn_one(config: KmeConfig, peer: str, key: bytes, *, dry_run: bool, until_rekeyed: bool) -> Holding:
+    held = _NOTHING
+    if peer in stored_peers(config):  # else this end is new, and the handshake burns in any case
+        with closing(open_store(config, peer, key)) as store:
+            records = store.load()
+            held = holding_of(records)
+            if records and not dry_run:
+                store.commit(burn_batch(records, until_rekeyed=until_rekeyed))
+    if not dry_run:
+        burn_copies(config, peer, key)
+    return held
+
+
+def rekey(config: KmeConfig, peer: str, secret_file: Path, *, dry_run: bool, discard_damaged: bool = False) -> Rekeyed:
+    """Put another pair secret in the place of the old one, at this end, and burn everything of the old pair.
+
+    Raises:
+        Rejected: no such pair, or no fresh pair secret.
+        Denied: others can read the secret.
+        Unavailable: the KME runs, or the journal cannot be read.
+    """
+    link = _link(config, peer)
+    secret = read_private(secret_file, "pair secret", bytes_max=PAIR_SECRET_BYTES)
+    check_secret(secret)
+    require_writable(link.pair_secret_file, "pair secret")
+    config.kme.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with StateLock(config.kme.directory, exclusive=True):
+        if dry_run and peer not in stored_peers(config):
+            return Rekeyed(_NOTHING, was_installed=False, discarded=False)
+        key = storage_key(config)
+        try:
+            done = _rekey_journal(config, link, key, secret, dry_run=dry_run)
+        except StreamRefused as err:
+            if not discard_damaged:
+                err.hint = "if the journal is lost for good: --discard-damaged"
+                raise
+            done = _rekey_unread(config, link, key, secret, dry_run=dry_run)
+        if not dry_run and not _holds(link.pair_secret_file, secret):
+            replace_private(link.pair_secret_file, secret)
+    return done
+
+
+def _rekey_journal(config: KmeConfig, link: LinkSection, key: bytes, secret: bytes, *, dry_run: bool) -> Rekeyed:
+    with closing(open_store(config, link.peer, key)) as store:
+        records = store.load()
+        held = holding_of(records)
+        if is_installed(records, secret):
+            return Rekeyed(held, was_installed=True, discarded=False)
+        batch = rekey_batch(records, config.kme.id, link.peer, secret, store=store, entropy=SystemEntropy())
+        if not dry_run:
+            burn_copies(config, link.peer, key)
+            store.commit(batch)
+    return Rekeyed(held, was_installed=False, discarded=False)
+
+
+def _rekey_unread(config: KmeConfig, link: LinkSection, key: bytes, secret: bytes, *, dry_run: bool) -> Rekeyed:
+    """Throw a journal away that cannot be read, and begin anew."""
+    if _holds(link.pair_secret_file, secret):  # all that can be known of the secrets that were used
+        raise PairSecretRejected(f"the pair with {link.peer} has used this secret before")
+    if not dry_run:
+        discard_store(config, link.peer, key)
+        _rekey_journal(config, link, key, secret, dry_run=False)
+    return Rekeyed(_NOTHING, was_installed=False, discarded=True)
+
+
+def _holds(path: Path, secret: bytes) -> bool:
+    try:
+        return hmac.compare_digest(path.read_bytes(), secret)
+    except FileNotFoundError:
+        return False
+
+
+def _link(config: KmeConfig, peer: str) -> LinkSection:
+    for link in config.links:
+        if link.peer == peer:
+            return link
+    raise _unknown(config, peer, [str(link.peer) for link in config.links])
+
+
+def _check_known(config: KmeConfig, peer: str) -> None:
+    known = peers_to_heal(config)
+    if peer not in known:
+        raise _unknown(config, peer, known)
+
+
+def _unknown(config: KmeConfig, peer: str, known: Sequence[str]) -> Rejected:
+    near = difflib.get_close_matches(peer, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"its peers are {', '.join(known) or 'none'}"
+    return Rejected(f"{config.kme.id} has no pair with {peer[:64]!r}", code="kme.no_such_pair", hint=hint)

@@ -1,0 +1,126 @@
+"""From a link's table to its source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from shosoin.adapters.used_tickets import UsedTickets
+from shosoin.base import Rejected, Unavailable
+from shosoin.keys.errors import StreamRefused
+from shosoin.link import SimulatedLink
+from shosoin.link.port import LinkFacts
+from shosoin.services.sources.config import (
+    Etsi004Section,
+    Etsi014Section,
+    PushSection,
+    ReplaySection,
+    SourceSection,
+)
+from shosoin.services.sources.coordinated import CoordinatedSource, Pace, SourceParts
+from shosoin.services.sources.port import LinkSource, Supply
+from shosoin.services.sources.pull004 import Pull004
+from shosoin.services.sources.pull014 import Pull014
+from shosoin.services.sources.push import Pushed
+from shosoin.services.sources.recording import Recording
+from shosoin.services.sources.replay import Replay
+from shosoin.services.sources.simulated import SimulatedDevices
+
+__all__ = ["facts_of", "make_source"]
+
+
+class SimulatedTable(Protocol):
+    """What a ``[[link]]`` says about a simulated link."""
+
+    @property
+    def attenuation_db(self) -> float:
+        """Of the fibre."""
+        ...
+
+    @property
+    def length_km(self) -> float:
+        """Of the fibre."""
+        ...
+
+    @property
+    def speedup(self) -> float:
+        """How many times faster than the model it runs."""
+        ...
+
+    @property
+    def stock_bits_at_start(self) -> int:
+        """As if the devices had run before."""
+        ...
+
+
+def facts_of(link: SimulatedTable, section: SourceSection | None) -> LinkFacts:
+    """Return what is declared of a link's bits.
+
+    Raises:
+        Rejected: a recording cannot be read, or the link model refuses its parameters.
+    """
+    if section is None:
+        return _simulated(link, stock_bits=0).facts
+    if isinstance(section, ReplaySection):
+        header = Recording(section.file).header
+        rate = header.secret_key_rate_bps * section.speedup / 2
+        return LinkFacts(f"replayed-{header.origin}", True, header.epsilon, rate, speedup=section.speedup)
+    kind = section.origin
+    if section.simulated and not kind.startswith("simulated"):
+        kind = "simulated-qkd" if kind == "undeclared" else f"simulated-{kind}"
+    return LinkFacts(kind, section.simulated, section.epsilon or None, section.secret_key_rate_bps)
+
+
+def make_source(
+    link: SimulatedTable, section: SourceSection | None, parts: SourceParts, facts: LinkFacts, directory: Path
+) -> LinkSource:
+    """Return the source of a link.
+
+    Args:
+        directory: where it keeps what it has used.
+
+    Raises:
+        Rejected: a file of its table cannot be used.
+        StreamRefused: what it has used before cannot be read.
+    """
+    driver = parts.driver
+    if section is None:
+        initial_bits = max(0, link.stock_bits_at_start - driver.pair.outgoing.produced_granules * 256)
+        simulated = _simulated(link, stock_bits=initial_bits)
+        return SimulatedDevices(driver, simulated, parts.entropy, parts.clock, max_stock_bits=parts.max_stock_bits)
+    if section.max_block_bits > parts.max_stock_bits:
+        raise Rejected(f"max_block_bits of {driver.pair.peer} is above max_stock_bits", code="config.bad_value")
+    pace = Pace(
+        section.min_block_bits,
+        section.max_block_bits,
+        section.retry_min_s,
+        section.retry_max_s,
+        section.offer_timeout_s,
+    )
+    return CoordinatedSource(_supply(section, parts, directory), parts, facts, pace)
+
+
+def _supply(section: SourceSection, parts: SourceParts, directory: Path) -> Supply:
+    even = parts.driver.pair.own < parts.driver.pair.peer
+    try:
+        used = UsedTickets(directory / "used.sqlite")
+    except Unavailable as err:
+        raise StreamRefused(err.message, hint=f"mend or remove {directory}; then old key material may pass") from err
+    match section:
+        case Etsi014Section():
+            return Pull014(section, used)
+        case Etsi004Section():
+            return Pull004(section, used)
+        case PushSection():
+            return Pushed(section, used, parts.clock, even=even)
+        case ReplaySection():
+            return Replay(section, used, parts.clock, even=even)
+
+
+def _simulated(link: SimulatedTable, *, stock_bits: int) -> SimulatedLink:
+    return SimulatedLink(
+        attenuation_db=link.attenuation_db,
+        length_km=link.length_km,
+        speedup=link.speedup,
+        stock_bits_at_start=stock_bits,
+    )

@@ -1,0 +1,170 @@
+"""The line between the process that owns the streams and one of its workers: frames over a pair of sockets.
+
+The pair is made by the owner and inherited by the worker, so nobody else can ever speak on it, and it lives exactly as
+long as both: what comes over it is of this owner and this worker, and its end is theirs. What is sent within one turn
+of the event loop goes out as one write.
+
+A frame is ``length u32 | kind u8 | number u64 | payload``; the number tells which call it is about.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from shosoin.base import Alarm, Denied, PeerFault, Rejected, ShosoinError, Unavailable
+
+__all__ = ["Call", "Draw", "FrameKind", "WorkerLine", "pack_call", "pack_error", "unpack_call", "unpack_error"]
+
+_HEAD = struct.Struct(">IBQ")
+_LENGTH = struct.Struct(">I")
+_KINDS: dict[str, type[ShosoinError]] = {
+    each.__name__: each for each in (Rejected, Denied, Unavailable, PeerFault, Alarm)
+}
+
+
+class FrameKind(IntEnum):
+    """What a frame says; who sends it."""
+
+    SETUP = 0
+    """Owner: all that the worker needs to know."""
+    READY = 1
+    """Worker: it accepts connections."""
+    CALL = 2
+    """Worker: a request of an SAE."""
+    ANSWER = 3
+    """Owner: the body of its answer."""
+    REFUSAL = 4
+    """Owner: the error instead."""
+    CANCEL = 5
+    """Worker: the SAE has left."""
+    RELEASE = 6
+    """Worker: the answer is out of its memory."""
+    REPORT = 7
+    """Worker: what it has counted."""
+    RELOAD = 12
+    """Owner: look at certificates and lists now; and refuse whom the owner refuses."""
+    STOP = 8
+    """Owner: accept no more, answer what is under way, end."""
+    DRAW = 9
+    """Worker: keys for an SAE, and some more ahead of demand."""
+    USED = 10
+    """Worker: how many keys of a DRAW were used since it said so last."""
+    OVER = 11
+    """Worker: the other keys of a DRAW are wiped."""
+
+
+class WorkerLine(asyncio.Protocol):
+    """One end of the line.
+
+    Args:
+        take: is told of each frame.
+        ended: is told once when the other end is gone.
+    """
+
+    def __init__(self, take: Callable[[FrameKind, int, bytes], None], ended: Callable[[], object]) -> None:
+        self._take, self._ended = take, ended
+        self._loop = asyncio.get_running_loop()
+        self._received = bytearray()
+        self._outgoing: list[bytes] = []
+        self._transport: asyncio.Transport | None = None
+
+    def send(self, kind: FrameKind, number: int = 0, payload: bytes = b"") -> None:
+        """Send a frame, together with others of this turn of the event loop."""
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
+        self._outgoing += (_HEAD.pack(len(payload), kind, number), payload)
+
+    def close(self) -> None:
+        """Send what is left and end the line."""
+        self._flush()
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101  # what create_connection makes
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._transport = None
+        self._ended()
+
+    def data_received(self, data: bytes) -> None:
+        """Cut what came into frames."""
+        self._received += data
+        start = 0
+        while len(self._received) - start >= _HEAD.size:
+            length, kind, number = _HEAD.unpack_from(self._received, start)
+            end = start + _HEAD.size + length
+            if len(self._received) < end:
+                break
+            payload = bytes(self._received[start + _HEAD.size : end])
+            start = end
+            self._take(FrameKind(kind), number, payload)
+        self._received[:start] = bytes(start)  # there may be keys in it
+        del self._received[:start]
+
+    def _flush(self) -> None:
+        outgoing, self._outgoing = self._outgoing, []
+        if outgoing and self._transport is not None:
+            self._transport.write(b"".join(outgoing))
+
+
+Call = tuple[str, str, str, Mapping[str, str], bytes]
+"""Caller, SAE of the path, call, query and body."""
+
+
+def pack_call(caller: str, sae: str, call: str, query: Mapping[str, str], body: bytes) -> bytes:
+    """Return the payload of a call."""
+    head = json.dumps([caller, sae, call, dict(query)]).encode()
+    return _LENGTH.pack(len(head)) + head + body
+
+
+def unpack_call(payload: bytes) -> Call:
+    """Return what ``pack_call`` was given."""
+    (length,) = _LENGTH.unpack_from(payload)
+    body_at = _LENGTH.size + length
+    caller, sae, call, query = json.loads(payload[_LENGTH.size : body_at])
+    return caller, sae, call, query, payload[body_at:]
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Keys that a worker wants."""
+
+    master: str
+    slave: str
+    size_bits: int
+    number: int
+    """For the SAE that asks."""
+    ahead: int
+    """More, if the owner thinks so too."""
+
+    def pack(self) -> bytes:
+        """Return the payload."""
+        return json.dumps([self.master, self.slave, self.size_bits, self.number, self.ahead]).encode()
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> Draw:
+        """Return what ``pack`` was called on."""
+        return cls(*json.loads(payload))
+
+
+def pack_error(err: ShosoinError) -> bytes:
+    """Return the payload of a refusal: the error's kind, code and message."""
+    kind = next((name for name, each in _KINDS.items() if isinstance(err, each)), "Unavailable")
+    return json.dumps([kind, err.code, err.message, getattr(err, "retry_after_s", None)]).encode()
+
+
+def unpack_error(payload: bytes) -> ShosoinError:
+    """Return an error of the same kind."""
+    kind, code, message, retry_after_s = json.loads(payload)
+    options: dict[str, Any] = {"retry_after_s": retry_after_s} if kind == "Unavailable" else {}
+    return _KINDS[kind](message, code=code, **options)

@@ -1,0 +1,336 @@
+"""Worker processes of a KME: started, restarted, asked to stop, and answered, by the process that owns the streams.
+
+Everything that decides about a key stays in this process: a worker sends it what an SAE asked, and gets the answer. So
+quotas, counters and what was fetched are one, and a worker that dies takes along no more than answers under way. The
+listening sockets are this process's and outlive each worker: connections that nobody has accepted yet wait for the
+next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import pickle
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+
+from shosoin.base import Rejected, SaeId, ShosoinError, Unavailable
+from shosoin.services.etsi014 import Etsi014Service
+from shosoin.services.json_log import described, log
+from shosoin.services.kme_config import KmeConfig
+from shosoin.services.memory_budget import Claim, MemoryBudget
+from shosoin.services.request_tally import RequestTally
+from shosoin.services.revoked_names import RevokedNames
+from shosoin.services.tls_listener import listening_sockets
+from shosoin.services.worker_counts import WorkerCounts
+from shosoin.services.worker_grants import Granting, Grants
+from shosoin.services.worker_line import Draw, FrameKind, WorkerLine, pack_error, unpack_call
+
+__all__ = ["WorkerPool"]
+
+_START_S = 60.0
+_STOP_S = 4.0
+_PORT_S = 5.0
+"""For how long workers of an owner that was killed may still hold the port."""
+_LINGER_S = 1.0
+"""For how long a worker may live on whose line has ended."""
+_PAUSE_S_MIN, _PAUSE_S_MAX = 0.1, 10.0
+_LASTING_S = 30.0
+"""A worker that lived so long may be followed by another at once."""
+
+
+@dataclass(slots=True)
+class _Worker:
+    """One worker process, and what is under way for it."""
+
+    process: asyncio.subprocess.Process
+    grants: Grants
+    counts: WorkerCounts = field(default_factory=WorkerCounts)
+    is_ready: bool = False
+    tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    rooms: dict[int, Claim] = field(default_factory=dict)
+    """Memory of answers that the worker has not sent on yet."""
+    line: WorkerLine | None = None
+
+    def let_go(self, number: int) -> None:
+        """Forget a call."""
+        task, room = self.tasks.pop(number, None), self.rooms.pop(number, None)
+        if task is not None:
+            task.cancel()
+        if room is not None:
+            room.drop()
+
+
+@dataclass(slots=True)
+class PooledConnections:
+    """Connections of all workers, as metrics count them."""
+
+    pool: WorkerPool
+    connections_max: int
+
+    @property
+    def open(self) -> int:
+        """Connections at this moment, or a second ago."""
+        return self.pool.counts.connections
+
+    @property
+    def refused(self) -> int:
+        """Connections that were too many."""
+        return self.pool.counts.connections_refused
+
+    async def end_all(self) -> None:
+        """End the workers."""
+        await self.pool.stop()
+
+
+class WorkerPool:
+    """The workers of one KME; to its operators it is one interface for SAEs, and one listener.
+
+    Args:
+        service: answers what workers are asked.
+        granting: says what they get ahead of demand.
+    """
+
+    def __init__(self, service: Etsi014Service, config: KmeConfig, granting: Granting) -> None:
+        self._service, self._config, self._granting = service, config, granting
+        self._sockets: list[socket.socket] = []
+        self._workers: dict[int, _Worker] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._past = WorkerCounts()
+        self._changed = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._revoked: RevokedNames | None = None
+        self.restarts = 0
+        """Workers that ended without being told to."""
+        self.guard = PooledConnections(self, config.limits.max_connections)
+
+    # What operators see
+
+    @property
+    def counts(self) -> WorkerCounts:
+        """What all workers have counted, those that ended too."""
+        return WorkerCounts.total([self._past, *(worker.counts for worker in self._workers.values())])
+
+    @property
+    def tally(self) -> RequestTally:
+        """What was answered."""
+        return self.counts.tally
+
+    @property
+    def memory(self) -> Mapping[str, MemoryBudget]:
+        """What requests may hold at once; bodies are the workers' affair."""
+        return {"answers": self._service.memory["answers"]}
+
+    @property
+    def pids(self) -> list[int]:
+        """Workers that accept connections."""
+        return [worker.process.pid for worker in self._workers.values() if worker.is_ready]
+
+    @property
+    def port(self) -> int:
+        """The port they listen on."""
+        return int(self._sockets[0].getsockname()[1]) if self._sockets else 0
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether anyone accepts connections."""
+        return bool(self.pids) and not self._stopping.is_set()
+
+    # Life
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen, and start all workers.
+
+        Raises:
+            OSError: the port cannot be used.
+            Rejected: the workers do not start.
+        """
+        self._sockets = await _sockets_soon(host, port)
+        count = self._config.kme.workers
+        self._tasks = [asyncio.create_task(self._keep(place)) for place in range(count)]
+        try:
+            async with asyncio.timeout(_START_S):
+                while len(self.pids) < count:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError as err:
+            raise Rejected(f"{len(self.pids)} of {count} workers started", code="kme.workers_do_not_start") from err
+
+    def close(self) -> None:
+        """Accept no more; what is under way is answered."""
+        self._stopping.set()
+        for one in self._sockets:
+            one.close()
+        for worker in self._workers.values():
+            if worker.line is not None:
+                worker.line.send(FrameKind.STOP)
+
+    def reload(self, revoked: RevokedNames) -> None:
+        """Have all workers look at certificates and lists now, and refuse who is revoked."""
+        self._revoked = revoked
+        for worker in self._workers.values():
+            self._have_look(worker)
+
+    def _have_look(self, worker: _Worker) -> None:
+        if worker.is_ready and worker.line is not None and self._revoked is not None:
+            worker.line.send(FrameKind.RELOAD, payload=pickle.dumps(self._revoked))
+
+    async def stop(self) -> None:
+        """Wait until all workers are gone; end those that do not go."""
+        self.close()
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=_STOP_S)
+            for worker in self._workers.values() if late else ():
+                _kill(worker.process)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    async def _keep(self, place: int) -> None:
+        """Have a worker at a place until the pool stops."""
+        pause_s = _PAUSE_S_MIN
+        while not self._stopping.is_set():
+            try:
+                lived_s = await self._run_one(place)
+            except OSError as err:  # no memory or no process to be had now
+                lived_s = 0.0
+                log("worker.not_started", reason=err.strerror or str(err))
+            pause_s = _PAUSE_S_MIN if lived_s > _LASTING_S else min(_PAUSE_S_MAX, 2 * pause_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._stopping.wait()
+
+    async def _run_one(self, place: int) -> float:
+        """Run one worker process and return how long it lived."""
+        began_s = asyncio.get_running_loop().time()
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                process = await _spawn(theirs, self._sockets)
+        except BaseException:
+            ours.close()  # which ends the worker, if there is one
+            raise
+        worker = self._workers[place] = _Worker(process, Grants(self._granting))
+        try:
+            await self._attach(worker, ours)
+            code = await process.wait()
+        finally:
+            _kill(process)  # where this was cancelled: it must not outlive the pool
+            self._detach(place, worker)
+        if not self._stopping.is_set():
+            self.restarts += 1
+            log("worker.ended", pid=process.pid, exit_code=code)
+        return asyncio.get_running_loop().time() - began_s
+
+    async def _attach(self, worker: _Worker, ours: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        line = worker.line = WorkerLine(
+            lambda kind, number, payload: self._take(worker, kind, number, payload),
+            lambda: loop.call_later(_LINGER_S, _kill, worker.process),
+        )
+        await loop.create_unix_connection(lambda: line, sock=ours)
+        line.send(FrameKind.SETUP, payload=pickle.dumps(self._config))
+        if self._stopping.is_set():
+            line.send(FrameKind.STOP)
+
+    def _detach(self, place: int, worker: _Worker) -> None:
+        for number in [*worker.tasks, *worker.rooms]:
+            worker.let_go(number)
+        worker.grants.all_over()
+        if worker.line is not None:
+            worker.line.close()
+        self._past = WorkerCounts.total([self._past, worker.counts.over()])
+        del self._workers[place]
+
+    # What workers say
+
+    def _take(self, worker: _Worker, kind: FrameKind, number: int, payload: bytes) -> None:
+        match kind:
+            case FrameKind.CALL:
+                self._begin(worker, number, partial(self._act, payload))
+            case FrameKind.DRAW:
+                self._begin(worker, number, partial(self._draw, worker, number, Draw.unpack(payload)))
+            case FrameKind.USED:
+                worker.grants.used(number, json.loads(payload))
+            case FrameKind.OVER:
+                worker.grants.over(number)
+            case FrameKind.CANCEL:
+                worker.let_go(number)
+                worker.grants.over(number)
+            case FrameKind.RELEASE:
+                worker.let_go(number)
+            case FrameKind.REPORT:
+                worker.counts = WorkerCounts.load(payload)
+            case FrameKind.READY:
+                worker.is_ready = True
+                self._have_look(worker)  # it has read the files, but they may lack what could not be written
+                log("worker.ready", pid=worker.process.pid)
+                self._changed.set()
+
+    def _begin(self, worker: _Worker, number: int, work: Callable[[Claim], Awaitable[bytes]]) -> None:
+        worker.tasks[number] = asyncio.create_task(self._answer(worker, number, work))
+
+    async def _answer(self, worker: _Worker, number: int, work: Callable[[Claim], Awaitable[bytes]]) -> None:
+        room = worker.rooms[number] = self._service.memory["answers"].claim()
+        kind = FrameKind.REFUSAL
+        try:
+            answer = await work(room)
+            kind = FrameKind.ANSWER
+        except ShosoinError as err:
+            answer = pack_error(err)
+        except Exception as err:  # noqa: BLE001  # whatever one request provokes must not end the KME
+            log("etsi014.defect", **described(err))
+            answer = pack_error(Unavailable("the KME failed to handle the request", code="etsi014.defect"))
+        del worker.tasks[number]
+        if kind is FrameKind.REFUSAL:
+            worker.let_go(number)
+        if worker.line is not None:
+            worker.line.send(kind, number, answer)
+
+    async def _act(self, payload: bytes, room: Claim) -> bytes:
+        caller, sae, call, query, body = unpack_call(payload)
+        return await self._service.act(SaeId(caller), SaeId(sae), call, body, query, room)
+
+    async def _draw(self, worker: _Worker, number: int, draw: Draw, room: Claim) -> bytes:
+        master, slave = SaeId(draw.master), SaeId(draw.slave)
+        ahead = self._granting.allowed(slave, draw.size_bits, draw.ahead, draw.number)
+        if ahead:
+            with suppress(ShosoinError):  # then without; that says what is wrong, if it still is
+                answer = await self._enc_keys(master, slave, draw.number + ahead, draw.size_bits, room)
+                worker.grants.add(number, master, slave, draw.size_bits, ahead)
+                return answer
+        return await self._enc_keys(master, slave, draw.number, draw.size_bits, room)
+
+    async def _enc_keys(self, master: SaeId, slave: SaeId, number: int, size_bits: int, room: Claim) -> bytes:
+        body = json.dumps({"number": number, "size": size_bits}).encode()
+        return await self._service.act(master, slave, "enc_keys", body, {}, room)
+
+
+async def _spawn(line: socket.socket, listening: list[socket.socket]) -> asyncio.subprocess.Process:
+    inherited = [line.fileno(), *(one.fileno() for one in listening)]
+    command = [sys.executable, "-m", "shosoin.services.worker_process", str(os.getpid()), *map(str, inherited)]
+    return await asyncio.create_subprocess_exec(*command, pass_fds=inherited, stdin=asyncio.subprocess.DEVNULL)
+
+
+def _kill(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.kill()
+
+
+async def _sockets_soon(host: str, port: int) -> list[socket.socket]:
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + _PORT_S
+    while True:
+        try:
+            return await listening_sockets(host, port)
+        except OSError as err:
+            if err.errno != errno.EADDRINUSE or loop.time() > deadline_s:
+                raise
+            await asyncio.sleep(0.05)

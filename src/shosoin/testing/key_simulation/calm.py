@@ -1,0 +1,176 @@
+"""After the faults: everything runs, and what was promised for quiet times must come true within bounded time."""
+
+from __future__ import annotations
+
+from shosoin.base import SaeId, ShosoinError
+from shosoin.keys.errors import LeaseNeeded
+from shosoin.testing.key_simulation.process import EXPIRY_S, OTHER, SAES, KmeProcess
+from shosoin.testing.key_simulation.world import Wish, World
+
+__all__ = ["PROGRESS_S", "calm_down"]
+
+PROGRESS_S = 30.0
+"""Simulated seconds after the last fault within which keys must flow in both directions."""
+_OVERWRITTEN_S = 1.0
+"""Used bits leave the disks within this time."""
+_STEP_S = 0.1
+_LOST_MAX = 3
+_DRAIN_STEPS = 600
+
+
+def calm_down(world: World, *, tls_was_broken: bool) -> None:
+    """End all faults and hold both ends to their promises."""
+    _end_faults(world, tls_was_broken=tls_was_broken)
+    for end in SAES:
+        _keys_flow(world, end)
+    world.producing = False
+    _blocks_settle(world)
+    _used_bits_are_overwritten(world)
+    for end in SAES:
+        _drain(world, end)
+    _nothing_comes_again(world)
+    _disks_are_clean(world)
+    for process in (each for state in world.ends.values() for each in state.servers()):
+        world.check_tallies(process)
+
+
+def _end_faults(world: World, *, tls_was_broken: bool) -> None:
+    world.quiet = True
+    world.cut_until_s = 0.0
+    for end in world.ends.values():
+        world.fates[end.name].clear()
+        world.wiretap.orders[end.name].clear()
+        for process in end.servers():
+            process.doom, process.frozen_until_s = None, 0.0
+            process.disk.crash_after = process.disk.full_after = None
+        for zombie in end.zombies:
+            if zombie.latest is not None:
+                zombie.latest.end()
+    main = world.ends["a"].main
+    if tls_was_broken and main is not None and main.latest is not None:
+        main.latest.end()  # what was dropped from a connection is said again on the next one
+
+
+def _keys_flow(world: World, end: str) -> None:
+    """Draw a fresh key at an end and fetch it at the other."""
+    began_s = world.now_s
+    while world.now_s < began_s + PROGRESS_S and not world.trace.violations:
+        sender, receiver = world.ends[end].main, world.ends[OTHER[end]].main
+        if sender is not None and receiver is not None:
+            if sender.is_serving and sender.pair.is_connected and sender.pair.outgoing.pool_exhausted:
+                world.trace.counts["streams without verification keys"] += 1
+                return
+            if _flows(world, sender, receiver):
+                taken_ms = int(1000 * (world.now_s - began_s))
+                world.trace.counts["progress_ms_max"] = max(world.trace.counts["progress_ms_max"], taken_ms)
+                return
+        world.run_until(world.now_s + _STEP_S)
+    world.trace.violate(f"no key flows from {end} within {PROGRESS_S:g} s after the last fault")
+
+
+def _blocks_settle(world: World) -> None:
+    """See every block under way confirmed or burned within bounded time."""
+    began_s = world.now_s
+    while world.now_s < began_s + PROGRESS_S and not world.trace.violations:
+        world.run_until(world.now_s + 0.5)
+        mains = [end.main for end in world.ends.values() if end.main is not None and end.main.pair.is_connected]
+        sides = [process.pair.outgoing for process in mains]
+        if len(sides) == 2 and all(side.held_granules() == side.stock_granules() for side in sides):
+            return
+    world.trace.violate(f"blocks are stranded {PROGRESS_S:g} s after the last fault")
+
+
+def _flows(world: World, sender: KmeProcess, receiver: KmeProcess) -> bool:
+    """Try one key; once the two ends have agreed, none that is drawn may be lost, unless it rotted."""
+    channel, rotten = sender.channel, world.trace.counts["keys.damaged"]
+    agreed = channel is not None and channel.is_up and channel is receiver.channel
+    agreed = agreed and sender.pair.is_connected and receiver.pair.is_connected
+    done = _exchange(world, sender, receiver)
+    if done == -1 and agreed and world.trace.counts["keys.damaged"] == rotten:
+        _lose(world, f"a fresh key of {sender.end} cannot be fetched")
+    return done == 1
+
+
+def _lose(world: World, what: str) -> None:
+    """Judge a key that cannot be fetched: bits may just have grown too old at one end, whose clock is ahead."""
+    world.trace.counts["keys lost in calm"] += 1
+    if not any(world.max_ages_s.values()) or world.trace.counts["keys lost in calm"] > _LOST_MAX:
+        world.trace.violate(what)
+
+
+def _exchange(world: World, sender: KmeProcess, receiver: KmeProcess) -> int:
+    """Draw one key and fetch it; return 1 if that went well, 0 if none was drawn, -1 if it could not be fetched."""
+    master, slave = SAES[sender.end][0], SAES[receiver.end][0]
+    wish = Wish(master, slave, 1, 256)
+    try:
+        delivery = sender.enc_keys(*wish)
+    except LeaseNeeded as need:
+        sender.ask_lease(need.granules)
+        return 0
+    except ShosoinError:
+        return 0
+    ids = world.judge.drawn(sender, wish, delivery)
+    return 1 if _fetch_patiently(world, receiver, slave, master, ids) else -1
+
+
+def _fetch_patiently(world: World, receiver: KmeProcess, slave: SaeId, master: SaeId, ids: list[str]) -> bool:
+    for _ in range(20):
+        before = world.trace.counts["dec_keys keys.quota_exceeded"]
+        if world.fetch(receiver, slave, master, ids):
+            return True
+        if world.trace.counts["dec_keys keys.quota_exceeded"] == before:
+            return False
+        world.run_until(world.now_s + _STEP_S)
+    return False
+
+
+def _drain(world: World, end: str) -> None:
+    """Draw all stock that a sender still offers, and fetch all that is drawn, unless it rotted."""
+    for _ in range(_DRAIN_STEPS):
+        sender, receiver = world.ends[end].main, world.ends[OTHER[end]].main
+        if world.trace.violations or sender is None or receiver is None:
+            return
+        if not sender.pair.is_open or not sender.pair.outgoing.stock_granules():
+            return
+        rotten = world.trace.counts["keys.damaged"]
+        done = _exchange(world, sender, receiver)
+        if done == -1 and world.trace.counts["keys.damaged"] == rotten:
+            _lose(world, f"stock of {end} can be drawn and not be fetched")
+        if done == 1:
+            world.trace.counts["keys drained"] += 1
+        else:
+            world.run_until(world.now_s + _STEP_S)
+    world.trace.violate(f"the stock of {end} cannot be drawn")
+
+
+def _nothing_comes_again(world: World) -> None:
+    """Ask everybody once more for what was fetched; the judge hears what comes."""
+    for key in [key for key in world.judge.keys.values() if key.fetched][-100:]:
+        for process in world.ends[key.end if key.local else OTHER[key.end]].servers():
+            world.fetch(process, key.slave, key.master, [key.key_id])
+
+
+def _disks_are_clean(world: World) -> None:
+    """See that no block is left once all is old, and before that no used bits."""
+    for _ in range(2):  # first the receivers notice that blocks are handed out, then these grow old
+        world.run_until(world.now_s + 1.5)
+        _used_bits_are_overwritten(world)
+        for end in SAES:
+            world.clock_steps_s[end] += EXPIRY_S + 1.0
+    world.run_until(world.now_s + 1.5)
+    for state in world.ends.values():
+        if state.disk.blocks and not world.trace.violations:
+            world.trace.violate(f"{state.name} keeps blocks that nobody can have: {sorted(state.disk.blocks)}")
+
+
+def _used_bits_are_overwritten(world: World) -> None:
+    before_s = world.now_s - _OVERWRITTEN_S
+    used = {
+        "out": set(world.judge.used_granules(before_s, fetched=False)),
+        "in": set(world.judge.used_granules(before_s, fetched=True)),
+    }
+    for end in world.ends.values():
+        for name, block in end.disk.blocks.items():
+            granules = (block.content[start : start + 32] for start in range(0, len(block.content), 32))
+            if any(granule in used[name.partition("-")[0]] for granule in granules):
+                world.trace.violate(f"{end.name} keeps bits of a used key in {name}")

@@ -1,0 +1,399 @@
+"""Deliberate mistakes in the key streams, as changes of a line or two of their source.
+
+Each names what must catch it: the simulation of both ends, or a test that makes the one situation that shows it. Some
+mistakes need the recognition of old copies switched off (``unrecognized``): one-time use must not rest on it, but it
+burns so much that it would hide them. ``python -m tests.keys.mistakes`` runs the tests against those that tests catch.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from shosoin.keys import cache, intervals, key_id, kme, local, pair, pool, quota, reading, receiver, reconcile, sender
+
+__all__ = ["MISTAKES", "Edit", "Mistake", "applied"]
+
+
+_SOURCES: dict[Any, str] = {}
+"""Of functions that were changed once already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A change of the source of one function."""
+
+    owner: Any
+    """Module or class."""
+    name: str
+    old: str
+    new: str
+    also: tuple[Any, ...] = ()
+    """Other modules that have imported it."""
+
+    def function(self) -> Any:
+        """Return the changed function.
+
+        Raises:
+            LookupError: if the source is no longer what this mistake changes.
+        """
+        present = inspect.getattr_static(self.owner, self.name)
+        plain: Any = present.fget if isinstance(present, property) else present
+        source = _SOURCES.get(plain) or textwrap.dedent(inspect.getsource(plain))
+        if self.old not in source:
+            raise LookupError(f"{self.name} has no {self.old!r} any more: write this mistake anew")
+        changed: dict[str, Any] = {}
+        source = source.replace(self.old, self.new)
+        exec("from __future__ import annotations\n" + source, plain.__globals__, changed)
+        function = changed[self.name]
+        _SOURCES[function.fget if isinstance(function, property) else function] = source
+        return function
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """A deliberate mistake."""
+
+    says: str
+    edits: tuple[Edit, ...]
+    caught_by: str = "simulation"
+    """Or the name of a test of ``tests/keys``."""
+    unrecognized: bool = False
+    seed: int = 1
+    """Of the simulation, that finds it; the others are tried if it no longer does."""
+
+
+@contextmanager
+def applied(mistake: Mistake) -> Iterator[None]:
+    """The key streams with a mistake in them."""
+    with ExitStack() as stack:
+        for edit in mistake.edits:
+            function = edit.function()
+            for owner in (edit.owner, *edit.also):
+                stack.enter_context(mock.patch.object(owner, edit.name, function))
+        if mistake.unrecognized:
+            for name in ("_sender_forgot", "_receiver_forgot"):
+                stack.enter_context(mock.patch.object(reconcile, name, return_value=False))
+        yield
+
+
+SENDER, RECEIVER, PAIR, KME = sender.SendingEnd, receiver.ReceivingEnd, pair.PairEnd, kme.Kme
+POOL, LOCAL, INTERVALS, IDS = pool.VerificationPool, local.LocalKeys, intervals.IntervalSet, key_id.KeyIdCodec
+PLAN = (reconcile, "plan_stream")
+PLANNED = (pair,)
+
+MISTAKES = {
+    # Leases
+    "lease_not_durable_at_the_sender": Mistake(
+        "The sender asks for a lease that it has not written down.",
+        (Edit(SENDER, "extend_lease", "yield Commit(Batch(records=self.records()))", "pass"),),
+    ),
+    "lease_not_durable_at_the_receiver": Mistake(
+        "The receiver acknowledges a lease that it has not written down.",
+        (Edit(RECEIVER, "on_lease", "yield Commit(Batch(records=self.records()))", "pass"),),
+    ),
+    "hands_out_before_the_answer": Mistake(
+        "The sender hands out as soon as it has asked for a lease.",
+        (
+            Edit(
+                SENDER,
+                "extend_lease",
+                "yield self._ask_lease(upto)",
+                "self._leased = upto; yield self._ask_lease(upto)",
+            ),
+        ),
+    ),
+    "lease_off_by_one": Mistake(
+        "The last granule of a request may lie above the lease.",
+        (Edit(SENDER, "allocate", "if cursor > self._leased:", "if cursor > self._leased + 1:"),),
+    ),
+    "lease_as_the_sender_sees_it": Mistake(
+        "After a handshake the lease is what the sender remembers.",
+        (Edit(*PLAN, "lease = max(out.lease, inc.lease)", "lease = out.lease", PLANNED),),
+        unrecognized=True,
+        seed=10,
+    ),
+    "lease_as_the_receiver_sees_it": Mistake(
+        "After a handshake the lease is what the receiver remembers.",
+        (Edit(*PLAN, "lease = max(out.lease, inc.lease)", "lease = inc.lease", PLANNED),),
+        unrecognized=True,
+        seed=13,
+    ),
+    "serves_above_the_lease": Mistake(
+        "The receiver serves what its sender may not yet have handed out.",
+        (Edit(RECEIVER, "_servable", "and high <= self._lease ", ""),),
+        "test_an_address_beyond_the_lease_is_not_served",
+    ),
+    # What may have been handed out
+    "sender_goes_on_where_it_was": Mistake(
+        "After a restart the sender hands out what it may have handed out before.",
+        (Edit(SENDER, "apply", "self._leased = self._cursor = plan.lease", "self._leased = plan.lease"),),
+    ),
+    "sender_restarts_for_itself_alone": Mistake(
+        "A sender does not begin at the lease when its receiver is new.",
+        (Edit(*PLAN, "restart_sender=sender_new or receiver_new", "restart_sender=sender_new", PLANNED),),
+        unrecognized=True,
+        seed=9,
+    ),
+    "receiver_serves_below_its_floor": Mistake(
+        "The receiver serves again what an earlier run may have served.",
+        (Edit(RECEIVER, "apply", "self._floor, self._fetched", "_, self._fetched"),),
+        seed=5,
+    ),
+    "granule_below_the_floor": Mistake(
+        "The receiver serves one granule below its floor.",
+        (Edit(RECEIVER, "_servable", "self._floor <= low", "self._floor - 1 <= low"),),
+        "test_a_killed_receiver_serves_nothing_that_was_leased_before",
+    ),
+    "every_restart_taken_for_clean": Mistake(
+        "A receiver that was killed goes on serving keys under way.",
+        (Edit(reconcile, "resumes_cleanly", 'own.resume != "" and own.resume == other.seen_resume', "True"),),
+        seed=2,
+    ),
+    "farewell_without_what_was_fetched": Mistake(
+        "A clean stop does not write down what was fetched.",
+        (Edit(RECEIVER, "fetched_record", "list(self._fetched)", "[]"),),
+        seed=9,
+    ),
+    "serves_after_its_farewell": Mistake(
+        "A receiver serves on after it wrote down what was fetched.",
+        (Edit(PAIR, "close", "self._open, True", "self._open, self._fresh"),),
+        seed=25,
+    ),
+    "farewell_that_counts_for_ever": Mistake(
+        "A receiver may come back with one farewell again and again.",
+        (
+            Edit(PAIR, "_on_hello", 'self._resume = self._peer_resume = ""', "pass"),
+            Edit(RECEIVER, "apply", "{**batch.records, _FETCHED_RECORD: None}", "batch.records"),
+        ),
+        seed=9,
+    ),
+    "fetched_is_forgotten": Mistake(
+        "The receiver does not remember what it served.",
+        (Edit(RECEIVER, "fetch", "self._fetched.add(start, end)", "pass"),),
+    ),
+    "open_before_the_handshake": Mistake(
+        "A process serves what its journal says, before both ends agreed.",
+        (Edit(PAIR, "require_open", "if self._fresh:", "if False:"),),
+        "test_nothing_is_served_before_the_handshake_of_this_run",
+    ),
+    # Addresses and indexes
+    "addresses_as_the_sender_sees_them": Mistake(
+        "After a handshake addresses go on where the sender remembers.",
+        (Edit(*PLAN, "max(out.next_start, inc.next_start, lease)", "out.next_start", PLANNED),),
+        unrecognized=True,
+    ),
+    "cursor_stays": Mistake(
+        "The sender does not move past what it handed out.",
+        (
+            Edit(SENDER, "allocate", "self._available.remove(self._cursor, cursor)", "pass"),
+            Edit(SENDER, "allocate", "    self._cursor = cursor\n", "    pass\n"),
+        ),
+    ),
+    "announces_before_it_stores": Mistake(
+        "The sender announces a block that it has not stored.",
+        (
+            Edit(
+                SENDER,
+                "begin",
+                "    yield Commit(Batch(records=records, blocks={block.name: bytes(bits[RESERVE_BYTES:])}))\n",
+                "",
+            ),
+            # what follows would be lost with the first commit, so it comes after the message
+        ),
+        seed=46,
+    ),
+    "blocks_agreed_by_index_alone": Mistake(
+        "Blocks of one index count as one block, wherever they lie and whatever was compared.",
+        (
+            Edit(
+                reconcile,
+                "_agreed_blocks",
+                "if other is None or (other.start, other.granules) != (block.start, block.granules):",
+                "if other is not None:\n            agreed[block.index] = Action.KEEP\n        if True:",
+            ),
+        ),
+        unrecognized=True,
+    ),
+    # Verification
+    "tag_over_the_block_not_compared": Mistake(
+        "The sender does not compare the receiver's tag with its own block.",
+        (Edit(SENDER, "on_stored", "damaged or not _equal(expected, message.tag)", "damaged"),),
+        seed=19,
+    ),
+    "ready_tag_not_compared": Mistake(
+        "The receiver believes READY from anybody.",
+        (Edit(RECEIVER, "on_ready", "if not hmac.compare_digest(", "if False and not hmac.compare_digest("),),
+        "test_a_forged_tag_burns_the_block_at_both_ends_and_raises_an_alarm",
+    ),
+    "entry_spent_before_it_is_written_down": Mistake(
+        "The sender asks for a tag before it wrote down that its entry is spent.",
+        (Edit(SENDER, "on_have", "yield Commit(Batch(records={block.record_name: block.dump()}))", "pass"),),
+        seed=28,
+    ),
+    "pool_does_not_give_entries_up": Mistake(
+        "Entries for a block stay in the pool.",
+        (Edit(POOL, "take", "self._entries.pop(number)", "self._entries[number]"),),
+    ),
+    "pool_as_the_sender_sees_it": Mistake(
+        "After a handshake the sender's unused entries count, whatever the receiver remembers.",
+        (
+            Edit(
+                *PLAN,
+                "frozenset(out.unused_entries) & frozenset(inc.unused_entries)",
+                "frozenset(out.unused_entries)",
+                PLANNED,
+            ),
+        ),
+        unrecognized=True,
+        seed=19,
+    ),
+    "pool_not_agreed_at_all": Mistake(
+        "The sender keeps its pool as it is over a handshake.",
+        (Edit(SENDER, "apply", "self._pool.retain(plan.entries)", "pass"),),
+        seed=19,
+    ),
+    "used_entries_handed_back_after_a_handshake": Mistake(
+        "Of a lost block all entries come back, also the first of an offered one.",
+        (Edit(reconcile, "_returned_entries", "block.entries[1:] if block.state is BlockState.OFFERED else ", ""),),
+        "test_a_restored_receiver_brings_no_spent_entry_back",
+    ),
+    "used_entries_handed_back_at_a_mismatch": Mistake(
+        "A block that does not compare gives all its entries back.",
+        (Edit(SENDER, "on_stored", "sorted(block.entries)[1:]", "sorted(block.entries)"),),
+    ),
+    "entries_handed_back_by_an_old_copy": Mistake(
+        "A sender hands entries back of a block that it did not begin itself.",
+        (Edit(SENDER, "on_stored", "if block.index in self._begun else []", "if True else []"),),
+        "test_a_restored_sender_hands_no_entry_back_that_it_may_have_spent",
+    ),
+    "reserve_also_in_the_stream": Mistake(
+        "The bytes that pay into the pool are handed out as well.",
+        (
+            Edit(SENDER, "begin", "bytes(bits[RESERVE_BYTES:])", "bytes(bits[: len(bits) - RESERVE_BYTES])"),
+            Edit(RECEIVER, "_store", "bytes(bits[RESERVE_BYTES:])", "bytes(bits[: len(bits) - RESERVE_BYTES])"),
+        ),
+    ),
+    # Restored copies
+    "generation_not_raised": Mistake(
+        "A start does not raise the generation.",
+        (Edit(PAIR, "start", "self._generation += 1", "pass"),),
+    ),
+    "restored_copies_not_named": Mistake(
+        "Nobody notices an old copy.",
+        (
+            Edit(reconcile, "was_restored", "return True", "return False", (pair,)),
+            Edit(
+                reconcile,
+                "was_restored",
+                "return claimed_before or _sender_forgot(own, other) or",
+                "return False and",
+                (pair,),
+            ),
+        ),
+        "test_a_restored_copy_is_named_and_burns_both_directions",
+    ),
+    # Old keys and used bits
+    "expiry_at_the_sender_only": Mistake(
+        "The receiver keeps for ever what nobody fetches.",
+        (Edit(RECEIVER, "_finished", "old or excess", "excess"),),
+        seed=3,
+    ),
+    "sender_does_not_overwrite": Mistake(
+        "The sender leaves used bits on its disk.",
+        (Edit(SENDER, "flush", "if block.end > high", "if False"),),
+        seed=10,
+    ),
+    "burned_blocks_stay_on_the_disk": Mistake(
+        "The receiver forgets blocks in memory and keeps their bytes.",
+        (Edit(RECEIVER, "_drop_batch", "drops=[block.name for block in blocks]", "drops=[]"),),
+    ),
+    "rotten_bits_are_served": Mistake(
+        "What fails its check is served as it is.",
+        (Edit(cache.BlockCache, "take", "damaged.overlaps(first, first + count) or ", ""),),
+    ),
+    "burned_granules_not_counted": Mistake(
+        "What a handshake burns is missing in the tally.",
+        (Edit(RECEIVER, "apply", "self.tally.burn(Burned.HANDSHAKE, had - self.left_granules())", "pass"),),
+    ),
+    # Keys and SAEs
+    "keys_of_a_run_cut_in_the_wrong_place": Mistake(
+        "Of keys that lie side by side each begins a granule early.",
+        (
+            Edit(
+                reading,
+                "read_keys",
+                "(address.offset - start) * GRANULE_BYTES",
+                "max(0, address.offset - start - 1) * GRANULE_BYTES",
+                (sender, receiver),
+            ),
+        ),
+    ),
+    "key_id_without_the_slave": Mistake(
+        "A key_ID opens for every SAE.",
+        (Edit(IDS, "_state_of", 'f"{master}\\0{slave}\\0"', 'f"{master}\\0"'),),
+        seed=9,
+    ),
+    "key_id_without_the_master": Mistake(
+        "A key_ID opens under every master's name.",
+        (Edit(IDS, "_state_of", 'f"{master}\\0{slave}\\0"', 'f"{slave}\\0"'),),
+        seed=9,
+    ),
+    "overlapping_keys_in_one_request": Mistake(
+        "One request may name a key twice.",
+        (Edit(RECEIVER, "fetch", "if taken.overlaps(address.offset, address.end):", "if False:"),),
+        seed=5,
+    ),
+    "intervals_lose_their_tail": Mistake(
+        "Adding an interval forgets the end of one that it touches.",
+        (Edit(INTERVALS, "add", "end = max(end, self._ends[last - 1])", "pass"),),
+        seed=5,
+    ),
+    "removal_takes_too_much": Mistake(
+        "Removing an interval takes what lies behind it along.",
+        (Edit(INTERVALS, "remove", "(end, self._ends[last - 1])", "(end, end)"),),
+        "test_same_members_in_as_few_intervals_as_possible",
+    ),
+    "local_key_given_twice": Mistake(
+        "A key between two SAEs of one KME can be fetched again.",
+        (Edit(LOCAL, "fetch", "self._remove((name, slave)).bits", "bytearray(self._waiting[name, slave].bits)"),),
+    ),
+    "local_key_under_any_masters_name": Mistake(
+        "A key between two SAEs of one KME is given out under every master's name.",
+        (Edit(LOCAL, "fetch", "entry.master != master", "False"),),
+        seed=17,
+    ),
+    "dec_keys_for_strangers": Mistake(
+        "Whoever holds a certificate may fetch, an SAE of this KME or not.",
+        (Edit(KME, "dec_keys", "self.require_own(caller)", "pass"),),
+        "test_strangers_and_unknown_slaves_are_told_apart",
+    ),
+    "quota_never_spent": Mistake(
+        "Quotas are checked and never charged.",
+        (Edit(quota.Quota, "spend", "if self._rate_bps > 0:", "if False:"),),
+        "test_a_quota_says_when_to_come_back",
+    ),
+}
+
+
+def _run_tests(name: str) -> bool:
+    """Return whether the test of a mistake fails with it, for each such mistake in this process."""
+    mistake = MISTAKES[name]
+    with applied(mistake):
+        status = pytest.main(
+            ["-q", "-x", "--no-header", "-p", "no:cacheprovider", "tests/keys", "-k", mistake.caught_by]
+        )
+    return status is pytest.ExitCode.TESTS_FAILED
+
+
+if __name__ == "__main__":
+    for name in [name for name, mistake in MISTAKES.items() if mistake.caught_by != "simulation"]:
+        sys.stdout.write(f"{name} {'is caught' if _run_tests(name) else 'survives'}\n")

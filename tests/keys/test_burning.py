@@ -1,0 +1,154 @@
+"""Burning and re-keying a pair's journal: what is gone, what stays, what is refused."""
+
+from typing import Any
+
+import pytest
+
+from shosoin.keys.burning import burn_batch, check_secret, holding_of, is_installed, rekey_batch
+from shosoin.keys.errors import PairSecretRejected, StreamRefused
+from tests.keys.world import World
+
+
+@pytest.fixture
+def world():
+    world = World()
+    world.heal()
+    for name in ("a", "b"):
+        world.produce(name, 5, arrives=True)
+        world.settle()
+    return world
+
+
+def drawn(world, name="a"):
+    world.draw(world.ends[name].pair, 1, 32)
+    world.settle()
+    (key_id,) = world.draw(world.ends[name].pair, 1, 32)
+    return key_id
+
+
+def rekey(world, name, secret):
+    end = world.ends[name]
+    end.crash()
+    batch = rekey_batch(end.disk.load(), name, end.peer, secret, store=end.disk, entropy=world.entropy)
+    end.disk.commit(batch)
+
+
+def test_a_burn_empties_one_end_at_once_and_the_other_when_they_meet(world):
+    key_id = drawn(world)
+    assert holding_of(world.ends["a"].disk.records).blocks == 2
+    assert world.burn("a")
+    held = holding_of(world.ends["a"].disk.records)
+    assert (held.blocks, held.granules, held.burns) == (0, 0, 1)
+    assert world.ends["b"].disk.blocks
+    world.heal()
+    assert not world.ends["b"].disk.blocks
+    assert not world.fetch(world.ends["b"].pair, [key_id])
+    assert [event.fields["burned_here"] for event in world.events if event.name == "keys.burned"] == [True, False]
+    assert not [event for event in world.events if event.name == "keys.restored_copy"]
+
+
+def test_after_a_burn_the_streams_go_on_above_everything_of_before(world):
+    old = world.ends["b"].pair.outgoing.produced_granules
+    world.burn("a")
+    world.heal()
+    world.produce("b", 5, arrives=True)
+    world.settle()
+    assert min(world.ends["b"].pair.outgoing._available)[0] >= old
+    world.draw(world.ends["b"].pair, 1, 32)
+    world.settle()
+    key_ids = world.draw(world.ends["b"].pair, 1, 32)
+    assert world.fetch(world.ends["a"].pair, key_ids)
+
+
+def test_a_burn_is_carried_out_once(world):
+    world.burn("a")
+    world.heal()
+    world.produce("a", 5, arrives=True)
+    world.settle()
+    for name in ("a", "b"):
+        world.ends[name].crash()
+    world.heal()
+    assert world.ends["a"].disk.blocks
+    assert len([event for event in world.events if event.name == "keys.burned"]) == 2
+
+
+def test_a_copy_from_before_a_burn_that_the_peer_knows_of_is_a_restored_copy(world):
+    world.snapshot("a")
+    world.burn("a")
+    world.heal()
+    world.restore("a", 0, zombie=False)
+    world.heal()
+    assert {event.fields["restored"] for event in world.events if event.name == "keys.restored_copy"} == {"a"}
+    assert not world.ends["a"].disk.blocks
+
+
+def test_rekeying_both_ends_leaves_nothing_of_the_old_pair(world):
+    key_id, secret = drawn(world), world.entropy.random_bytes(1024)
+    for name in ("a", "b"):
+        rekey(world, name, secret)
+        assert not world.ends[name].disk.blocks
+        assert is_installed(world.ends[name].disk.records, secret)
+    world.secret = secret
+    world.places_drawn.clear()  # offsets begin anew: it is another pair
+    world.heal()
+    assert not world.fetch(world.ends["b"].pair, [key_id])
+    world.produce("a", 5, arrives=True)
+    world.settle()
+    assert drawn(world) != key_id
+
+
+def test_with_one_end_rekeyed_the_pair_refuses_and_says_why(world):
+    old, secret = world.secret, world.entropy.random_bytes(1024)
+    rekey(world, "a", secret)
+    world.secret = secret
+    world.ends["a"].start()
+    world.settle()
+    world.connect()
+    world.settle()
+    for name in ("a", "b"):
+        pair = world.ends[name].pair
+        assert not pair.is_open
+        assert "re-keyed" in pair.refusal
+        with pytest.raises(Exception, match="does not prove that it holds our pair secret"):
+            pair.require_open()
+    assert {event.name for event in world.events} >= {"keys.forged_handshake"}
+    world.disconnect()
+    world.settle()
+    rekey(world, "b", secret)
+    world.heal()
+    assert world.ends["a"].pair.refusal == world.ends["b"].pair.refusal == ""
+    assert old != secret
+
+
+def test_a_secret_is_used_once_only(world):
+    first, second = world.secret, world.entropy.random_bytes(1024)
+    rekey(world, "a", second)
+    for used in (first, second):
+        with pytest.raises(PairSecretRejected, match="used this secret before"):
+            rekey(world, "a", used)
+    rekey(world, "a", world.entropy.random_bytes(1024))
+    with pytest.raises(PairSecretRejected, match="used this secret before"):
+        rekey(world, "a", first)
+
+
+@pytest.mark.parametrize(
+    ("secret", "message"), [(b"x" * 1024, "1 different"), (bytes(1023), "1024 bytes, got 1023"), (b"", "got 0")]
+)
+def test_what_is_no_pair_secret_is_rejected(world, secret, message):
+    with pytest.raises(PairSecretRejected, match=message):
+        check_secret(secret)
+    with pytest.raises(PairSecretRejected):
+        rekey(world, "a", secret)
+
+
+@pytest.mark.parametrize("damage", [b"[]", b"{}", b"?", None])
+def test_an_incomplete_journal_is_refused(world, damage):
+    records = {**world.ends["a"].disk.records, "pair": damage}
+    if damage is None:
+        del records["pair"]
+    actions: list[Any] = [burn_batch, lambda found: is_installed(found, world.secret)]
+    if damage != b"{}":
+        actions.append(holding_of)
+    for action in actions:
+        with pytest.raises(StreamRefused):
+            action(records)
