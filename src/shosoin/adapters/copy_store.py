@@ -25,10 +25,12 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from shosoin.base import KmeId, Rejected, SaeId
 from shosoin.keys.errors import KeyDamaged, KeyNotFound, StreamRefused
 
-__all__ = ["COPIES_NAME", "CopiesDamaged", "CopyStore", "HeldCopy", "open_copy_store"]
+__all__ = ["COPIES_NAME", "DAMAGED_SUFFIX", "CopiesDamaged", "CopyStore", "HeldCopy", "open_copy_store"]
 
 COPIES_NAME = "copies.sqlite"
 """In the state directory of a KME."""
+DAMAGED_SUFFIX = ".damaged"
+"""Added to the name of a file that was set aside."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS copy (
@@ -83,7 +85,7 @@ def open_copy_store(path: Path, storage_key: bytes) -> tuple[CopyStore, bool]:
     except CopiesDamaged:
         for suffix in ("-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
-        path.replace(path.with_name(path.name + ".damaged"))
+        path.replace(path.with_name(path.name + DAMAGED_SUFFIX))
         return CopyStore(path, storage_key), True
 
 

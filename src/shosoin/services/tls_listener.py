@@ -43,6 +43,7 @@ class _Handshake:
     connection: socket.socket | None
     """Until a transport owns it."""
     task: asyncio.Task[None] | None = None
+    is_done: bool = False
 
 
 class TlsListener:
@@ -145,6 +146,7 @@ class TlsListener:
             await loop.connect_accepted_socket(
                 made, connection, ssl=self._context(), ssl_handshake_timeout=_HANDSHAKE_S
             )
+            handshake.is_done = True
         except OSError:  # ssl.SSLError and TimeoutError are OSErrors
             pass
         except Exception as err:  # noqa: BLE001  # whatever one client provokes must not end the listener
@@ -154,6 +156,7 @@ class TlsListener:
         """Free the place; whether the task failed, was cancelled, or never began, its connection is closed."""
         if handshake.connection is not None:
             handshake.connection.close()
+        if not handshake.is_done:
             self._failed += 1
             if self._failed % _FAILED_KEPT == 0:
                 gc.collect()
