@@ -17,6 +17,7 @@ from shosoin.services import kme_requests
 from shosoin.services.kme_requests import PeerRequests
 from shosoin.services.peer_channel import Channel, ChannelKind
 from tests.services.test_etsi014 import NOT_FOUND
+from tests.services.test_kme_requests import connected
 from tests.services.test_multicast import drawn, fetched, pair, served  # noqa: F401  # pair is a fixture
 from tests.support.kme import until
 
@@ -258,3 +259,18 @@ def test_a_copy_that_expired_while_it_was_taken_is_not_found_rather_than_damaged
     with pytest.raises(KeyNotFound):
         store.take_held([copy])
     store.close()
+
+
+async def test_two_kmes_that_ask_each_other_very_much_at_once_never_wait_for_one_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(kme_requests, "_OPEN_BYTES_MAX", 1 << 20)
+    monkeypatch.setattr(kme_requests, "_UNSENT_BYTES_MAX", 1 << 30)
+
+    async def swap(_, body):
+        return body
+
+    async with connected(tmp_path) as (at_a, at_b):
+        for end in (at_a, at_b):
+            end.serve("swap", swap)
+        body = bytes(1 << 20)
+        asked = [end.ask(peer, "swap", body, 20.0) for end, peer in ((at_a, B), (at_b, A)) for _ in range(24)]
+        assert [len(answer) for answer in await asyncio.gather(*asked)] == [len(body)] * 48

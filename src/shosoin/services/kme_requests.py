@@ -16,7 +16,6 @@ import re
 import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from functools import partial
 
 from shosoin.base import KmeId, PeerFault, ShosoinError, Unavailable
 from shosoin.base.foreign_text import printable_text
@@ -54,6 +53,19 @@ class _Line:
     bytes: int = 0
     """Bodies of questions that are being answered."""
     answered: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class _Room:
+    """What the body of one question takes until it is given back, once."""
+
+    def __init__(self, line: _Line, size_bytes: int) -> None:
+        self._line, self._size_bytes = line, size_bytes
+        line.bytes += size_bytes
+
+    def give_back(self, _: object = None) -> None:
+        self._line.bytes -= self._size_bytes
+        self._size_bytes = 0
+        self._line.answered.set()
 
 
 class PeerRequests:
@@ -132,10 +144,11 @@ class PeerRequests:
         if kind == _QUESTION:
             if len(line.tasks) >= _OPEN_MAX:
                 raise PeerFault(f"more than {_OPEN_MAX} questions at once", code="peer.too_many_questions")
-            task = asyncio.get_running_loop().create_task(self._answer(channel, number, subject, body))
+            room = _Room(line, len(body))
+            task = asyncio.get_running_loop().create_task(self._answer(channel, room, number, subject, body))
             line.tasks.add(task)
-            line.bytes += len(body)
-            task.add_done_callback(partial(_over, line, len(body)))
+            task.add_done_callback(line.tasks.discard)
+            task.add_done_callback(room.give_back)
             return
         waiting = line.waiting.get(number)
         if waiting is None or waiting.done():
@@ -145,7 +158,7 @@ class PeerRequests:
         else:
             waiting.set_exception(_refusal(channel.peer, body))
 
-    async def _answer(self, channel: Channel, number: int, subject: str, body: bytes) -> None:
+    async def _answer(self, channel: Channel, room: _Room, number: int, subject: str, body: bytes) -> None:
         serve = self._serving.get(subject)
         try:
             if serve is None:
@@ -156,13 +169,9 @@ class PeerRequests:
         except Exception as err:  # noqa: BLE001  # whatever one peer provokes must not end the channel of others
             log("peer.request_defect", peer=channel.peer, subject=subject, **described(err))
             frame = _frame(_REFUSAL, number, "", b"defect\0a defect of the peer's program")
+        # Before it is sent: if neither KME read on until the other has taken an answer, both would wait for ever.
+        room.give_back()
         await channel.send(frame)
-
-
-def _over(line: _Line, size_bytes: int, task: asyncio.Task[None]) -> None:
-    line.tasks.discard(task)
-    line.bytes -= size_bytes
-    line.answered.set()
 
 
 def _refusal(peer: str, body: bytes) -> PeerRefused:
