@@ -274,3 +274,26 @@ async def test_two_kmes_that_ask_each_other_very_much_at_once_never_wait_for_one
         body = bytes(1 << 20)
         asked = [end.ask(peer, "swap", body, 20.0) for end, peer in ((at_a, B), (at_b, A)) for _ in range(24)]
         assert [len(answer) for answer in await asyncio.gather(*asked)] == [len(body)] * 48
+
+
+async def test_what_cannot_be_sent_now_costs_neither_bits_nor_quota(pair):  # noqa: F811
+    configured(pair, '[[policy]]\nmaster="sae-a1"\nslave="sae-b1"\nbits_per_s=0.001\nburst_bits=1024.0')
+    async with served(pair) as (processes, raws):
+        body = {"additional_slave_SAE_IDs": ["sae-b2"]}
+        line = processes[A].links.requests._lines[B]
+        channel, line.channel = line.channel, None
+        before = keys_used(processes[A])
+        for _ in range(6):
+            assert (await raws["sae-a1"].ask("POST", PATH, json=body))[0] == 503
+        line.channel = channel
+        assert (await raws["sae-a1"].ask("POST", PATH, json=body))[0] == 200
+        assert keys_used(processes[A]) <= before + 2
+
+
+async def test_a_master_whose_own_kme_has_no_room_loses_no_stock(pair):  # noqa: F811
+    async with served(pair) as (processes, raws):
+        local = processes[A]._multicast._kme._local
+        local._capacity_bytes = 16
+        before = keys_used(processes[A])
+        assert (await raws["sae-a1"].ask("POST", PATH, json={"additional_slave_SAE_IDs": ["sae-a2"]}))[0] == 503
+        assert keys_used(processes[A]) == before

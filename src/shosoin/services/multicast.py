@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -112,6 +112,7 @@ class Multicast:
             granules_of(pad_bytes(number, length)) * GRANULE_BYTES * 8 for kme in by_kme if kme != self._kme.kme_id
         )
         cost_bits = max(cost_bits, total * 8)
+        self._require_reachable(by_kme)
         self._kme.check_quota(caller, slaves, cost_bits)
         self._kme.require_local_room(caller, number * len(by_kme.get(self._kme.kme_id, ())), length)
         admit(number, total)
@@ -148,14 +149,17 @@ class Multicast:
         simulated: bool,
     ) -> None:
         length = len(keys[0][1])
-        if not self._requests.is_connected(peer):
-            raise StreamNotReady(f"{peer} cannot be reached", retry_after_s=1.0)
         size = pad_bytes(len(keys), length)
         pad_id, pad = await self._drawing.patiently(lambda: self._kme.draw_pad(peer, size, caller, slaves))
         head = CopyHead(caller, tuple(slaves), tuple(key_id for key_id, _ in keys), length, pad_id, simulated)
         record = seal_copies(head, [bits for _, bits in keys], pad)
         await self._requests.ask(peer, _COPY, record, _ASK_S)
         self._drawing.leases.refresh_lease(peer)
+
+    def _require_reachable(self, kmes: Iterable[KmeId]) -> None:
+        for peer in kmes:
+            if peer != self._kme.kme_id and not self._requests.is_connected(peer):
+                raise StreamNotReady(f"{peer} cannot be reached", retry_after_s=1.0)
 
     def _grouped(self, caller: SaeId, slaves: Sequence[SaeId]) -> dict[KmeId, list[SaeId]]:
         self._kme.require_own(caller)
