@@ -219,9 +219,9 @@ def _check_meaning(config: KmeConfig, saes: int, sections: Sections) -> None:
             raise sections.wrong(f"[[link]] of {link.peer}: reserved_share must be below 1, got {link.reserved_share}")
     low, high = config.limits.min_key_size_bits, config.limits.max_key_size_bits
     default, most = config.limits.key_size_bits, LENGTH_BYTES_MAX * 8
-    check_policies(config.policies, config.limits.min_key_size_bits, config.limits.max_key_size_bits, sections)
     if not 8 <= low <= default <= high <= most or low % 8 or default % 8 or high % 8:
         raise sections.wrong(f"key sizes must be multiples of 8 with 8 <= min <= default <= max <= {most}")
+    check_policies(config.policies, low, default, high, sections)
     limits, processes = config.limits, max(1, config.kme.workers)
     if processes > _WORKERS_MAX:
         raise sections.wrong(f"[kme] workers must be at most {_WORKERS_MAX}, got {processes}")
