@@ -103,6 +103,7 @@ async def test_the_reserved_share_is_not_for_slaves_without_priority(pair):  # n
 
 
 async def test_copies_that_are_older_than_a_policy_allows_are_not_served(pair):  # noqa: F811
+    pair.link_lines = "max_age_s = 86400"
     configured(pair, '[[policy]]\nmaster="sae-a1"\nslave="*"\nmax_age_s=3600.0')
     async with served(pair) as (processes, raws):
         keys = (await drawn(raws, number=1))["keys"]

@@ -127,8 +127,8 @@ class KmeProcess:
             if self.operations is not None:
                 await self.operations.start()  # first, so that it can be asked how far the rest is
             self._lock = StateLock(self.directory, exclusive=False)
-            self.identity.load()
             key = storage_key(self.config)
+            self.identity.load()
             await self.links.open(key)
             await self._listen(key)
             self._start_tasks()

@@ -214,6 +214,7 @@ def _check_meaning(config: KmeConfig, saes: int, sections: Sections) -> None:
     if len(config.directory) < saes:
         raise sections.wrong("an SAE appears twice in [[sae]]")
     _check_ports(config, sections)
+    _check_ages(config, sections)
     for link in config.links:
         if link.reserved_share >= 1:
             raise sections.wrong(f"[[link]] of {link.peer}: reserved_share must be below 1, got {link.reserved_share}")
@@ -236,6 +237,18 @@ def _check_meaning(config: KmeConfig, saes: int, sections: Sections) -> None:
         raise sections.wrong(f"max_answers_bytes must be at least {2 * longest_bytes} for the longest key by SKIP")
     if config.sae_api.minimum_tls not in {"1.2", "1.3"}:
         raise sections.wrong("minimum_tls must be '1.2' or '1.3'")
+
+
+def _check_ages(config: KmeConfig, sections: Sections) -> None:
+    """Check that a pair that takes young bits alone cannot starve behind old ones that nobody else draws."""
+    if not any(rule.max_age_s for rule in config.policies):
+        return
+    for link in config.links:
+        if not link.max_age_s:
+            raise sections.wrong(
+                f"a [[policy]] has max_age_s, and the [[link]] of {link.peer} has none: once its stock is older than "
+                "that, and nobody else draws it, no key would come any more; give the link a max_age_s"
+            )
 
 
 def _check_ports(config: KmeConfig, sections: Sections) -> None:
