@@ -8,8 +8,10 @@ import os
 import uuid
 from dataclasses import replace
 
+import psutil
 import pytest
 
+from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.postgres import PostgresDatabase
 from shosoin.base import KmeId, Rejected
 from shosoin.keys.wire004 import GetKeyResponse, Status
@@ -18,6 +20,7 @@ from shosoin.services.kme_pairs import burn
 from shosoin.services.sources.build import check_recordings
 from shosoin.services.sources.port import UndeclaredSimulation
 from shosoin.services.sources.recording import Recording, RecordingHeader, write_recording
+from shosoin.services.sources.repeats import BitMemory, BitsRepeated
 from shosoin.services.worker_stock import Grant, KeyStocks
 from tests.services.test_etsi004 import QOS, chunk, joined, running
 from tests.services.test_pull004 import ends, rig, works  # noqa: F401  # a fixture
@@ -231,3 +234,26 @@ def test_keys_that_come_for_a_stock_that_gave_way_are_given_up_at_once():
     first.put(grant)
     assert told[-1] == (7, 1, True)
     assert b"efgh" not in grant.text
+
+
+async def test_workers_do_not_inherit_what_opens_the_stores(tmp_path, monkeypatch):
+    """They face the network: neither the passphrase of the storage key nor the database's password is there."""
+    monkeypatch.setenv("KME_PASSPHRASE", "open sesame, and be quick about it")
+    monkeypatch.setenv("PGPASSWORD", "open sesame of the database")
+    pair = KmePair(tmp_path, workers=2)
+    text = pair.config("kme-a").read_text().replace('storage_key_file = "storage.key"\n', "")
+    table = '[kme.storage_key]\nsource = "passphrase"\nscrypt_log2_n = 14\npassphrase_env = "KME_PASSPHRASE"\n\n'
+    pair.config("kme-a").write_text(text.replace("[kme.sae_api]", f"{table}[kme.sae_api]"))
+    async with pair.running("kme-a") as kmes:
+        for pid in kmes["kme-a"].workers.pids:
+            environment = psutil.Process(pid).environ()
+            assert "PATH" in environment
+            assert "sesame" not in str(environment)
+
+
+def test_the_shortest_keys_of_a_vendor_do_not_come_twice_either():
+    """ETSI GS QKD 014 allows keys of 64 bits, and so do we."""
+    memory, key = BitMemory(SystemEntropy()), os.urandom(8)
+    memory.look_at([key])
+    with pytest.raises(BitsRepeated):
+        memory.look_at([key])
