@@ -124,9 +124,9 @@ def test_bits_are_noticed_under_any_name_and_the_memory_is_bounded():
 
 def test_short_ends_may_come_again():
     memory = BitMemory(SystemEntropy())
-    memory.look_at([b"x" * 15, b"x" * 15])
+    memory.look_at([b"x" * 7, b"x" * 7])
     with pytest.raises(BitsRepeated):
-        memory.look_at([b"x" * 16, b"x" * 16])
+        memory.look_at([b"x" * 8, b"x" * 8])
 
 
 def test_material_is_joined_in_whole_granules_and_wiped():

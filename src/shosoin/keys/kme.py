@@ -152,6 +152,26 @@ class Kme:
         if peer in self.paused:
             raise PairPaused(f"an operator has paused keys between {self.kme_id} and {peer}", retry_after_s=60.0)
 
+    def require_stream(self, peer: KmeId) -> None:
+        """Check that keys drawn before may still be handed out: the stream is open, and nobody paused it.
+
+        Raises:
+            StreamNotReady: they may not now.
+        """
+        if peer != self.kme_id:
+            self._pair(peer)
+
+    def burn_mark(self, peer: KmeId) -> str:
+        """Return what changes when all keys shared with a peer were burned, drawn or not."""
+        pair = self._pairs.get(peer)
+        return pair.burn_mark if pair is not None else ""
+
+    def max_age_s(self, master: SaeId, slave: SaeId) -> float | None:
+        """Return at which age bits between two SAEs are of no use any more, ``None`` for never."""
+        pair = self._pairs.get(self._directory.get(slave, self.kme_id))
+        ages = [self.policies.of(master, slave).max_age_s, pair.outgoing.max_age_s if pair is not None else 0]
+        return min((float(age) for age in ages if age), default=None)
+
     def partners(self, caller: SaeId) -> dict[SaeId, LinkFacts]:
         """Return the SAEs with which ``caller`` can share keys, itself included, and the origin of those keys."""
         self.require_own(caller)
