@@ -124,7 +124,8 @@ async def test_whoever_only_connects_does_not_use_up_the_files_of_a_kme(tmp_path
                 stack.enter_context(socket.create_connection(("127.0.0.1", pair.skip_port["kme-a"])))
             await until(lambda: len(list(open_files.iterdir())) > 200)  # no more than 256 shake hands at once
             assert len(await client.enc_keys(SaeId("sae-b1"), number=128, size_bits=256)) == 128
-            assert json.loads((pair.directory("kme-a") / "links.json").read_text())["kme-b"]["connected"]
+            states = pair.directory("kme-a") / "links.json"
+            await until(lambda: json.loads(states.read_text())["kme-b"]["connected"])
     finally:
         for server in servers:
             await server.kill()

@@ -84,6 +84,8 @@ async def test_without_the_database_nothing_is_served_and_with_it_again(tmp_path
     ledger = Ledger()
     async with AsyncExitStack() as stack:
         clients = await open_clients(stack, pair)
+        for kme in ("kme-a", "kme-b"):  # whether there is state to which a missing key belongs, only the database knows
+            storage_key(load_kme_config(pair.config(kme)))
         await asyncio.to_thread(server.kill)
         processes = await stack.enter_async_context(pair.running())  # they start without it
         states = [lambda each=each: next(iter(each.link_states().values())) for each in processes.values()]
