@@ -55,6 +55,7 @@ check: setup ## formatting, lint, types, layers, docs
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	cd bench && ../$(BIN)/mypy --config-file ../pyproject.toml *.py
+	for folder in examples/*/; do (cd $$folder && ../../$(BIN)/mypy --config-file ../../pyproject.toml *.py) || exit 1; done
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python scripts/check_docs.py
 

@@ -37,6 +37,8 @@ from shosoin.base import SaeId, ShosoinError
 KEY_BYTES = 32
 PATIENCE_S = 10.0
 LINE_BYTES_MAX = 4096
+RETRY_S = 5.0
+"""After a round that failed; a key that is drawn in vain is burned, so not at once."""
 
 Apply = Callable[[str, bytes], Awaitable[None]]
 """Puts a key into service: its key_ID and 32 bytes."""
@@ -164,7 +166,7 @@ async def lead(kme: KmeClient, peer: SaeId, place: str, service: Service, terms:
     """Offer a key every ``interval_s``."""
     host, _, port = place.rpartition(":")
     while not service.is_done:
-        began_s = time.monotonic()
+        began_s, pause_s = time.monotonic(), terms.interval_s
         try:
             async with asyncio.timeout(PATIENCE_S):
                 reader, writer = await asyncio.open_connection(host, int(port), limit=LINE_BYTES_MAX)
@@ -174,8 +176,9 @@ async def lead(kme: KmeClient, peer: SaeId, place: str, service: Service, terms:
                 writer.close()
         except (OSError, TimeoutError, HandoverError, ShosoinError) as err:
             service.tell("failed", reason=str(err) or type(err).__name__)
+            pause_s = min(terms.interval_s, RETRY_S)
         if not service.is_done:
-            await asyncio.sleep(max(0.0, began_s + terms.interval_s - time.monotonic()))
+            await asyncio.sleep(max(0.0, began_s + pause_s - time.monotonic()))
 
 
 async def follow(kme: KmeClient, peer: SaeId, place: str, service: Service) -> None:

@@ -172,7 +172,7 @@ MISTAKES = {
         "A receiver may come back with one farewell again and again.",
         (
             Edit(PAIR, "_on_hello", 'self._resume = self._peer_resume = ""', "pass"),
-            Edit(RECEIVER, "apply", "{**batch.records, _FETCHED_RECORD: None}", "batch.records"),
+            Edit(RECEIVER, "apply", "{**batch.records, FETCHED_RECORD: None}", "batch.records"),
         ),
         seed=9,
     ),
@@ -182,7 +182,7 @@ MISTAKES = {
     ),
     "open_before_the_handshake": Mistake(
         "A process serves what its journal says, before both ends agreed.",
-        (Edit(PAIR, "require_open", "if self._fresh:", "if False:"),),
+        (Edit(PAIR, "require_open", "if self._fresh or self.refusal:", "if False:"),),
         "test_nothing_is_served_before_the_handshake_of_this_run",
     ),
     # Addresses and indexes
@@ -349,7 +349,7 @@ MISTAKES = {
     ),
     "overlapping_keys_in_one_request": Mistake(
         "One request may name a key twice.",
-        (Edit(RECEIVER, "fetch", "if taken.overlaps(address.offset, address.end):", "if False:"),),
+        (Edit(RECEIVER, "fetch", "if any(end > start", "if False and any(end > start"),),
         seed=5,
     ),
     "intervals_lose_their_tail": Mistake(

@@ -8,7 +8,7 @@ from shosoin.base.ports import Event
 from shosoin.keys import reconcile
 from shosoin.keys.errors import KeyDamaged, KeyNotFound, KeyStreamDry, LeaseNeeded, StreamNotReady, StreamRefused
 from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress
-from shosoin.keys.messages import Compare, Confirmed, Ready, Stored, decode_message
+from shosoin.keys.messages import Compare, Confirmed, Ready, Stored, Welcome, decode_message
 from shosoin.keys.pair import PairEnd
 from shosoin.keys.pool import VerificationPool
 from tests.keys.world import LIMITS, MemoryStore, World
@@ -200,6 +200,40 @@ def test_bits_that_never_arrive_cost_no_entry(world):
     assert len(a.pair.outgoing._pool) == before
     assert not a.disk.blocks
     stock(world)
+    assert a.pair.outgoing.stock_granules() == 8
+
+
+def test_a_number_that_the_link_uses_again_leaves_no_block_waiting(world):
+    a, b = ends(world)
+    for pool in (a.pair.outgoing._pool, b.pair.incoming._pool):  # so that several blocks may be under way
+        pool.put({number: bytes([number]) * 32 for number in range(100, 120)})
+    lost, seen = (world.entropy.random_bytes(128 + 4 * GRANULE_BYTES) for _ in range(2))
+    for bits in (lost, seen):
+        a.later(lambda pair, bits=bits: pair.begin_block(7, bits))
+        world.settle()
+    b.later(lambda pair: pair.bits_arrived(7, bytearray(seen)))
+    world.settle()
+    assert [block.index for block in a.pair.outgoing._blocks] == [1]
+    assert a.pair.outgoing.stock_granules() == 4
+
+
+def test_a_welcome_that_comes_twice_ends_the_channel_and_nothing_else(world):
+    a, b = ends(world)
+    welcomes, honest = [], world.send
+
+    def listening(sender, raw):
+        if sender is b and isinstance(decode_message(raw), Welcome):
+            welcomes.append(decode_message(raw))
+        honest(sender, raw)
+
+    world.send = listening
+    world.disconnect()
+    world.heal()
+    stock(world)
+    a.later(lambda pair: pair.receive(welcomes[0], world.now_s))
+    world.settle()
+    assert not a.pair.is_connected
+    world.heal()
     assert a.pair.outgoing.stock_granules() == 8
 
 

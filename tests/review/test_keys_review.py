@@ -265,7 +265,7 @@ def test_r08_neighbouring_fetches_are_overwritten_together(world):
     key_ids = drawn(world, 4) + drawn(world, 4) + drawn(world, 4)
     for key_id in key_ids:
         assert world.fetch(world.ends["b"].pair, [key_id])
-    batch = world.ends["b"].pair.incoming._flush(0.0)
+    batch = world.ends["b"].pair.incoming._flush(0.0, [])
     assert len(batch.wipes) == 1, f"{len(batch.wipes)} overwrites, each with a flush of its own"
 
 

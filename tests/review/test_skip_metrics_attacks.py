@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from shosoin.adapters.tls import client_context
-from shosoin.base import Rejected, Unavailable
+from shosoin.base import Rejected, SaeId, Unavailable
 from shosoin.keys.quota import Quota
 from shosoin.services import kme as kme_service
 from shosoin.services import link_driver
@@ -123,8 +123,9 @@ async def test_whoever_only_connects_does_not_use_up_the_files_of_a_kme(tmp_path
             for _ in range(300):
                 stack.enter_context(socket.create_connection(("127.0.0.1", pair.skip_port["kme-a"])))
             await until(lambda: len(list(open_files.iterdir())) > 200)  # no more than 256 shake hands at once
-            before = (await client.status("sae-b1")).stored_key_count
-            await until_stock(client, "sae-b1", before + 1024)
+            assert len(await client.enc_keys(SaeId("sae-b1"), number=128, size_bits=256)) == 128
+            states = pair.directory("kme-a") / "links.json"
+            await until(lambda: json.loads(states.read_text())["kme-b"]["connected"])
     finally:
         for server in servers:
             await server.kill()

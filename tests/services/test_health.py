@@ -132,7 +132,7 @@ async def test_whoever_asks_too_often_gets_the_last_readiness_again(tmp_path):
     pair = KmePair(tmp_path)
     with_operations(pair, min_scrape_interval_s=3600)
     async with pair.running() as processes, Scraper(processes["kme-a"]) as scraper:
-        await until(lambda: processes["kme-a"].drivers["kme-b"].pair.is_connected)
+        await until(processes["kme-a"].drivers["kme-b"].pair.outgoing.stock_granules)
         assert await scraper.health("ready") == READY
         processes["kme-a"].defect = RuntimeError()
         assert await scraper.health("ready") == READY
@@ -159,3 +159,11 @@ async def test_the_storage_is_not_tried_more_often_than_allowed(tmp_path):
     assert await probe.fault() == ""
     (tmp_path / "health.probe").mkdir()
     assert await probe.fault() == ""
+
+
+async def test_links_without_a_key_are_dry_and_the_kme_is_not_ready(tmp_path):
+    pair = KmePair(tmp_path, attenuation_db=90.0, stock_bits=0)  # a link so long that nothing comes through
+    with_operations(pair, "kme-a")
+    async with pair.running() as processes, Scraper(processes["kme-a"]) as scraper:
+        await until(lambda: processes["kme-a"].drivers["kme-b"].is_answered)
+        assert await scraper.health("ready") == (503, False, ["kme.no_stock"], {"kme-b": "dry"})

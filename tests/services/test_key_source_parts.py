@@ -124,9 +124,9 @@ def test_bits_are_noticed_under_any_name_and_the_memory_is_bounded():
 
 def test_short_ends_may_come_again():
     memory = BitMemory(SystemEntropy())
-    memory.look_at([b"x" * 15, b"x" * 15])
+    memory.look_at([b"x" * 7, b"x" * 7])
     with pytest.raises(BitsRepeated):
-        memory.look_at([b"x" * 16, b"x" * 16])
+        memory.look_at([b"x" * 8, b"x" * 8])
 
 
 def test_material_is_joined_in_whole_granules_and_wiped():
@@ -385,3 +385,9 @@ def test_a_device_is_known_by_its_uri_or_its_subject(tmp_path):
     der = x509.load_pem_x509_certificate(files.certificate.read_bytes()).public_bytes(Encoding.DER)
     assert certificate_names(der) == {"urn:shosoin:device:module-a", "CN=module-a"}
     assert certificate_names(b"no certificate") == set()
+
+
+def test_devices_and_kmes_must_not_trust_the_same_authority(tmp_path):
+    pair = KmePair(tmp_path, source=lambda _: PUSH.replace('"ca.crt"', f'"{tmp_path}/pki-kme/kme-plane.crt"'))
+    with pytest.raises(Rejected, match=r"\[kme.peer_api\] and \[link.push\] of kme-b trust the same authority"):
+        load_kme_config(pair.config("kme-a"))

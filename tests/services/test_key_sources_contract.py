@@ -12,6 +12,7 @@ import pytest
 from shosoin.base import PeerFault, Rejected, Unavailable
 from shosoin.base.ports import Event
 from shosoin.services.kme import KmeProcess
+from shosoin.services.peer_channel import Channel, ChannelKind
 from tests.services.test_kme_processes import Ledger
 from tests.support.key_sources import RIGS
 from tests.support.kme import KmePair, ServerProcess, until, until_stock
@@ -299,6 +300,57 @@ async def test_blocks_out_of_order_are_taken_or_burned_and_never_mixed_up(tmp_pa
         await until(lambda: len(seen) > 4)
         await kmes.works()
         await kmes.drain()
+
+
+class _Frames:
+    """What becomes of frames on the simulated quantum channel, once it is switched on: the first four only."""
+
+    def __init__(self, how: str) -> None:
+        self.how, self.on, self.done = how, False, 0
+        self.waiting: list[bytes] = []
+
+    async def next(self, receive: Any) -> bytes:
+        if self.waiting:
+            return self.waiting.pop()
+        frame: bytes = await receive()
+        if not self.on or self.done >= 4:
+            return frame
+        self.done += 1
+        match self.how:
+            case "flip":
+                return frame[:-1] + bytes([frame[-1] ^ 1])
+            case "double":
+                self.waiting.append(frame)
+            case "swap":
+                self.waiting.append(frame)
+                frame = await receive()
+            case "lose":
+                return await receive()
+            case "stale":  # bits of another block under this one's number
+                return frame[:8] + frame[8:][::-1]
+        return frame
+
+
+@pytest.mark.parametrize("how", ["flip", "double", "swap", "lose", "stale"])
+async def test_a_simulated_channel_that_spoils_frames_costs_blocks_and_nothing_else(tmp_path, monkeypatch, how):
+    receive, frames = Channel.receive, _Frames(how)
+
+    async def spoilt(channel: Channel) -> bytes:
+        if (channel.kind, channel.peer) != (ChannelKind.SIMULATED_QUANTUM, "kme-a"):
+            return await receive(channel)
+        return await frames.next(lambda: receive(channel))
+
+    monkeypatch.setattr(Channel, "receive", spoilt)
+    monkeypatch.setattr("shosoin.keys.receiver._WAIT_S", 1.0)  # for bits that never come
+    async with watched(tmp_path, RIGS["simulated"](tmp_path)) as kmes:
+        outgoing = next(iter(kmes.processes["kme-a"].drivers.values())).pair.outgoing
+        await until(lambda: outgoing.verification_entries >= 16)
+        frames.on = True
+        await kmes.drain()
+        await until(lambda: frames.done >= 2)
+        await kmes.drain()
+        await kmes.works()
+        assert ("keys.block_mismatch" in kmes.names("kme-a")) is (how in {"flip", "stale"})
 
 
 @coordinated

@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 
 import pytest
 
-from shosoin.base import Unavailable
+from shosoin.base import Rejected, Unavailable
+from shosoin.keys.errors import StreamRefused
 from shosoin.services.kme_config import load_kme_config
+from shosoin.services.kme_pairs import burn, make_secret, rekey
+from shosoin.services.kme_rotation import Rotation
+from shosoin.services.kme_stores import discard_store, open_store, stored_peers
+from shosoin.services.storage_key import storage_key
+from shosoin.services.storage_key_config import FileSection
 from tests.services.test_kme_processes import (
     DIRECTIONS,
     Ledger,
@@ -21,7 +27,7 @@ from tests.services.test_kme_processes import (
     restored_copies_named_by,
     works,
 )
-from tests.support.kme import KmePair, ServerProcess, until
+from tests.support.kme import KmePair, ServerProcess, until, until_stock
 from tests.support.postgres import running_postgres
 
 pytestmark = pytest.mark.processes
@@ -78,6 +84,8 @@ async def test_without_the_database_nothing_is_served_and_with_it_again(tmp_path
     ledger = Ledger()
     async with AsyncExitStack() as stack:
         clients = await open_clients(stack, pair)
+        for kme in ("kme-a", "kme-b"):  # whether there is state to which a missing key belongs, only the database knows
+            storage_key(load_kme_config(pair.config(kme)))
         await asyncio.to_thread(server.kill)
         processes = await stack.enter_async_context(pair.running())  # they start without it
         states = [lambda each=each: next(iter(each.link_states().values())) for each in processes.values()]
@@ -156,3 +164,45 @@ def test_the_database_password_is_in_no_error(tmp_path, server):
     with pytest.raises(Exception, match=r"\[kme.store\] the connection string") as caught:
         load_kme_config(config)
     assert "sesame" not in str(caught.value)
+
+
+async def test_another_storage_key_a_burn_and_another_secret_reach_the_database(tmp_path, server):
+    pair = pair_on(tmp_path, server)
+    async with pair.running(), pair.client("sae-a1") as a, pair.client("sae-b1") as b:
+        await until_stock(a, "sae-b1", 8)
+        drawn = [key.key_id for key in await a.enc_keys("sae-b1", number=3, size_bits=256)]
+    config = load_kme_config(pair.config("kme-b"))
+    assert stored_peers(config) == ["kme-a"]
+    old_key = storage_key(config)
+    sealed = FileSection("file", tmp_path / "kme-b" / "kek")
+    with Rotation(config, sealed, reencrypt=True) as rotation:
+        done = rotation.run(lambda _: None)
+    assert done.reencrypts
+    assert done.stores["kme-a"].block_bytes > 0
+    text = pair.config("kme-b").read_text()
+    table = f'[kme.storage_key]\nsource = "file"\nkey_file = "{sealed.key_file}"\n\n[kme.sae_api]'
+    text = text.replace('storage_key_file = "storage.key"\n', "").replace("[kme.sae_api]", table)
+    pair.config("kme-b").write_text(text)
+    config = load_kme_config(pair.config("kme-b"))
+    assert storage_key(config) != old_key
+    with pytest.raises(StreamRefused), closing(open_store(config, "kme-a", old_key)) as store:
+        store.load()
+    # Keys under way survive the rotation.
+    async with pair.running(), pair.client("sae-a1") as a, pair.client("sae-b1") as b:
+        await until_stock(a, "sae-b1", 8)
+        await b.dec_keys("sae-a1", drawn[:1])
+    burn(config, "kme-a", dry_run=False)
+    async with pair.running(), pair.client("sae-a1") as a, pair.client("sae-b1") as b:
+        await until_stock(a, "sae-b1", 8)
+        with pytest.raises(Rejected, match="not found"):
+            await b.dec_keys("sae-a1", drawn[1:2])
+    make_secret(tmp_path / "new.secret")
+    for kme, peer in (("kme-a", "kme-b"), ("kme-b", "kme-a")):
+        rekey(load_kme_config(pair.config(kme)), peer, tmp_path / "new.secret", dry_run=False)
+    async with pair.running(), pair.client("sae-a1") as a, pair.client("sae-b1") as b:
+        await until_stock(a, "sae-b1", 8)
+        (key,) = await a.enc_keys("sae-b1", number=1, size_bits=256)
+        (fetched,) = await b.dec_keys("sae-a1", [key.key_id])
+        assert fetched.material == key.material
+    discard_store(config, "kme-a", storage_key(config))
+    assert stored_peers(config) == []

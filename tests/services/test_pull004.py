@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,8 @@ from shosoin.keys.wire004 import (
 )
 from shosoin.services.kme_config import load_kme_config
 from shosoin.services.sources.pull004 import Pull004
-from tests.support.key_sources import Pull004Rig
+from tests.services.test_key_sources_contract import Watched
+from tests.support.key_sources import PACE, Pull004Rig
 from tests.support.kme import KmePair
 
 SITES = ("kme-a", "kme-b")
@@ -233,3 +234,42 @@ async def test_the_client_gives_up_and_begins_anew_after_a_slow_answer_or_a_canc
     rig.heal()
     assert (await client.close_stream(opened.key_stream_id)).status == 0
     client.drop()
+
+
+@pytest.mark.processes
+async def test_our_own_kmes_as_the_vendor_beneath_others(tmp_path):
+    """The lower pair serves ETSI GS QKD 004; what the upper pair says of its bits is what it was told."""
+    (tmp_path / "below").mkdir()
+    (tmp_path / "above").mkdir()
+    below = KmePair(tmp_path / "below", stock_bits=1 << 22, etsi004={})
+
+    def link(kme):
+        own, peer = ("sae-a1", "sae-b1") if kme == "kme-a" else ("sae-b1", "sae-a1")
+        files = below.saes[own]
+        return f"""kind = "etsi004"
+[link.etsi004]
+{PACE}
+host = "127.0.0.1"
+port = {below.etsi004_port[kme]}
+server_name = "{kme}"
+source = "qkd://{own}"
+destination = "qkd://{peer}"
+certificate = "{files.certificate}"
+key = "{files.key}"
+ca = "{below.sae_plane.certificate}"
+chunk_bytes = 512
+timeout_s = 4
+simulated = true
+"""
+
+    above = KmePair(tmp_path / "above", stock_bits=1 << 20, source=link)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(below.running())
+        processes = await stack.enter_async_context(above.running())
+        clients = {name: await stack.enter_async_context(above.client(name)) for name in ("sae-a1", "sae-b1")}
+        kmes = Watched(processes, clients)
+        await kmes.works()
+        await kmes.drain()
+        await kmes.works()
+        state = processes["kme-a"].link_states()["kme-b"]
+        assert (state["kind"], state["simulated"]) == ("simulated-qkd", True)

@@ -14,7 +14,8 @@ from aiohttp import web
 from shosoin.adapters.used_tickets import TicketUsed, UsedTickets
 from shosoin.base import PeerFault, Rejected, ShosoinError, Unavailable
 from shosoin.services.kme_config import load_kme_config
-from shosoin.services.sources.pull014 import Pull014, UndeclaredSimulation
+from shosoin.services.sources.port import UndeclaredSimulation
+from shosoin.services.sources.pull014 import Pull014
 from tests.services.test_key_sources_contract import Watched, watched
 from tests.support.key_sources import PACE, Pull014Rig
 from tests.support.kme import KmePair, until

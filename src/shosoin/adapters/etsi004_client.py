@@ -36,6 +36,8 @@ from shosoin.keys.wire004 import (
 __all__ = ["Etsi004Client"]
 
 M = TypeVar("M", OpenConnectResponse, GetKeyResponse, CloseResponse)
+_METADATA_BYTES = 1024
+"""Room for metadata at first."""
 _METADATA_BYTES_MAX = 1 << 16
 
 
@@ -65,9 +67,9 @@ class Etsi004Client:
     async def get_key(self, key_stream_id: UUID, index: int, *, chunk_bytes: int) -> GetKeyResponse:
         """Get the chunk at ``index``; a failure is in the status.
 
-        No metadata are wanted; a key manager that insists on them is given room for them.
+        A key manager that wants more room for metadata is given it.
         """
-        answer = await self._get(key_stream_id, index, 0, chunk_bytes)
+        answer = await self._get(key_stream_id, index, _METADATA_BYTES, chunk_bytes)
         needed = answer.metadata_size_needed
         if answer.status == Status.METADATA_SIZE_INSUFFICIENT and 0 < needed <= _METADATA_BYTES_MAX:
             answer = await self._get(key_stream_id, index, needed, chunk_bytes)

@@ -10,6 +10,7 @@ Security: whoever runs the database sees what is stored, and may put back old co
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import re
 import socket
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["PostgresDatabase", "reason_of", "within"]
 
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
-_LOOPBACK = ("localhost", "127.", "::1")
 _TLS_MODES = {"verify-ca", "verify-full"}
 _CONNECT_S = 5
 _DEFAULTS = {
@@ -70,7 +70,8 @@ class PostgresDatabase:
             Rejected: a server elsewhere would not be asked who it is.
         """
         given = self._given()
-        host = str(given.get("host") or given.get("hostaddr") or os.environ.get("PGHOST", ""))
+        hosts = (given.get(name) or os.environ.get(f"PG{name.upper()}", "") for name in ("host", "hostaddr"))
+        host = ",".join(map(str, hosts))  # with both, hostaddr is where it connects
         mode = given.get("sslmode") or os.environ.get("PGSSLMODE")
         if mode is None and "service" not in given and not _is_near(host):
             given["sslmode"] = mode = "verify-full"
@@ -152,9 +153,22 @@ def _psycopg() -> Any:
     return psycopg
 
 
-def _is_near(host: str) -> bool:
-    """Whether all named hosts are this machine: Unix sockets or loopback."""
-    return all(not name or name.startswith(("/", "@", *_LOOPBACK)) for name in host.split(","))
+def _is_near(hosts: str) -> bool:
+    """Whether all named hosts are this machine: Unix sockets or loopback.
+
+    >>> [_is_near(host) for host in ("", "/run/postgresql", "localhost", "127.0.0.1,::1")]
+    [True, True, True, True]
+    >>> [_is_near(host) for host in ("localhost.example", "127.example", "::1:2", "localhost,192.0.2.1")]
+    [False, False, False, False]
+    """
+    return all(not name or name.startswith(("/", "@")) or _is_loopback(name) for name in hosts.split(","))
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name.lower() == "localhost"
 
 
 def _check_mode(mode: str, host: str) -> None:
@@ -167,7 +181,7 @@ def _check_connection(connection: Connection[Any]) -> None:
     """Check what came of the connection string, a service file and the environment together."""
     info = connection.info
     mode = str(info.get_parameters().get("sslmode", "prefer"))
-    _check_mode(mode, info.host or "")
+    _check_mode(mode, f"{info.host or ''},{info.hostaddr or ''}")
 
 
 def _make_durable(connection: Connection[Any]) -> None:

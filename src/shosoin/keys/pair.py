@@ -102,6 +102,8 @@ class PairEnd:
         self._seen: tuple[int, str] = (0, "")
         self._resume = self._peer_resume = ""
         self._burns = self._seen_burns = 0
+        self.burn_mark = ""
+        """Changes whenever a handshake burns all that both ends hold, for those who hold drawn keys in memory."""
         self._retired: Sequence[str] = ()
         self._awaits_rekey = False
         """Whether an intruder may know the pair secret: the other end is told to burn, and nothing else happens."""
@@ -282,6 +284,8 @@ class PairEnd:
         if was_restored(theirs, mine) or was_restored(mine, theirs):
             culprit = self.peer if was_restored(theirs, mine) else self.own
             yield Emit(Event("keys.restored_copy", "alarm", {"peer": self.peer, "restored": culprit}))
+        if was_restored(theirs, mine) or was_restored(mine, theirs) or must_burn(mine, theirs):
+            self.burn_mark = self._entropy.random_bytes(8).hex()
         if must_burn(mine, theirs):
             yield Emit(
                 Event("keys.burned", "warning", {"peer": self.peer, "burned_here": mine.burns > theirs.seen_burns})
@@ -303,6 +307,8 @@ class PairEnd:
         yield Send(Welcome(self._session, self._proof(self.own, "welcome")))
 
     def _on_welcome(self, message: Welcome) -> Steps:
+        if self._open:
+            raise PairProtocolError("a second welcome in one session")
         if not self._session or not hmac.compare_digest(message.session.encode(), self._session.encode()):
             raise PairProtocolError("the two ends saw different hellos")
         if not hmac.compare_digest(message.proof.encode(), self._proof(self.peer, "welcome").encode()):

@@ -194,6 +194,9 @@ class ReceivingEnd:
         self._check_proof(message.proof, message.statement)
         if message.index < self._next_index:
             return
+        waiting = self._announced.pop(message.number, None)
+        if waiting is not None and waiting[0].index != message.index:
+            yield self._refusal(waiting[0])  # the link counts anew: bits of that number are no longer this block's
         if message.number in self._bits:
             yield from self._store(message)
         elif len(self._announced) < _WAITING_MAX:

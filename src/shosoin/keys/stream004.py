@@ -11,6 +11,7 @@ to the last one. Index 2^32 - 1 means "the next one that I have not had", as the
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -111,6 +112,8 @@ class Chunk:
     """Near's copy; empty once near has had it."""
     release: Callable[[], None] = field(repr=False)
     """Gives back the memory that the copy was charged for."""
+    until_s: float = math.inf
+    """When its bits are as old as the pair of SAEs may use."""
     told: bool = False
     """Whether far's KME knows the key_ID."""
 
@@ -213,11 +216,11 @@ class HomeStream:
         return chunk
 
     def expire(self, now_s: float) -> list[str]:
-        """Erase chunks older than the TTL; return the key_IDs that far's KME has not heard of."""
+        """Erase chunks that, or whose bits, are too old; return the key_IDs that far's KME has not heard of."""
         key_ids = []
         while self._chunks:
             position, chunk = next(iter(self._chunks.items()))
-            if now_s - chunk.drawn_s <= self.qos.ttl_s:
+            if now_s <= min(chunk.drawn_s + self.qos.ttl_s, chunk.until_s):
                 break
             key_ids += self.drop(position)
         return key_ids

@@ -138,7 +138,7 @@ class Etsi004Service:
         self, caller: SaeId | None, request: Request, holder: object, gone: Callable[[], bool]
     ) -> Response:
         if caller is None:
-            raise Denied("the certificate names no SAE", code="etsi004.not_an_sae")
+            raise Denied("the certificate names no SAE", code="tls.not_an_sae")
         match request:
             case OpenConnectRequest():
                 return await self.streams.open(caller, request, holder, gone)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,8 +16,9 @@ from uuid import UUID
 
 from shosoin.base import Entropy, KmeId, PeerFault, SaeId, Unavailable
 from shosoin.base.ports import Clock
-from shosoin.keys.errors import LeaseNeeded, StreamNotReady
-from shosoin.keys.kme import Kme
+from shosoin.keys.demands import Demands
+from shosoin.keys.errors import DemandUnmet, LeaseNeeded, StreamNotReady
+from shosoin.keys.kme import Delivery, Kme
 from shosoin.keys.qos004 import Offer, Pace, negotiate
 from shosoin.keys.stream004 import CallRefused, Chunk, HomeStream
 from shosoin.keys.wire004 import Qos, Status
@@ -38,7 +40,7 @@ from shosoin.services.etsi004_messages import (
     qos_of,
 )
 from shosoin.services.json_log import log
-from shosoin.services.memory_budget import MemoryBudget
+from shosoin.services.memory_budget import Claim, MemoryBudget
 from shosoin.services.sae_http import Drawing
 
 __all__ = ["Home", "Homes"]
@@ -63,6 +65,8 @@ class Home:
     facts: LinkFacts
     run: str
     """Tells it from another stream that has the same KSID later."""
+    burn_mark: str
+    """Of the pair when the stream was made."""
     is_ours: bool = False
     """Whether the KSID was made here, so that the other application cannot know it yet."""
     holder: object | None = None
@@ -143,9 +147,9 @@ class Homes:
         facts = self._kme.facts_of(far)
         stream = HomeStream(ksid, near, far, qos, self._window(qos), self._clock.now_s())
         run = self._entropy.random_bytes(16).hex()
-        home = Home(
-            stream, self._kme.kme_of(far), opener, Pace(self._clock, qos), proposed=not met, facts=facts, run=run
-        )
+        far_kme, pace = self._kme.kme_of(far), Pace(self._clock, qos)
+        mark = self._kme.burn_mark(far_kme)
+        home = Home(stream, far_kme, opener, pace, proposed=not met, facts=facts, run=run, burn_mark=mark)
         self._homes[ksid] = home
         log("etsi004.made", caller=opener, ksid=str(ksid), near=near, far=far, met=met)
         return home
@@ -229,6 +233,17 @@ class Homes:
 
     # Feeding
 
+    async def for_near(self, home: Home, position: int) -> Chunk:
+        """Return a chunk as ``reserve`` does, also one that waits in memory only while keys of the pair may be had."""
+        self._kme.require_stream(home.far_kme)
+        self._end_burned(home)
+        return await self.reserve(home, position)
+
+    def _end_burned(self, home: Home) -> None:
+        """End a stream of whose reserved chunks every other copy was burned; what is asked of it then is refused."""
+        if home.burn_mark != self._kme.burn_mark(home.far_kme):
+            self.end(home, "burned")
+
     async def reserve(self, home: Home, position: int) -> Chunk:
         """Return the chunk at a position, drawn if it is new.
 
@@ -243,22 +258,30 @@ class Homes:
                 return chunk
             stream.check_new(position)
             claim = self.reserved.claim()
-            size_bytes = stream.qos.key_chunk_size_bytes
-
-            def admit(_: int, total_bytes: int) -> None:
-                claim.take(stream.near, total_bytes)
-
             try:
-                delivery = await self._drawing.draw(stream.near, stream.far, 1, size_bytes * 8, admit)
+                chunk = await self._draw(stream, claim)
             except BaseException:
                 claim.drop()
                 raise
-            key = delivery.keys[0]
-            chunk = Chunk(key.key_id, self._clock.now_s(), bytearray(key.material.take()), claim.drop)
             stream.add(position, chunk)
             if stream.closed or self._homes.get(stream.ksid) is not home:
                 self._forget(home, position)
             return chunk
+
+    async def _draw(self, stream: HomeStream, claim: Claim) -> Chunk:
+        def admit(_: int, total_bytes: int) -> None:
+            claim.take(stream.near, total_bytes)
+
+        near, far, oldest_s = stream.near, stream.far, self._kme.max_age_s(stream.near, stream.far)
+        try:
+            delivery: Delivery = await self._drawing.draw(
+                near, far, 1, stream.qos.key_chunk_size_bytes * 8, admit, Demands(max_age_s=oldest_s)
+            )
+        except DemandUnmet as err:
+            raise CallRefused(Status.INSUFFICIENT_KEY, "what is left is too old") from err
+        key, now_s = delivery.keys[0], self._clock.now_s()
+        until_s = math.inf if oldest_s is None else now_s + oldest_s - (delivery.age_s or 0.0)
+        return Chunk(key.key_id, now_s, bytearray(key.material.take()), claim.drop, until_s)
 
     def _forget(self, home: Home, position: int) -> None:
         """Drop a chunk that was drawn while an end called CLOSE."""
@@ -278,6 +301,7 @@ class Homes:
         """Do what time makes due."""
         now_s = self._clock.now_s()
         for home in self:
+            self._end_burned(home)
             expired = home.stream.expire(now_s)
             if expired:
                 self._void(home, expired, over=False)

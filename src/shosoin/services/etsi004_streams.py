@@ -222,7 +222,7 @@ class KeyStreams:
         stream.had.check(position)
         patience = Patience(self._clock, stream.qos, gone)
         await patience.paced(home.pace)
-        chunk = await patience.had(lambda: self.homes.reserve(home, position), "the key stream is not open")
+        chunk = await patience.had(lambda: self.homes.for_near(home, position), "the key stream is not open")
         now_s = self._clock.now_s()
         metadata = metadata_of(stream.qos, request.metadata_size, age_ms(chunk, now_s), home.facts)
         bits = stream.take(position, now_s)

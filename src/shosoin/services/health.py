@@ -70,7 +70,10 @@ async def ready(view: KmeView, storage: StorageProbe) -> Health:
     states = health.links = _link_states(view)
     if states and "up" not in states.values():
         words = ", ".join(f"{peer} {state}" for peer, state in states.items())
-        health.against("kme.no_link", f"no link works: {words}")
+        if "dry" in states.values():
+            health.against("kme.no_stock", f"no link has keys: {words}")
+        else:
+            health.against("kme.no_link", f"no link works: {words}")
     return health
 
 
@@ -83,4 +86,6 @@ def _word(state: dict[str, Any], *, known: bool) -> str:
         return "starting"
     if state["refused"]:
         return "refused"
-    return "up" if state["connected"] else "down"
+    if not state["connected"]:
+        return "down"
+    return "up" if state["outgoing_stock_bits"] or state["incoming_held_bits"] else "dry"

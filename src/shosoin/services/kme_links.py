@@ -20,7 +20,7 @@ from shosoin.services.kme_requests import PeerRequests
 from shosoin.services.link_driver import LinkDriver
 from shosoin.services.link_keeping import open_in_thread, serve_until_lost
 from shosoin.services.peer_channel import Channel, ChannelKind, dial_forever
-from shosoin.services.sources.build import facts_of, make_source
+from shosoin.services.sources.build import check_recordings, facts_of, make_source
 from shosoin.services.sources.coordinated import SUBJECT, SourceParts
 from shosoin.services.sources.port import LinkSource
 from shosoin.services.sources.repeats import BitMemory
@@ -121,9 +121,10 @@ class KmeLinks:
         """Load what is stored of every link.
 
         Raises:
-            Rejected: a pair secret cannot be read.
+            Rejected: a pair secret cannot be read, or two links would get the same bits.
         """
         self._storage_key = storage_key
+        check_recordings(self._config.sources)
         # Side by side, since a store elsewhere may take its time. All are looked at, so that none is left half open.
         looked = await asyncio.gather(*map(self._open_link, self._config.links), return_exceptions=True)
         for each in looked:

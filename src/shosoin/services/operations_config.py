@@ -11,6 +11,8 @@ from shosoin.services.toml_sections import Sections
 
 __all__ = ["OperationsSection", "is_loopback", "read_operations"]
 
+_INTERVAL_S_MAX = 3600
+
 
 @dataclass(frozen=True, slots=True)
 class OperationsSection:
@@ -41,6 +43,10 @@ def read_operations(document: Mapping[str, Any], sections: Sections) -> Operatio
         raise sections.wrong(
             f"[operations] host {found.host!r} is no loopback address, and metrics and health are served without TLS "
             "to everybody who can connect: write '127.0.0.1' or '::1', or allow_remote = true"
+        )
+    if found.min_scrape_interval_s > _INTERVAL_S_MAX:
+        raise sections.wrong(
+            f"[operations] min_scrape_interval_s must be at most {_INTERVAL_S_MAX}: answers grow stale"
         )
     if found.port > 65535 or found.max_connections < 1 or found.idle_timeout_s <= 0:
         raise sections.wrong("[operations] port must be at most 65535, max_connections and idle_timeout_s above zero")

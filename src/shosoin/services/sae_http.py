@@ -239,7 +239,7 @@ def _holder(transport: asyncio.BaseTransport) -> SaeId | Denied:
     except Denied as err:
         return err
     if identity.role != "sae":
-        return Denied(f"a {identity.role} is no SAE", code="etsi014.not_an_sae")
+        return Denied(f"a {identity.role} is no SAE", code="tls.not_an_sae")
     return SaeId(identity.id)
 
 

@@ -32,7 +32,8 @@ def storage_key(config: KmeConfig) -> bytes:
     """
     choice, envelope = config.storage_key, envelope_of(config)
     if isinstance(choice, PlainKeyFile):
-        if not envelope.exists() and not has_state(config):
+        # Only where it has to be made: a KME starts while its database is away.
+        if not choice.path.exists() and not envelope.exists() and not has_state(config):
             read_or_make_storage_key(choice.path)
     elif not envelope.exists():
         _make(config, choice)

@@ -27,6 +27,7 @@ from shosoin.services.kme_config import KmeConfig
 from shosoin.services.memory_budget import Claim, MemoryBudget
 from shosoin.services.request_tally import RequestTally
 from shosoin.services.revoked_names import RevokedNames
+from shosoin.services.storage_key_config import PassphraseSection
 from shosoin.services.tls_listener import listening_sockets
 from shosoin.services.worker_counts import WorkerCounts
 from shosoin.services.worker_grants import Granting, Grants
@@ -213,7 +214,7 @@ class WorkerPool:
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                process = await _spawn(theirs, self._sockets)
+                process = await _spawn(theirs, self._sockets, _environment(self._config))
         except BaseException:
             ours.close()  # which ends the worker, if there is one
             raise
@@ -313,10 +314,21 @@ class WorkerPool:
         return await self._service.act(master, slave, "enc_keys", body, {}, room)
 
 
-async def _spawn(line: socket.socket, listening: list[socket.socket]) -> asyncio.subprocess.Process:
+def _environment(config: KmeConfig) -> dict[str, str]:
+    """Return the environment without what opens the stores, which is no affair of workers."""
+    choice = config.storage_key
+    secret = {"PGPASSWORD", choice.passphrase_env if isinstance(choice, PassphraseSection) else ""}
+    return {name: value for name, value in os.environ.items() if name not in secret}
+
+
+async def _spawn(
+    line: socket.socket, listening: list[socket.socket], environment: dict[str, str]
+) -> asyncio.subprocess.Process:
     inherited = [line.fileno(), *(one.fileno() for one in listening)]
     command = [sys.executable, "-m", "shosoin.services.worker_process", str(os.getpid()), *map(str, inherited)]
-    return await asyncio.create_subprocess_exec(*command, pass_fds=inherited, stdin=asyncio.subprocess.DEVNULL)
+    return await asyncio.create_subprocess_exec(
+        *command, pass_fds=inherited, stdin=asyncio.subprocess.DEVNULL, env=environment
+    )
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:

@@ -80,6 +80,7 @@ class KeyStock:
         self.turn = asyncio.Lock()
         """Whoever finds too few keys asks for more while the others wait."""
         self._grant: Grant | None = None
+        self._is_retired = False
         self._asked_s = 0.0
         self._since_asked = 0
 
@@ -105,6 +106,8 @@ class KeyStock:
         """Have a new grant instead of what is left of the last."""
         self.give_up()
         self._grant = grant
+        if self._is_retired:
+            self.give_up()
 
     def report(self, now_s: float) -> None:
         """Tell what was used; give up what is too old."""
@@ -116,6 +119,11 @@ class KeyStock:
         elif grant.used:
             self._tell(grant.number, grant.used, False)  # not over
             grant.used = 0
+
+    def retire(self) -> None:
+        """Overwrite what is left, and whatever is still under way: nobody looks after this stock any more."""
+        self._is_retired = True
+        self.give_up()
 
     def give_up(self) -> None:
         """Overwrite what is left."""
@@ -143,7 +151,7 @@ class KeyStocks:
         """Return a new stock for what was drawn with success, so that nobody fills the place with inventions."""
         stock = self._stocks[master, slave, size_bits] = KeyStock(self._tell)
         if len(self._stocks) > _STOCKS_MAX:
-            self._stocks.popitem(last=False)[1].give_up()
+            self._stocks.popitem(last=False)[1].retire()
         return stock
 
     def report(self, now_s: float) -> None:
@@ -154,5 +162,5 @@ class KeyStocks:
     def give_up(self) -> None:
         """Overwrite everything."""
         for stock in self._stocks.values():
-            stock.give_up()
+            stock.retire()
         self._stocks.clear()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 from shosoin.adapters.used_tickets import UsedTickets
-from shosoin.base import Rejected, Unavailable
+from shosoin.base import KmeId, Rejected, Unavailable
 from shosoin.keys.errors import StreamRefused
 from shosoin.link import SimulatedLink
 from shosoin.link.port import LinkFacts
@@ -26,7 +27,7 @@ from shosoin.services.sources.recording import Recording
 from shosoin.services.sources.replay import Replay
 from shosoin.services.sources.simulated import SimulatedDevices
 
-__all__ = ["facts_of", "make_source"]
+__all__ = ["check_recordings", "facts_of", "make_source"]
 
 
 class SimulatedTable(Protocol):
@@ -69,6 +70,21 @@ def facts_of(link: SimulatedTable, section: SourceSection | None) -> LinkFacts:
     if section.simulated and not kind.startswith("simulated"):
         kind = "simulated-qkd" if kind == "undeclared" else f"simulated-{kind}"
     return LinkFacts(kind, section.simulated, section.epsilon or None, section.secret_key_rate_bps)
+
+
+def check_recordings(sources: Mapping[KmeId, SourceSection]) -> None:
+    """Check that no two links replay the same run: each peer would hold the other pair's keys.
+
+    Raises:
+        Rejected: two do, or a recording cannot be read.
+    """
+    peers: dict[str, KmeId] = {}
+    for peer, section in sources.items():
+        if isinstance(section, ReplaySection):
+            other = peers.setdefault(Recording(section.file).header.run, peer)
+            if other != peer:
+                message = f"the links with {other} and {peer} replay the same run: their keys would be the same bits"
+                raise Rejected(message, code="source.same_run", hint="record one run for each link")
 
 
 def make_source(

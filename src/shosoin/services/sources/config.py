@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from shosoin.services.sources.offers import TICKETS_MAX
 from shosoin.services.toml_sections import Sections
 
 __all__ = [
@@ -232,6 +233,8 @@ def _check_004(section: Etsi004Section, where: str, sections: Sections) -> None:
             raise sections.wrong(f"[{where}] {name} must be a URI")
     if not 16 <= section.chunk_bytes <= 1 << 20:
         raise sections.wrong(f"[{where}] chunk_bytes must be 16 to {1 << 20}")
+    if section.min_block_bits > 8 * section.chunk_bytes * TICKETS_MAX:
+        raise sections.wrong(f"[{where}] min_block_bits needs more than {TICKETS_MAX} chunks of chunk_bytes")
     if max(section.max_bps, section.ttl_s) > _UINT32_MAX:
         raise sections.wrong(f"[{where}] max_bps and ttl_s must fit 32 bits")
 

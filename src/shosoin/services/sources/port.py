@@ -20,9 +20,17 @@ from hashlib import blake2b
 from typing import Protocol
 
 from shosoin.adapters.used_tickets import UsedTickets
+from shosoin.base import Alarm
 from shosoin.services.peer_channel import Channel
 
-__all__ = ["LinkSource", "Material", "Supply", "ticket_digest"]
+__all__ = ["LinkSource", "Material", "Supply", "UndeclaredSimulation", "ticket_digest"]
+
+
+class UndeclaredSimulation(Alarm):
+    """The vendor's key manager says that its keys are simulated, and the configuration does not."""
+
+    code = "source.undeclared_simulation"
+    hint = "set simulated = true in the link's table at both ends, or connect real devices"
 
 
 class LinkSource(Protocol):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
@@ -18,10 +19,10 @@ from shosoin.adapters.etsi004_client import Etsi004Client
 from shosoin.adapters.tls import client_context
 from shosoin.adapters.used_tickets import UsedTickets
 from shosoin.base import PeerFault, ShosoinError, Unavailable
-from shosoin.keys.wire004 import NO_STREAM, OpenConnectResponse, Qos, Status
+from shosoin.keys.wire004 import JSON_MIMETYPE, NO_STREAM, OpenConnectResponse, Qos, Status
 from shosoin.services.sources.config import Etsi004Section
 from shosoin.services.sources.offers import TICKETS_MAX
-from shosoin.services.sources.port import Material, Supply
+from shosoin.services.sources.port import Material, Supply, UndeclaredSimulation
 
 __all__ = ["Pull004"]
 
@@ -60,6 +61,7 @@ class _Stream:
             max_bps=place.max_bps,
             timeout_ms=int(place.timeout_s * 500),
             ttl_s=place.ttl_s,
+            metadata_mimetype=JSON_MIMETYPE,  # which may say that the keys are simulated
         )
         answer = await self._client.open_connect(place.source, place.destination, qos, wanted)
         if answer.status == Status.QOS_NOT_MET and answer.qos is not None:
@@ -92,6 +94,8 @@ class _Stream:
             return None
         if answer.status != Status.SUCCESS:
             raise Unavailable(f"GET_KEY failed with status {answer.status}", code="source.get_key")
+        if says_simulated(answer.metadata) and not self._section.simulated:
+            raise UndeclaredSimulation("the key manager declares its keys simulated, this link's table does not")
         return bytes(answer.key)
 
     async def close(self) -> None:
@@ -183,6 +187,19 @@ class Pull004(Supply):
                 return chunk
             await asyncio.sleep(_TRY_AGAIN_S)
         raise Unavailable(f"the key manager has no chunk {index}, the peer's has", code="source.get_key")
+
+
+def says_simulated(metadata: bytes) -> bool:
+    """Whether the metadata of a chunk call it simulated, as those of our own key managers do.
+
+    >>> says_simulated(b'{"age":7,"shosoin_simulated":true}'), says_simulated(b""), says_simulated(b"<age>7</age>")
+    (True, False, False)
+    """
+    try:
+        said = json.loads(metadata.rstrip(b"\0"))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(said, dict) and said.get("shosoin_simulated") is True
 
 
 def _chunk_of(ticket: str) -> tuple[UUID, int]:

@@ -17,22 +17,15 @@ from shosoin.base import Alarm, PeerFault, Rejected, SaeId, ShosoinError, Unavai
 from shosoin.base.ports import DeliveredKey, KeyStatus
 from shosoin.services.sources.config import Etsi014Section
 from shosoin.services.sources.offers import TICKETS_MAX
-from shosoin.services.sources.port import Material, Supply
+from shosoin.services.sources.port import Material, Supply, UndeclaredSimulation
 
-__all__ = ["Pull014", "UndeclaredSimulation"]
+__all__ = ["Pull014"]
 
 _KEY_BITS_MIN, _KEY_BITS_MAX = 64, 1 << 20
 _PER_REQUEST_MAX = 1024
 _PER_REQUEST_UNKNOWN = 1
 _DISBELIEF = 8
 """A KME that says it has no keys is asked for some nevertheless, every so many times."""
-
-
-class UndeclaredSimulation(Alarm):
-    """The vendor's KME says that its keys are simulated, and the configuration does not."""
-
-    code = "source.undeclared_simulation"
-    hint = "set simulated = true in the link's table at both ends, or connect real devices"
 
 
 @dataclass(frozen=True, slots=True)

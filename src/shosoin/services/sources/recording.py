@@ -100,10 +100,15 @@ class Recording:
         size = self.header.chunk_bytes
         try:
             with self._path.open("rb") as stream:
+                if _read_header(stream) != (self.header, self._start):
+                    raise ValueError("another recording")
                 stream.seek(self._start + index * size)
                 chunk = bytearray(stream.read(size))
         except OSError as err:
             raise Rejected(f"cannot read recording {self._path}: {err.strerror}", code="recording.unreadable") from err
+        except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as err:
+            message = f"recording {self._path} is another one than at the start"
+            raise Rejected(message, code="recording.changed", hint="restart the KME") from err
         if index >= self.header.chunks or len(chunk) < size:
             raise Rejected(f"recording {self._path} has no chunk {index}", code="recording.unreadable")
         return chunk

@@ -17,8 +17,8 @@ from shosoin.base import Alarm, Entropy
 __all__ = ["BitMemory", "BitsRepeated"]
 
 _PIECE_BYTES = 32
-_SHORT_BYTES = 16
-"""Shorter ends of a key are not remembered: they would come again by chance."""
+_SHORT_BYTES = 8
+"""Shorter ends of a key are not remembered: they would come again by chance. No key is shorter."""
 
 
 class BitsRepeated(Alarm):
