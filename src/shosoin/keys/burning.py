@@ -24,7 +24,7 @@ from shosoin.keys.pair import PAIR_RECORD, PAIR_SECRET_BYTES, PairEnd, PairLimit
 from shosoin.keys.receiver import FETCHED_RECORD
 from shosoin.keys.store import Batch, StreamStore
 
-__all__ = ["Holding", "burn_batch", "check_secret", "holding_of", "is_installed", "rekey_batch"]
+__all__ = ["Holding", "burn_batch", "check_secret", "closed_batch", "holding_of", "is_installed", "rekey_batch"]
 
 _DIFFERENT_BYTES_MIN = 128
 """Of 1024 random bytes about 250 values occur; fewer than half of that is no random secret."""
@@ -76,6 +76,17 @@ def burn_batch(records: Mapping[str, bytes], *, until_rekeyed: bool = False) -> 
         records={**gone, PAIR_RECORD: dump_record(pair)},
         drops=[name.removeprefix("block/") for name in blocks],
     )
+
+
+def closed_batch(own: str, peer: str, secret: bytes, *, store: StreamStore, entropy: Entropy) -> Batch:
+    """Return what makes the journal of a pair that has never started, and stays closed until it is re-keyed.
+
+    Raises:
+        StreamRefused: the secret has another length.
+    """
+    fresh = PairEnd(own, peer, secret, store, entropy, PairLimits()).first_records(())
+    known = {name: raw for name, raw in fresh.items() if raw is not None}
+    return Batch(records={**fresh, **burn_batch(known, until_rekeyed=True).records})
 
 
 def check_secret(secret: bytes) -> None:
