@@ -8,13 +8,14 @@ one ends the start.
 
 from __future__ import annotations
 
+import errno
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from shosoin.adapters.certificates import write_private
 from shosoin.adapters.tls import Identity
-from shosoin.adapters.tls_files import read_bounded
+from shosoin.adapters.tls_files import read_bounded, trace
 from shosoin.base import Rejected, Unavailable
 
 __all__ = ["RevokedNames", "add_revoked", "read_revoked"]
@@ -41,7 +42,7 @@ def read_revoked(path: Path) -> RevokedNames:
     Raises:
         Rejected: it cannot be read, or a line is no entry.
     """
-    if not path.exists():
+    if trace(path) == errno.ENOENT:
         return RevokedNames()
     identities, serials = set(), set()
     for number, line in enumerate(read_bounded(path, _BYTES_MAX).decode("utf-8", "replace").splitlines(), 1):
