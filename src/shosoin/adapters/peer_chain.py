@@ -1,6 +1,7 @@
 """Who is at the other end of a TLS connection, as far as revocation is concerned: a name, and serial numbers by issuer.
 
-Read once, when the connection begins, so that a list that comes later can be held against connections that are open.
+Read once, when the connection begins, so that a list that comes later, and time, can be held against connections that
+are open.
 The whole chain is looked at where Python tells it (every version does for its own TLS; other TLS libraries may tell the
 holder's certificate only, and then its issuer is looked for among the authorities).
 """
@@ -8,6 +9,7 @@ holder's certificate only, and then its issuer is looked for among the authoriti
 from __future__ import annotations
 
 import _ssl
+import datetime
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,6 +36,8 @@ class Holder:
     """Issuer (``tls_files.issuer_id``) and serial number of each certificate below an authority; the holder's first."""
     anchor: bytes | None
     """The authority at the end of the chain; ``None`` where the TLS library does not tell."""
+    ends: datetime.datetime
+    """When the first certificate below the authority expires."""
 
 
 def holder_of(tls: Any, authorities: Sequence[x509.Certificate]) -> Holder:
@@ -49,7 +53,8 @@ def holder_of(tls: Any, authorities: Sequence[x509.Certificate]) -> Holder:
     with suppress(Denied):
         identity = peer_identity(tls)
     try:
-        return Holder(identity, chain[0].serial_number, tuple(_links(chain, authorities)), _anchor(chain))
+        ends = min(each.not_valid_after_utc for each in chain[:-1] or chain)
+        return Holder(identity, chain[0].serial_number, tuple(_links(chain, authorities)), _anchor(chain), ends)
     except Rejected as err:
         raise Denied("the peer's certificates cannot be read", code="tls.bad_certificate") from err
 

@@ -7,6 +7,7 @@ KME's directory says what is in use; its counter of reloads tells whoever asked 
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 from collections.abc import Callable, Coroutine
@@ -25,6 +26,7 @@ from shosoin.base import Rejected, ShosoinError
 from shosoin.base.ports import Clock, Event, EventSink
 from shosoin.services.admin_config import AdminSection
 from shosoin.services.etsi004_config import Etsi004Section
+from shosoin.services.identity_config import are_of_one_plane, trusted_by
 from shosoin.services.json_log import described, log
 from shosoin.services.kme_config import KmeConfig, PeerApiSection, SaeApiSection
 from shosoin.services.revoked_names import RevokedNames, add_revoked, read_revoked
@@ -186,7 +188,7 @@ class KmeIdentity:
         return changed
 
     def _read_revoked(self) -> RevokedNames:
-        if len(self.revoked) and not self.revoked_file.exists():
+        if len(self.revoked) and trace(self.revoked_file) == errno.ENOENT:
             raise Rejected(f"{self.revoked_file} is gone; who was revoked there still is", code="identity.bad_revoked")
         return read_revoked(self.revoked_file)
 
@@ -251,7 +253,26 @@ class KmeIdentity:
 
     def _add(self, name: str, section: Section, ca: Path, make: Callable[[TlsFiles], Contexts]) -> None:
         files = TlsFiles(section.certificate, section.key, ca)
-        self.planes[name] = TlsPlane(name, files, section.crl, section.crl_required, make, self._clock, self._events)
+        plane = TlsPlane(name, files, section.crl, section.crl_required, make, self._clock, self._events)
+        plane.shared = self._shared
+        self.planes[name] = plane
+
+    def _shared(self, name: str, added: frozenset[bytes]) -> str:
+        """Return why an endpoint may not trust more authorities: another plane does, in use or on the disk."""
+        if self._config.identity.allow_shared_ca or not added:
+            return ""
+        others = {other: trusted_by(path) for other, path in self._config.authorities().items()}
+        for other, plane in self.planes.items():
+            others[_section_of(other)] |= plane.trusted
+        for other, trusted in others.items():
+            if not are_of_one_plane(_section_of(name), other) and trusted & added:
+                return f"{_section_of(name)} and {other} would trust the same authority"
+        return ""
+
+
+def _section_of(name: str) -> str:
+    """Return what the configuration calls an endpoint."""
+    return f"[kme.{name}]" if name in {"sae_api", "peer_api"} else f"[{name}]"
 
 
 def _maker(section: Section, *, dials: bool = False) -> Callable[[TlsFiles], Contexts]:
