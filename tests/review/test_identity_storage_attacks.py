@@ -4,6 +4,9 @@ import asyncio
 import datetime
 import os
 import shutil
+import signal
+import socket
+import ssl
 import threading
 
 import pytest
@@ -13,8 +16,10 @@ from shosoin.adapters.admin_log import read_entries, verify_log
 from shosoin.adapters.private_files import create_private
 from shosoin.adapters.revocation_lists import merged, read_lists
 from shosoin.adapters.tls_files import issuer_id
-from shosoin.base import Rejected, Unavailable
+from shosoin.base import Rejected, SaeId, Unavailable
 from shosoin.services.kme_pairs import burn, heal, make_secret, rekey
+from shosoin.services.kme_rotation import Rotation
+from shosoin.services.storage_key_config import FileSection
 from tests.adapters.test_revocation_lists import certificate
 from tests.services.test_kme_identity import QUICK, connected, is_ended_after_the_answer, is_refused
 from tests.services.test_kme_pairs import before, config, events
@@ -166,18 +171,21 @@ async def test_a_renewal_does_not_make_two_planes_trust_one_authority(tmp_path):
 async def test_whose_certificate_expires_loses_the_open_connection(tmp_path):
     pair = KmePair(tmp_path, extra={"end": QUICK})
     soon = pair.sae_plane.issue("sae", "sae-a1", stem="soon", days=(-1, 6 / 86400))
-    async with pair.running("kme-a"):
-        async with connected(pair, "kme-a", soon, pair.sae_plane.certificate) as (reader, writer):
-            writer.write(b"GET /api/v1/keys/sae-a2/status HTTP/1.1\r\nHost: kme\r\n\r\n")
-            assert b" 200 " in await reader.readline()
-            assert await is_ended_after_the_answer(reader)
+    async with (
+        pair.running("kme-a"),
+        connected(pair, "kme-a", soon, pair.sae_plane.certificate) as (reader, writer),
+    ):
+        writer.write(b"GET /api/v1/keys/sae-a2/status HTTP/1.1\r\nHost: kme\r\n\r\n")
+        assert b" 200 " in await reader.readline()
+        assert await is_ended_after_the_answer(reader)
 
 
 # Administration
 
 
-@pytest.mark.parametrize("raw", [b'{"drain_s": 1' + b"0" * 3900 + b"}", b'{"drain_s": ' + b"[" * 900 + b"]" * 900 + b"}"])
-async def test_a_call_with_monstrous_values_is_refused_and_the_record_stays_whole(pair, raw):
+@pytest.mark.parametrize("value", [b"1" + b"0" * 3900, b"[" * 900 + b"]" * 900], ids=["huge", "deep"])
+async def test_a_call_with_monstrous_values_is_refused_and_the_record_stays_whole(pair, value):
+    raw = b'{"drain_s": ' + value + b"}"
     admin = Administration(pair)
     async with pair.running("kme-a"):
         status, answer = await admin.ask("olga", "POST", "/v1/stop", raw=raw)
@@ -186,3 +194,77 @@ async def test_a_call_with_monstrous_values_is_refused_and_the_record_stays_whol
     assert [entry["result"] for entry in entries if entry["call"] == "stop"] == ["refused"]
     assert max(len(str(entry)) for entry in entries) < 1000
     verify_log(admin.folder)
+
+
+# Workers
+
+
+@pytest.mark.parametrize("gone", ["sae.crl", "revoked"])
+async def test_a_worker_that_is_started_again_refuses_whom_the_kme_refuses(tmp_path, gone):
+    crl = tmp_path / "sae.crl"
+    pair = KmePair(tmp_path, extra={"end": QUICK, "sae_api": f'crl = "{crl}"'}, workers=2)
+    files, ca = pair.saes["sae-a1"], pair.sae_plane.certificate
+    pair.sae_plane.revoke(*([files] if gone == "sae.crl" else []), path=crl)
+    revoked = pair.directory("kme-a") / "revoked"
+    revoked.parent.mkdir()
+    revoked.write_text("sae:sae-a1\n" if gone == "revoked" else "")
+    async with pair.running("kme-a") as processes:
+        pool = processes["kme-a"].workers
+        assert await is_refused(pair, "kme-a", files, ca)
+        (crl if gone == "sae.crl" else revoked).unlink()  # changes nothing while the KME runs
+        before_it = set(pool.pids)
+        for pid in before_it:
+            os.kill(pid, signal.SIGKILL)
+        await until(lambda: len(pool.pids) == 2 and not before_it & set(pool.pids))
+        for _ in range(8):  # either worker
+            assert await is_refused(pair, "kme-a", files, ca)
+        async with pair.client("sae-a2") as client:
+            await client.status(SaeId("sae-a1"))
+
+
+def _status_by(context, port, session):
+    """Ask for a status over TLS 1.2, with a session of before if there is one; return the answer and the session."""
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=20) as plain,
+        context.wrap_socket(plain, server_hostname="kme-a", session=session) as tls,
+    ):
+        tls.sendall(b"GET /api/v1/keys/sae-a2/status HTTP/1.1\r\nHost: kme\r\nConnection: close\r\n\r\n")
+        return tls.recv(64), tls.session
+
+
+async def test_a_tls_1_2_client_that_offers_its_session_again_is_served_and_revoked_like_any(tmp_path):
+    pair = KmePair(tmp_path, extra={"end": QUICK, "sae_api": 'minimum_tls = "1.2"'})
+    files = pair.saes["sae-a1"]
+    context = ssl.create_default_context(cafile=pair.sae_plane.certificate)
+    context.load_cert_chain(files.certificate, files.key)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    async with pair.running("kme-a") as processes:
+        session = None
+        for _ in range(2):
+            answer, session = await asyncio.to_thread(_status_by, context, pair.sae_port["kme-a"], session)
+            assert b" 200 " in answer
+        (pair.directory("kme-a") / "revoked").write_text("sae:sae-a1\n")
+        await processes["kme-a"].identity.reload()
+        try:
+            answer, _ = await asyncio.to_thread(_status_by, context, pair.sae_port["kme-a"], session)
+        except OSError:
+            answer = b""
+        assert answer == b""
+
+
+# Rotation
+
+
+async def test_the_old_key_file_under_another_name_is_no_new_one(pair):
+    async with pair.running("kme-a"):
+        pass
+    (old,) = (pair.root / "kme-a").rglob("storage.key")
+    new, content = old.with_name("kek"), old.read_bytes()
+    os.link(old, new)
+    wanted = FileSection("file", new)
+    with (
+        pytest.raises(Rejected, match="named for the new one too"),
+        Rotation(config(pair, "kme-a"), wanted, reencrypt=True) as rotation,
+    ):
+        rotation.run(lambda _: None)
+    assert old.read_bytes() == content

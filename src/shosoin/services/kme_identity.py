@@ -29,7 +29,7 @@ from shosoin.services.etsi004_config import Etsi004Section
 from shosoin.services.identity_config import are_of_one_plane, trusted_by
 from shosoin.services.json_log import described, log
 from shosoin.services.kme_config import KmeConfig, PeerApiSection, SaeApiSection
-from shosoin.services.revoked_names import RevokedNames, add_revoked, read_revoked
+from shosoin.services.revoked_names import Refused, RevokedNames, add_revoked, read_revoked
 from shosoin.services.skip_config import SkipApiSection
 from shosoin.services.tls_plane import Contexts, TlsPlane
 
@@ -59,6 +59,8 @@ class KmeIdentity:
         """Called when other KMEs see a new certificate of ours."""
         self.reloaded: Callable[[RevokedNames], None] = lambda _: None
         """Called with who is revoked when others that serve SAEs are to look, too."""
+        self._followed = RevokedNames()
+        """Refused by the owner of the streams (in a worker)."""
         self._revoked_trace: object = None
         self._loaded = False
         self._unwritten: set[Identity] = set()
@@ -73,15 +75,22 @@ class KmeIdentity:
         """Where names and serial numbers of revoked holders are."""
         return self._config.identity.revoked_file or self._config.kme.directory / "revoked"
 
-    def load(self) -> None:
+    def load(self, followed: Refused | None = None) -> None:
         """Read everything for the first time.
+
+        Args:
+            followed: whom the owner of the streams refuses (in a worker): the files may say less by now.
 
         Raises:
             Rejected: a file cannot be used.
         """
         self._revoked_trace = trace(self.revoked_file)
-        self._revoke(read_revoked(self.revoked_file))
-        for plane in self.planes.values():
+        if followed is not None:
+            self._followed = followed.names
+        self._revoke(self._first_revoked(followed))
+        for name, plane in self.planes.items():
+            if followed is not None:
+                plane.lists = dict(followed.lists.get(name, {}))
             plane.load()
         self._loaded = True
         self._write(self._content())
@@ -125,9 +134,22 @@ class KmeIdentity:
             await self._tell()
         return gone
 
+    def _first_revoked(self, followed: Refused | None) -> RevokedNames:
+        try:
+            return read_revoked(self.revoked_file)
+        except Rejected as err:
+            if followed is None:
+                raise
+            self.revoked_fault = err.message
+            return followed.names
+
+    def refused(self) -> Refused:
+        """Return whom a worker has to refuse from its start."""
+        return Refused(self.revoked, {"sae_api": dict(self.planes["sae_api"].lists)})
+
     def follow(self, revoked: RevokedNames) -> None:
         """Refuse whom the owner of the streams refuses, and look at all files (in a worker)."""
-        self._unwritten = set(revoked.identities)
+        self._followed = revoked
         self._revoke(self.revoked)
         self._cut()
         self._wanted.set()
@@ -193,7 +215,9 @@ class KmeIdentity:
         return read_revoked(self.revoked_file)
 
     def _revoke(self, revoked: RevokedNames) -> None:
-        revoked = self.revoked = RevokedNames(revoked.identities | self._unwritten, revoked.serials)
+        followed = self._followed
+        identities = revoked.identities | self._unwritten | followed.identities
+        revoked = self.revoked = RevokedNames(identities, revoked.serials | followed.serials)
         for plane in self.planes.values():
             plane.revoked = revoked
 
