@@ -1,18 +1,22 @@
 """What a hostile review of identity, storage keys, burning and re-keying found: each of these must hold."""
 
 import asyncio
+import contextlib
 import datetime
+import errno
 import os
 import shutil
 import signal
 import socket
 import ssl
+import stat
 import threading
 
 import pytest
 
 from shosoin.adapters import private_files
-from shosoin.adapters.admin_log import read_entries, verify_log
+from shosoin.adapters.admin_log import AdminLog, AdminLogUnwritable, read_entries, verify_log
+from shosoin.adapters.clock import SystemClock
 from shosoin.adapters.private_files import create_private
 from shosoin.adapters.revocation_lists import merged, read_lists
 from shosoin.adapters.tls_files import issuer_id
@@ -98,6 +102,17 @@ async def test_a_used_secret_stays_refused_when_only_the_copies_are_damaged(pair
     rekey(config(pair, "kme-a"), "kme-b", third, dry_run=False, discard_damaged=True)
     with pytest.raises(Rejected, match="used this secret before"):
         rekey(config(pair, "kme-a"), "kme-b", used, dry_run=False)
+
+
+async def test_a_healed_pair_cannot_be_rekeyed_with_the_secret_that_it_had(pair):
+    await before(pair)
+    known = pair.root / "known.secret"
+    create_private(known, (pair.root / "kme-a" / "pair.secret").read_bytes())
+    heal(config(pair, "kme-a"), dry_run=False)
+    for secret in (known, pair.root / "kme-a" / "pair.secret"):
+        secret.chmod(0o600)
+        with pytest.raises(Rejected, match="used this secret before"):
+            rekey(config(pair, "kme-a"), "kme-b", secret, dry_run=False)
 
 
 # Revocation
@@ -194,6 +209,25 @@ async def test_a_call_with_monstrous_values_is_refused_and_the_record_stays_whol
     assert [entry["result"] for entry in entries if entry["call"] == "stop"] == ["refused"]
     assert max(len(str(entry)) for entry in entries) < 1000
     verify_log(admin.folder)
+
+
+def test_a_line_whose_file_was_not_made_durable_is_not_in_the_record(tmp_path, monkeypatch):
+    record = AdminLog(tmp_path / "log", SystemClock(), file_bytes=600, files=4)
+    real = os.fsync
+
+    def no_directories(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, "Input/output error")
+        real(descriptor)
+
+    for number in range(4):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", no_directories)
+            with contextlib.suppress(AdminLogUnwritable):
+                record.append({"call": "tried", "which": number})
+        record.append({"call": "status", "which": number})
+    record.close()
+    verify_log(tmp_path / "log")
 
 
 # Workers

@@ -102,9 +102,12 @@ def check_secret(secret: bytes) -> None:
 
 
 def is_installed(records: Mapping[str, bytes], secret: bytes) -> bool:
-    """Whether a journal is already that of a pair under this secret."""
+    """Whether a journal is already that of a pair under this secret, and not one that awaits another."""
+    if not records:
+        return False
     try:
-        return bool(records) and load_record(records[PAIR_RECORD])["secret_check"] == secret_check_of(secret)
+        pair = load_record(records[PAIR_RECORD])
+        return bool(pair["secret_check"] == secret_check_of(secret)) and not pair.get("awaits_rekey", False)
     except (KeyError, TypeError) as err:
         raise StreamRefused("the journal is incomplete") from err
 
