@@ -280,7 +280,7 @@ def _records() -> list[bytes]:
     found = []
     for number, length in ((1, 32), (3, 1)):
         names = tuple(str(uuid.UUID(int=place + 1, version=4)) for place in range(number))
-        head = CopyHead(SaeId("sae-a"), (SaeId("sae-b"), SaeId("sae-c")), names, length, _KEY_ID)
+        head = CopyHead(SaeId("sae-a"), (SaeId("sae-b"), SaeId("sae-c")), names, length, _KEY_ID, simulated=True)
         found.append(seal_copies(head, [bytes(length)] * number, bytearray(pad_bytes(number, length))))
     return found
 

@@ -137,3 +137,10 @@ def test_metrics_for_this_machine_need_a_port_and_no_more(tmp_path, text, host):
     assert config.operations is not None
     assert (config.operations.port, config.operations.allow_remote) == (9014, False)
     assert load(tmp_path, text).operations is None
+
+
+def test_a_pair_that_takes_young_bits_alone_needs_links_whose_bits_die(tmp_path, text):
+    policy = '\n[[policy]]\nmaster = "sae-a1"\nmax_age_s = 60\n'
+    with pytest.raises(Rejected, match="has none"):
+        load(tmp_path, text + policy)
+    assert load(tmp_path, text.replace("[[link]]", "[[link]]\nmax_age_s = 3600") + policy).policies[0].max_age_s == 60

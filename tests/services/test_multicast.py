@@ -14,7 +14,7 @@ import pytest
 from shosoin.adapters.copy_store import CopyStore, HeldCopy
 from shosoin.base import KmeId, SaeId
 from shosoin.keys.copies import open_copies, read_head
-from shosoin.keys.errors import KeyDamaged, PairProtocolError, StreamRefused
+from shosoin.keys.errors import KeyDamaged, KeyNotFound, PairProtocolError, StreamRefused
 from shosoin.services import multicast
 from tests.services.test_etsi014 import NOT_FOUND, Raw
 from tests.support.kme import SAES, KmePair, ServerProcess, until, until_stock
@@ -153,10 +153,10 @@ async def test_a_master_that_died_before_it_answered_leaves_nothing_to_fetch(pai
         status, _ = await raws["sae-a1"].ask("POST", "/api/v1/keys/sae-b1/enc_keys", json=MANY)
         assert status == 503
         held = processes["kme-b"]._multicast
-        (key_id, *_) = held._held
+        ((_, key_id),) = list(held._held)[:1]
         status, error = await fetched(raws["sae-b1"], [{"key_ID": key_id}])
         assert (status, error["message"]) == (400, NOT_FOUND)
-        assert SaeId("sae-b1") not in held._held.get(key_id, {})
+        assert SaeId("sae-b1") not in held._held.get((KmeId("kme-a"), key_id), {})
 
 
 async def test_a_copy_waits_while_its_masters_kme_is_away(pair):
@@ -212,6 +212,7 @@ def test_a_record_is_read_with_care():
             read_head(raw)
     key_id = str(uuid.uuid4())
     head: dict[str, Any] = {"master": "m", "slaves": ["s"], "key_ids": [key_id], "length_bytes": 8, "pad_id": "p"}
+    head["simulated"] = True
     wrong = [
         {"slaves": []},
         {"slaves": "s"},
@@ -225,6 +226,7 @@ def test_a_record_is_read_with_care():
         {"length_bytes": True},
         {"length_bytes": 1 << 40},
         {"pad_id": 1},
+        {"simulated": 1},
         {"master": "a b"},
     ]
 
@@ -331,7 +333,7 @@ def test_no_bits_lie_open_on_the_disk_and_damage_is_told(tmp_path):
     (found,) = other.index()
     with pytest.raises(KeyDamaged):
         other.take_held([found])
-    with pytest.raises(KeyDamaged):
+    with pytest.raises(KeyNotFound):
         store.take_held([found])
     for each in (store, other):
         each.close()

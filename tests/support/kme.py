@@ -52,6 +52,8 @@ class KmePair:
     """More lines for a section (``sae_api``, ``peer_api``), or sections for the end of the file (``end``)."""
     source: Callable[[str], str] | None = None
     """Tells for each KME what its ``[[link]]`` says from ``kind`` on, if it is not simulated."""
+    link_lines: str = ""
+    """More lines for the ``[[link]]``."""
     store: str = ""
     """Contents of ``[kme.store]``; files if there is none."""
     workers: int = 0
@@ -195,6 +197,7 @@ host = "127.0.0.1"
 port = {self.peer_port[peer]}
 max_stock_bits = {max(2 * self.stock_bits, 1 << 22)}
 pair_secret_file = "pair.secret"
+{self.link_lines}
 {self._simulated() if self.source is None else self.source(kme)}
 {self.extra.get("end", "")}
 """

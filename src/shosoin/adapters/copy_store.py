@@ -1,6 +1,6 @@
 """Durable store of multicast copies: what slaves may still fetch here, and what was sent to other KMEs.
 
-``<directory>/copies.sqlite``: table ``held`` has a sealed copy for each key_ID and slave of this KME; table ``sent``
+``<directory>/copies.sqlite``: table ``copy`` has a sealed copy for each key_ID and slave of this KME; table ``sent``
 has a row for each key_ID and slave of another KME until that KME has claimed it. A row is gone, durably, before what it
 stands for is used, and a key is served only when both rows were there: so an old copy of either KME's disk alone serves
 nothing twice.
@@ -23,23 +23,26 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from shosoin.base import KmeId, Rejected, SaeId
-from shosoin.keys.errors import KeyDamaged, StreamRefused
+from shosoin.keys.errors import KeyDamaged, KeyNotFound, StreamRefused
 
-__all__ = ["COPIES_NAME", "CopyStore", "HeldCopy"]
+__all__ = ["COPIES_NAME", "DAMAGED_SUFFIX", "CopiesDamaged", "CopyStore", "HeldCopy", "open_copy_store"]
 
 COPIES_NAME = "copies.sqlite"
 """In the state directory of a KME."""
+DAMAGED_SUFFIX = ".damaged"
+"""Added to the name of a file that was set aside."""
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS held (
+CREATE TABLE IF NOT EXISTS copy (
     key_id TEXT NOT NULL, slave TEXT NOT NULL, master TEXT NOT NULL, peer TEXT NOT NULL, born_s REAL NOT NULL,
-    length_bytes INTEGER NOT NULL, named TEXT NOT NULL, sealed BLOB NOT NULL,
-    PRIMARY KEY (key_id, slave)) WITHOUT ROWID;
+    length_bytes INTEGER NOT NULL, named TEXT NOT NULL, simulated INTEGER NOT NULL, sealed BLOB NOT NULL,
+    PRIMARY KEY (peer, key_id, slave)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sent (
     key_id TEXT NOT NULL, slave TEXT NOT NULL, peer TEXT NOT NULL, born_s REAL NOT NULL,
     PRIMARY KEY (key_id, slave)) WITHOUT ROWID;
 """
 _NONCE_BYTES = 12
+_PLACE = "peer = ? AND key_id = ? AND slave = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +59,42 @@ class HeldCopy:
     named: frozenset[SaeId]
     """All SAEs of this KME that the key was drawn for."""
     bits: bytes | bytearray = field(default=b"", repr=False)
+    simulated: bool = True
+    """Whether one of the links that copies of the key travelled over is simulated."""
+
+    @property
+    def place(self) -> tuple[KmeId, str, SaeId]:
+        """What names the copy: peers choose key_IDs, and one could choose another's."""
+        return self.peer, self.key_id, self.slave
+
+
+class CopiesDamaged(StreamRefused):
+    """The file is no sound database: which copies are unused can no longer be told."""
+
+    code = "keys.copies_damaged"
+    hint = "the copies in it count as burned"
+
+
+def open_copy_store(path: Path, storage_key: bytes) -> tuple[CopyStore, bool]:
+    """Return the store, and whether it began anew because the file was damaged; that one lies beside it then.
+
+    Nothing is lost but what the file held: a copy is served only if a row says so, here and at the other KME.
+    """
+    try:
+        return CopyStore(path, storage_key), False
+    except CopiesDamaged:
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        path.replace(path.with_name(path.name + DAMAGED_SUFFIX))
+        return CopyStore(path, storage_key), True
 
 
 class CopyStore:
     """Both tables; every method is one transaction, durable when it returns.
 
     Raises:
-        StreamRefused: the file is damaged or cannot be written.
+        StreamRefused: the file cannot be read or written.
+        CopiesDamaged: it is damaged.
     """
 
     def __init__(self, path: Path, storage_key: bytes) -> None:
@@ -70,19 +102,31 @@ class CopyStore:
         self._seal = _seal_of(storage_key)
         try:
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            path.chmod(0o600)
+        except sqlite3.Error as err:
+            raise StreamRefused(f"{path} cannot be used: {err}") from err
+        try:
+            self._prepare()
+        except BaseException:
+            self._database.close()
+            raise
+
+    def _prepare(self) -> None:
+        try:
+            self._path.chmod(0o600)
             for statement in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA secure_delete=ON"):
                 self._database.execute(statement)
             self._database.executescript(_SCHEMA)
             damage = self._database.execute("PRAGMA integrity_check(1)").fetchone()
-        except (OSError, sqlite3.Error) as err:
-            raise StreamRefused(f"{path} cannot be used: {err}") from err
+        except (OSError, sqlite3.OperationalError) as err:
+            raise StreamRefused(f"{self._path} cannot be used: {err}") from err
+        except sqlite3.Error as err:
+            raise CopiesDamaged(f"{self._path} is damaged: {err}") from err
         if damage != ("ok",):
-            raise StreamRefused(f"{path} is damaged: {damage[0]}")
+            raise CopiesDamaged(f"{self._path} is damaged: {damage[0]}")
 
     def index(self) -> list[HeldCopy]:
         """Return what is held, without the bits."""
-        rows = self._all("SELECT key_id, slave, master, peer, born_s, length_bytes, named FROM held", ())
+        rows = self._all("SELECT key_id, slave, master, peer, born_s, length_bytes, named, simulated FROM copy", ())
         try:
             return [
                 HeldCopy(
@@ -93,8 +137,9 @@ class CopyStore:
                     float(born_s),
                     int(length),
                     frozenset(map(SaeId, named.split())),
+                    simulated=bool(simulated),
                 )
-                for key_id, slave, master, peer, born_s, length, named in rows
+                for key_id, slave, master, peer, born_s, length, named, simulated in rows
             ]
         except (Rejected, AttributeError, TypeError, ValueError) as err:
             raise StreamRefused(f"{self._path} holds what was not written here") from err
@@ -102,31 +147,35 @@ class CopyStore:
     def add_held(self, copies: Sequence[HeldCopy]) -> None:
         """Store copies for slaves of this KME."""
         rows = [
-            (one.key_id, one.slave, one.master, one.peer, one.born_s, one.length_bytes, named, self._sealed(one))
+            (
+                *(one.key_id, one.slave, one.master, one.peer, one.born_s, one.length_bytes),
+                *(" ".join(sorted(one.named)), one.simulated, self._sealed(one)),
+            )
             for one in copies
-            for named in [" ".join(sorted(one.named))]
         ]
-        self._change([("INSERT INTO held VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)])
+        self._change([("INSERT INTO copy VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)])
 
     def take_held(self, copies: Sequence[HeldCopy]) -> list[bytearray]:
         """Remove copies and return their bits.
 
         Raises:
             KeyDamaged: one of them does not open; all are gone.
+            KeyNotFound: one of them has expired meanwhile; all are gone.
         """
-        sealed = [
-            self._all("SELECT sealed FROM held WHERE key_id = ? AND slave = ?", (one.key_id, one.slave))
-            for one in copies
-        ]
+        query = f"SELECT sealed FROM copy WHERE {_PLACE}"  # noqa: S608
+        sealed = [self._all(query, one.place) for one in copies]
         self.drop_held(copies)
+        if not all(sealed):
+            raise KeyNotFound
         try:
             return [self._unsealed(one, rows[0][0]) for one, rows in zip(copies, sealed, strict=True)]
-        except (IndexError, TypeError) as err:
+        except TypeError as err:
             raise KeyDamaged("a stored copy of a multicast key fails its check") from err
 
     def drop_held(self, copies: Sequence[HeldCopy]) -> None:
         """Remove copies."""
-        self._change([("DELETE FROM held WHERE key_id = ? AND slave = ?", [(one.key_id, one.slave) for one in copies])])
+        statement = f"DELETE FROM copy WHERE {_PLACE}"  # noqa: S608
+        self._change([(statement, [one.place for one in copies])])
 
     def add_sent(self, rows: Sequence[tuple[str, SaeId, KmeId]], born_s: float) -> None:
         """Write down what other KMEs may claim: key_ID, slave, KME of the slave."""
@@ -145,16 +194,17 @@ class CopyStore:
             whole = removed == len(key_ids)
             self._database.execute("COMMIT" if whole else "ROLLBACK")
         except sqlite3.Error as err:
+            self._roll_back()
             raise self._failed(err) from err
         return whole
 
     def expire(self, before_s: float) -> None:
         """Remove everything born before a time of the wall clock."""
-        self._change([(f"DELETE FROM {table} WHERE born_s < ?", [(before_s,)]) for table in ("held", "sent")])  # noqa: S608
+        self._change([(f"DELETE FROM {table} WHERE born_s < ?", [(before_s,)]) for table in ("copy", "sent")])  # noqa: S608
 
     def burn(self, peer: KmeId) -> None:
         """Remove everything that came from a KME's masters or may be claimed by a KME."""
-        self._change([(f"DELETE FROM {table} WHERE peer = ?", [(peer,)]) for table in ("held", "sent")])  # noqa: S608
+        self._change([(f"DELETE FROM {table} WHERE peer = ?", [(peer,)]) for table in ("copy", "sent")])  # noqa: S608
 
     def reseal(self, storage_key: bytes) -> None:
         """Seal every copy under another storage key, in one transaction; copies that do not open are removed.
@@ -163,18 +213,18 @@ class CopyStore:
         """
         fresh, changed, gone = _seal_of(storage_key), [], []
         for one in self.index():
-            ((sealed,),) = self._all("SELECT sealed FROM held WHERE key_id = ? AND slave = ?", (one.key_id, one.slave))
+            ((sealed,),) = self._all(f"SELECT sealed FROM copy WHERE {_PLACE}", one.place)  # noqa: S608
             if _opened(fresh, one, sealed) is not None:
                 continue
             bits = _opened(self._seal, one, sealed)
             if bits is None:
-                gone.append((one.key_id, one.slave))
+                gone.append(one.place)
             else:
-                changed.append((_sealed(fresh, one, bits), one.key_id, one.slave))
+                changed.append((_sealed(fresh, one, bits), *one.place))
         self._change(
             [
-                ("UPDATE held SET sealed = ? WHERE key_id = ? AND slave = ?", changed),
-                ("DELETE FROM held WHERE key_id = ? AND slave = ?", gone),
+                (f"UPDATE copy SET sealed = ? WHERE {_PLACE}", changed),  # noqa: S608
+                (f"DELETE FROM copy WHERE {_PLACE}", gone),  # noqa: S608
             ]
         )
         self._seal = fresh
@@ -196,9 +246,12 @@ class CopyStore:
                 self._database.executemany(statement, rows)
             self._database.execute("COMMIT")
         except sqlite3.Error as err:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
+            self._roll_back()
             raise self._failed(err) from err
+
+    def _roll_back(self) -> None:
+        if self._database.in_transaction:
+            self._database.execute("ROLLBACK")
 
     def _failed(self, err: sqlite3.Error) -> StreamRefused:
         return StreamRefused(f"{self._path} failed: {err}")
@@ -233,4 +286,4 @@ def _opened(seal: AESGCM, one: HeldCopy, sealed: object) -> bytes | None:
 
 
 def _context(one: HeldCopy) -> bytes:
-    return f"{one.key_id}\0{one.slave}\0{one.master}\0{one.peer}".encode()
+    return f"{one.key_id}\0{one.slave}\0{one.master}\0{one.peer}\0{int(one.simulated)}".encode()

@@ -53,6 +53,8 @@ class CopyHead:
     """Of each key."""
     pad_id: str
     """The key of the stream that authenticates and pads the record."""
+    simulated: bool
+    """Whether a link that any of the copies travels over is simulated."""
 
 
 def pad_bytes(number: int, length_bytes: int) -> int:
@@ -69,6 +71,7 @@ def seal_copies(head: CopyHead, keys: Sequence[bytes | bytearray], pad: bytearra
             "key_ids": head.key_ids,
             "length_bytes": head.length_bytes,
             "pad_id": head.pad_id,
+            "simulated": head.simulated,
         },
         separators=(",", ":"),
     ).encode()
@@ -127,12 +130,14 @@ def _head(found: Any) -> CopyHead:
         and len(set(key_ids)) == len(key_ids)
         and all(isinstance(key_id, str) and _UUID.fullmatch(key_id) for key_id in key_ids)
         and type(length) is int
+        and type(found["simulated"]) is bool
         and 1 <= length * len(key_ids) <= COPY_BYTES_MAX
     )
     if not right:
         raise ValueError("fields out of range")
     names = tuple(SaeId(_text(slave)) for slave in slaves)
-    return CopyHead(SaeId(_text(found["master"])), names, tuple(key_ids), length, _text(found["pad_id"]))
+    master, pad_id = SaeId(_text(found["master"])), _text(found["pad_id"])
+    return CopyHead(master, names, tuple(key_ids), length, pad_id, found["simulated"])
 
 
 def _text(value: Any) -> str:

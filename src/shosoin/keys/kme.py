@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shosoin.base import KeyMaterial, KmeId, SaeId
 from shosoin.base.ports import Event, EventSink
@@ -199,7 +199,7 @@ class Kme:
         demands.check(facts)
         length = size_bits // 8
         cost_bits = number * granules_of(length) * GRANULE_BYTES * 8
-        self.check_quota(caller, slave, cost_bits)
+        self.check_quota(caller, (slave,), cost_bits)
         admit(number, number * length)
         age_s = 0.0
         if target == self.kme_id:
@@ -210,27 +210,29 @@ class Kme:
             addresses = self._allocate(pair, target, number, length, policy, demands.max_age_s)
             age_s = pair.outgoing.age_s(addresses) if demands.max_age_s is not None else 0.0
             keys = tuple(self._draw(pair, target, caller, slave, addresses))
-        self.spend_quota(caller, slave, cost_bits)
+        self.spend_quota(caller, (slave,), cost_bits)
         self.drawn[caller, slave].add(number, number * size_bits)
         return Delivery(keys, facts, age_s if demands.max_age_s is not None else None)
 
-    def check_quota(self, caller: SaeId, slave: SaeId, cost_bits: int) -> None:
-        """Check that neither the caller nor the pair has used up its share.
+    def check_quota(self, caller: SaeId, slaves: Sequence[SaeId], cost_bits: int) -> None:
+        """Check that neither the caller nor one of its pairs with the slaves has used up its share.
 
         Raises:
             QuotaExceeded: with the time until there is room.
         """
         self._quota.check(caller, cost_bits)
-        pair_quota = self.policies.of(caller, slave).quota
-        if pair_quota is not None:
-            pair_quota.check(f"{caller} to {slave}", cost_bits)
+        for slave in slaves:
+            pair_quota = self.policies.of(caller, slave).quota
+            if pair_quota is not None:
+                pair_quota.check(f"{caller} to {slave}", cost_bits)
 
-    def spend_quota(self, caller: SaeId, slave: SaeId, cost_bits: int) -> None:
+    def spend_quota(self, caller: SaeId, slaves: Sequence[SaeId], cost_bits: int) -> None:
         """Record what was drawn."""
         self._quota.spend(caller, cost_bits)
-        pair_quota = self.policies.of(caller, slave).quota
-        if pair_quota is not None:
-            pair_quota.spend(f"{caller} to {slave}", cost_bits)
+        for slave in slaves:
+            pair_quota = self.policies.of(caller, slave).quota
+            if pair_quota is not None:
+                pair_quota.spend(f"{caller} to {slave}", cost_bits)
 
     def dec_keys(self, caller: SaeId, master: SaeId, key_ids: Sequence[str], admit: Admit = _admit_all) -> Delivery:
         """Fetch keys that ``master`` drew for ``caller``: all of them, or none is consumed."""
@@ -241,18 +243,20 @@ class Kme:
         source = self._directory.get(master)
         if source is None:
             raise KeyNotFound
+        facts = self._facts.get(source, self._local_facts)
+        max_age_s = self.policies.of(master, caller).max_age_s or None
         if source == self.kme_id:
             self._admit_fetch(len(key_ids), self._local.size_bytes(caller, master, key_ids), admit)
-            contents = self._local.fetch(caller, master, key_ids)
+            facts = self._local.facts(caller, key_ids)
+            contents = self._local.fetch(caller, master, key_ids, max_age_s)
         else:
             pair = self._pair(source)
             addresses = [self._address(pair, master, caller, key_id) for key_id in key_ids]
             self._admit_fetch(len(key_ids), sum(address.length_bytes for address in addresses), admit)
-            max_age_s = self.policies.of(master, caller).max_age_s or None
             contents = self._reading(source, lambda: pair.incoming.fetch(addresses, max_age_s))
         self.fetched[master, caller].add(len(contents), 8 * sum(map(len, contents)))
         keys = tuple(Key(key_id, _material(bits)) for key_id, bits in zip(key_ids, contents, strict=True))
-        return Delivery(keys, self._facts.get(source, self._local_facts))
+        return Delivery(keys, facts)
 
     def may_be_named(self, caller: SaeId, master: SaeId, key_id: str) -> bool:
         """Whether a key_ID can be one of ``master``'s keys for ``caller``; no guess is counted, so no SAE may ask."""
@@ -267,14 +271,18 @@ class Kme:
         """Return where the bits come from that reach an SAE of the directory."""
         return self._facts.get(self._directory[slave], self._local_facts)
 
-    def draw_pad(self, peer: KmeId, length_bytes: int, caller: SaeId, slave: SaeId) -> tuple[str, bytearray]:
-        """Draw a key that only the peer's KME can fetch, on behalf of an SAE and under its terms.
+    def draw_pad(self, peer: KmeId, length_bytes: int, caller: SaeId, slaves: Sequence[SaeId]) -> tuple[str, bytearray]:
+        """Draw a key that only the peer's KME can fetch, on behalf of an SAE and under its terms with all the slaves.
 
         Raises:
             LeaseNeeded: extend the pair's lease and call again; nothing was consumed.
         """
         pair = self._pair(peer)
-        addresses = self._allocate(pair, peer, 1, length_bytes, self.policies.of(caller, slave), None)
+        policies = [self.policies.of(caller, slave) for slave in slaves]
+        least = min(policies, key=lambda policy: policy.priority)
+        ages = [policy.max_age_s for policy in policies if policy.max_age_s]
+        least = replace(least, max_age_s=min(ages, default=0.0))
+        addresses = self._allocate(pair, peer, 1, length_bytes, least, None)
         (content,) = self._reading(peer, lambda: pair.outgoing.read(addresses))
         return pair.outgoing_ids.encode(addresses[0], _as_party(self.kme_id), _as_party(peer)), content
 
@@ -291,9 +299,15 @@ class Kme:
             raise KeyNotFound
         return self._reading(peer, lambda: pair.incoming.fetch([address]))[0]
 
-    def hold_locally(self, master: SaeId, slaves: Sequence[SaeId], keys: Sequence[tuple[str, bytes]]) -> None:
+    def hold_locally(
+        self, master: SaeId, slaves: Sequence[SaeId], keys: Sequence[tuple[str, bytes]], facts: LinkFacts
+    ) -> None:
         """Hold copies of keys for SAEs of this KME; see ``LocalKeys.put``."""
-        self._local.put(master, slaves, keys)
+        self._local.put(master, slaves, keys, facts)
+
+    def require_local_room(self, master: SaeId, number: int, length_bytes: int) -> None:
+        """Check that as many copies may be held here; see ``LocalKeys.require_room``."""
+        self._local.require_room(master, number, length_bytes)
 
     def _admit_fetch(self, number: int, total_bytes: int, admit: Admit) -> None:
         if total_bytes > self.limits.max_request_bytes:

@@ -14,10 +14,12 @@ from shosoin.base import Entropy, SaeId
 from shosoin.base.ports import Clock
 from shosoin.keys.errors import KeyNotFound, KeyOfAnotherSae, KeyStreamDry
 from shosoin.keys.key_id import KeyAddress, KeyIdCodec
+from shosoin.link.port import LinkFacts
 
 __all__ = ["LocalKeys"]
 
 
+_FACTS = LinkFacts("local-generator", False, None, 0.0)
 _KEYS_MAX = 1 << 16
 """Keys of one master that may await fetching: the smallest take some hundred bytes of memory each."""
 
@@ -30,6 +32,8 @@ class _Waiting:
     """All slaves of this KME that the key was drawn for."""
     since_s: float
     bits: bytearray = field(repr=False)
+    facts: LinkFacts
+    """Where else the key has been."""
 
 
 class LocalKeys:
@@ -59,12 +63,13 @@ class LocalKeys:
         Raises:
             KeyStreamDry: if too many keys await fetching.
         """
-        if number > self.room_keys(master, length_bytes):
-            raise self._full(master)
+        self.require_room(master, number, length_bytes)
         return [self._draw_one(master, slave, length_bytes) for _ in range(number)]
 
-    def fetch(self, slave: SaeId, master: SaeId, key_ids: Sequence[str]) -> list[bytearray]:
-        """Return the keys, all or none, and forget them."""
+    def fetch(
+        self, slave: SaeId, master: SaeId, key_ids: Sequence[str], max_age_s: float | None = None
+    ) -> list[bytearray]:
+        """Return the keys, all or none, and forget them; none may be older than ``max_age_s``."""
         self._expire()
         names = [key_id.lower() for key_id in key_ids]
         waiting = [self._waiting.get((name, slave)) for name in names]
@@ -72,35 +77,51 @@ class LocalKeys:
             raise KeyOfAnotherSae("a key was drawn for another SAE")
         if any(entry is None or entry.master != master for entry in waiting) or len(set(names)) < len(names):
             raise KeyNotFound
+        if max_age_s is not None and any(one and self._clock.now_s() - one.since_s > max_age_s for one in waiting):
+            raise KeyNotFound
         return [self._remove((name, slave)).bits for name in names]
 
-    def put(self, master: SaeId, slaves: Sequence[SaeId], keys: Sequence[tuple[str, bytes]]) -> None:
+    def facts(self, slave: SaeId, key_ids: Sequence[str]) -> LinkFacts:
+        """Return what keys rest on: on the generator, and where copies went to other KMEs, on their links too."""
+        waiting = (self._waiting.get((key_id.lower(), slave)) for key_id in key_ids)
+        found = {one.facts for one in waiting if one is not None} - {_FACTS}
+        return max(found, key=lambda facts: facts.simulated, default=_FACTS)
+
+    def put(
+        self, master: SaeId, slaves: Sequence[SaeId], keys: Sequence[tuple[str, bytes]], facts: LinkFacts = _FACTS
+    ) -> None:
         """Hold copies of keys that were made elsewhere, one for each slave.
 
         Raises:
             KeyStreamDry: if too many keys await fetching; none is held then.
         """
         length_bytes = max((len(bits) for _, bits in keys), default=1)
-        if len(keys) * len(slaves) > self.room_keys(master, length_bytes):
-            raise self._full(master)
+        self.require_room(master, len(keys) * len(slaves), length_bytes)
         for key_id, bits in keys:
             for slave in slaves:
-                self._hold(key_id, _Waiting(master, slave, frozenset(slaves), self._clock.now_s(), bytearray(bits)))
+                now_s, named = self._clock.now_s(), frozenset(slaves)
+                self._hold(key_id, _Waiting(master, slave, named, now_s, bytearray(bits), facts))
 
     def size_bytes(self, slave: SaeId, master: SaeId, key_ids: Sequence[str]) -> int:
         """Return how many bytes those of the named keys have that ``master`` drew for ``slave``; others say nothing."""
         waiting = (self._waiting.get((key_id.lower(), slave)) for key_id in key_ids)
         return sum(len(one.bits) for one in waiting if one is not None and one.master == master)
 
-    def _full(self, master: SaeId) -> KeyStreamDry:
-        held = f"{self._held_keys[master]} local keys of {master}, {self._held_bytes[master]} bytes"
-        return KeyStreamDry(f"{held}, await fetching", retry_after_s=1.0)
+    def require_room(self, master: SaeId, number: int, length_bytes: int) -> None:
+        """Check that ``master`` may draw so many more keys.
+
+        Raises:
+            KeyStreamDry: too many of its keys await fetching.
+        """
+        if number > self.room_keys(master, length_bytes):
+            held = f"{self._held_keys[master]} local keys of {master}, {self._held_bytes[master]} bytes"
+            raise KeyStreamDry(f"{held}, await fetching", retry_after_s=1.0)
 
     def _draw_one(self, master: SaeId, slave: SaeId, length_bytes: int) -> tuple[str, bytearray]:
         key_id = self._ids.encode(KeyAddress(self._serial, length_bytes), master, slave)
         self._serial += 1
         bits = self._entropy.random_bytes(length_bytes)
-        self._hold(key_id, _Waiting(master, slave, frozenset({slave}), self._clock.now_s(), bytearray(bits)))
+        self._hold(key_id, _Waiting(master, slave, frozenset({slave}), self._clock.now_s(), bytearray(bits), _FACTS))
         return key_id, bytearray(bits)
 
     def _hold(self, key_id: str, entry: _Waiting) -> None:

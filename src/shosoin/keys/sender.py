@@ -375,7 +375,8 @@ class SendingEnd:
         self.tally.burn(Burned.EXPIRED, had - self.left_granules())
         yield Commit(Batch(records=records, drops=[block.name for block in old]))
         for block in old:
-            yield Send(Burn(self.session, block.index, ()))
+            if block.start >= self._cursor:  # or somebody was just given keys of it, which the slave may still fetch
+                yield Send(Burn(self.session, block.index, ()))
 
     def allocate(self, number: int, length_bytes: int, max_age_s: float | None = None) -> list[KeyAddress]:
         """Reserve the addresses of ``number`` keys, all or none.

@@ -211,7 +211,7 @@ class Etsi014Service(Etsi014Http):
         return await draw(wanted.mandatory)
 
     async def _dec_keys(self, caller: SaeId, master: SaeId, key_ids: list[str], admit: Admit) -> Delivery:
-        if not any(map(self._multicast.holds, key_ids)):
+        if not any(self._multicast.holds(master, one) for one in key_ids):
             return self._kme.dec_keys(caller, master, key_ids, admit)
         return await self._dec_copies(caller, master, key_ids, admit)
 
@@ -220,22 +220,27 @@ class Etsi014Service(Etsi014Http):
         self._kme.require_own(caller)
         if len(key_ids) > self._kme.limits.max_key_per_request:
             raise RequestInvalid(f"number of key_IDs shall be 1 to {self._kme.limits.max_key_per_request}")
-        copies = self._multicast.check(caller, master, [one for one in key_ids if self._multicast.holds(one)])
-        rest = [one for one in key_ids if not self._multicast.holds(one)]
+        holds = self._multicast.holds
+        copies = self._multicast.check(caller, master, [one for one in key_ids if holds(master, one)])
+        rest = [one for one in key_ids if not holds(master, one)]
         held_bytes = sum(copy.length_bytes for copy in copies)
         admit(len(copies), held_bytes)
-        keys: dict[str, Key] = {}
         facts = self._kme.facts_of(master)
-        if rest:
+
+        def fetch_rest() -> dict[str, Key]:
+            if not rest:
+                return {}
             others = self._kme.dec_keys(caller, master, rest, lambda n, size: admit(n + len(copies), size + held_bytes))
-            keys = {key.key_id: key for key in others.keys}
-        taken = await self._multicast.take(copies)
+            return {key.key_id: key for key in others.keys}
+
+        taken, keys = await self._multicast.take(copies, fetch_rest)
         for copy, bits in zip(copies, taken, strict=True):
             keys[copy.key_id] = Key(copy.key_id, KeyMaterial(bits))
             bits[:] = bytes(len(bits))
         self._kme.fetched[master, caller].add(len(copies), held_bytes * 8)
         in_order = tuple(keys[one] if one in keys else keys[one.lower()] for one in key_ids)
-        return Delivery(in_order, replace(facts, kind="multicast", epsilon=None))
+        simulated = facts.simulated or any(copy.simulated for copy in copies)
+        return Delivery(in_order, replace(facts, kind="multicast", epsilon=None, simulated=simulated))
 
 
 @lru_cache(maxsize=1024)

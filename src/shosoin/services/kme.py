@@ -17,7 +17,7 @@ from typing import Any
 
 from shosoin.adapters.admin_log import AdminLogTampered
 from shosoin.adapters.clock import SystemClock
-from shosoin.adapters.copy_store import COPIES_NAME, CopyStore
+from shosoin.adapters.copy_store import COPIES_NAME, CopyStore, open_copy_store
 from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.memory import collect_garbage_rarely
 from shosoin.adapters.open_files import allow_many_open_files
@@ -127,8 +127,8 @@ class KmeProcess:
             if self.operations is not None:
                 await self.operations.start()  # first, so that it can be asked how far the rest is
             self._lock = StateLock(self.directory, exclusive=False)
-            self.identity.load()
             key = storage_key(self.config)
+            self.identity.load()
             await self.links.open(key)
             await self._listen(key)
             self._start_tasks()
@@ -191,7 +191,7 @@ class KmeProcess:
             kme,
             Drawing(kme, self.links, self._clock, limits.lease_timeout_s),
             self.links.requests,
-            CopyStore(self.directory / COPIES_NAME, key),
+            self._copy_store(key),
             entropy=self._entropy,
             clock=self._clock,
             events=self._events,
@@ -229,6 +229,12 @@ class KmeProcess:
         listener = await service.listen(sae.host, sae.port, plane.server_context, plane.admit)
         self._listeners.append(listener)
         return listener.port
+
+    def _copy_store(self, storage_key: bytes) -> CopyStore:
+        store, anew = open_copy_store(self.directory / COPIES_NAME, storage_key)
+        if anew:
+            self._events.emit(Event("keys.copies_damaged", "alarm", {"kme": self.config.kme.id}))
+        return store
 
     async def _listen_skip(self, skip: SkipConfig, kme: Kme, http: HttpLimits) -> None:
         service = self.services["skip"] = SkipService(kme, skip.systems, self._entropy, self.links, http, self._clock)

@@ -214,14 +214,15 @@ def _check_meaning(config: KmeConfig, saes: int, sections: Sections) -> None:
     if len(config.directory) < saes:
         raise sections.wrong("an SAE appears twice in [[sae]]")
     _check_ports(config, sections)
+    _check_ages(config, sections)
     for link in config.links:
         if link.reserved_share >= 1:
             raise sections.wrong(f"[[link]] of {link.peer}: reserved_share must be below 1, got {link.reserved_share}")
     low, high = config.limits.min_key_size_bits, config.limits.max_key_size_bits
     default, most = config.limits.key_size_bits, LENGTH_BYTES_MAX * 8
-    check_policies(config.policies, config.limits.min_key_size_bits, config.limits.max_key_size_bits, sections)
     if not 8 <= low <= default <= high <= most or low % 8 or default % 8 or high % 8:
         raise sections.wrong(f"key sizes must be multiples of 8 with 8 <= min <= default <= max <= {most}")
+    check_policies(config.policies, low, default, high, sections)
     limits, processes = config.limits, max(1, config.kme.workers)
     if processes > _WORKERS_MAX:
         raise sections.wrong(f"[kme] workers must be at most {_WORKERS_MAX}, got {processes}")
@@ -236,6 +237,18 @@ def _check_meaning(config: KmeConfig, saes: int, sections: Sections) -> None:
         raise sections.wrong(f"max_answers_bytes must be at least {2 * longest_bytes} for the longest key by SKIP")
     if config.sae_api.minimum_tls not in {"1.2", "1.3"}:
         raise sections.wrong("minimum_tls must be '1.2' or '1.3'")
+
+
+def _check_ages(config: KmeConfig, sections: Sections) -> None:
+    """Check that a pair that takes young bits alone cannot starve behind old ones that nobody else draws."""
+    if not any(rule.max_age_s for rule in config.policies):
+        return
+    for link in config.links:
+        if not link.max_age_s:
+            raise sections.wrong(
+                f"a [[policy]] has max_age_s, and the [[link]] of {link.peer} has none: once its stock is older than "
+                "that, and nobody else draws it, no key would come any more; give the link a max_age_s"
+            )
 
 
 def _check_ports(config: KmeConfig, sections: Sections) -> None:

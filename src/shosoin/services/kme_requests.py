@@ -30,6 +30,10 @@ _QUESTION, _ANSWER, _REFUSAL = 0, 1, 2
 _CODE = re.compile(r"[a-z0-9_]{1,40}(\.[a-z0-9_]{1,40}){0,2}")
 _OPEN_MAX = 256
 """Questions of one peer that are being answered at once, and ours to it that wait."""
+_OPEN_BYTES_MAX = 32 << 20
+"""Their bodies: no more are read meanwhile."""
+_UNSENT_BYTES_MAX = 16 << 20
+"""What may wait until a peer reads on."""
 
 Serve = Callable[[KmeId, bytes], Awaitable[bytes]]
 """Answers a question of a peer; a ``ShosoinError`` becomes a refusal that carries its code and message."""
@@ -46,6 +50,22 @@ class _Line:
     channel: Channel | None = None
     waiting: dict[int, asyncio.Future[bytes]] = field(default_factory=dict)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    bytes: int = 0
+    """Bodies of questions that are being answered."""
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class _Room:
+    """What the body of one question takes until it is given back, once."""
+
+    def __init__(self, line: _Line, size_bytes: int) -> None:
+        self._line, self._size_bytes = line, size_bytes
+        line.bytes += size_bytes
+
+    def give_back(self, _: object = None) -> None:
+        self._line.bytes -= self._size_bytes
+        self._size_bytes = 0
+        self._line.answered.set()
 
 
 class PeerRequests:
@@ -76,7 +96,7 @@ class PeerRequests:
         channel = line.channel if line is not None else None
         if line is None or channel is None:
             raise Unavailable(f"{peer} cannot be asked now", code="peer.not_connected", hint="its KME is not connected")
-        if len(line.waiting) >= _OPEN_MAX:
+        if len(line.waiting) >= _OPEN_MAX or channel.unsent_bytes >= _UNSENT_BYTES_MAX:
             raise Unavailable(f"{len(line.waiting)} questions to {peer} are open", code="peer.busy")
         self._number += 1
         number = self._number
@@ -100,6 +120,9 @@ class PeerRequests:
         line.channel = channel
         try:
             while True:
+                while line.bytes >= _OPEN_BYTES_MAX:
+                    line.answered.clear()
+                    await line.answered.wait()
                 self._take(line, channel, await channel.receive())
         except ShosoinError as err:
             log("peer.channel_ended", peer=channel.peer, kind=channel.kind, reason=err.message)
@@ -121,9 +144,11 @@ class PeerRequests:
         if kind == _QUESTION:
             if len(line.tasks) >= _OPEN_MAX:
                 raise PeerFault(f"more than {_OPEN_MAX} questions at once", code="peer.too_many_questions")
-            task = asyncio.get_running_loop().create_task(self._answer(channel, number, subject, body))
+            room = _Room(line, len(body))
+            task = asyncio.get_running_loop().create_task(self._answer(channel, room, number, subject, body))
             line.tasks.add(task)
             task.add_done_callback(line.tasks.discard)
+            task.add_done_callback(room.give_back)
             return
         waiting = line.waiting.get(number)
         if waiting is None or waiting.done():
@@ -133,7 +158,7 @@ class PeerRequests:
         else:
             waiting.set_exception(_refusal(channel.peer, body))
 
-    async def _answer(self, channel: Channel, number: int, subject: str, body: bytes) -> None:
+    async def _answer(self, channel: Channel, room: _Room, number: int, subject: str, body: bytes) -> None:
         serve = self._serving.get(subject)
         try:
             if serve is None:
@@ -144,6 +169,8 @@ class PeerRequests:
         except Exception as err:  # noqa: BLE001  # whatever one peer provokes must not end the channel of others
             log("peer.request_defect", peer=channel.peer, subject=subject, **described(err))
             frame = _frame(_REFUSAL, number, "", b"defect\0a defect of the peer's program")
+        # Before it is sent: if neither KME read on until the other has taken an answer, both would wait for ever.
+        room.give_back()
         await channel.send(frame)
 
 

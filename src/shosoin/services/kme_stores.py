@@ -9,7 +9,7 @@ from contextlib import closing
 from typing import Protocol
 
 from shosoin.adapters.copy_reencryption import CopyStores
-from shosoin.adapters.copy_store import COPIES_NAME, CopyStore
+from shosoin.adapters.copy_store import COPIES_NAME, DAMAGED_SUFFIX, CopyStore
 from shosoin.adapters.postgres_reencryption import PostgresStores
 from shosoin.adapters.private_files import destroy
 from shosoin.adapters.stream_reencryption import FileStores
@@ -55,6 +55,7 @@ def burn_copies(config: KmeConfig, peer: str, key: bytes) -> None:
         StreamRefused: they cannot be read.
     """
     path = config.kme.directory / COPIES_NAME
+    path.with_name(path.name + DAMAGED_SUFFIX).unlink(missing_ok=True)
     if path.exists():
         with closing(CopyStore(path, key)) as copies:
             copies.burn(KmeId(peer))

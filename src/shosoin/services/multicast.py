@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -37,7 +37,9 @@ _COPY, _CLAIM = "multicast/copy", "multicast/claim"
 _ASK_S = 5.0
 _HELD_MAX = 1 << 16
 _HELD_BYTES_MAX = 64 << 20
-"""Copies of one peer's masters that may await fetching here."""
+"""Copies of one peer's masters that may await fetching here; of one master at most half of what the others leave."""
+_Place = tuple[KmeId, str, SaeId]
+_CLAIM_BYTES_MAX = 1 << 20
 _EXPIRE_EVERY_S = 60.0
 
 
@@ -64,13 +66,18 @@ class Multicast:
         self._store, self._entropy, self._clock, self._events = store, entropy, clock, events
         self._expiry_s = expiry_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="multicast")
-        self._held: dict[str, dict[SaeId, HeldCopy]] = defaultdict(dict)
-        self._named: dict[str, frozenset[SaeId]] = {}
+        self._held: dict[tuple[KmeId, str], dict[SaeId, HeldCopy]] = defaultdict(dict)
+        """By the KME that chose the key_ID, for it may choose what is another's."""
+        self._named: dict[tuple[KmeId, str], frozenset[SaeId]] = {}
         """Every slave here that a key was drawn for, as long as a copy waits."""
-        self._taking: set[tuple[str, SaeId]] = set()
-        self._number: Counter[KmeId] = Counter()
-        self._bytes: Counter[KmeId] = Counter()
-        self._remember(store.index())
+        self._taking: set[_Place] = set()
+        self._claimed: set[_Place] = set()
+        """What the master's KME has let go, and nobody has been given yet."""
+        self._number: Counter[tuple[KmeId, SaeId]] = Counter()
+        self._bytes: Counter[tuple[KmeId, SaeId]] = Counter()
+        held = store.index()
+        self._remember(held)
+        self._count(held, 1)
         requests.serve(_COPY, self._serve_copy)
         requests.serve(_CLAIM, self._serve_claim)
 
@@ -105,39 +112,54 @@ class Multicast:
             granules_of(pad_bytes(number, length)) * GRANULE_BYTES * 8 for kme in by_kme if kme != self._kme.kme_id
         )
         cost_bits = max(cost_bits, total * 8)
-        self._kme.check_quota(caller, slaves[0], cost_bits)
+        self._require_reachable(by_kme)
+        self._kme.check_quota(caller, slaves, cost_bits)
+        self._kme.require_local_room(caller, number * len(by_kme.get(self._kme.kme_id, ())), length)
         admit(number, total)
         keys = [(self._new_id(), self._entropy.random_bytes(length)) for _ in range(number)]
-        self._kme.spend_quota(caller, slaves[0], cost_bits)  # before the first await: others draw meanwhile
-        await self._send_all(caller, by_kme, keys)
+        self._kme.spend_quota(caller, slaves, cost_bits)  # before the first await: others draw meanwhile
+        await self._send_all(caller, by_kme, keys, facts)
         for slave in slaves:
             self._kme.drawn[caller, slave].add(number, number * size_bits)
         return Delivery(tuple(Key(key_id, KeyMaterial(bits)) for key_id, bits in keys), facts, 0.0)
 
     async def _send_all(
-        self, caller: SaeId, by_kme: Mapping[KmeId, Sequence[SaeId]], keys: Sequence[tuple[str, bytes]]
+        self,
+        caller: SaeId,
+        by_kme: Mapping[KmeId, Sequence[SaeId]],
+        keys: Sequence[tuple[str, bytes]],
+        facts: LinkFacts,
     ) -> None:
         remote = {kme: slaves for kme, slaves in by_kme.items() if kme != self._kme.kme_id}
-        await asyncio.gather(*(self._send(kme, caller, slaves, keys) for kme, slaves in remote.items()))
+        sending = (self._send(kme, caller, slaves, keys, facts.simulated) for kme, slaves in remote.items())
+        await asyncio.gather(*sending)
         rows = [(key_id, slave, kme) for kme, slaves in remote.items() for slave in slaves for key_id, _ in keys]
         if rows:
             await self._stored(lambda: self._store.add_sent(rows, self._clock.wall_s()))
         own = by_kme.get(self._kme.kme_id, ())
         if own:
-            self._kme.hold_locally(caller, own, keys)
+            self._kme.hold_locally(caller, own, keys, facts)
 
     async def _send(
-        self, peer: KmeId, caller: SaeId, slaves: Sequence[SaeId], keys: Sequence[tuple[str, bytes]]
+        self,
+        peer: KmeId,
+        caller: SaeId,
+        slaves: Sequence[SaeId],
+        keys: Sequence[tuple[str, bytes]],
+        simulated: bool,
     ) -> None:
         length = len(keys[0][1])
-        if not self._requests.is_connected(peer):
-            raise StreamNotReady(f"{peer} cannot be reached", retry_after_s=1.0)
         size = pad_bytes(len(keys), length)
-        pad_id, pad = await self._drawing.patiently(lambda: self._kme.draw_pad(peer, size, caller, slaves[0]))
-        head = CopyHead(caller, tuple(slaves), tuple(key_id for key_id, _ in keys), length, pad_id)
+        pad_id, pad = await self._drawing.patiently(lambda: self._kme.draw_pad(peer, size, caller, slaves))
+        head = CopyHead(caller, tuple(slaves), tuple(key_id for key_id, _ in keys), length, pad_id, simulated)
         record = seal_copies(head, [bits for _, bits in keys], pad)
         await self._requests.ask(peer, _COPY, record, _ASK_S)
         self._drawing.leases.refresh_lease(peer)
+
+    def _require_reachable(self, kmes: Iterable[KmeId]) -> None:
+        for peer in kmes:
+            if peer != self._kme.kme_id and not self._requests.is_connected(peer):
+                raise StreamNotReady(f"{peer} cannot be reached", retry_after_s=1.0)
 
     def _grouped(self, caller: SaeId, slaves: Sequence[SaeId]) -> dict[KmeId, list[SaeId]]:
         self._kme.require_own(caller)
@@ -169,6 +191,8 @@ class Multicast:
 
     async def _serve_claim(self, peer: KmeId, body: bytes) -> bytes:
         try:
+            if len(body) > _CLAIM_BYTES_MAX:
+                raise ValueError("too long")
             found = json.loads(body)
             slave, key_ids = SaeId(str(found["slave"])), [str(key_id) for key_id in found["key_ids"]]
         except (ValueError, KeyError, TypeError, RecursionError, ShosoinError) as err:
@@ -179,50 +203,66 @@ class Multicast:
 
     # A slave's KME
 
-    def holds(self, key_id: str) -> bool:
+    def holds(self, master: SaeId, key_id: str) -> bool:
         """Whether copies of this key wait here."""
-        return key_id.lower() in self._held
+        return self._key(master, key_id) in self._held
+
+    def _key(self, master: SaeId, key_id: str) -> tuple[KmeId, str]:
+        return self._kme.home_of(master) or self._kme.kme_id, key_id.lower()
 
     def check(self, caller: SaeId, master: SaeId, key_ids: Sequence[str]) -> list[HeldCopy]:
         """Return the copies that a caller may fetch; nothing is consumed.
 
         Raises:
-            KeyOfAnotherSae, KeyNotFound: one of them is not for it, or no longer there.
+            KeyOfAnotherSae, KeyNotFound: one of them is not for it, no longer there, or older than it may be given.
         """
-        names = [key_id.lower() for key_id in key_ids]
+        names = [self._key(master, key_id) for key_id in key_ids]
         if any(name in self._named and caller not in self._named[name] for name in names):
             raise KeyOfAnotherSae("a key was drawn for another SAE")
         copies = [self._held.get(name, {}).get(caller) for name in names]
         found = [copy for copy in copies if copy is not None and copy.master == master]
-        busy = any((copy.key_id, copy.slave) in self._taking for copy in found)
-        if len(found) < len(names) or len(set(names)) < len(names) or busy:
+        busy = any(copy.place in self._taking for copy in found)
+        max_age_s = self._kme.policies.of(master, caller).max_age_s
+        too_old = any(0 < max_age_s < self._clock.wall_s() - copy.born_s for copy in found)
+        if len(found) < len(names) or len(set(names)) < len(names) or busy or too_old:
             raise KeyNotFound
         return found
 
-    async def take(self, copies: Sequence[HeldCopy]) -> list[bytearray]:
+    async def take(self, copies: Sequence[HeldCopy], fetch_rest: Callable[[], T]) -> tuple[list[bytearray], T]:
         """Claim and return copies that ``check`` found; none can be taken again.
+
+        Args:
+            fetch_rest: fetches what else belongs to the request, once all copies are claimed; if it fails, they wait
+                on, claimed as they are.
 
         Raises:
             StreamNotReady: the master's KME cannot be asked, or the pair with it is paused; ask again.
             KeyNotFound: it says that they were claimed before.
         """
-        places = {(copy.key_id, copy.slave) for copy in copies}
+        places = {copy.place for copy in copies}
         if places & self._taking:
             raise KeyNotFound
         self._taking |= places
         try:
             for peer in dict.fromkeys(copy.peer for copy in copies):
                 await self._claim(peer, [copy for copy in copies if copy.peer == peer])
+            if not all(copy.slave in self._held.get((copy.peer, copy.key_id), {}) for copy in copies):
+                raise KeyNotFound  # they have expired meanwhile
+            rest = fetch_rest()
             self._forget(copies)
-            return await self._stored(lambda: self._store.take_held(copies))
+            return await self._stored(lambda: self._store.take_held(copies)), rest
         finally:
             self._taking -= places
 
     async def _claim(self, peer: KmeId, copies: Sequence[HeldCopy]) -> None:
         self._kme.require_unpaused(peer)
+        copies = [copy for copy in copies if copy.place not in self._claimed]
+        if not copies:
+            return
         body = json.dumps({"slave": copies[0].slave, "key_ids": [copy.key_id for copy in copies]}).encode()
         try:
             await self._requests.ask(peer, _CLAIM, body, _ASK_S)
+            self._claimed |= {copy.place for copy in copies}
         except PeerRefused as err:
             if not err.code.endswith(KeyNotFound.code):
                 raise StreamNotReady(f"{peer} cannot say now whether a key is unused", retry_after_s=1.0) from err
@@ -237,6 +277,8 @@ class Multicast:
             raise PairProtocolError(f"{head.master} is no SAE of {peer}")
         for slave in head.slaves:
             self._kme.require_own(slave)
+        if any((peer, key_id) in self._held for key_id in head.key_ids):
+            raise PairProtocolError("a key_ID is in use")
         self._make_sure_of_room(peer, head)
         pad = self._kme.fetch_pad(peer, head.pad_id, pad_bytes(len(head.key_ids), head.length_bytes))
         try:
@@ -245,41 +287,57 @@ class Multicast:
             self._events.emit(Event("keys.forged_copy", "alarm", {"peer": peer}))
             raise
         now_s = self._clock.wall_s()
+        common = (head.master, peer, now_s, head.length_bytes, frozenset(head.slaves))
+        simulated = head.simulated or self._kme.facts_of(head.master).simulated
         copies = [
-            HeldCopy(key_id, slave, head.master, peer, now_s, head.length_bytes, frozenset(head.slaves), bits)
+            HeldCopy(key_id, slave, *common, bits, simulated=simulated)
             for key_id, bits in zip(head.key_ids, keys, strict=True)
             for slave in head.slaves
         ]
-        await self._stored(lambda: self._store.add_held(copies))
-        for bits in keys:
-            bits[:] = bytes(len(bits))
+        self._count(copies, 1)  # before the first await: others come meanwhile
+        try:
+            await self._stored(lambda: self._store.add_held(copies))
+        except BaseException:
+            self._count(copies, -1)
+            raise
+        finally:
+            for bits in keys:
+                bits[:] = bytes(len(bits))
         self._remember([replace(copy, bits=b"") for copy in copies])
         return b"stored"
 
     def _make_sure_of_room(self, peer: KmeId, head: CopyHead) -> None:
-        if any(key_id in self._held for key_id in head.key_ids):
-            raise PairProtocolError("a key_ID is in use")
-        number = self._number[peer] + len(head.key_ids) * len(head.slaves)
-        total = self._bytes[peer] + len(head.key_ids) * len(head.slaves) * head.length_bytes
-        if number > _HELD_MAX or total > _HELD_BYTES_MAX:
+        number = len(head.key_ids) * len(head.slaves)
+        total = number * head.length_bytes
+        if not (
+            _has_room(self._number, (peer, head.master), number, _HELD_MAX)
+            and _has_room(self._bytes, (peer, head.master), total, _HELD_BYTES_MAX)
+        ):
             raise StreamNotReady(f"too many multicast keys of {peer} await fetching", retry_after_s=1.0)
 
     def _remember(self, copies: Sequence[HeldCopy]) -> None:
         for copy in copies:
-            self._held[copy.key_id][copy.slave] = copy
-            self._number[copy.peer] += 1
-            self._bytes[copy.peer] += copy.length_bytes
-            self._named[copy.key_id] = copy.named
+            self._held[copy.peer, copy.key_id][copy.slave] = copy
+            self._named[copy.peer, copy.key_id] = copy.named
+
+    def _count(self, copies: Sequence[HeldCopy], sign: int) -> None:
+        for copy in copies:
+            owner = copy.peer, copy.master
+            self._number[owner] += sign
+            self._bytes[owner] += sign * copy.length_bytes
+            if not self._number[owner]:
+                del self._number[owner], self._bytes[owner]
 
     def _forget(self, copies: Sequence[HeldCopy]) -> None:
         for copy in copies:
-            waiting = self._held.get(copy.key_id, {})
+            key = copy.peer, copy.key_id
+            waiting = self._held.get(key, {})
             if waiting.pop(copy.slave, None) is not None:
-                self._number[copy.peer] -= 1
-                self._bytes[copy.peer] -= copy.length_bytes
+                self._count([copy], -1)
+                self._claimed.discard(copy.place)
             if not waiting:
-                self._held.pop(copy.key_id, None)
-                self._named.pop(copy.key_id, None)
+                self._held.pop(key, None)
+                self._named.pop(key, None)
 
     async def _expire(self) -> None:
         before_s = self._clock.wall_s() - self._expiry_s
@@ -290,3 +348,8 @@ class Multicast:
 
     async def _stored(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _has_room(counts: Counter[tuple[KmeId, SaeId]], owner: tuple[KmeId, SaeId], more: int, most: int) -> bool:
+    others = sum(count for (peer, master), count in counts.items() if peer == owner[0] and master != owner[1])
+    return counts[owner] + more <= (most - others) // 2

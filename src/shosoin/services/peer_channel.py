@@ -63,6 +63,11 @@ class Channel:
         """The TLS key-exchange group, where the TLS library can tell."""
         return negotiated_group(self.writer.get_extra_info("ssl_object"))
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What was sent and waits in this process until the peer reads on."""
+        return self.writer.transport.get_write_buffer_size()
+
     async def receive(self) -> bytes:
         """Return the next frame.
 

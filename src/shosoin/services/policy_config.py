@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shosoin.base import SaeId
+from shosoin.keys.key_id import GRANULE_BYTES, granules_of
 from shosoin.keys.policy import PolicyRule
 from shosoin.services.toml_sections import Sections
 
@@ -59,8 +60,8 @@ def _rule(sections: Sections, item: Mapping[str, Any], saes: Collection[SaeId]) 
     )
 
 
-def check_policies(rules: Sequence[PolicyRule], low: int, high: int, sections: Sections) -> None:
-    """Check that every rule only narrows what the KME allows.
+def check_policies(rules: Sequence[PolicyRule], low: int, default: int, high: int, sections: Sections) -> None:
+    """Check that every rule only narrows what the KME allows, and leaves room for a key.
 
     Raises:
         Rejected: with the rule that does not.
@@ -76,3 +77,8 @@ def check_policies(rules: Sequence[PolicyRule], low: int, high: int, sections: S
             raise sections.wrong(f"{where}: sizes must satisfy {low} <= min <= default <= max <= {high}")
         if rule.burst_bits and not rule.bits_per_s:
             raise sections.wrong(f"{where}: burst_bits means nothing without bits_per_s")
+        # Whoever asks for a key and names no size gets this one, of which the stream loses whole granules.
+        given = rule.key_size_bits or min(max(default, smallest), largest)
+        cost_bits = granules_of(given // 8) * GRANULE_BYTES * 8
+        if rule.bits_per_s and (rule.burst_bits or rule.bits_per_s) < cost_bits:
+            raise sections.wrong(f"{where}: burst_bits (without it, bits_per_s) must be at least {cost_bits}, one key")

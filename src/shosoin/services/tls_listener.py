@@ -43,6 +43,7 @@ class _Handshake:
     connection: socket.socket | None
     """Until a transport owns it."""
     task: asyncio.Task[None] | None = None
+    is_done: bool = False
 
 
 class TlsListener:
@@ -133,11 +134,19 @@ class TlsListener:
 
     async def _shake_hands(self, handshake: _Handshake, connection: socket.socket) -> None:
         loop = asyncio.get_running_loop()
+
+        def made() -> asyncio.BaseProtocol:
+            # A transport follows at once. What it owns it closes itself, in its time: the loop knows it by its number,
+            # which the next connection may get.
+            protocol = self._factory()
+            handshake.connection = None
+            return protocol
+
         try:
             await loop.connect_accepted_socket(
-                self._factory, connection, ssl=self._context(), ssl_handshake_timeout=_HANDSHAKE_S
+                made, connection, ssl=self._context(), ssl_handshake_timeout=_HANDSHAKE_S
             )
-            handshake.connection = None
+            handshake.is_done = True
         except OSError:  # ssl.SSLError and TimeoutError are OSErrors
             pass
         except Exception as err:  # noqa: BLE001  # whatever one client provokes must not end the listener
@@ -147,6 +156,7 @@ class TlsListener:
         """Free the place; whether the task failed, was cancelled, or never began, its connection is closed."""
         if handshake.connection is not None:
             handshake.connection.close()
+        if not handshake.is_done:
             self._failed += 1
             if self._failed % _FAILED_KEPT == 0:
                 gc.collect()
