@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import hmac
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -230,10 +230,11 @@ def _holds(path: Path, secret: bytes) -> bool:
 
 
 def _secret_in_place(config: KmeConfig, peer: str) -> bytes:
-    """Return the pair secret that the next start would use, empty if there is none."""
-    for link in config.links:
-        if link.peer == peer and link.pair_secret_file.exists():
-            return link.pair_secret_file.read_bytes()
+    """Return the pair secret that the next start would use, empty if there is none, or none that can be read."""
+    with suppress(OSError):  # such a KME does not start either; all other pairs are burned
+        for link in config.links:
+            if link.peer == peer:
+                return link.pair_secret_file.read_bytes()
     return b""
 
 
