@@ -22,10 +22,20 @@ from shosoin.adapters.revocation_lists import merged, read_lists
 from shosoin.adapters.tls_files import issuer_id
 from shosoin.base import Rejected, SaeId, Unavailable
 from shosoin.services.kme_pairs import burn, heal, make_secret, rekey
+from shosoin.services.kme_reload import reload_kme
 from shosoin.services.kme_rotation import Rotation
 from shosoin.services.storage_key_config import FileSection
+from shosoin.services.tls_plane import TlsPlane
 from tests.adapters.test_revocation_lists import certificate
-from tests.services.test_kme_identity import QUICK, connected, is_ended_after_the_answer, is_refused
+from tests.services.test_kme_identity import (
+    QUICK,
+    connected,
+    is_ended_after_the_answer,
+    is_refused,
+    own,
+    put,
+    serial_of,
+)
 from tests.services.test_kme_pairs import before, config, events
 from tests.support.admin import Administration
 from tests.support.kme import KmePair, until
@@ -193,6 +203,44 @@ async def test_whose_certificate_expires_loses_the_open_connection(tmp_path):
         writer.write(b"GET /api/v1/keys/sae-a2/status HTTP/1.1\r\nHost: kme\r\n\r\n")
         assert b" 200 " in await reader.readline()
         assert await is_ended_after_the_answer(reader)
+
+
+async def test_who_asks_for_a_reload_hears_of_a_look_that_began_after(tmp_path, monkeypatch):
+    pair = KmePair(tmp_path, extra={"end": "[identity]\npoll_interval_s = 60"})
+    async with pair.running("kme-a") as processes:
+        identity = processes["kme-a"].identity
+        asked, looked, go = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        def ask():
+            identity.reload_soon()
+            asked.set()
+
+        real = TlsPlane.look
+
+        async def look(self, *, forced):
+            if go.is_set():
+                await asyncio.sleep(0.3)  # long enough for the answer of the look before to be seen
+            changed = await real(self, forced=forced)
+            looked.set()
+            await go.wait()
+            return changed
+
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, ask)
+        try:
+            monkeypatch.setattr(TlsPlane, "look", look)
+            earlier = asyncio.create_task(identity.reload())
+            await looked.wait()
+            new = pair.sae_plane.issue("kme", "kme-a", stem="new")
+            put(new, own(pair, "kme-a", "sae"))
+            answer = asyncio.create_task(asyncio.to_thread(reload_kme, pair.config("kme-a"), 20.0))
+            await asked.wait()
+            go.set()
+            assert (await answer)["endpoints"]["sae_api"]["serial"] == f"{serial_of(new):x}"
+            await earlier
+        finally:
+            go.set()
+            loop.remove_signal_handler(signal.SIGHUP)
 
 
 # Administration

@@ -10,6 +10,7 @@ import asyncio
 import errno
 import json
 import os
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -55,6 +56,8 @@ class KmeIdentity:
         self.revoked_fault = ""
         """Why the file of revoked names is not what is in use."""
         self.reloads = 0
+        self._looked_s = time.monotonic()
+        """When the last look began that was asked for, by the clock of this machine that is never set."""
         self.peers_renewed: Callable[[], Coroutine[Any, Any, None]] | None = None
         """Called when other KMEs see a new certificate of ours."""
         self.reloaded: Callable[[RevokedNames], None] = lambda _: None
@@ -163,6 +166,8 @@ class KmeIdentity:
 
     async def _refresh(self, *, forced: bool) -> None:
         async with self._turn:
+            if forced:
+                self._looked_s = time.monotonic()
             changed = await self._look_at_revoked(forced=forced)
             shown = self._shown_to_peers()
             before = [plane.fault for plane in self.planes.values()]
@@ -250,7 +255,8 @@ class KmeIdentity:
         await asyncio.to_thread(self._write, self._content())
 
     def _content(self) -> bytes:
-        return json.dumps({"pid": os.getpid(), "mark": mark_of(os.getpid()), **self.state()}).encode()
+        process = {"pid": os.getpid(), "mark": mark_of(os.getpid()), "looked_s": self._looked_s}
+        return json.dumps({**process, **self.state()}).encode()
 
     def _write(self, content: bytes) -> None:
         if self._of_worker:
