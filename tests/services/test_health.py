@@ -55,6 +55,7 @@ async def test_a_link_that_is_down_does_not_make_a_kme_unready_when_another_work
     async with pair.running() as processes, Scraper(processes["kme-a"]) as scraper:
         driver = processes["kme-a"].drivers["kme-b"]
         await until(lambda: driver.pair.is_connected)
+        await until_ready(scraper)  # the link has to yield its first block
         assert await scraper.health("ready") == (200, True, [], {"kme-b": "up", "kme-c": "down"})
 
 
