@@ -127,7 +127,11 @@ class AdminLog:
         finally:
             os.close(descriptor)
         if not self._size:
-            _sync(self._folder)
+            try:
+                _sync(self._folder)
+            except OSError:
+                path.unlink()  # else the line would be in the record, and its number used again
+                raise
         self._number, self._head, self._size = self._number + 1, digest, self._size + len(raw)
         return line
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryptography import x509
@@ -101,7 +101,12 @@ def merged(
 
 
 def _newer(one: RevocationList | None, other: RevocationList) -> RevocationList:
-    return one if one is not None and one.made > other.made else other
+    if one is None or one.made < other.made:
+        return other
+    if one.made > other.made:
+        return one
+    # Made in the same second: which came first is not known, and a revocation must not be taken back.
+    return replace(other, serials=one.serials | other.serials, next=min(one.next, other.next))
 
 
 def _files(path: Path) -> list[Path]:

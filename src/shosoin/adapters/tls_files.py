@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import os
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -194,16 +196,23 @@ def read_bounded(path: Path, most_bytes: int = _FILE_BYTES_MAX) -> bytes:
     """Return a file's content.
 
     Raises:
-        Rejected: it cannot be read, or is longer than that.
+        Rejected: it cannot be read, is not a file, or is longer than that.
     """
     try:
-        with path.open("rb") as stream:
+        with open(path, "rb", opener=_open_at_once) as stream:  # Path.open takes no opener
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise Rejected(f"{path} is not a file", code=_BAD)
             raw = stream.read(most_bytes + 1)
     except OSError as err:
         raise Rejected(f"cannot read {path}: {err.strerror}", code=_BAD) from err
     if len(raw) > most_bytes:
         raise Rejected(f"{path} is longer than {most_bytes} bytes", code=_BAD)
     return raw
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting: a named pipe must not hold up whoever looks at all files."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def read_authorities(path: Path) -> tuple[x509.Certificate, ...]:

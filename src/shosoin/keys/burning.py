@@ -24,7 +24,7 @@ from shosoin.keys.pair import PAIR_RECORD, PAIR_SECRET_BYTES, PairEnd, PairLimit
 from shosoin.keys.receiver import FETCHED_RECORD
 from shosoin.keys.store import Batch, StreamStore
 
-__all__ = ["Holding", "burn_batch", "check_secret", "holding_of", "is_installed", "rekey_batch"]
+__all__ = ["Holding", "burn_batch", "check_secret", "closed_batch", "holding_of", "is_installed", "rekey_batch"]
 
 _DIFFERENT_BYTES_MIN = 128
 """Of 1024 random bytes about 250 values occur; fewer than half of that is no random secret."""
@@ -78,6 +78,17 @@ def burn_batch(records: Mapping[str, bytes], *, until_rekeyed: bool = False) -> 
     )
 
 
+def closed_batch(own: str, peer: str, secret: bytes, *, store: StreamStore, entropy: Entropy) -> Batch:
+    """Return what makes the journal of a pair that has never started, and stays closed until it is re-keyed.
+
+    Raises:
+        StreamRefused: the secret has another length.
+    """
+    fresh = PairEnd(own, peer, secret, store, entropy, PairLimits()).first_records(())
+    known = {name: raw for name, raw in fresh.items() if raw is not None}
+    return Batch(records={**fresh, **burn_batch(known, until_rekeyed=True).records})
+
+
 def check_secret(secret: bytes) -> None:
     """Check that bytes can be a pair secret.
 
@@ -91,9 +102,12 @@ def check_secret(secret: bytes) -> None:
 
 
 def is_installed(records: Mapping[str, bytes], secret: bytes) -> bool:
-    """Whether a journal is already that of a pair under this secret."""
+    """Whether a journal is already that of a pair under this secret, and not one that awaits another."""
+    if not records:
+        return False
     try:
-        return bool(records) and load_record(records[PAIR_RECORD])["secret_check"] == secret_check_of(secret)
+        pair = load_record(records[PAIR_RECORD])
+        return bool(pair["secret_check"] == secret_check_of(secret)) and not pair.get("awaits_rekey", False)
     except (KeyError, TypeError) as err:
         raise StreamRefused("the journal is incomplete") from err
 

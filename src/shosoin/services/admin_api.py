@@ -146,6 +146,9 @@ class AdminApi:
         except ShosoinError as err:
             await self._record({**entry, "result": "failed", "code": err.code})
             raise
+        except Exception:
+            await self._record({**entry, "result": "failed", "code": "admin.defect"})
+            raise
         await self._record({**entry, "result": "done"})
         return answer
 
@@ -197,7 +200,24 @@ def _members(raw: bytes, call: AdminCall) -> dict[str, Any]:
     if unknown is None or unknown:
         known = ", ".join(call.body) or "none"
         raise Rejected("body has members that are not defined", code="admin.bad_request", hint=f"defined are: {known}")
+    for name, value in found.items():
+        if not _is_of(value, call.body[name]):
+            raise Rejected(f"{name} must be {_words(call.body[name])}", code="admin.bad_request")
     return dict(found)
+
+
+def _is_of(value: object, schema: Mapping[str, Any]) -> bool:
+    """Whether a value is what a call defines; only then can it be in the record."""
+    if schema["type"] == "string":
+        return isinstance(value, str) and len(value) <= schema["maxLength"] and value.isprintable()
+    # ``type``: a truth value is no number. What is not finite is not within bounds.
+    return (type(value) is int or type(value) is float) and schema["minimum"] <= value <= schema["maximum"]
+
+
+def _words(schema: Mapping[str, Any]) -> str:
+    if schema["type"] == "string":
+        return f"a line of at most {schema['maxLength']} characters"
+    return f"{schema['minimum']:g} to {schema['maximum']:g}"
 
 
 def _caller(request: web.BaseRequest) -> Identity | None:

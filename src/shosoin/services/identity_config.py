@@ -16,7 +16,7 @@ from shosoin.adapters.tls_files import issuer_id, read_authorities
 from shosoin.base import Rejected
 from shosoin.services.toml_sections import Sections
 
-__all__ = ["IdentitySection", "check_authorities", "read_identity"]
+__all__ = ["IdentitySection", "are_of_one_plane", "check_authorities", "read_identity", "trusted_by"]
 
 _OF_SAES = {"[kme.sae_api]", "[skip]", "[etsi004]"}
 """Endpoints of one plane."""
@@ -56,9 +56,9 @@ def check_authorities(sections: Sections, planes: Mapping[str, Path]) -> None:
     Raises:
         Rejected: two planes share an authority.
     """
-    trusted = {name: _authorities(path) for name, path in planes.items()}
+    trusted = {name: trusted_by(path) for name, path in planes.items()}
     for one, other in combinations(planes, 2):
-        if {one, other} <= _OF_SAES:
+        if are_of_one_plane(one, other):
             continue
         if planes[one] == planes[other] or trusted[one] & trusted[other]:
             raise sections.wrong(
@@ -68,7 +68,13 @@ def check_authorities(sections: Sections, planes: Mapping[str, Path]) -> None:
             )
 
 
-def _authorities(path: Path) -> set[bytes]:
+def are_of_one_plane(one: str, other: str) -> bool:
+    """Whether two endpoints, as the configuration calls them, may trust the same authority in any case."""
+    return one == other or {one, other} <= _OF_SAES
+
+
+def trusted_by(path: Path) -> set[bytes]:
+    """Return the authorities of a file (``tls_files.issuer_id``); none if it cannot be read."""
     try:
         return {issuer_id(each) for each in read_authorities(path)}
     except Rejected:

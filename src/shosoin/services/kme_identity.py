@@ -7,8 +7,10 @@ KME's directory says what is in use; its counter of reloads tells whoever asked 
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -25,9 +27,10 @@ from shosoin.base import Rejected, ShosoinError
 from shosoin.base.ports import Clock, Event, EventSink
 from shosoin.services.admin_config import AdminSection
 from shosoin.services.etsi004_config import Etsi004Section
+from shosoin.services.identity_config import are_of_one_plane, trusted_by
 from shosoin.services.json_log import described, log
 from shosoin.services.kme_config import KmeConfig, PeerApiSection, SaeApiSection
-from shosoin.services.revoked_names import RevokedNames, add_revoked, read_revoked
+from shosoin.services.revoked_names import Refused, RevokedNames, add_revoked, read_revoked
 from shosoin.services.skip_config import SkipApiSection
 from shosoin.services.tls_plane import Contexts, TlsPlane
 
@@ -53,10 +56,14 @@ class KmeIdentity:
         self.revoked_fault = ""
         """Why the file of revoked names is not what is in use."""
         self.reloads = 0
+        self._looked_s = time.monotonic()
+        """When the last look began that was asked for, by the clock of this machine that is never set."""
         self.peers_renewed: Callable[[], Coroutine[Any, Any, None]] | None = None
         """Called when other KMEs see a new certificate of ours."""
         self.reloaded: Callable[[RevokedNames], None] = lambda _: None
         """Called with who is revoked when others that serve SAEs are to look, too."""
+        self._followed = RevokedNames()
+        """Refused by the owner of the streams (in a worker)."""
         self._revoked_trace: object = None
         self._loaded = False
         self._unwritten: set[Identity] = set()
@@ -71,15 +78,22 @@ class KmeIdentity:
         """Where names and serial numbers of revoked holders are."""
         return self._config.identity.revoked_file or self._config.kme.directory / "revoked"
 
-    def load(self) -> None:
+    def load(self, followed: Refused | None = None) -> None:
         """Read everything for the first time.
+
+        Args:
+            followed: whom the owner of the streams refuses (in a worker): the files may say less by now.
 
         Raises:
             Rejected: a file cannot be used.
         """
         self._revoked_trace = trace(self.revoked_file)
-        self._revoke(read_revoked(self.revoked_file))
-        for plane in self.planes.values():
+        if followed is not None:
+            self._followed = followed.names
+        self._revoke(self._first_revoked(followed))
+        for name, plane in self.planes.items():
+            if followed is not None:
+                plane.lists = dict(followed.lists.get(name, {}))
             plane.load()
         self._loaded = True
         self._write(self._content())
@@ -123,9 +137,22 @@ class KmeIdentity:
             await self._tell()
         return gone
 
+    def _first_revoked(self, followed: Refused | None) -> RevokedNames:
+        try:
+            return read_revoked(self.revoked_file)
+        except Rejected as err:
+            if followed is None:
+                raise
+            self.revoked_fault = err.message
+            return followed.names
+
+    def refused(self) -> Refused:
+        """Return whom a worker has to refuse from its start."""
+        return Refused(self.revoked, {"sae_api": dict(self.planes["sae_api"].lists)})
+
     def follow(self, revoked: RevokedNames) -> None:
         """Refuse whom the owner of the streams refuses, and look at all files (in a worker)."""
-        self._unwritten = set(revoked.identities)
+        self._followed = revoked
         self._revoke(self.revoked)
         self._cut()
         self._wanted.set()
@@ -139,6 +166,8 @@ class KmeIdentity:
 
     async def _refresh(self, *, forced: bool) -> None:
         async with self._turn:
+            if forced:
+                self._looked_s = time.monotonic()
             changed = await self._look_at_revoked(forced=forced)
             shown = self._shown_to_peers()
             before = [plane.fault for plane in self.planes.values()]
@@ -186,12 +215,14 @@ class KmeIdentity:
         return changed
 
     def _read_revoked(self) -> RevokedNames:
-        if len(self.revoked) and not self.revoked_file.exists():
+        if len(self.revoked) and trace(self.revoked_file) == errno.ENOENT:
             raise Rejected(f"{self.revoked_file} is gone; who was revoked there still is", code="identity.bad_revoked")
         return read_revoked(self.revoked_file)
 
     def _revoke(self, revoked: RevokedNames) -> None:
-        revoked = self.revoked = RevokedNames(revoked.identities | self._unwritten, revoked.serials)
+        followed = self._followed
+        identities = revoked.identities | self._unwritten | followed.identities
+        revoked = self.revoked = RevokedNames(identities, revoked.serials | followed.serials)
         for plane in self.planes.values():
             plane.revoked = revoked
 
@@ -224,7 +255,8 @@ class KmeIdentity:
         await asyncio.to_thread(self._write, self._content())
 
     def _content(self) -> bytes:
-        return json.dumps({"pid": os.getpid(), "mark": mark_of(os.getpid()), **self.state()}).encode()
+        process = {"pid": os.getpid(), "mark": mark_of(os.getpid()), "looked_s": self._looked_s}
+        return json.dumps({**process, **self.state()}).encode()
 
     def _write(self, content: bytes) -> None:
         if self._of_worker:
@@ -251,7 +283,26 @@ class KmeIdentity:
 
     def _add(self, name: str, section: Section, ca: Path, make: Callable[[TlsFiles], Contexts]) -> None:
         files = TlsFiles(section.certificate, section.key, ca)
-        self.planes[name] = TlsPlane(name, files, section.crl, section.crl_required, make, self._clock, self._events)
+        plane = TlsPlane(name, files, section.crl, section.crl_required, make, self._clock, self._events)
+        plane.shared = self._shared
+        self.planes[name] = plane
+
+    def _shared(self, name: str, added: frozenset[bytes]) -> str:
+        """Return why an endpoint may not trust more authorities: another plane does, in use or on the disk."""
+        if self._config.identity.allow_shared_ca or not added:
+            return ""
+        others = {other: trusted_by(path) for other, path in self._config.authorities().items()}
+        for other, plane in self.planes.items():
+            others[_section_of(other)] |= plane.trusted
+        for other, trusted in others.items():
+            if not are_of_one_plane(_section_of(name), other) and trusted & added:
+                return f"{_section_of(name)} and {other} would trust the same authority"
+        return ""
+
+
+def _section_of(name: str) -> str:
+    """Return what the configuration calls an endpoint."""
+    return f"[kme.{name}]" if name in {"sae_api", "peer_api"} else f"[{name}]"
 
 
 def _maker(section: Section, *, dials: bool = False) -> Callable[[TlsFiles], Contexts]:

@@ -10,19 +10,27 @@ from __future__ import annotations
 import difflib
 import hmac
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from shosoin.adapters.entropy import SystemEntropy
-from shosoin.adapters.private_files import create_private, read_private, replace_private, require_writable
+from shosoin.adapters.private_files import create_private, read_private, replace_private, require_writable, settle
 from shosoin.adapters.state_lock import StateLock
 from shosoin.base import Rejected
-from shosoin.keys.burning import Holding, burn_batch, check_secret, holding_of, is_installed, rekey_batch
-from shosoin.keys.errors import PairSecretRejected, StreamRefused
+from shosoin.keys.burning import (
+    Holding,
+    burn_batch,
+    check_secret,
+    closed_batch,
+    holding_of,
+    is_installed,
+    rekey_batch,
+)
+from shosoin.keys.errors import PairSecretRejected, StoreUnavailable, StreamRefused
 from shosoin.keys.pair import PAIR_SECRET_BYTES
 from shosoin.services.kme_config import KmeConfig, LinkSection
-from shosoin.services.kme_stores import burn_copies, discard_store, open_store, stored_peers
+from shosoin.services.kme_stores import burn_copies, discard_copies, discard_store, open_store, stored_peers
 from shosoin.services.storage_key import existing_storage_key, storage_key
 
 __all__ = ["Burned", "Rekeyed", "burn", "heal", "make_secret", "peers_to_heal", "rekey"]
@@ -39,7 +47,7 @@ class Rekeyed:
     was_installed: bool
     """The journal was under the new secret already; at most the file was left to replace."""
     discarded: bool
-    """The old journal was damaged and thrown away unread."""
+    """The old journal, or the multicast copies, were damaged and thrown away unread."""
 
 
 def make_secret(path: Path) -> None:
@@ -104,12 +112,15 @@ def _burn_all(config: KmeConfig, peers: Sequence[str], key: bytes, *, dry_run: b
 
 def _burn_one(config: KmeConfig, peer: str, key: bytes, *, dry_run: bool, until_rekeyed: bool) -> Holding:
     held = _NOTHING
-    if peer in stored_peers(config):  # else this end is new, and the handshake burns in any case
+    secret = _secret_in_place(config, peer) if until_rekeyed and not dry_run else b""
+    if secret or peer in stored_peers(config):  # else this end is new, and the handshake burns in any case
         with closing(open_store(config, peer, key)) as store:
             records = store.load()
             held = holding_of(records)
             if records and not dry_run:
                 store.commit(burn_batch(records, until_rekeyed=until_rekeyed))
+            elif secret:  # never used, and known to whoever was here all the same
+                store.commit(closed_batch(config.kme.id, peer, secret, store=store, entropy=SystemEntropy()))
     if not dry_run:
         burn_copies(config, peer, key)
     return held
@@ -132,29 +143,73 @@ def rekey(config: KmeConfig, peer: str, secret_file: Path, *, dry_run: bool, dis
         if dry_run and peer not in stored_peers(config):
             return Rekeyed(_NOTHING, was_installed=False, discarded=False)
         key = storage_key(config)
-        try:
-            done = _rekey_journal(config, link, key, secret, dry_run=dry_run)
-        except StreamRefused as err:
-            if not discard_damaged:
-                err.hint = "if the journal is lost for good: --discard-damaged"
-                raise
+        if discard_damaged and _is_damaged(config, peer, key, secret):
             done = _rekey_unread(config, link, key, secret, dry_run=dry_run)
-        if not dry_run and not _holds(link.pair_secret_file, secret):
-            replace_private(link.pair_secret_file, secret)
+        else:
+            done = _rekey_journal(config, link, key, secret, dry_run=dry_run, discard_damaged=discard_damaged)
+        if not dry_run:
+            _install(link.pair_secret_file, secret)
     return done
 
 
-def _rekey_journal(config: KmeConfig, link: LinkSection, key: bytes, secret: bytes, *, dry_run: bool) -> Rekeyed:
-    with closing(open_store(config, link.peer, key)) as store:
-        records = store.load()
-        held = holding_of(records)
-        if is_installed(records, secret):
-            return Rekeyed(held, was_installed=True, discarded=False)
-        batch = rekey_batch(records, config.kme.id, link.peer, secret, store=store, entropy=SystemEntropy())
-        if not dry_run:
-            burn_copies(config, link.peer, key)
-            store.commit(batch)
-    return Rekeyed(held, was_installed=False, discarded=False)
+def _install(path: Path, secret: bytes) -> None:
+    """Put a secret in its place, or finish doing so: an interrupted replacement leaves the old one beside it."""
+    if _holds(path, secret):
+        settle(path)
+    else:
+        replace_private(path, secret)
+
+
+def _is_damaged(config: KmeConfig, peer: str, key: bytes, secret: bytes) -> bool:
+    """Whether a journal cannot be read; one that is only out of reach is not damaged.
+
+    Raises:
+        StoreUnavailable: it is out of reach.
+    """
+    try:
+        with closing(open_store(config, peer, key)) as store:
+            records = store.load()
+            holding_of(records)
+            is_installed(records, secret)
+    except StoreUnavailable:
+        raise
+    except StreamRefused:
+        return True
+    return False
+
+
+def _rekey_journal(
+    config: KmeConfig, link: LinkSection, key: bytes, secret: bytes, *, dry_run: bool, discard_damaged: bool
+) -> Rekeyed:
+    discarded = False
+    try:
+        with closing(open_store(config, link.peer, key)) as store:
+            records = store.load()
+            held = holding_of(records)
+            if is_installed(records, secret):
+                return Rekeyed(held, was_installed=True, discarded=False)
+            batch = rekey_batch(records, config.kme.id, link.peer, secret, store=store, entropy=SystemEntropy())
+            if not dry_run:
+                discarded = _burn_copies(config, link.peer, key, discard_damaged=discard_damaged)
+                store.commit(batch)
+    except StoreUnavailable:
+        raise
+    except StreamRefused as err:
+        err.hint = "if what is stored is lost for good: --discard-damaged"
+        raise
+    return Rekeyed(held, was_installed=False, discarded=discarded)
+
+
+def _burn_copies(config: KmeConfig, peer: str, key: bytes, *, discard_damaged: bool) -> bool:
+    """Remove the copies of a pair; return whether those of all pairs were thrown away, since they cannot be read."""
+    try:
+        burn_copies(config, peer, key)
+    except StreamRefused:
+        if not discard_damaged:
+            raise
+        discard_copies(config)
+        return True
+    return False
 
 
 def _rekey_unread(config: KmeConfig, link: LinkSection, key: bytes, secret: bytes, *, dry_run: bool) -> Rekeyed:
@@ -163,7 +218,7 @@ def _rekey_unread(config: KmeConfig, link: LinkSection, key: bytes, secret: byte
         raise PairSecretRejected(f"the pair with {link.peer} has used this secret before")
     if not dry_run:
         discard_store(config, link.peer, key)
-        _rekey_journal(config, link, key, secret, dry_run=False)
+        _rekey_journal(config, link, key, secret, dry_run=False, discard_damaged=True)
     return Rekeyed(_NOTHING, was_installed=False, discarded=True)
 
 
@@ -172,6 +227,15 @@ def _holds(path: Path, secret: bytes) -> bool:
         return hmac.compare_digest(path.read_bytes(), secret)
     except FileNotFoundError:
         return False
+
+
+def _secret_in_place(config: KmeConfig, peer: str) -> bytes:
+    """Return the pair secret that the next start would use, empty if there is none, or none that can be read."""
+    with suppress(OSError):  # such a KME does not start either; all other pairs are burned
+        for link in config.links:
+            if link.peer == peer:
+                return link.pair_secret_file.read_bytes()
+    return b""
 
 
 def _link(config: KmeConfig, peer: str) -> LinkSection:

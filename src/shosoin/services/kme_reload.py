@@ -36,19 +36,21 @@ def reload_kme(config: Path, timeout_s: float) -> dict[str, Any]:
         raise Unavailable(
             f"no KME runs in {directory}", code="kme.not_running", hint="start it: it reads all files then"
         )
+    asked_s = time.monotonic()
     try:
         os.kill(before["pid"], signal.SIGHUP)
     except PermissionError as err:
         raise Rejected("the KME runs as another user", code="kme.not_ours", hint="become that user") from err
     except ProcessLookupError as err:
         raise Unavailable(f"the KME in {directory} has just ended", code="kme.not_running") from err
-    return _told(directory, before, time.monotonic() + timeout_s)
+    return _told(directory, before, asked_s, asked_s + timeout_s)
 
 
-def _told(directory: Path, before: dict[str, Any], deadline_s: float) -> dict[str, Any]:
+def _told(directory: Path, before: dict[str, Any], asked_s: float, deadline_s: float) -> dict[str, Any]:
     while time.monotonic() < deadline_s:
         after = _state(directory)
-        if after is not None and after["pid"] == before["pid"] and after["reloads"] > before["reloads"]:
+        # A look that somebody else had asked for began before ours was wanted: it may have missed what is new.
+        if after is not None and after["pid"] == before["pid"] and after["looked_s"] >= asked_s:
             return after
         if not is_running(before["pid"], before["mark"]):
             raise Unavailable(f"the KME in {directory} ended meanwhile", code="kme.not_running", hint="see its log")
@@ -64,7 +66,7 @@ def _state(directory: Path) -> dict[str, Any] | None:
     """Return what a KME wrote down of its certificates, ``None`` if there is nothing of that form."""
     try:
         found = json.loads((directory / IDENTITY_FILE).read_bytes())
-        if type(found["pid"]) is int and type(found["reloads"]) is int and isinstance(found["mark"], str):
+        if type(found["pid"]) is int and type(found["looked_s"]) is float and isinstance(found["mark"], str):
             return dict(found) if found["pid"] > 1 else None
     except (OSError, ValueError, KeyError, TypeError):
         pass

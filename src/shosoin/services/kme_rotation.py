@@ -135,9 +135,8 @@ class Rotation:
         Raises:
             Rejected: one is.
         """
-        needed = {path.resolve() for path in secret_files(self._new)}
         for name in retire:
-            if Path(name).resolve() in needed:
+            if any(_is_same(Path(name), path) for path in secret_files(self._new)):
                 raise Rejected(
                     f"{name} holds the old key and is named for the new one too",
                     code="store.same_file",
@@ -214,6 +213,13 @@ class Rotation:
 
 def _tell_above(told: Told, before_bytes: int, done_bytes: int) -> None:
     told(before_bytes + done_bytes)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two names are those of one file, by a link of either kind too."""
+    if one.resolve() == other.resolve():
+        return True
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def _is_there(choice: StorageKeyChoice) -> bool:

@@ -21,7 +21,7 @@ from shosoin.services.kme_config import KmeConfig
 from shosoin.services.store_config import database_of
 from shosoin.services.store_config import open_store as open_store_of_pair
 
-__all__ = ["burn_copies", "discard_store", "has_state", "open_store", "stored_peers", "stores_of"]
+__all__ = ["burn_copies", "discard_copies", "discard_store", "has_state", "open_store", "stored_peers", "stores_of"]
 
 
 class _PairStores(ReencryptableStores, Protocol):
@@ -84,5 +84,10 @@ def discard_store(config: KmeConfig, peer: str, key: bytes) -> None:
     try:
         burn_copies(config, peer, key)
     except StreamRefused:
-        for path in config.kme.directory.glob(f"{COPIES_NAME}*"):
-            destroy(path)
+        discard_copies(config)
+
+
+def discard_copies(config: KmeConfig) -> None:
+    """Overwrite and remove the multicast copies of all pairs, readable or not."""
+    for path in config.kme.directory.glob(f"{COPIES_NAME}*"):
+        destroy(path)

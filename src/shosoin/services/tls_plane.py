@@ -1,9 +1,9 @@
 """One TLS endpoint of a KME while it runs: what it shows, whom it admits, and the connections that it has.
 
 New files are made into a new context when they are right, and the next connection gets it; else the old ones stay in
-use and it is said why. Revocation is held against a connection when it begins and again whenever something changed, so
-that whoever is revoked loses the connections that are open. It is checked here and not by the TLS library, hence the
-same for every library and for names and lists alike; nothing that a peer sends is looked at before.
+use and it is said why. Revocation and expiry are held against a connection when it begins and at every look, so that
+whoever is revoked or out of time loses the connections that are open. It is checked here and not by the TLS library,
+hence the same for every library and for names and lists alike; nothing that a peer sends is looked at before.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class PlaneTally:
     turned_away: int = 0
     """Connections refused for revocation."""
     cut: int = 0
-    """Connections ended for revocation."""
+    """Connections ended for revocation or expiry."""
 
 
 @dataclass(slots=True)
@@ -90,9 +90,12 @@ class TlsPlane:
     list_faults: tuple[str, ...] = ()
     """Why lists on disk are not in use."""
     lists: dict[bytes, RevocationList] = field(default_factory=dict)
+    trusted: frozenset[bytes] = frozenset()
+    """The authorities in use (``tls_files.issuer_id``)."""
+    shared: Callable[[str, frozenset[bytes]], str] = lambda *_: ""
+    """Told the name of this endpoint and authorities that it would trust from now on; returns why it must not."""
     _credential: TlsCredential | None = None
     _contexts: Contexts | None = None
-    _trusted: frozenset[bytes] = frozenset()
     _traces: tuple[object, ...] = ()
     _told: str = ""
     _warned: tuple[str, int] = ("", 0)
@@ -136,8 +139,10 @@ class TlsPlane:
         """Return why a holder is not admitted, empty if it is."""
         if holder.identity in self.revoked.identities or holder.serial in self.revoked.serials:
             return "it is revoked by name or serial number"
-        if holder.anchor is not None and holder.anchor not in self._trusted:
+        if holder.anchor is not None and holder.anchor not in self.trusted:
             return "its authority is not trusted any more"
+        if self._now() > holder.ends:
+            return "its certificate has expired"
         for issuer, serial in holder.links:
             listed = self.lists.get(issuer)
             if listed is not None and serial in listed.serials:
@@ -228,7 +233,9 @@ class TlsPlane:
 
     def _objection(self, new: TlsCredential) -> str:
         lost = losses(self.credential, new)
-        return new.fault(self._now()) or (f"the new certificate {' and '.join(lost)}" if lost else "")
+        added = frozenset(issuer_id(each) for each in new.authorities) - self.trusted
+        words = f"the new certificate {' and '.join(lost)}" if lost else ""
+        return new.fault(self._now()) or words or self.shared(self.name, added)
 
     def _read(self, credential: TlsCredential) -> Reading:
         assert self.crl is not None  # noqa: S101  # asked only where there is one
@@ -256,7 +263,7 @@ class TlsPlane:
             self._emit("tls.renewal_refused", "warning", reason=fault)
 
     def _take_lists(self, reading: Reading) -> bool:
-        lists, older = merged(self.lists, reading.lists, self._trusted)
+        lists, older = merged(self.lists, reading.lists, self.trusted)
         faults = (*reading.faults, *older)
         if faults != self.list_faults:
             for fault in faults:
@@ -267,7 +274,7 @@ class TlsPlane:
 
     def _use(self, credential: TlsCredential, contexts: Contexts) -> None:
         self._credential, self._contexts = credential, contexts
-        self._trusted = frozenset(issuer_id(each) for each in credential.authorities)
+        self.trusted = frozenset(issuer_id(each) for each in credential.authorities)
 
     def _traces_now(self) -> tuple[object, ...]:
         return *self.files.traces(), list_traces(self.crl) if self.crl is not None else ()
@@ -302,7 +309,7 @@ class TlsPlane:
     @property
     def crl_is_current(self) -> bool:
         """Whether there is a current list of every authority."""
-        lists = [self.lists.get(issuer) for issuer in self._trusted]
+        lists = [self.lists.get(issuer) for issuer in self.trusted]
         return all(each is not None and each.is_current(self._now()) for each in lists)
 
     def state(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from shosoin.services.json_log import described, log
 from shosoin.services.kme_config import KmeConfig
 from shosoin.services.memory_budget import Claim, MemoryBudget
 from shosoin.services.request_tally import RequestTally
-from shosoin.services.revoked_names import RevokedNames
+from shosoin.services.revoked_names import Refused, RevokedNames
 from shosoin.services.storage_key_config import PassphraseSection
 from shosoin.services.tls_listener import listening_sockets
 from shosoin.services.worker_counts import WorkerCounts
@@ -96,10 +96,13 @@ class WorkerPool:
     Args:
         service: answers what workers are asked.
         granting: says what they get ahead of demand.
+        refused: tells whom a worker has to refuse from its start.
     """
 
-    def __init__(self, service: Etsi014Service, config: KmeConfig, granting: Granting) -> None:
-        self._service, self._config, self._granting = service, config, granting
+    def __init__(
+        self, service: Etsi014Service, config: KmeConfig, granting: Granting, refused: Callable[[], Refused]
+    ) -> None:
+        self._service, self._config, self._granting, self._refused = service, config, granting, refused
         self._sockets: list[socket.socket] = []
         self._workers: dict[int, _Worker] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -237,7 +240,7 @@ class WorkerPool:
             lambda: loop.call_later(_LINGER_S, _kill, worker.process),
         )
         await loop.create_unix_connection(lambda: line, sock=ours)
-        line.send(FrameKind.SETUP, payload=pickle.dumps(self._config))
+        line.send(FrameKind.SETUP, payload=pickle.dumps((self._config, self._refused())))
         if self._stopping.is_set():
             line.send(FrameKind.STOP)
 

@@ -29,7 +29,7 @@ from shosoin.services.json_log import LoggedEvents, start_logging
 from shosoin.services.kme_config import KmeConfig
 from shosoin.services.kme_identity import KmeIdentity
 from shosoin.services.memory_budget import Claim, MemoryBudget
-from shosoin.services.revoked_names import RevokedNames
+from shosoin.services.revoked_names import Refused, RevokedNames
 from shosoin.services.sae_access import draws_ahead, http_limits
 from shosoin.services.wire014 import KeyRequest, parse_key_request
 from shosoin.services.worker_counts import WorkerCounts
@@ -54,7 +54,7 @@ class _Owner:
     """Who has the streams, as a worker sees it: questions out, answers in."""
 
     def __init__(self) -> None:
-        self.setup: asyncio.Future[KmeConfig] = asyncio.get_running_loop().create_future()
+        self.setup: asyncio.Future[tuple[KmeConfig, Refused]] = asyncio.get_running_loop().create_future()
         self.stopping = asyncio.Event()
         self.is_gone = False
         self.reload: Callable[[RevokedNames], None] = lambda _: None
@@ -255,14 +255,14 @@ async def _run(line: socket.socket, listening: list[socket.socket]) -> None:
         loop.add_signal_handler(number, lambda: None)
     await loop.create_unix_connection(lambda: owner.line, sock=line)
     with contextlib.suppress(asyncio.CancelledError):
-        await _serve(await owner.setup, owner, listening)
+        await _serve(*await owner.setup, owner, listening)
 
 
-async def _serve(config: KmeConfig, owner: _Owner, listening: list[socket.socket]) -> None:
+async def _serve(config: KmeConfig, refused: Refused, owner: _Owner, listening: list[socket.socket]) -> None:
     service = _Etsi014OfWorker(config, owner)
     lock = StateLock(config.kme.directory, exclusive=False)  # what burns or rotates waits for the last of us
     identity = KmeIdentity(config, SystemClock(), LoggedEvents(), of_worker=True)
-    identity.load()
+    identity.load(refused)
     owner.reload = identity.follow
     plane = identity.planes["sae_api"]
     listener = await service.listen("", 0, plane.server_context, plane.admit, sockets=listening)
