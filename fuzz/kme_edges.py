@@ -188,6 +188,10 @@ class _FakeChannel(Channel):
         await asyncio.sleep(0)
         raise PeerFault("the other end has left")
 
+    @property
+    def unsent_bytes(self) -> int:
+        return 0
+
     async def send(self, *parts: bytes) -> None:
         self.sent.append(b"".join(parts))
 

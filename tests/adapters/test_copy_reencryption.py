@@ -46,8 +46,8 @@ def test_every_copy_opens_under_the_new_key_and_none_under_the_old(filled):
 
 def test_a_copy_that_does_not_open_is_removed(filled):
     with closing(sqlite3.connect(filled / COPIES_NAME)) as database, database:
-        database.execute("UPDATE held SET sealed = ? WHERE key_id = 'key-one1'", (bytes(60),))
-        database.execute("UPDATE held SET sealed = 5 WHERE key_id = 'key-two2'")
+        database.execute("UPDATE copy SET sealed = ? WHERE key_id = 'key-one1'", (bytes(60),))
+        database.execute("UPDATE copy SET sealed = 5 WHERE key_id = 'key-two2'")
     CopyStores(filled).reencrypt(COPIES_NAME, OLD, NEW, lambda _: None)
     with closing(CopyStore(filled / COPIES_NAME, NEW)) as store:
         assert [one.key_id for one in store.index()] == ["key-3333"]
