@@ -13,8 +13,6 @@ from shosoin.adapters.storage_keys import BadStorageKey
 from shosoin.base import Denied, Rejected, Unavailable
 from tests.support.softhsm import softhsm_at
 
-pytest.importorskip("pkcs11")
-
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
