@@ -51,6 +51,17 @@ def test_keys_are_equal_at_both_ends_and_come_once(world):
     assert not world.fetch(world.ends["b"].pair, key_ids[:1])
 
 
+def test_a_block_counts_as_stock_at_every_step_until_it_is_drawn(world):
+    """Whoever asks how much room is left may ask while a block is on its way to the disk."""
+    world.produce("a", 8, arrives=True)
+    a, b = ends(world)
+    seen = []
+    while any([a.advance(), b.advance()]):
+        seen.append(a.pair.outgoing.left_granules())
+    assert seen[-1] == 8
+    assert set(seen[seen.index(8) :]) == {8}
+
+
 def test_a_request_is_served_whole_or_not_at_all(world):
     stock(world, 4)
     a, _ = ends(world)

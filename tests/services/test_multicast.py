@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import shutil
+import time
 import uuid
 from contextlib import asynccontextmanager
 from typing import Any
@@ -278,9 +280,9 @@ async def answered(pair, sae, method, path, **options):
             answer = await raw.ask(method, path, **options)
         return answer[0] != 503
 
-    for _ in range(200):
-        if await ask():
-            break
+    deadline = time.monotonic() + 60.0
+    while not await ask() and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
     return answer
 
 

@@ -323,13 +323,8 @@ class SendingEnd:
         """How many granules the stream has had since the pair was installed."""
         return self._next_start
 
-    def held_granules(self) -> int:
-        """Return how many granules of stock there are or soon will be."""
-        waiting = sum(b.granules for b in self._blocks if b.state is not BlockState.CONFIRMED)
-        return waiting + self._available.size()
-
     def left_granules(self) -> int:
-        """Return how many granules of all blocks, usable yet or not, lie above what was handed out."""
+        """Return how many granules of stock there are or soon will be: of all blocks, above what was handed out."""
         return sum(max(0, block.end - max(block.start, self._cursor)) for block in self._blocks)
 
     def age_s(self, addresses: Sequence[KeyAddress]) -> float:

@@ -171,7 +171,7 @@ class CoordinatedSource:
         askable = self._parts.requests.is_connected(self._peer)
         if not (pair.is_connected and askable and pair.outgoing.can_begin):
             return _IDLE_S
-        room = self._parts.max_stock_bits // 8 - pair.outgoing.held_granules() * GRANULE_BYTES
+        room = self._parts.max_stock_bits // 8 - pair.outgoing.left_granules() * GRANULE_BYTES
         if room < self._least_bytes:
             self.condition = "full"
             return _IDLE_S

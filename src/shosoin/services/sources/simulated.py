@@ -93,7 +93,7 @@ class SimulatedDevices:
         channel = self._channel
         if channel is None or not outgoing.can_begin:
             return False
-        room = self._max_stock_bytes - outgoing.held_granules() * GRANULE_BYTES
+        room = self._max_stock_bytes - outgoing.left_granules() * GRANULE_BYTES
         block = self._link.due(self._running_s, room_bytes=room)
         if block is None:
             return False

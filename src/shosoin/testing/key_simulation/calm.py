@@ -75,7 +75,7 @@ def _blocks_settle(world: World) -> None:
         world.run_until(world.now_s + 0.5)
         mains = [end.main for end in world.ends.values() if end.main is not None and end.main.pair.is_connected]
         sides = [process.pair.outgoing for process in mains]
-        if len(sides) == 2 and all(side.held_granules() == side.stock_granules() for side in sides):
+        if len(sides) == 2 and all(side.left_granules() == side.stock_granules() for side in sides):
             return
     world.trace.violate(f"blocks are stranded {PROGRESS_S:g} s after the last fault")
 

@@ -245,7 +245,7 @@ class World:
         if process is None or process.channel is None or not self.producing or not process.is_serving:
             return
         outgoing = process.pair.outgoing
-        if not outgoing.can_begin or outgoing.held_granules() >= _STOCK_GRANULES_MAX:
+        if not outgoing.can_begin or outgoing.left_granules() >= _STOCK_GRANULES_MAX:
             return
         receiver = process.channel.peer_of(process)
         bits = self.entropy.random_bytes(RESERVE_BYTES + self.rng.integer(1, 6) * GRANULE_BYTES)
