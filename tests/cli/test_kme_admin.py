@@ -110,6 +110,9 @@ def test_every_call_as_a_command(as_):
     assert as_("olga", "reload").out.startswith("ENDPOINT")
     assert as_("olga", "pause", "kme-b").out == "pair with kme-b: nothing is handed out until it is resumed\n"
     assert as_("olga", "resume", "kme-b", "--json").json == {"peer": "kme-b", "paused": False}
+    assert as_("sec", "burn", "kme-b", "--dry-run", "--json").json["dry_run"] is True
+    assert as_("sec", "burn", "kme-b").code == 2, "nobody can be asked"
+    assert "destroyed at this end" in as_("sec", "burn", "kme-b", "--yes", "--reason", "test").out
     assert (
         as_("sec", "revoke", "sae-a2", "--reason", "test").out
         == "sae-a2 is refused from now on; connections ended: 0\n"

@@ -13,6 +13,7 @@ import typer
 from shosoin.base import Rejected, Unavailable
 from shosoin.base.messages import text
 from shosoin.cli.kme_identity import certificate_lines, require_taken
+from shosoin.cli.kme_secrets import confirm
 from shosoin.cli.output import print_json, print_lines
 from shosoin.cli.owner import JsonOption
 
@@ -128,6 +129,28 @@ def revoke(
     """Refuse an SAE from now on, and end its connections (security)."""
     answer = _ask(context, "POST", f"saes/{_segment(sae)}/revoke", {"reason": reason} if reason else {})
     _print(answer, [text("kme.revoked", sae=sae, count=answer["connections_ended"])], as_json)
+
+
+@app.command()
+def burn(
+    context: typer.Context,
+    peer: Annotated[str, typer.Argument()],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="For the record.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Destroy all stock shared with a peer KME, while this one runs (security).
+
+    As `shosoin kme burn`, which is for a KME that stands still.
+    """
+    path, more = f"pairs/{_segment(peer)}/burn", {"reason": reason} if reason else {}
+    answer = _ask(context, "POST", path, {"dry_run": True, **more})
+    if not dry_run:
+        confirm(text("kme.burn_ask", peers=peer, bits=answer["bits"]), yes=yes)
+        answer = _ask(context, "POST", path, more)
+    message = "kme.would_burn" if dry_run else "kme.burned"
+    _print(answer, [text(message, peer=peer, blocks=answer["blocks"], bits=answer["bits"])], as_json)
 
 
 def _client(

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from shosoin.adapters.tls import Identity
 from shosoin.base import KmeId, SaeId, Unavailable
 from shosoin.base.ports import Clock
+from shosoin.keys.burning import Holding
 from shosoin.keys.key_id import GRANULE_BYTES
 from shosoin.keys.kme import Kme
 from shosoin.services.admin_calls import AdminCall, NotThere
@@ -39,6 +40,10 @@ class AdminTarget(KmeView, Protocol):
         """Be unready from now on."""
         ...
 
+    async def burn(self, peer: KmeId, *, dry_run: bool) -> Holding:
+        """Destroy all that is shared with a peer at this end, or only look; return what that is."""
+        ...
+
 
 class AdminActions:
     """The calls, by name."""
@@ -60,6 +65,7 @@ class AdminActions:
             "pause": self._pause,
             "resume": self._resume,
             "revoke": self._revoke,
+            "burn": self._burn,
         }
 
     async def do(self, call: AdminCall, subject: str, body: Mapping[str, Any], who: str) -> dict[str, Any]:
@@ -162,6 +168,13 @@ class AdminActions:
         holder = Identity("sae", SaeId(_known(sae, own, f"SAE of {self._config.kme.id}")))
         gone = await self._target.identity.revoke(holder, f"by {who}" + (f": {reason}" if reason else ""))
         return {"sae": holder.id, "revoked": True, "connections_ended": gone}
+
+    async def _burn(self, peer: str, body: Mapping[str, Any], _: str) -> dict[str, Any]:
+        kme_id = KmeId(_known(peer, [link.peer for link in self._config.links], "peer KME"))
+        dry_run = body.get("dry_run", False)
+        async with self._turn:
+            held = await self._target.burn(kme_id, dry_run=dry_run)
+        return {"peer": kme_id, "dry_run": dry_run, "blocks": held.blocks, "bits": held.granules * _BITS}
 
     @property
     def _kme(self) -> Kme:

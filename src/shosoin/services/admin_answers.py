@@ -114,6 +114,7 @@ ANSWERS: Mapping[str, Schema] = {
     "stop": _object({"stops_in_s": _NUMBER}),
     "pause": _PAUSED,
     "resume": _PAUSED,
+    "burn": _object({"peer": _TEXT, "dry_run": _TRUTH, "blocks": _COUNT, "bits": _COUNT}),
     "revoke": _object({"sae": _TEXT, "revoked": _TRUTH, "connections_ended": _COUNT}),
 }
 """By the name of the call (``shosoin.services.admin_calls``)."""

@@ -236,6 +236,8 @@ def _is_of(value: object, schema: Mapping[str, Any]) -> bool:
     """Whether a value is what a call defines; only then can it be in the record."""
     if schema["type"] == "string":
         return isinstance(value, str) and len(value) <= schema["maxLength"] and _is_line(value, schema["pattern"])
+    if schema["type"] == "boolean":
+        return isinstance(value, bool)
     # ``type``: a truth value is no number. What is not finite is not within bounds.
     return (type(value) is int or type(value) is float) and schema["minimum"] <= value <= schema["maximum"]
 
@@ -248,6 +250,8 @@ def _is_line(text: str, pattern: str) -> bool:
 def _words(schema: Mapping[str, Any]) -> str:
     if schema["type"] == "string":
         return f"a line of at most {schema['maxLength']} characters, none of which controls a terminal"
+    if schema["type"] == "boolean":
+        return "true or false"
     return f"{schema['minimum']:g} to {schema['maximum']:g}"
 
 

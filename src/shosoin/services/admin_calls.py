@@ -53,6 +53,7 @@ _DRAIN = {"type": "number", "minimum": 0, "maximum": 3600, "description": "secon
 _LINE = r"^[^\u0000-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\uffff]*$"
 """Neither ends a line nor hides or turns round what stands beside it, wherever the record is read."""
 _REASON = {"type": "string", "maxLength": 200, "pattern": _LINE, "description": "for the record"}
+_DRY_RUN = {"type": "boolean", "description": "only say what would be destroyed"}
 _VIEWER, _OPERATOR, _SECURITY = AdminRole.VIEWER, AdminRole.OPERATOR, AdminRole.SECURITY
 CALLS = (
     AdminCall("status", "GET", "status", _VIEWER, "Whether the KME is of use, and who is asking."),
@@ -73,6 +74,15 @@ CALLS = (
         "Refuse an SAE from now on, and end its connections.",
         "SAE",
         body={"reason": _REASON},
+    ),
+    AdminCall(
+        "burn",
+        "POST",
+        "pairs/{id}/burn",
+        _SECURITY,
+        "Destroy all stock shared with a KME; the other end does likewise when the two meet.",
+        "peer KME",
+        body={"dry_run": _DRY_RUN, "reason": _REASON},
     ),
 )
 
