@@ -75,6 +75,15 @@ def saes(context: typer.Context, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def interfaces(context: typer.Context, as_json: JsonOption = False) -> None:
+    """Show connections, answers and refusals of the interfaces for SAEs, and the workers."""
+    answer = _ask(context, "GET", "interfaces")
+    lines = ["  ".join([name, *_words(state), *_answers(state)]) for name, state in answer["interfaces"].items()]
+    lines += ["  ".join(["worker", *_words(each)]) for each in (answer["workers"] or {}).get("each", ())]
+    _print(answer, lines, as_json)
+
+
+@app.command()
 def certificates(context: typer.Context, as_json: JsonOption = False) -> None:
     """Show certificates and revocation lists in use."""
     answer = _ask(context, "GET", "certificates")
@@ -203,6 +212,16 @@ def _table(answer: Mapping[str, Any], member: str, as_json: bool) -> None:
 
 def _words(state: Mapping[str, Any]) -> list[str]:
     return [f"{name}={value}" for name, value in state.items() if not isinstance(value, dict)]
+
+
+def _answers(state: Mapping[str, Any]) -> list[str]:
+    """Return one word for each method: answers by status, and the mean time."""
+    return [
+        f"{method}: "
+        + ", ".join(f"{count} x {status}" for status, count in sorted(each["answers"].items()))
+        + f" ({each['mean_ms']:g} ms)"
+        for method, each in state["requests"].items()
+    ]
 
 
 def _print(answer: Mapping[str, Any], lines: list[str], as_json: bool) -> None:

@@ -15,6 +15,7 @@ from shosoin.keys.burning import Holding
 from shosoin.keys.key_id import GRANULE_BYTES
 from shosoin.keys.kme import Kme
 from shosoin.services.admin_calls import AdminCall, NotThere
+from shosoin.services.admin_interfaces import interface_states, worker_states
 from shosoin.services.admin_openapi import openapi_document
 from shosoin.services.health import live, ready
 from shosoin.services.kme_view import KmeView
@@ -58,6 +59,7 @@ class AdminActions:
             "links": self._links,
             "pairs": self._pairs,
             "saes": self._saes,
+            "interfaces": self._interfaces,
             "certificates": self._certificates,
             "openapi": self._openapi,
             "reload": self._reload,
@@ -120,9 +122,19 @@ class AdminActions:
                 "kme": kme,
                 "here": kme == own,
                 "revoked": holder in identity.revoked.identities,
-                "connections": sum(len(plane.connections(holder)) for plane in planes),
+                "connections": sum(len(plane.connections(holder)) for plane in planes) + self._at_workers(sae),
             }
         return {"saes": saes}
+
+    def _at_workers(self, sae: SaeId) -> int:
+        """Return how many connections with an SAE the workers had a second ago."""
+        workers = self._target.workers
+        return workers.counts.callers[sae] if workers is not None else 0
+
+    async def _interfaces(self, _: str, __: Mapping[str, Any], ___: str) -> dict[str, Any]:
+        target = self._target
+        workers = worker_states(target.workers, self._config.kme.workers)
+        return {"interfaces": interface_states(target.services), "workers": workers}
 
     async def _certificates(self, _: str, __: Mapping[str, Any], ___: str) -> dict[str, Any]:
         return self._target.identity.state()
@@ -166,7 +178,8 @@ class AdminActions:
         reason = body.get("reason", "")
         own = [each for each, kme in self._config.directory.items() if kme == self._config.kme.id]
         holder = Identity("sae", SaeId(_known(sae, own, f"SAE of {self._config.kme.id}")))
-        gone = await self._target.identity.revoke(holder, f"by {who}" + (f": {reason}" if reason else ""))
+        at_workers = self._at_workers(SaeId(holder.id))  # which end them on their own
+        gone = at_workers + await self._target.identity.revoke(holder, f"by {who}" + (f": {reason}" if reason else ""))
         return {"sae": holder.id, "revoked": True, "connections_ended": gone}
 
     async def _burn(self, peer: str, body: Mapping[str, Any], _: str) -> dict[str, Any]:

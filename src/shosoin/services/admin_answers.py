@@ -45,6 +45,18 @@ _HEALTH = {
     "links": _each({"type": "string", "enum": ["starting", "refused", "down", "dry", "up"]}),
 }
 _PROCESS = {"site": _TEXT, "pid": _COUNT, "live": _TRUTH, "draining": _TRUTH}
+_INTERFACE = _object(
+    {
+        "connections": _COUNT,
+        "connections_max": _COUNT,
+        "connections_refused": _COUNT,
+        "requests": _each(_object({"answers": _each(_COUNT), "mean_ms": _NUMBER})),
+        "refusals": _each(_COUNT),
+        "memory": _each(_object({"held_bytes": _COUNT, "total_bytes": _COUNT})),
+    }
+)
+_WORKER = _object({"pid": _COUNT, "connections": _COUNT, "answers": _COUNT})
+_WORKERS = _object({"configured": _COUNT, "serving": _COUNT, "restarts": _COUNT, "each": _list(_WORKER)})
 _LINK_HEAD = {"refused": _TRUTH, "open": _TRUTH, "connected": _TRUTH}
 _LINK_REST = {
     "key_exchange_group": _TEXT_OR_NULL,
@@ -108,6 +120,7 @@ ANSWERS: Mapping[str, Schema] = {
     "links": _object({"links": _each(_LINK)}),
     "pairs": _object({"pairs": _each(_PAIR)}),
     "saes": _object({"saes": _each(_SAE)}),
+    "interfaces": _object({"interfaces": _each(_INTERFACE), "workers": {"oneOf": [{"type": "null"}, _WORKERS]}}),
     "certificates": _CERTIFICATES,
     "openapi": {"type": "object", "required": ["openapi", "info", "paths"]},
     "reload": _CERTIFICATES,

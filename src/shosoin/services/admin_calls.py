@@ -60,6 +60,7 @@ CALLS = (
     AdminCall("links", "GET", "links", _VIEWER, "The state of every link."),
     AdminCall("pairs", "GET", "pairs", _VIEWER, "The stock of every pair of KMEs, and whether it is paused."),
     AdminCall("saes", "GET", "saes", _VIEWER, "Every SAE, its KME, and whether it is revoked."),
+    AdminCall("interfaces", "GET", "interfaces", _VIEWER, "Connections, answers and refusals, and the workers."),
     AdminCall("certificates", "GET", "certificates", _VIEWER, "Certificates and revocation lists in use."),
     AdminCall("openapi", "GET", "openapi.json", _VIEWER, "This document."),
     AdminCall("reload", "POST", "reload", _OPERATOR, "Look at certificates, keys and revocation lists now."),

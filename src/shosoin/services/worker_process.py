@@ -31,6 +31,7 @@ from shosoin.services.kme_identity import KmeIdentity
 from shosoin.services.memory_budget import Claim, MemoryBudget
 from shosoin.services.revoked_names import Refused, RevokedNames
 from shosoin.services.sae_access import draws_ahead, http_limits
+from shosoin.services.tls_plane import TlsPlane
 from shosoin.services.wire014 import KeyRequest, parse_key_request
 from shosoin.services.worker_counts import WorkerCounts
 from shosoin.services.worker_line import Draw, FrameKind, WorkerLine, pack_call, unpack_error
@@ -157,6 +158,8 @@ class _Etsi014OfWorker(Etsi014Http):
         self._draws_ahead = draws_ahead(config)
         self._stocks = KeyStocks(self._tell)
         self._timeout_s = limits.lease_timeout_s + _SPARE_S
+        self.plane: TlsPlane | None = None
+        """The endpoint, once it listens."""
 
     async def act(
         self, caller: SaeId, sae: SaeId, call: str, body: bytes, query: Mapping[str, str], room: Claim
@@ -227,7 +230,11 @@ class _Etsi014OfWorker(Etsi014Http):
         """Return what there is to report."""
         guard = self.guard
         now = (guard.open, guard.refused) if guard is not None else (0, 0)
-        return WorkerCounts(self.tally, *now, self._bodies.held_bytes)
+        counts = WorkerCounts(self.tally, *now, self._bodies.held_bytes)
+        if self.plane is not None:
+            tally = self.plane.tally
+            counts.turned_away, counts.cut, counts.callers = tally.turned_away, tally.cut, self.plane.callers("sae")
+        return counts
 
 
 def plain_request(body: bytes, query: Mapping[str, str]) -> KeyRequest | None:
@@ -264,7 +271,7 @@ async def _serve(config: KmeConfig, refused: Refused, owner: _Owner, listening: 
     identity = KmeIdentity(config, SystemClock(), LoggedEvents(), of_worker=True)
     identity.load(refused)
     owner.reload = identity.follow
-    plane = identity.planes["sae_api"]
+    plane = service.plane = identity.planes["sae_api"]
     listener = await service.listen("", 0, plane.server_context, plane.admit, sockets=listening)
     watching = asyncio.create_task(identity.watch())
     owner.line.send(FrameKind.READY)
