@@ -14,14 +14,16 @@ import sqlite3
 import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from shosoin.base import Alarm, Unavailable
 
-__all__ = ["MARKS_MAX", "TicketUsed", "UsedTickets"]
+__all__ = ["MARKS_MAX", "USED_NAME", "TicketUsed", "UsedMemory", "UsedTickets", "failed", "used_before", "used_mark"]
 
 T = TypeVar("T")
 MARKS_MAX = 4096
+USED_NAME = "used.sqlite"
+"""In the directory of a source."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS used (number INTEGER PRIMARY KEY AUTOINCREMENT, ticket BLOB NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS mark (stream TEXT PRIMARY KEY, below INTEGER NOT NULL) WITHOUT ROWID;
@@ -33,6 +35,26 @@ class TicketUsed(Alarm):
 
     code = "source.used_before"
     hint = "the device or the vendor's KME gives key material out twice, or an old copy of it is running"
+
+
+class UsedMemory(Protocol):
+    """What remembers, durably, what one end of a link has used."""
+
+    async def claim(self, tickets: Collection[bytes]) -> None:
+        """Remember that tickets are used; see ``UsedTickets.claim``."""
+        ...
+
+    async def raise_mark(self, stream: str, first: int, last: int) -> None:
+        """Remember that everything of a stream up to ``last`` is used; see ``UsedTickets.raise_mark``."""
+        ...
+
+    async def mark(self, stream: str) -> int:
+        """Return the lowest number of a stream that is not used."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
 
 
 class UsedTickets:
@@ -53,7 +75,7 @@ class UsedTickets:
             self._database.execute("PRAGMA synchronous=FULL")
             self._database.executescript(_SCHEMA)
         except (OSError, sqlite3.Error) as err:
-            raise _failed(err) from err
+            raise failed(err) from err
 
     async def claim(self, tickets: Collection[bytes]) -> None:
         """Remember that tickets are used.
@@ -77,6 +99,17 @@ class UsedTickets:
         """Return the lowest number of a stream that is not used."""
         return await asyncio.to_thread(self._in_transaction, lambda: self._mark(stream))
 
+    def everything(self) -> tuple[list[bytes], list[tuple[str, int]]]:
+        """Return all tickets, the oldest first, and all marks."""
+
+        def read() -> tuple[list[bytes], list[tuple[str, int]]]:
+            tickets = self._database.execute("SELECT ticket FROM used ORDER BY number").fetchall()
+            return [ticket for (ticket,) in tickets], self._database.execute(
+                "SELECT stream, below FROM mark"
+            ).fetchall()
+
+        return self._in_transaction(read)
+
     def close(self) -> None:
         """Close the file."""
         with self._lock:
@@ -96,7 +129,7 @@ class UsedTickets:
                     raise
                 self._database.execute("COMMIT")
             except (OSError, sqlite3.Error) as err:
-                raise _failed(err) from err
+                raise failed(err) from err
             return result
 
     def _claim(self, tickets: Collection[bytes]) -> None:
@@ -106,12 +139,12 @@ class UsedTickets:
         fresh = self._database.total_changes - before
         self._database.execute("DELETE FROM used WHERE number <= (SELECT MAX(number) FROM used) - ?", (self._keep,))
         if fresh < len(tickets):
-            raise TicketUsed(f"{len(tickets) - fresh} of {len(tickets)} pieces of key material were used before")
+            raise used_before(fresh, len(tickets))
 
     def _raise(self, stream: str, first: int, last: int) -> None:
         below = self._mark(stream)
         if first < below or last < first:
-            raise TicketUsed(f"key material at {first} was used before, the next unused is at {below}")
+            raise used_mark(first, below)
         (streams,) = self._database.execute("SELECT COUNT(*) FROM mark WHERE stream <> ?", (stream,)).fetchone()
         if streams >= MARKS_MAX:
             raise Unavailable(f"{streams} streams are on record", code="source.too_many_streams")
@@ -122,5 +155,16 @@ class UsedTickets:
         return int(row[0]) if row else 0
 
 
-def _failed(err: Exception) -> Unavailable:
+def used_before(fresh: int, number: int) -> TicketUsed:
+    """Return what says that only ``fresh`` of a number of tickets were not used before."""
+    return TicketUsed(f"{number - fresh} of {number} pieces of key material were used before")
+
+
+def used_mark(first: int, below: int) -> TicketUsed:
+    """Return what says that a stream's material at ``first`` was used before."""
+    return TicketUsed(f"key material at {first} was used before, the next unused is at {below}")
+
+
+def failed(err: Exception) -> Unavailable:
+    """Return what says that nothing could be recorded."""
     return Unavailable(f"what was used of a key source cannot be recorded: {err}", code="source.record")

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from shosoin.adapters.etsi004_client import Etsi004Client
 from shosoin.adapters.tls import client_context
-from shosoin.adapters.used_tickets import UsedTickets
+from shosoin.adapters.used_tickets import UsedMemory
 from shosoin.base import PeerFault, ShosoinError, Unavailable
 from shosoin.keys.wire004 import JSON_MIMETYPE, NO_STREAM, OpenConnectResponse, Qos, Status
 from shosoin.services.sources.config import Etsi004Section
@@ -115,7 +115,7 @@ class _Stream:
 class Pull004(Supply):
     """One of our KMEs as an application of a vendor's key manager."""
 
-    def __init__(self, section: Etsi004Section, used: UsedTickets) -> None:
+    def __init__(self, section: Etsi004Section, used: UsedMemory) -> None:
         super().__init__(used)
         client_context(section.certificate, section.key, section.ca)  # so that wrong files are told at the start
         self._outgoing, self._incoming = _Stream(section), _Stream(section)

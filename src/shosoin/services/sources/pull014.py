@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from shosoin.adapters.kme_client import KmeClient
-from shosoin.adapters.used_tickets import UsedTickets
+from shosoin.adapters.used_tickets import UsedMemory
 from shosoin.base import Alarm, PeerFault, Rejected, SaeId, ShosoinError, Unavailable
 from shosoin.base.ports import DeliveredKey, KeyStatus
 from shosoin.services.sources.config import Etsi014Section
@@ -45,7 +45,7 @@ class Pull014(Supply):
         Rejected: certificate, key or authority cannot be loaded, or the address is no https URL.
     """
 
-    def __init__(self, section: Etsi014Section, used: UsedTickets) -> None:
+    def __init__(self, section: Etsi014Section, used: UsedMemory) -> None:
         super().__init__(used)
         self._section = section
         self._peer_sae = cast("SaeId", section.peer_sae)  # theirs to name: any text that fits a path
