@@ -27,6 +27,13 @@ class KeyMaterial:
         self._size_bytes = len(self._bytes)
         self._taken = False
 
+    @classmethod
+    def of(cls, content: bytearray) -> KeyMaterial:
+        """Return material that takes this buffer over, to zero it in the end, where the constructor makes a copy."""
+        material = cls(b"")
+        material._bytes, material._size_bytes = content, len(content)  # of its own class
+        return material
+
     def take(self) -> bytes:
         """Return the bytes and forget them.
 
