@@ -231,7 +231,7 @@ class Kme:
             age_s = pair.outgoing.age_s(addresses) if demands.max_age_s is not None else 0.0
             contents = self._reading(target, lambda: pair.outgoing.read(addresses))
             key_ids = pair.outgoing_ids.encode_all(addresses, caller, slave)
-            keys = tuple(Key(key_id, KeyMaterial.of(bits)) for key_id, bits in zip(key_ids, contents, strict=True))
+            keys = tuple(map(Key, key_ids, map(KeyMaterial.of, contents)))
         self.spend_quota(caller, (slave,), cost_bits)
         self.drawn[caller, slave].add(number, number * size_bits)
         return Delivery(keys, facts, age_s if demands.max_age_s is not None else None)
@@ -277,7 +277,7 @@ class Kme:
             self._admit_fetch(len(key_ids), sum(address.length_bytes for address in addresses), admit)
             contents = self._reading(source, lambda: pair.incoming.fetch(addresses, max_age_s))
         self.fetched[master, caller].add(len(contents), 8 * sum(map(len, contents)))
-        keys = tuple(Key(key_id, KeyMaterial.of(bits)) for key_id, bits in zip(key_ids, contents, strict=True))
+        keys = tuple(map(Key, key_ids, map(KeyMaterial.of, contents)))
         return Delivery(keys, facts)
 
     def may_be_named(self, caller: SaeId, master: SaeId, key_id: str) -> bool:

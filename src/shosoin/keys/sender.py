@@ -13,6 +13,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import repeat
 
 from shosoin.base.ports import Event
 from shosoin.keys.blocks import MAC_CONFIRMED, MAC_READY, MAC_STORED, Block, dump_record, load_record, mac_header
@@ -383,7 +384,7 @@ class SendingEnd:
         """
         need = granules_of(length_bytes)
         offsets = self._places(number, need)
-        addresses = [KeyAddress(offset, length_bytes) for offset in offsets]
+        addresses = list(map(KeyAddress, offsets, repeat(length_bytes)))
         cursor = offsets[-1] + need
         if max_age_s is not None and self.age_s(addresses[:1]) > max_age_s:
             raise KeyTooOld(f"the oldest stock for {self.peer} is older than {max_age_s:g} s")

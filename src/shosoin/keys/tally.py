@@ -76,4 +76,4 @@ class StreamTally:
 
 
 def _granules(addresses: Sequence[KeyAddress]) -> int:
-    return sum(end - start for start, end in spans_of(addresses))
+    return sum([end - start for start, end in spans_of(addresses)])
