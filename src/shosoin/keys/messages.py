@@ -18,6 +18,8 @@ from shosoin.keys.errors import PairProtocolError
 
 __all__ = [
     "MESSAGE_BYTES_MAX",
+    "OTHER_VERSION",
+    "PROTOCOL_VERSION",
     "Announce",
     "BlockState",
     "BlockView",
@@ -42,6 +44,10 @@ __all__ = [
     "encode_message",
 ]
 
+PROTOCOL_VERSION = 2
+"""Both KMEs of a pair must speak the same one; a hello says which."""
+OTHER_VERSION = "keys.protocol_version"
+"""Code of the error that says that the two ends speak different ones."""
 MESSAGE_BYTES_MAX = 16 << 20
 """Room for the blocks of a full stock in a hello."""
 INTEGER_MAX = (1 << 63) - 1
@@ -119,6 +125,9 @@ class Hello:
     """How often the speaker's end of the pair was burned by its operator."""
     seen_burns: int = 0
     """The same count of the other end, as far as the speaker has durably carried it out."""
+    awaits_rekey: bool = False
+    """An intruder may know the pair secret: neither end opens the pair under it again."""
+    version: int = PROTOCOL_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,10 +328,22 @@ def decode_message(raw: bytes) -> Message:
     try:
         loaded = json.loads(raw)
         kind = _TYPES[loaded.pop("type")]
+        if kind is Hello:
+            _check_version(loaded.get("version", 1))
         message: Message = _build(kind, loaded)
         return message
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
         raise PairProtocolError("message does not parse") from err
+
+
+def _check_version(version: Any) -> None:
+    if type(version) is not int or version != PROTOCOL_VERSION:
+        theirs = version if type(version) is int and abs(version) <= INTEGER_MAX else "?"
+        raise PairProtocolError(
+            f"the peer's KME speaks version {theirs} of the pair protocol, this KME version {PROTOCOL_VERSION}: "
+            "upgrade the older one",
+            code=OTHER_VERSION,
+        )
 
 
 def _build(kind: type[Any], loaded: Mapping[str, Any]) -> Any:

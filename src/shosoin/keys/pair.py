@@ -106,7 +106,9 @@ class PairEnd:
         """Changes whenever a handshake burns all that both ends hold, for those who hold drawn keys in memory."""
         self._retired: Sequence[str] = ()
         self._awaits_rekey = False
-        """Whether an intruder may know the pair secret: the other end is told to burn, and nothing else happens."""
+        """Whether an intruder may know the pair secret: the other end is told to burn, and nothing else happens.
+
+        Both ends write it down, so that an old copy of one disk cannot forget it."""
         self.refusal = ""
         """Why the last handshake was refused; empty when it was not."""
         self._fresh = True
@@ -178,6 +180,7 @@ class PairEnd:
             outgoing=self.outgoing.view(),
             incoming=self.incoming.view(),
             max_age_s=self._max_age_s,
+            awaits_rekey=self._awaits_rekey,
         )
         self._session = ""
         self._hello = replace(hello, proof=self._hello_proof(hello))
@@ -290,6 +293,9 @@ class PairEnd:
             yield Emit(
                 Event("keys.burned", "warning", {"peer": self.peer, "burned_here": mine.burns > theirs.seen_burns})
             )
+        if theirs.awaits_rekey and not self._awaits_rekey:
+            self._awaits_rekey = True
+            yield Emit(Event("keys.rekey_needed", "alarm", {"peer": self.peer}))
         self._outgoing_plan = plan_stream(mine, theirs)
         self._incoming_plan = plan_stream(theirs, mine)
         batch = _merge(self.outgoing.apply(self._outgoing_plan), self.incoming.apply(self._incoming_plan))

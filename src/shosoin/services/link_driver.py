@@ -14,7 +14,7 @@ from shosoin.base import ShosoinError
 from shosoin.base.ports import Clock, EventSink
 from shosoin.kernels import polynomial_mac
 from shosoin.keys.errors import StoreUnavailable, StreamNotReady, StreamRefused
-from shosoin.keys.messages import Closed, Leased, Message, decode_message, encode_message
+from shosoin.keys.messages import OTHER_VERSION, Closed, Leased, Message, decode_message, encode_message
 from shosoin.keys.pair import PairEnd
 from shosoin.keys.store import Batch, Commit, Effect, Emit, Mac, ReadBlock, Send, Steps, StreamStore
 from shosoin.services.json_log import described, log
@@ -95,6 +95,8 @@ class LinkDriver:
                 if done is not None:
                     await done.wait()
         except ShosoinError as err:
+            if err.code == OTHER_VERSION:
+                self.pair.refusal = err.message  # nothing opens before that is mended: whoever asks is told why
             log("peer.channel_ended", peer=self.pair.peer, reason=err.message)
         finally:
             if not self._over:
