@@ -17,6 +17,7 @@ from shosoin.base import Entropy
 from shosoin.base.ports import Event
 from shosoin.keys.blocks import dump_record, load_record
 from shosoin.keys.cache import BlockCache
+from shosoin.keys.claims import implausible_claim
 from shosoin.keys.errors import PairProtocolError, StreamNotReady, StreamRefused
 from shosoin.keys.key_id import SECRET_BYTES, KeyIdCodec
 from shosoin.keys.messages import (
@@ -278,12 +279,23 @@ class PairEnd:
         yield Emit(Event("keys.forged_handshake", "alarm", {"peer": self.peer}))
         raise PairProtocolError("whoever answers does not know the pair secret")
 
+    def _disbelieve(self, wrong: str) -> Steps:
+        self.refusal = (
+            f"{self.peer} claims {wrong}: its records are wrong or it lies; "
+            "once that is settled, re-key the pair at both ends: shosoin kme rekey"
+        )
+        yield Emit(Event("keys.implausible_claim", "alarm", {"peer": self.peer, "claim": wrong}))
+        raise PairProtocolError(f"a claim that cannot be: {wrong}")
+
     def _on_hello(self, theirs: Hello) -> Steps:
         mine, self._hello = self._hello, None
         if mine is None or theirs.kme != self.peer:
             raise PairProtocolError(f"hello of {theirs.kme!r} when {self.peer} was expected")
         if not hmac.compare_digest(theirs.proof.encode(), self._hello_proof(replace(theirs, proof="")).encode()):
             yield from self._forged()
+        wrong = implausible_claim(mine, theirs)
+        if wrong:
+            yield from self._disbelieve(wrong)
         if was_restored(theirs, mine) or was_restored(mine, theirs):
             culprit = self.peer if was_restored(theirs, mine) else self.own
             yield Emit(Event("keys.restored_copy", "alarm", {"peer": self.peer, "restored": culprit}))

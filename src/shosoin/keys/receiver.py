@@ -14,6 +14,7 @@ from itertools import pairwise
 from shosoin.base.ports import Event
 from shosoin.keys.blocks import MAC_CONFIRMED, MAC_READY, MAC_STORED, Block, dump_record, load_record, mac_header
 from shosoin.keys.cache import BlockCache
+from shosoin.keys.claims import is_plausible_place
 from shosoin.keys.errors import KeyDamaged, KeyNotFound, PairProtocolError
 from shosoin.keys.intervals import IntervalSet, joined
 from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress
@@ -207,6 +208,7 @@ class ReceivingEnd:
     def _store(self, message: Announce) -> Steps:
         bits = self._bits.pop(message.number)
         fits = len(bits) == RESERVE_BYTES + message.granules * GRANULE_BYTES and message.start >= self._next_start
+        fits = fits and is_plausible_place(message, self._next_index, self._next_start)
         entries_right = len(set(message.entries)) == ENTRIES_PER_BLOCK and self._pool.has(message.entries)
         if not fits or not entries_right or message.index < self._next_index or not self._has_room(message.granules):
             yield self._refusal(message)
@@ -264,6 +266,8 @@ class ReceivingEnd:
     def on_lease(self, message: Lease) -> Steps:
         """Record durably that everything below the bound may have been handed out."""
         self._check_proof(message.proof, f"lease {message.upto}")
+        if message.upto > self._next_start:
+            raise PairProtocolError(f"lease up to {message.upto} asked for, there is nothing above {self._next_start}")
         if message.upto > self._lease:
             self._lease = message.upto
             yield Commit(Batch(records=self.records()))
