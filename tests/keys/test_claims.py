@@ -9,7 +9,7 @@ from shosoin.keys.blocks import dump_record, load_record
 from shosoin.keys.burning import rekey_batch
 from shosoin.keys.claims import BLOCKS_LEAP, COUNTS_LEAP, GRANULES_LEAP
 from shosoin.keys.errors import PairProtocolError
-from shosoin.keys.messages import Announce, Lease
+from shosoin.keys.messages import Announce, Lease, statement_of
 from shosoin.keys.store import Commit, Emit, Send
 from tests.keys.world import World
 
@@ -141,7 +141,7 @@ def test_a_block_at_an_address_out_of_reach_is_refused(world, far):
     index = view.next_index + (BLOCKS_LEAP + 1 if far == "index" else 0)
     start = view.next_start + (GRANULES_LEAP + 1 if far == "start" else 0)
     announce = Announce(b._session, 77, index, start, 2, tuple(sorted(b.incoming._pool)[:3]))
-    announce = replace(announce, proof=a._proof("a", announce.statement))
+    announce = replace(announce, proof=a._proof("a", statement_of(announce)))
     list(b.bits_arrived(77, bytearray(128 + 64)))
     effects = list(b.receive(announce, 0.0))
     assert [effect.message.type for effect in effects if isinstance(effect, Send)] == ["refused"]

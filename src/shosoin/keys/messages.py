@@ -1,8 +1,7 @@
 """Messages between the two KMEs of a pair, as values and as JSON.
 
-They travel over mutual TLS, but one-time use does not rest on that: what an end must believe before it hands out or
-serves a bit (``Hello``, ``Welcome``, ``Leased``), and what moves a stream for good (``Announce``, ``Lease``), carries a
-proof keyed from the pair secret, and blocks are compared under one-time MACs. Forging anything else can only burn bits.
+They travel over mutual TLS, but nothing rests on that alone: every message carries a proof keyed from the pair secret,
+or is a tag over a block under a one-time key. Whoever breaks TLS can withhold messages, and cannot make one.
 ``docs/specs/key-streams.md`` is the specification; this module is its wire format.
 """
 
@@ -34,6 +33,7 @@ __all__ = [
     "Leased",
     "Message",
     "Passed",
+    "Proven",
     "Ready",
     "ReceiverView",
     "Refused",
@@ -42,6 +42,8 @@ __all__ = [
     "Welcome",
     "decode_message",
     "encode_message",
+    "no_proof",
+    "statement_of",
 ]
 
 PROTOCOL_VERSION = 2
@@ -155,12 +157,6 @@ class Announce:
     proof: str = ""
     """Keyed hash that only the sender of this session can make: the receiver never goes back to a lower address."""
 
-    @property
-    def statement(self) -> str:
-        """What the proof is about."""
-        entries = " ".join(map(str, self.entries))
-        return f"announce {self.number} {self.index} {self.start} {self.granules} {entries}"
-
 
 @dataclass(frozen=True, slots=True)
 class Have:
@@ -169,6 +165,7 @@ class Have:
     type: ClassVar[str] = "have"
     session: str
     index: int
+    proof: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +175,7 @@ class Compare:
     type: ClassVar[str] = "compare"
     session: str
     index: int
+    proof: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +219,7 @@ class Refused:
     index: int
     unused: tuple[int, ...]
     """Entries of the block that the receiver has not used and keeps."""
+    proof: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +230,7 @@ class Burn:
     session: str
     index: int
     returned: tuple[int, ...]
+    proof: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +262,7 @@ class Passed:
     type: ClassVar[str] = "passed"
     session: str
     below: int
+    proof: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +272,7 @@ class Closing:
     type: ClassVar[str] = "closing"
     session: str
     resume: str
+    proof: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +282,7 @@ class Closed:
     type: ClassVar[str] = "closed"
     session: str
     resume: str
+    proof: str = ""
 
 
 Message = (
@@ -299,7 +302,24 @@ Message = (
     | Closing
     | Closed
 )
+Proven = Announce | Have | Compare | Refused | Burn | Lease | Leased | Passed | Closing | Closed
+"""Messages of a session that carry a proof; the others of a session carry a tag under a one-time key."""
 _TYPES: dict[str, type[Message]] = {kind.type: kind for kind in get_args(Message)}
+
+
+def statement_of(message: Proven) -> str:
+    """Return what the proof of a message is about: its type and its members in their order, with a space between."""
+    parts: list[object] = [message.type]
+    for item in fields(message):
+        value = getattr(message, item.name)
+        if item.name not in {"session", "proof"}:
+            parts += value if isinstance(value, tuple) else [value]
+    return " ".join(map(str, parts))
+
+
+def no_proof(_: str) -> str:
+    """Stand for the proofs of a session before there is one: what is said then counts for nobody."""
+    return ""
 
 
 def encode_message(message: Message) -> bytes:

@@ -33,11 +33,13 @@ from shosoin.keys.messages import (
     Leased,
     Message,
     Passed,
+    Proven,
     Ready,
     Refused,
     Stored,
     Welcome,
     encode_message,
+    statement_of,
 )
 from shosoin.keys.pool import VerificationPool
 from shosoin.keys.receiver import ReceivingEnd
@@ -192,13 +194,17 @@ class PairEnd:
         self._open = False
         self._hello = None
 
+    def concerns(self, message: Message) -> bool:
+        """Whether a message was said in the present session; of others only the handshake's count."""
+        return self._open and not isinstance(message, Hello) and message.session == self._session
+
     def receive(self, message: Message, now_s: float) -> Steps:
         """React to a message of the peer."""
         if isinstance(message, Hello):
             yield from self._on_hello(message)
         elif isinstance(message, Welcome):
             yield from self._on_welcome(message)
-        elif self._open and message.session == self._session:
+        elif self.concerns(message):
             yield from self._dispatch(message, now_s)
 
     def begin_block(self, number: int, bits: bytes | bytearray) -> Steps:
@@ -232,7 +238,7 @@ class PairEnd:
         if was_open:
             self._resume = self._entropy.random_bytes(16).hex()
             yield Commit(self._own_batch(Batch(records=self.incoming.fetched_record(self._resume))))
-            yield Send(Closing(self._session, self._resume))
+            yield Send(self._proven(Closing(self._session, self._resume)))
 
     def abandon(self) -> None:
         """Stop serving for good: the store failed, so what is durable is no longer known."""
@@ -336,14 +342,20 @@ class PairEnd:
             return
         self._open, self._fresh, self.refusal = True, False, ""
         self.outgoing.session = self.incoming.session = self._session
-        self.outgoing.expected_proof = self.incoming.expected_proof = partial(self._proof, self.peer)
         self.outgoing.proof_of = self.incoming.proof_of = partial(self._proof, self.own)
         self._exhaustion_told = False
         yield Emit(Event("keys.stream_open", "info", {"peer": self.peer, "generation": self._generation}))
         yield from self.outgoing.resume(self._outgoing_plan)
         yield from self.incoming.resume(self._incoming_plan)
 
+    def _check_proof(self, message: Proven) -> None:
+        expected = self._proof(self.peer, statement_of(message))
+        if not hmac.compare_digest(message.proof.encode(), expected.encode()):
+            raise PairProtocolError(f"somebody else spoke for {self.peer}: {message.type} without its proof")
+
     def _dispatch(self, message: Any, now_s: float) -> Steps:
+        if isinstance(message, Proven):
+            self._check_proof(message)
         reactions: dict[type[Any], Callable[[Any], Steps]] = {
             Announce: lambda m: self.incoming.on_announce(m, now_s),
             Have: self.outgoing.on_have,
@@ -361,10 +373,13 @@ class PairEnd:
         }
         yield from reactions[type(message)](message)
 
+    def _proven(self, message: Closing | Closed) -> Closing | Closed:
+        return replace(message, proof=self._proof(self.own, statement_of(message)))
+
     def _on_closing(self, message: Closing) -> Steps:
         self._peer_resume = message.resume
         yield Commit(self._own_batch(Batch()))
-        yield Send(Closed(self._session, message.resume))
+        yield Send(self._proven(Closed(self._session, message.resume)))
 
     # Journal
 

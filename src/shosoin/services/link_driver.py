@@ -160,10 +160,11 @@ class LinkDriver:
         self._store.close()
 
     def _receive(self, message: Message) -> Steps:
+        is_answer = isinstance(message, Leased | Closed) and self.pair.concerns(message)
         yield from self.pair.receive(message, self._clock.now_s())
-        if isinstance(message, Leased):
+        if is_answer and isinstance(message, Leased):
             self._lease_over()
-        elif isinstance(message, Closed):
+        elif is_answer:
             self._closed.set()
 
     def _extend_lease(self, granules: int) -> Steps:
