@@ -7,14 +7,16 @@ import base64
 import json
 import shutil
 import signal
+import sqlite3
 import threading
 import time
 import uuid
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Any
 
 import pytest
 
+from shosoin.adapters.clock import SystemClock
 from shosoin.adapters.copy_store import CopyStore, HeldCopy
 from shosoin.base import KmeId, SaeId
 from shosoin.keys.copies import open_copies, pad_bytes, read_head
@@ -240,6 +242,27 @@ async def test_old_copies_are_destroyed(pair, monkeypatch):
         await until(lambda: not processes["kme-b"]._multicast._held)
         assert (await fetched(raws["sae-b1"], body["keys"]))[0] == 400
         assert not processes["kme-b"]._multicast._store.index()
+
+
+async def test_copies_of_before_the_clock_was_put_back_grow_old_all_the_same(pair, monkeypatch):
+    """A copy lives as long as if it had come when that was noticed, over a restart too."""
+    monkeypatch.setattr(multicast, "_EXPIRE_EVERY_S", 0.05)
+    with monkeypatch.context() as ahead:
+        ahead.setattr(SystemClock, "wall_s", lambda self: time.time() + 3600.0)
+        async with served(pair) as (_, raws):
+            await drawn(raws)
+    pair.limits["key_expiry_s"] = 0.5
+    for kme in ("kme-a", "kme-b"):
+        pair.config(kme).write_text(pair._toml(kme))
+    rows = {kme: pair.directory(kme) / "copies.sqlite" for kme in ("kme-a", "kme-b")}
+    assert all(count_of(path) for path in rows.values())
+    async with pair.running():
+        await until(lambda: not any(count_of(path) for path in rows.values()))
+
+
+def count_of(path):
+    with closing(sqlite3.connect(path)) as database:
+        return sum(database.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in ("copy", "sent"))
 
 
 async def test_forged_and_changed_records_are_refused(pair):

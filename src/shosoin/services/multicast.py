@@ -348,11 +348,20 @@ class Multicast:
                 self._named.pop(key, None)
 
     async def _expire(self) -> None:
-        before_s = self._clock.wall_s() - self._expiry_s
+        now_s = self._clock.wall_s()
+        before_s = now_s - self._expiry_s
+        self._redate(now_s)
         old = [copy for copies in self._held.values() for copy in copies.values() if copy.born_s < before_s]
         self._forget(old)
         with suppress(ShosoinError):  # the next round tries again
-            await self._stored(lambda: self._store.expire(before_s))
+            await self._stored(lambda: self._store.expire(before_s, now_s))
+
+    def _redate(self, now_s: float) -> None:
+        """Let copies that were born in the future grow old from now: the clock was put back since they came."""
+        for waiting in self._held.values():
+            for slave, copy in waiting.items():
+                if copy.born_s > now_s:
+                    waiting[slave] = replace(copy, born_s=now_s)
 
     async def _stored(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
