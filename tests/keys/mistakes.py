@@ -132,6 +132,22 @@ MISTAKES = {
         (Edit(RECEIVER, "_servable", "and high <= self._lease ", ""),),
         "test_an_address_beyond_the_lease_is_not_served",
     ),
+    # What is believed
+    "believes_what_anybody_says": Mistake(
+        "A message of a session counts without its proof.",
+        (Edit(PAIR, "_dispatch", "self._check_proof(message)", "pass"),),
+        "test_what_the_peer_did_not_say_changes_nothing",
+    ),
+    "believes_any_number": Mistake(
+        "A hello may name numbers that leave nothing above them.",
+        (Edit(PAIR, "_on_hello", "if wrong:", "if False:"),),
+        "test_a_claim_that_would_leave_nothing_above_it_changes_nothing",
+    ),
+    "keeps_no_record_of_the_peers_heal": Mistake(
+        "An end that hears that the pair awaits another secret does not write it down.",
+        (Edit(PAIR, "_on_hello", "self._awaits_rekey = True", "pass"),),
+        "test_a_copy_from_before_a_heal_stays_shut_under_the_old_secret",
+    ),
     # What may have been handed out
     "sender_goes_on_where_it_was": Mistake(
         "After a restart the sender hands out what it may have handed out before.",

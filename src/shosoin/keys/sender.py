@@ -31,10 +31,13 @@ from shosoin.keys.messages import (
     Lease,
     Leased,
     Passed,
+    Proven,
     Ready,
     Refused,
     SenderView,
     Stored,
+    no_proof,
+    statement_of,
 )
 from shosoin.keys.pool import (
     CONTRIBUTED_PER_BLOCK,
@@ -70,9 +73,7 @@ class SendingEnd:
         self.peer = peer
         self.session = ""
         self.tally = StreamTally()
-        self.expected_proof: Callable[[str], str] = _no_session
-        """Makes the proof that a statement of this session is the receiver's."""
-        self.proof_of: Callable[[str], str] = _no_session
+        self.proof_of: Callable[[str], str] = no_proof
         """Makes the proof that a statement of this session is ours."""
         self.max_age_s = 0
         """Age at which both ends burn bits, 0 for never."""
@@ -152,10 +153,10 @@ class SendingEnd:
             if action is Action.SEND_READY and block is not None:
                 yield from self._send_ready(block)
             if action is Action.SEND_COMPARE and block is not None:
-                yield Send(Compare(self.session, index))
+                yield self._say(Compare(self.session, index))
             if block is None and action in {Action.SEND_COMPARE, Action.SEND_READY}:
                 # Keys were drawn beyond it meanwhile, so nobody will ever compare it; the receiver cannot know.
-                yield Send(Burn(self.session, index, ()))
+                yield self._say(Burn(self.session, index, ()))
         self._reported = 0
         if self._lease > self._leased:
             yield self._ask_lease(self._lease)
@@ -201,18 +202,17 @@ class SendingEnd:
         records = {**self.records(), block.record_name: block.dump()}
         yield Commit(Batch(records=records, blocks={block.name: bytes(bits[RESERVE_BYTES:])}))
         entries = tuple(sorted(block.entries))
-        message = Announce(self.session, number, block.index, block.start, granules, entries)
-        yield Send(replace(message, proof=self.proof_of(message.statement)))
+        yield self._say(Announce(self.session, number, block.index, block.start, granules, entries))
 
     def on_have(self, message: Have) -> Steps:
         """Ask for the receiver's tag, after writing down that the entry for it is spent."""
         block = self._blocks.get(message.index)
         if block is None:
-            yield Send(Burn(self.session, message.index, ()))
+            yield self._say(Burn(self.session, message.index, ()))
         elif block.state is BlockState.PENDING:
             block.state = BlockState.OFFERED
             yield Commit(Batch(records={block.record_name: block.dump()}))
-            yield Send(Compare(self.session, block.index))
+            yield self._say(Compare(self.session, block.index))
 
     def on_stored(self, message: Stored) -> Steps:
         """Compare the receiver's tag over the block with our own copy, read back from the store."""
@@ -271,7 +271,7 @@ class SendingEnd:
         self._pool.put({number: block.entries[number] for number in returned})
         self._cache.forget(block.name)
         yield Commit(Batch(records={**self.records(), block.record_name: None}, drops=[block.name]))
-        yield Send(Burn(self.session, block.index, tuple(returned)))
+        yield self._say(Burn(self.session, block.index, tuple(returned)))
 
     def _send_ready(self, block: Block) -> Steps:
         tag = yield Mac(block.entry(1), (mac_header(MAC_READY, block),))
@@ -295,14 +295,15 @@ class SendingEnd:
         yield self._ask_lease(upto)
 
     def _ask_lease(self, upto: int) -> Send:
-        return Send(Lease(self.session, upto, self.proof_of(f"lease {upto}")))
+        return self._say(Lease(self.session, upto))
+
+    def _say(self, message: Proven) -> Send:
+        return Send(replace(message, proof=self.proof_of(statement_of(message))))
 
     def on_leased(self, message: Leased) -> Steps:
         """Hand out up to a bound that the peer has recorded durably."""
         if message.upto > self._lease:
             raise PairProtocolError(f"lease up to {message.upto} acknowledged, asked for {self._lease}")
-        if not hmac.compare_digest(message.proof.encode(), self.expected_proof(f"leased {message.upto}").encode()):
-            raise PairProtocolError("a lease was acknowledged by somebody else")
         self._leased = max(self._leased, message.upto)
         yield from ()
 
@@ -372,7 +373,7 @@ class SendingEnd:
         yield Commit(Batch(records=records, drops=[block.name for block in old]))
         for block in old:
             if block.start >= self._cursor:  # or somebody was just given keys of it, which the slave may still fetch
-                yield Send(Burn(self.session, block.index, ()))
+                yield self._say(Burn(self.session, block.index, ()))
 
     def allocate(self, number: int, length_bytes: int, max_age_s: float | None = None) -> list[KeyAddress]:
         """Reserve the addresses of ``number`` keys, all or none.
@@ -431,7 +432,7 @@ class SendingEnd:
         """Tell the receiver how far keys were handed out, when that has changed."""
         if self._cursor != self._reported:
             self._reported = self._cursor
-            yield Send(Passed(self.session, self._cursor))
+            yield self._say(Passed(self.session, self._cursor))
 
     def flush(self) -> Batch | None:
         """Return the overwriting that is due, or ``None``."""
@@ -451,10 +452,6 @@ class SendingEnd:
         ]
         records: dict[str, bytes | None] = {block.record_name: None for block in drops}
         return Batch(records=records, wipes=wipes, drops=[block.name for block in drops])
-
-
-def _no_session(_: str) -> str:
-    raise PairProtocolError("nothing can be proved before a handshake")
 
 
 def _equal(tag: bytes, claimed: str) -> bool:
