@@ -22,7 +22,7 @@ from shosoin.services.kme_config import load_kme_config
 from shosoin.services.sources.push import Pushed
 from shosoin.services.sources.push_http import read_pushed
 from tests.services.test_key_source_parts import Clock
-from tests.support.key_sources import PushRig
+from tests.support.key_sources import PushRig, plane_for
 from tests.support.kme import KmePair
 
 SITES = ("kme-a", "kme-b")
@@ -42,7 +42,7 @@ class Ends:
 
     async def start(self, name):
         used = UsedTickets(self.tmp_path / f"{name}.sqlite")
-        supply = Pushed(self.section[name], used, self.clock, even=name == "kme-a")
+        supply = Pushed(self.section[name], plane_for(self.section[name]), used, self.clock, even=name == "kme-a")
         await supply.start()
         return supply, used
 
@@ -282,7 +282,9 @@ def test_members_that_are_not_known_are_ignored_and_bits_are_not_shown():
 
 async def test_a_port_that_is_taken_is_told_and_tried_again(tmp_path):
     async with ends(tmp_path) as both:
-        second = Pushed(both.section["kme-a"], both.at["kme-a"][1], both.clock, even=True)
+        second = Pushed(
+            both.section["kme-a"], plane_for(both.section["kme-a"]), both.at["kme-a"][1], both.clock, even=True
+        )
         with pytest.raises(Rejected, match="cannot listen"):
             await second.start()
         await second.stop()

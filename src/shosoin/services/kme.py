@@ -95,6 +95,7 @@ class KmeProcess:
         self._clock, self._entropy, self._events = SystemClock(), SystemEntropy(), LoggedEvents()
         self.links = KmeLinks(config, self._clock, self._entropy, self._events)
         self.identity = KmeIdentity(config, self._clock, self._events)
+        self.links.source_planes = self.identity.source_planes
         self._redial = self._peer_redial()
         self.stop_wanted = asyncio.Event()
         """Set when the process is to end."""

@@ -23,7 +23,7 @@ from shosoin.adapters.key_exchange import KeyExchange, client_context_by, server
 from shosoin.adapters.process_mark import mark_of
 from shosoin.adapters.tls import Identity
 from shosoin.adapters.tls_files import TlsFiles, trace
-from shosoin.base import Rejected, ShosoinError
+from shosoin.base import KmeId, Rejected, ShosoinError
 from shosoin.base.ports import Clock, Event, EventSink
 from shosoin.services.admin_config import AdminSection
 from shosoin.services.etsi004_config import Etsi004Section
@@ -32,6 +32,8 @@ from shosoin.services.json_log import described, log
 from shosoin.services.kme_config import KmeConfig, PeerApiSection, SaeApiSection
 from shosoin.services.revoked_names import Refused, RevokedNames, add_revoked, read_revoked
 from shosoin.services.skip_config import SkipApiSection
+from shosoin.services.sources.config import PushSection, SourceSection
+from shosoin.services.sources.planes import plane_of
 from shosoin.services.tls_plane import Contexts, TlsPlane
 
 __all__ = ["IDENTITY_FILE", "KmeIdentity"]
@@ -52,6 +54,8 @@ class KmeIdentity:
         self._config, self._clock, self._events = config, clock, events
         self.planes: dict[str, TlsPlane] = {}
         """The endpoints, by what the configuration calls them."""
+        self.source_planes: dict[KmeId, TlsPlane] = {}
+        """Those of them that key sources have, by peer."""
         self.revoked = RevokedNames()
         self.revoked_fault = ""
         """Why the file of revoked names is not what is in use."""
@@ -247,8 +251,9 @@ class KmeIdentity:
         return {name: plane.state()["valid_until"] for name, plane in self.planes.items()}
 
     def faults(self) -> list[tuple[str, str]]:
-        """Return why requests cannot succeed, as code and message."""
-        return [fault for plane in self.planes.values() for fault in plane.faults()]
+        """Return why requests cannot succeed, as code and message; without one source others may have keys."""
+        of_sources = {plane.name for plane in self.source_planes.values()}
+        return [fault for name, plane in self.planes.items() if name not in of_sources for fault in plane.faults()]
 
     async def _tell(self) -> None:
         """Write down what is in use."""
@@ -280,6 +285,8 @@ class KmeIdentity:
             self._add("etsi004", config.etsi004, config.etsi004.client_ca, _maker(config.etsi004))
         if config.admin is not None:
             self._add("admin", config.admin, config.admin.client_ca, _maker(config.admin))
+        for kme, source in config.sources.items():
+            self._add_source(kme, source)
 
     def _add(self, name: str, section: Section, ca: Path, make: Callable[[TlsFiles], Contexts]) -> None:
         files = TlsFiles(section.certificate, section.key, ca)
@@ -287,13 +294,22 @@ class KmeIdentity:
         plane.shared = self._shared
         self.planes[name] = plane
 
+    def _add_source(self, peer: KmeId, section: SourceSection) -> None:
+        plane = plane_of(peer, section, self._clock, self._events)
+        if plane is None:
+            return
+        if isinstance(section, PushSection):  # whom we call, we call by name: others may trust that authority, too
+            plane.shared = self._shared
+        self.planes[plane.name] = self.source_planes[peer] = plane
+
     def _shared(self, name: str, added: frozenset[bytes]) -> str:
         """Return why an endpoint may not trust more authorities: another plane does, in use or on the disk."""
         if self._config.identity.allow_shared_ca or not added:
             return ""
         others = {other: trusted_by(path) for other, path in self._config.authorities().items()}
         for other, plane in self.planes.items():
-            others[_section_of(other)] |= plane.trusted
+            if (section := _section_of(other)) in others:
+                others[section] |= plane.trusted
         for other, trusted in others.items():
             if not are_of_one_plane(_section_of(name), other) and trusted & added:
                 return f"{_section_of(name)} and {other} would trust the same authority"
@@ -302,6 +318,9 @@ class KmeIdentity:
 
 def _section_of(name: str) -> str:
     """Return what the configuration calls an endpoint."""
+    table, _, peer = name.partition(":")
+    if peer:
+        return f"[{table}] of {peer}"
     return f"[kme.{name}]" if name in {"sae_api", "peer_api"} else f"[{name}]"
 
 

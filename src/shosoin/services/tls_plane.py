@@ -35,9 +35,10 @@ _WARNINGS_DAYS = (30, 7, 1)
 class Contexts:
     """What connections are made with."""
 
-    server: ssl.SSLContext
+    server: ssl.SSLContext | None = None
+    """Where others call us."""
     client: ssl.SSLContext | None = None
-    """On planes where we call others, too."""
+    """Where we call others."""
 
 
 @dataclass(slots=True)
@@ -76,7 +77,7 @@ class TlsPlane:
     """Call ``load`` once, then ``look`` again and again."""
 
     name: str
-    """What the configuration calls it: ``sae_api``, ``peer_api``, ``skip``, ``admin``."""
+    """What the configuration calls it: ``sae_api``, ``peer_api``, ``skip``, ``admin``, ``link.push:kme-b``."""
     files: TlsFiles
     crl: Path | None
     crl_required: bool
@@ -113,6 +114,7 @@ class TlsPlane:
     def server_context(self) -> ssl.SSLContext:
         """Return the context for the next connection that comes in."""
         assert self._contexts is not None  # noqa: S101  # it was loaded
+        assert self._contexts.server is not None  # noqa: S101  # asked only where others call us
         return self._contexts.server
 
     def client_context(self) -> ssl.SSLContext:

@@ -23,6 +23,7 @@ from shosoin.services.sources.held_keys import HeldKeys
 from shosoin.services.sources.offers import TICKETS_MAX
 from shosoin.services.sources.port import Material, Supply
 from shosoin.services.sources.push_http import PushedKey, PushServer
+from shosoin.services.tls_plane import TlsPlane
 
 __all__ = ["Pushed"]
 
@@ -33,15 +34,16 @@ class Pushed(Supply):
     """What one end's device pushes.
 
     Args:
+        plane: the TLS endpoint that the device meets.
         even: whether this end transmits what has even indexes.
     """
 
-    def __init__(self, section: PushSection, used: UsedTickets, clock: Clock, *, even: bool) -> None:
+    def __init__(self, section: PushSection, plane: TlsPlane, used: UsedTickets, clock: Clock, *, even: bool) -> None:
         super().__init__(used)
         self._section = section
         self._parity = 0 if even else 1
         self._held = HeldKeys(clock, capacity_bytes=section.max_held_bits // 8, expiry_s=section.expiry_s)
-        self._server = PushServer(section, self._taken)
+        self._server = PushServer(section, plane, self._taken)
         self._asked = 0
         self._candidates: tuple[str, list[int]] | None = None
         self._agreed: tuple[str, list[int]] | None = None

@@ -18,7 +18,6 @@ import asyncio
 import base64
 import binascii
 import json
-import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,12 +28,12 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 from cryptography import x509
 
-from shosoin.adapters.tls import server_context
 from shosoin.base import Denied, PeerFault, Rejected, ShosoinError
 from shosoin.services.guarded_connections import ConnectionGuard, GuardedConnection
 from shosoin.services.json_log import described, log
 from shosoin.services.sources.config import PushSection
 from shosoin.services.tls_listener import TlsListener
+from shosoin.services.tls_plane import TlsPlane
 
 __all__ = ["PATH", "PushServer", "PushedKey", "certificate_names", "read_pushed"]
 
@@ -60,15 +59,10 @@ Take = Callable[[UUID, Sequence[PushedKey]], Awaitable[list[tuple[int, str]]]]
 
 
 class PushServer:
-    """Listens for one device.
+    """Listens for one device, on a TLS endpoint that looks after certificates and revocation."""
 
-    Raises:
-        Rejected: certificate, key or authority cannot be loaded.
-    """
-
-    def __init__(self, section: PushSection, take: Take) -> None:
-        self._section, self._take = section, take
-        self._context = self._new_context()  # so that wrong files are told at the start
+    def __init__(self, section: PushSection, plane: TlsPlane, take: Take) -> None:
+        self._section, self._plane, self._take = section, plane, take
         self._listener: TlsListener | None = None
         self._guard: ConnectionGuard | None = None
 
@@ -79,19 +73,15 @@ class PushServer:
             Rejected: the address cannot be used.
         """
         manager = web.Server(self._handle, access_log=None, keepalive_timeout=_IDLE_S, auto_decompress=False)
-        self._guard = ConnectionGuard(lambda: _protocol(manager), _CONNECTIONS_MAX, _IDLE_S)
+        self._guard = ConnectionGuard(lambda: _protocol(manager), _CONNECTIONS_MAX, _IDLE_S, allowed=self._plane.admit)
         place = self._section
-        listener = TlsListener(self._guard, lambda: self._context)
+        listener = TlsListener(self._guard, self._plane.server_context)
         try:
             await listener.start(place.host, place.port)
         except OSError as err:
             reason = err.strerror or str(err)
             raise Rejected(f"[link.push] cannot listen: {reason}", code="source.cannot_listen") from err
         self._listener = listener
-
-    def _new_context(self) -> ssl.SSLContext:
-        place = self._section
-        return server_context(place.certificate, place.key, place.device_ca)
 
     async def stop(self) -> None:
         """Listen no longer and end every connection."""
