@@ -220,8 +220,7 @@ class KmeProcess:
         plane = self.identity.planes["sae_api"]
         if self.config.kme.workers > 1:
             granting = Granting(kme, self.links.pairs, is_allowed=draws_ahead(self.config))
-            refused = self.identity.refused
-            pool = self.services["etsi014"] = self.workers = WorkerPool(service, self.config, granting, refused)
+            pool = self.services["etsi014"] = self.workers = WorkerPool(service, self.config, granting, plane.approved)
             self._listeners.append(pool)
             self.identity.reloaded = pool.reload
             await pool.start(sae.host, sae.port)
