@@ -41,7 +41,8 @@ def _plane(
     clock: Clock,
     events: EventSink,
 ) -> TlsPlane:
-    files = TlsFiles(section.certificate, section.key, ca)
+    table, _, peer = name.partition(":")
+    files = TlsFiles(section.certificate, section.key, ca, f"[{table}] of {peer}: key")
     return TlsPlane(name, files, section.crl, section.crl_required, make, clock, events)
 
 
