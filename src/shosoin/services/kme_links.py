@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from shosoin.base import Entropy, KmeId, Rejected, Unavailable
@@ -25,6 +25,7 @@ from shosoin.services.sources.coordinated import SUBJECT, SourceParts
 from shosoin.services.sources.port import LinkSource
 from shosoin.services.sources.repeats import BitMemory
 from shosoin.services.store_config import open_store
+from shosoin.services.tls_plane import TlsPlane
 
 __all__ = ["KmeLinks"]
 
@@ -54,6 +55,8 @@ class KmeLinks:
         """Questions to and from the KMEs of all links."""
         self.admit: Callable[[asyncio.BaseTransport], bool] = lambda _: True
         """Says whether a connection with another KME may be used."""
+        self.source_planes: Mapping[KmeId, TlsPlane] = {}
+        """TLS endpoints of the links whose bits come over TLS."""
         self.requests.serve(SUBJECT, self._answer_source)
         self.groups: Counter[str] = Counter()
         """Connections by TLS key-exchange group; empty where the TLS library cannot tell."""
@@ -239,5 +242,6 @@ class KmeLinks:
             driver, self.requests, self._repeats, self._entropy, self._clock, self._events, link.max_stock_bits
         )
         section, directory = self._config.sources.get(peer), self._config.kme.directory / "sources" / peer
-        self._sources[peer] = make_source(link, section, parts, self._facts[peer], directory)
+        plane = self.source_planes.get(peer)
+        self._sources[peer] = make_source(link, section, parts, self._facts[peer], directory, plane)
         self.drivers[peer], self.pairs[peer] = driver, pair
