@@ -130,10 +130,19 @@ def test_a_claim_takes_all_rows_or_none(filled):
 def test_what_is_too_old_goes(filled):
     with closing(filled.open()) as store:
         store.add_held([HeldCopy("key-7777", SaeId("sae-a1"), SaeId("sae-b1"), KmeId("kme-b"), 9.0, 32, frozenset())])
-        store.expire(1.5)
+        store.expire(1.5, 99.0)
         assert names(store) == ["key-3333", "key-7777", "key-one1", "key-two2"]
-        store.expire(2.0)
+        store.expire(2.0, 99.0)
         assert names(store) == ["key-7777"]
+        assert not store.claim(KmeId("kme-c"), SaeId("sae-c1"), ["key-5555"])
+
+
+def test_what_was_born_in_the_future_grows_old_from_now(filled):
+    with closing(filled.open()) as store:
+        store.expire(0.0, 0.5)
+        assert {one.born_s for one in store.index()} == {0.5}
+        store.expire(0.6, 0.7)
+        assert names(store) == []
         assert not store.claim(KmeId("kme-c"), SaeId("sae-c1"), ["key-5555"])
 
 
@@ -216,7 +225,7 @@ def test_kmes_share_a_schema_and_see_their_own_alone_and_copies_are_no_pair(serv
     ):
         one.add_held([ONE])
         assert names(two) == []
-        two.expire(99.0)
+        two.expire(99.0, 99.0)
         two.burn(KmeId("kme-b"))
         assert names(one) == ["key-one1"]
     assert PostgresStores(database, "kme-a").names() == []

@@ -45,8 +45,8 @@ class InFile:
     def close(self):
         self.used.close()
 
-    def rows(self):
-        return sqlite3.connect(self.path).execute("SELECT COUNT(*) FROM used").fetchone()[0]
+    def rows(self, table="used"):
+        return sqlite3.connect(self.path).execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0]
 
 
 class InDatabase:
@@ -60,8 +60,8 @@ class InDatabase:
     def close(self):
         self.store.close()
 
-    def rows(self):
-        return self.server.execute(f"SELECT COUNT(*) FROM {self.schema}.used")[0][0]
+    def rows(self, table="used"):
+        return self.server.execute(f"SELECT COUNT(*) FROM {self.schema}.{table}")[0][0]
 
 
 @pytest.fixture(params=["file", "postgres"])
@@ -115,16 +115,23 @@ async def test_a_mark_only_rises(place):
     place.close()
 
 
-async def test_streams_are_bounded(place, monkeypatch):
+async def test_streams_that_were_used_long_ago_are_over_and_new_ones_begin(place, monkeypatch):
     for module in (used_tickets, used_tickets_postgres):
         monkeypatch.setattr(module, "MARKS_MAX", 3)
     used = place.open()
-    for number in range(3):
-        await used.raise_mark(f"s{number}", 0, 0)
-    with pytest.raises(Unavailable, match="streams are on record") as refused:
-        await used.raise_mark("s3", 0, 0)
-    assert refused.value.code == "source.too_many_streams"
-    await used.raise_mark("s2", 1, 1)
+    for number in range(20):
+        await used.raise_mark(f"s{number}", 0, 5)
+        await used.raise_mark("lasting", number, number)
+    assert place.rows("mark") <= 3
+    place.close()
+    used = place.open()
+    for number in range(18):
+        assert await used.mark(f"s{number}") > 1 << 60
+        with pytest.raises(TicketUsed, match="the stream is over"):
+            await used.raise_mark(f"s{number}", 6, 1 << 53)
+    assert await used.mark("lasting") == 20
+    await used.raise_mark("s19", 6, 6)
+    await used.raise_mark("new", 0, 0)
     place.close()
 
 
@@ -195,10 +202,13 @@ async def test_pairs_know_nothing_of_each_other(server):
         store.close()
 
 
-async def test_what_a_file_remembers_moves_into_the_database(server, tmp_path):
+async def test_what_a_file_remembers_moves_into_the_database(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(used_tickets, "MARKS_MAX", 2)
     before = UsedTickets(tmp_path / "used.sqlite")
     await before.claim([ticket(1), ticket(2)])
-    await before.raise_mark("s", 0, 9)
+    for stream in ("old", "s", "t"):
+        await before.raise_mark(stream, 0, 9)
+    assert await before.mark("old") > 1 << 60
     before.close()
     schema = f"used_{next(NUMBERS)}"
     store = open_pair(server.dsn, schema)
@@ -207,6 +217,7 @@ async def test_what_a_file_remembers_moves_into_the_database(server, tmp_path):
         with pytest.raises(TicketUsed):
             await used.claim([ticket(2)])
         assert await used.mark("s") == 10
+        assert await used.mark("old") > 1 << 60
         assert not list(tmp_path.iterdir()), "the file is not needed any more"
     store.close()
 
@@ -214,7 +225,7 @@ async def test_what_a_file_remembers_moves_into_the_database(server, tmp_path):
 def test_tables_of_the_first_version_get_what_they_lack(server):
     schema = f"used_{next(NUMBERS)}"
     open_pair(server.dsn, schema).close()
-    for name in ("copy", "sent", "used", "mark"):
+    for name in ("copy", "sent", "used", "mark", "ended"):
         server.execute(f"DROP TABLE {schema}.{name}")
     server.execute(f"UPDATE {schema}.format SET version = 1")
     open_pair(server.dsn, schema).close()

@@ -96,9 +96,11 @@ class PostgresCopyStore:
             cursor.execute(self._do["take_sent"], where)
         return True
 
-    def expire(self, before_s: float) -> None:
-        """Remove everything born before a time of the wall clock."""
+    def expire(self, before_s: float, now_s: float) -> None:
+        """Remove everything born before a time of the wall clock; what was born after ``now_s`` counts as born then."""
         with self._owner.transaction() as cursor:
+            for name in ("redate_copies", "redate_sent"):
+                cursor.execute(self._do[name], [now_s, self._place, now_s])
             for name in ("expire_copies", "expire_sent"):
                 cursor.execute(self._do[name], [self._place, before_s])
 
@@ -186,9 +188,9 @@ class ReopenedCopyStore:
         """Remove the rows of all these keys, if all are there; whether they were."""
         return self._with(lambda store: store.claim(peer, slave, key_ids))
 
-    def expire(self, before_s: float) -> None:
-        """Remove everything born before a time of the wall clock."""
-        self._with(lambda store: store.expire(before_s))
+    def expire(self, before_s: float, now_s: float) -> None:
+        """Remove everything born before a time of the wall clock; what was born after ``now_s`` counts as born then."""
+        self._with(lambda store: store.expire(before_s, now_s))
 
     def burn(self, peer: KmeId) -> None:
         """Remove everything that came from a KME's masters or may be claimed by a KME."""

@@ -82,7 +82,15 @@ CREATE TABLE {schema}.mark (
     pair integer NOT NULL REFERENCES {schema}.pair,
     stream text NOT NULL,
     below bigint NOT NULL,
+    turn bigint NOT NULL,
     PRIMARY KEY (pair, stream)
+);
+CREATE INDEX ON {schema}.mark (pair, turn);
+CREATE TABLE {schema}.ended (
+    pair integer NOT NULL REFERENCES {schema}.pair,
+    place integer NOT NULL,
+    bits bytea NOT NULL,
+    PRIMARY KEY (pair, place)
 );
 UPDATE {schema}.format SET version = 2;
 """
@@ -161,6 +169,8 @@ _STATEMENTS = {
     "count_sent": "SELECT count(*) FROM {schema}.sent"
     " WHERE owner = %s AND slave = %s AND peer = %s AND key_id = ANY(%s)",
     "take_sent": "DELETE FROM {schema}.sent WHERE owner = %s AND slave = %s AND peer = %s AND key_id = ANY(%s)",
+    "redate_copies": "UPDATE {schema}.copy SET born_s = %s WHERE owner = %s AND born_s > %s",
+    "redate_sent": "UPDATE {schema}.sent SET born_s = %s WHERE owner = %s AND born_s > %s",
     "expire_copies": "DELETE FROM {schema}.copy WHERE owner = %s AND born_s < %s",
     "expire_sent": "DELETE FROM {schema}.sent WHERE owner = %s AND born_s < %s",
     "burn_copies": "DELETE FROM {schema}.copy WHERE owner = %s AND peer = %s",
@@ -175,8 +185,14 @@ _STATEMENTS = {
     "add_ticket": "INSERT INTO {schema}.used (pair, ticket, number) VALUES (%s, %b, %s) ON CONFLICT DO NOTHING",
     "forget_tickets": "DELETE FROM {schema}.used WHERE pair = %s AND number <= %s",
     "mark": "SELECT below FROM {schema}.mark WHERE pair = %s AND stream = %s",
-    "count_marks": "SELECT count(*) FROM {schema}.mark WHERE pair = %s AND stream <> %s",
-    "put_mark": "INSERT INTO {schema}.mark (pair, stream, below) VALUES (%s, %s, %s)"
-    " ON CONFLICT (pair, stream) DO UPDATE SET below = greatest(mark.below, EXCLUDED.below)",
+    "count_marks": "SELECT count(*) FROM {schema}.mark WHERE pair = %s",
+    "latest_turn": "SELECT coalesce(max(turn), 0) FROM {schema}.mark WHERE pair = %s",
+    "put_mark": "INSERT INTO {schema}.mark (pair, stream, below, turn) VALUES (%s, %s, %s, %s)"
+    " ON CONFLICT (pair, stream) DO UPDATE SET below = greatest(mark.below, EXCLUDED.below), turn = EXCLUDED.turn",
+    "oldest_marks": "SELECT stream FROM {schema}.mark WHERE pair = %s ORDER BY turn LIMIT %s",
+    "delete_mark": "DELETE FROM {schema}.mark WHERE pair = %s AND stream = %s",
+    "ended": "SELECT bits FROM {schema}.ended WHERE pair = %s AND place = %s",
+    "put_ended": "INSERT INTO {schema}.ended (pair, place, bits) VALUES (%s, %s, %b)"
+    " ON CONFLICT (pair, place) DO UPDATE SET bits = EXCLUDED.bits",
     "pieces": "SELECT number, cells, checks FROM {schema}.piece WHERE pair = %s AND name = %s",
 }

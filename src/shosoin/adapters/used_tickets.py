@@ -2,7 +2,8 @@
 
 Two kinds of memory in one SQLite file. *Tickets* are names of pieces of key material, 16 bytes each; the newest
 ``keep`` are remembered, which bounds the file. *Marks* are for streams whose pieces are used in ascending order: one
-number each, below which everything counts as used. Tickets and marks name key material and say nothing about its bits.
+number each, below which everything counts as used. Of the streams that were used last there are marks; every earlier
+one is over for good (``ended_streams``). Tickets and marks name key material and say nothing about its bits.
 
 Durable when a call returns (WAL, ``synchronous=FULL``). After a failure nothing may be used: the call raises.
 """
@@ -12,22 +13,46 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from shosoin.adapters.ended_streams import SCHEMA, add_ended, is_ended
 from shosoin.base import Alarm, Unavailable
 
-__all__ = ["MARKS_MAX", "USED_NAME", "TicketUsed", "UsedMemory", "UsedTickets", "failed", "used_before", "used_mark"]
+__all__ = [
+    "FOLDED_SHARE",
+    "MARKS_MAX",
+    "OVER",
+    "USED_NAME",
+    "Remembered",
+    "TicketUsed",
+    "UsedMemory",
+    "UsedTickets",
+    "failed",
+    "used_before",
+    "used_mark",
+]
 
 T = TypeVar("T")
 MARKS_MAX = 4096
 USED_NAME = "used.sqlite"
 """In the directory of a source."""
-_SCHEMA = """
+"""Streams that may go on; with one more, those that were used longest ago are over."""
+FOLDED_SHARE = 64
+"""One in so many of them at once."""
+OVER = (1 << 63) - 1
+"""The mark of a stream that is over."""
+_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS used (number INTEGER PRIMARY KEY AUTOINCREMENT, ticket BLOB NOT NULL UNIQUE);
-CREATE TABLE IF NOT EXISTS mark (stream TEXT PRIMARY KEY, below INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS mark
+    (stream TEXT PRIMARY KEY, below INTEGER NOT NULL, turn INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+{SCHEMA}
 """
+_TURN = "ALTER TABLE mark ADD COLUMN turn INTEGER NOT NULL DEFAULT 0"
+"""For files of earlier versions."""
+_TURN_INDEX = "CREATE INDEX IF NOT EXISTS mark_turn ON mark (turn)"
 
 
 class TicketUsed(Alarm):
@@ -35,6 +60,18 @@ class TicketUsed(Alarm):
 
     code = "source.used_before"
     hint = "the device or the vendor's KME gives key material out twice, or an old copy of it is running"
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """All that a memory has."""
+
+    tickets: Sequence[bytes]
+    """The oldest first."""
+    marks: Sequence[tuple[str, int]]
+    """Streams and the lowest number not used, what was used longest ago first."""
+    ended: Sequence[tuple[int, bytes]]
+    """Blocks of streams that are over (``shosoin.adapters.ended_streams``)."""
 
 
 class UsedMemory(Protocol):
@@ -74,6 +111,9 @@ class UsedTickets:
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=FULL")
             self._database.executescript(_SCHEMA)
+            if "turn" not in {row[1] for row in self._database.execute("PRAGMA table_info(mark)")}:
+                self._database.execute(_TURN)
+            self._database.execute(_TURN_INDEX)
         except (OSError, sqlite3.Error) as err:
             raise failed(err) from err
 
@@ -96,17 +136,20 @@ class UsedTickets:
         await asyncio.to_thread(self._in_transaction, lambda: self._raise(stream, first, last))
 
     async def mark(self, stream: str) -> int:
-        """Return the lowest number of a stream that is not used."""
+        """Return the lowest number of a stream that is not used, beyond all numbers if the stream is over."""
         return await asyncio.to_thread(self._in_transaction, lambda: self._mark(stream))
 
-    def everything(self) -> tuple[list[bytes], list[tuple[str, int]]]:
-        """Return all tickets, the oldest first, and all marks."""
+    def everything(self) -> Remembered:
+        """Return all that is remembered, for another memory."""
 
-        def read() -> tuple[list[bytes], list[tuple[str, int]]]:
-            tickets = self._database.execute("SELECT ticket FROM used ORDER BY number").fetchall()
-            return [ticket for (ticket,) in tickets], self._database.execute(
-                "SELECT stream, below FROM mark"
-            ).fetchall()
+        def read() -> Remembered:
+            queries = (
+                "SELECT ticket FROM used ORDER BY number",
+                "SELECT stream, below FROM mark ORDER BY turn",
+                "SELECT place, bits FROM ended",
+            )
+            tickets, marks, ended = (self._database.execute(query).fetchall() for query in queries)
+            return Remembered([ticket for (ticket,) in tickets], marks, ended)
 
         return self._in_transaction(read)
 
@@ -145,14 +188,27 @@ class UsedTickets:
         below = self._mark(stream)
         if first < below or last < first:
             raise used_mark(first, below)
-        (streams,) = self._database.execute("SELECT COUNT(*) FROM mark WHERE stream <> ?", (stream,)).fetchone()
-        if streams >= MARKS_MAX:
-            raise Unavailable(f"{streams} streams are on record", code="source.too_many_streams")
-        self._database.execute("INSERT OR REPLACE INTO mark VALUES (?, ?)", (stream, last + 1))
+        (latest,) = self._database.execute("SELECT COALESCE(MAX(turn), 0) FROM mark").fetchone()
+        row = stream, last + 1, latest + 1
+        self._database.execute("INSERT OR REPLACE INTO mark (stream, below, turn) VALUES (?, ?, ?)", row)
+        self._fold()
+
+    def _fold(self) -> None:
+        """End the streams that were used longest ago, if there are too many."""
+        (streams,) = self._database.execute("SELECT COUNT(*) FROM mark").fetchone()
+        if streams <= MARKS_MAX:
+            return
+        some = max(1, MARKS_MAX // FOLDED_SHARE)
+        over = self._database.execute("SELECT stream FROM mark ORDER BY turn LIMIT ?", (some,)).fetchall()
+        for (stream,) in over:
+            add_ended(self._database, stream)
+        self._database.executemany("DELETE FROM mark WHERE stream = ?", over)
 
     def _mark(self, stream: str) -> int:
         row = self._database.execute("SELECT below FROM mark WHERE stream = ?", (stream,)).fetchone()
-        return int(row[0]) if row else 0
+        if row:
+            return int(row[0])
+        return OVER if is_ended(self._database, stream) else 0
 
 
 def used_before(fresh: int, number: int) -> TicketUsed:
@@ -162,7 +218,8 @@ def used_before(fresh: int, number: int) -> TicketUsed:
 
 def used_mark(first: int, below: int) -> TicketUsed:
     """Return what says that a stream's material at ``first`` was used before."""
-    return TicketUsed(f"key material at {first} was used before, the next unused is at {below}")
+    state = "the stream is over" if below == OVER else f"the next unused is at {below}"
+    return TicketUsed(f"key material at {first} was used before, {state}")
 
 
 def failed(err: Exception) -> Unavailable:

@@ -7,13 +7,13 @@ the streams any more may record nothing here, and so may use nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from shosoin.adapters.ended_streams import BLOCK_BYTES, place_of
 from shosoin.adapters.postgres_owner import PostgresOwner
 from shosoin.adapters.stream_tables import statements
-from shosoin.adapters.used_tickets import MARKS_MAX, failed, used_before, used_mark
-from shosoin.base import Unavailable
+from shosoin.adapters.used_tickets import FOLDED_SHARE, MARKS_MAX, OVER, Remembered, failed, used_before, used_mark
 from shosoin.keys.errors import StreamRefused
 
 if TYPE_CHECKING:
@@ -51,21 +51,22 @@ class PostgresUsedTickets:
         """Return the lowest number of a stream that is not used."""
         return await asyncio.to_thread(self._in_transaction, lambda cursor: self._mark(cursor, stream))
 
-    def take_over(self, tickets: Sequence[bytes], marks: Collection[tuple[str, int]]) -> None:
+    def take_over(self, found: Remembered) -> None:
         """Remember what was used according to another memory, durably; again is fine.
-
-        Args:
-            tickets: the oldest first.
 
         Raises:
             StoreUnavailable: that could not be written.
         """
-        for start in range(0, len(tickets), _ROWS):
+        for start in range(0, len(found.tickets), _ROWS):
             with self._owner.transaction() as cursor:
-                self._claim(cursor, tickets[start : start + _ROWS])
-        if marks:
+                self._claim(cursor, found.tickets[start : start + _ROWS])
+        for start in range(0, len(found.ended), _ROWS):
             with self._owner.transaction() as cursor:
-                cursor.executemany(self._do["put_mark"], [(self._owner.place, *mark) for mark in marks])
+                for place, bits in found.ended[start : start + _ROWS]:
+                    self._put_ended(cursor, place, int.from_bytes(bits, "big"))
+        with self._owner.transaction() as cursor:
+            for stream, below in found.marks:
+                self._put_mark(cursor, stream, below)
 
     def close(self) -> None:
         """Do nothing: the ownership is the streams'."""
@@ -92,11 +93,39 @@ class PostgresUsedTickets:
         below = self._mark(cursor, stream)
         if first < below or last < first:
             raise used_mark(first, below)
-        (streams,) = cursor.execute(self._do["count_marks"], [self._owner.place, stream]).fetchone() or (0,)
-        if streams >= MARKS_MAX:
-            raise Unavailable(f"{streams} streams are on record", code="source.too_many_streams")
-        cursor.execute(self._do["put_mark"], [self._owner.place, stream, last + 1])
+        self._put_mark(cursor, stream, last + 1)
+
+    def _put_mark(self, cursor: Cursor[Any], stream: str, below: int) -> None:
+        place = self._owner.place
+        latest = _one(cursor.execute(self._do["latest_turn"], [place]))
+        cursor.execute(self._do["put_mark"], [place, stream, below, latest + 1])
+        if _one(cursor.execute(self._do["count_marks"], [place])) > MARKS_MAX:
+            self._fold(cursor)
+
+    def _fold(self, cursor: Cursor[Any]) -> None:
+        """End the streams that were used longest ago."""
+        some = max(1, MARKS_MAX // FOLDED_SHARE)
+        over = cursor.execute(self._do["oldest_marks"], [self._owner.place, some]).fetchall()
+        for (stream,) in over:
+            self._put_ended(cursor, *place_of(stream))
+            cursor.execute(self._do["delete_mark"], [self._owner.place, stream])
+
+    def _put_ended(self, cursor: Cursor[Any], place: int, bits: int) -> None:
+        bits |= self._ended(cursor, place)
+        cursor.execute(self._do["put_ended"], [self._owner.place, place, bits.to_bytes(BLOCK_BYTES, "big")])
+
+    def _ended(self, cursor: Cursor[Any], place: int) -> int:
+        row = cursor.execute(self._do["ended"], [self._owner.place, place]).fetchone()
+        return int.from_bytes(row[0], "big") if row else 0
 
     def _mark(self, cursor: Cursor[Any], stream: str) -> int:
         row = cursor.execute(self._do["mark"], [self._owner.place, stream]).fetchone()
-        return int(row[0]) if row else 0
+        if row:
+            return int(row[0])
+        place, bits = place_of(stream)
+        return OVER if self._ended(cursor, place) & bits == bits else 0
+
+
+def _one(cursor: Cursor[Any]) -> int:
+    row = cursor.fetchone()
+    return int(row[0]) if row else 0

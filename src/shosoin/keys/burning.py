@@ -14,7 +14,7 @@ Both are one batch, durable as a whole or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from shosoin.base import Entropy
@@ -142,16 +142,26 @@ def is_installed(records: Mapping[str, bytes], secret: bytes) -> bool:
 
 
 def rekey_batch(
-    records: Mapping[str, bytes], own: str, peer: str, secret: bytes, *, store: StreamStore, entropy: Entropy
+    records: Mapping[str, bytes],
+    own: str,
+    peer: str,
+    secret: bytes,
+    *,
+    store: StreamStore,
+    entropy: Entropy,
+    used: Sequence[str] = (),
 ) -> Batch:
     """Return what makes a journal that of a new pair under another secret.
+
+    Args:
+        used: fingerprints of secrets that the pair is known to have used, besides those that the journal knows.
 
     Raises:
         PairSecretRejected: this pair has used the secret before.
         StreamRefused: the journal is incomplete.
     """
     check_secret(secret)
-    retired = _retired(records)
+    retired = [*used, *_retired(records)]
     if secret_check_of(secret) in retired:
         raise PairSecretRejected(f"the pair with {peer} has used this secret before")
     fresh = PairEnd(own, peer, secret, store, entropy, PairLimits()).first_records(retired)

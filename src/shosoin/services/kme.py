@@ -97,6 +97,7 @@ class KmeProcess:
         self._clock, self._entropy, self._events = SystemClock(), SystemEntropy(), LoggedEvents()
         self.links = KmeLinks(config, self._clock, self._entropy, self._events)
         self.identity = KmeIdentity(config, self._clock, self._events)
+        self.links.source_planes = self.identity.source_planes
         self._redial = self._peer_redial()
         self.stop_wanted = asyncio.Event()
         """Set when the process is to end."""
@@ -229,8 +230,7 @@ class KmeProcess:
         plane = self.identity.planes["sae_api"]
         if self.config.kme.workers > 1:
             granting = Granting(kme, self.links.pairs, is_allowed=draws_ahead(self.config))
-            refused = self.identity.refused
-            pool = self.services["etsi014"] = self.workers = WorkerPool(service, self.config, granting, refused)
+            pool = self.services["etsi014"] = self.workers = WorkerPool(service, self.config, granting, plane.approved)
             self._listeners.append(pool)
             self.identity.reloaded = pool.reload
             await pool.start(sae.host, sae.port)

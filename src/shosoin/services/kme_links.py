@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -28,6 +28,7 @@ from shosoin.services.sources.coordinated import SUBJECT, SourceParts
 from shosoin.services.sources.port import LinkSource
 from shosoin.services.sources.repeats import BitMemory
 from shosoin.services.store_config import open_store, open_used
+from shosoin.services.tls_plane import TlsPlane
 
 __all__ = ["KmeLinks"]
 
@@ -59,6 +60,8 @@ class KmeLinks:
         """Questions to and from the KMEs of all links."""
         self.admit: Callable[[asyncio.BaseTransport], bool] = lambda _: True
         """Says whether a connection with another KME may be used."""
+        self.source_planes: Mapping[KmeId, TlsPlane] = {}
+        """TLS endpoints of the links whose bits come over TLS."""
         self.requests.serve(SUBJECT, self._answer_source)
         self.groups: Counter[str] = Counter()
         """Connections by TLS key-exchange group; empty where the TLS library cannot tell."""
@@ -272,5 +275,6 @@ class KmeLinks:
         )
         section, directory = self._config.sources.get(peer), self._config.kme.directory / "sources" / peer
         used = partial(open_used, store, self._config.store.schema, directory)
-        self._sources[peer] = make_source(link, section, parts, self._facts[peer], used)
+        plane = self.source_planes.get(peer)
+        self._sources[peer] = make_source(link, section, parts, self._facts[peer], used, plane)
         self.drivers[peer], self.pairs[peer] = driver, pair

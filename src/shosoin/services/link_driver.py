@@ -14,7 +14,7 @@ from shosoin.base import ShosoinError
 from shosoin.base.ports import Clock, EventSink
 from shosoin.kernels import polynomial_mac
 from shosoin.keys.errors import StoreUnavailable, StreamNotReady, StreamRefused
-from shosoin.keys.messages import Closed, Leased, Message, decode_message, encode_message
+from shosoin.keys.messages import OTHER_VERSION, Closed, Leased, Message, decode_message, encode_message
 from shosoin.keys.pair import PairEnd
 from shosoin.keys.store import Batch, Commit, Effect, Emit, Mac, ReadBlock, Send, Steps, StreamStore
 from shosoin.services.json_log import described, log
@@ -112,6 +112,8 @@ class LinkDriver:
                 if done is not None:
                     await done.wait()
         except ShosoinError as err:
+            if err.code == OTHER_VERSION:
+                self.pair.refusal = err.message  # nothing opens before that is mended: whoever asks is told why
             log("peer.channel_ended", peer=self.pair.peer, reason=err.message)
         finally:
             if not self._over:
@@ -206,10 +208,11 @@ class LinkDriver:
         self._store.close()
 
     def _receive(self, message: Message) -> Steps:
+        is_answer = isinstance(message, Leased | Closed) and self.pair.concerns(message)
         yield from self.pair.receive(message, self._clock.now_s())
-        if isinstance(message, Leased):
+        if is_answer and isinstance(message, Leased):
             self._lease_over()
-        elif isinstance(message, Closed):
+        elif is_answer:
             self._closed.set()
 
     def _extend_lease(self, granules: int) -> Steps:

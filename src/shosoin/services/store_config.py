@@ -11,6 +11,7 @@ from typing import Any
 
 from shosoin.adapters.copy_store import COPIES_NAME, CopyStorage, open_copy_store
 from shosoin.adapters.copy_store_postgres import PostgresCopyStore, ReopenedCopyStore
+from shosoin.adapters.discard_marks import DiscardMark
 from shosoin.adapters.postgres import PostgresDatabase
 from shosoin.adapters.stream_store import FileStreamStore
 from shosoin.adapters.stream_store_postgres import PostgresStreamStore
@@ -73,12 +74,19 @@ def read_store(kme: Mapping[str, Any], sections: Sections) -> StoreSection:
     return section
 
 
-def open_store(section: StoreSection, directory: Path, kme: str, peer: str, storage_key: bytes) -> StreamStore:
+def open_store(
+    section: StoreSection, directory: Path, kme: str, peer: str, storage_key: bytes, *, half_gone: bool = False
+) -> StreamStore:
     """Open the store of a pair; this may wait for a disk, a network, or another process.
+
+    Args:
+        half_gone: whether it is opened to finish throwing its old content away.
 
     Raises:
         StreamRefused: it cannot be used.
     """
+    if not half_gone:
+        DiscardMark(directory, peer).require_absent()
     if section.kind == "files":
         return FileStreamStore(directory / "links" / peer, storage_key)
     return PostgresStreamStore(
@@ -127,7 +135,7 @@ def open_used(store: StreamStore, schema: str, directory: Path) -> UsedMemory:
     used = PostgresUsedTickets(store.owner, schema)
     if path.exists():
         with closing(UsedTickets(path)) as before:
-            used.take_over(*before.everything())
+            used.take_over(before.everything())
         for each in directory.glob(f"{USED_NAME}*"):
             each.unlink()
     return used

@@ -25,6 +25,7 @@ from shosoin.services.sources.push import Pushed
 from shosoin.services.sources.recording import Recording
 from shosoin.services.sources.replay import Replay
 from shosoin.services.sources.simulated import SimulatedDevices
+from shosoin.services.tls_plane import TlsPlane
 
 __all__ = ["check_recordings", "facts_of", "make_source"]
 
@@ -92,11 +93,13 @@ def make_source(
     parts: SourceParts,
     facts: LinkFacts,
     open_used: Callable[[], UsedMemory],
+    plane: TlsPlane | None,
 ) -> LinkSource:
     """Return the source of a link.
 
     Args:
         open_used: opens the memory of what it has used, if it needs one.
+        plane: its TLS endpoint, loaded, if it has one (``planes.plane_of``).
 
     Raises:
         Rejected: a file of its table cannot be used.
@@ -116,10 +119,12 @@ def make_source(
         section.retry_max_s,
         section.offer_timeout_s,
     )
-    return CoordinatedSource(_supply(section, parts, open_used), parts, facts, pace)
+    return CoordinatedSource(_supply(section, parts, open_used, plane), parts, facts, pace)
 
 
-def _supply(section: SourceSection, parts: SourceParts, open_used: Callable[[], UsedMemory]) -> Supply:
+def _supply(
+    section: SourceSection, parts: SourceParts, open_used: Callable[[], UsedMemory], plane: TlsPlane | None
+) -> Supply:
     even = parts.driver.pair.own < parts.driver.pair.peer
     try:
         used = open_used()
@@ -128,15 +133,16 @@ def _supply(section: SourceSection, parts: SourceParts, open_used: Callable[[], 
     except Unavailable as err:
         hint = f"mend or remove sources/{parts.driver.pair.peer}; then old key material may pass"
         raise StreamRefused(err.message, hint=hint) from err
+    if isinstance(section, ReplaySection):
+        return Replay(section, used, parts.clock, even=even)
+    assert plane is not None  # noqa: S101  # all other sections have one
     match section:
         case Etsi014Section():
-            return Pull014(section, used)
+            return Pull014(section, plane, used)
         case Etsi004Section():
-            return Pull004(section, used)
+            return Pull004(section, plane, used)
         case PushSection():
-            return Pushed(section, used, parts.clock, even=even)
-        case ReplaySection():
-            return Replay(section, used, parts.clock, even=even)
+            return Pushed(section, plane, used, parts.clock, even=even)
 
 
 def _simulated(link: SimulatedTable, *, stock_bits: int) -> SimulatedLink:
