@@ -86,7 +86,7 @@ def applied(mistake: Mistake) -> Iterator[None]:
 
 
 SENDER, RECEIVER, PAIR, KME = sender.SendingEnd, receiver.ReceivingEnd, pair.PairEnd, kme.Kme
-POOL, LOCAL, INTERVALS, IDS = pool.VerificationPool, local.LocalKeys, intervals.IntervalSet, key_id.KeyIdCodec
+POOL, LOCAL, INTERVALS = pool.VerificationPool, local.LocalKeys, intervals.IntervalSet
 PLAN = (reconcile, "plan_stream")
 PLANNED = (pair,)
 
@@ -347,20 +347,20 @@ MISTAKES = {
             Edit(
                 reading,
                 "read_keys",
-                "(address.offset - start) * GRANULE_BYTES",
-                "max(0, address.offset - start - 1) * GRANULE_BYTES",
+                "(offset - start) * GRANULE_BYTES",
+                "max(0, offset - start - 1) * GRANULE_BYTES",
                 (sender, receiver),
             ),
         ),
     ),
     "key_id_without_the_slave": Mistake(
         "A key_ID opens for every SAE.",
-        (Edit(IDS, "_state_of", 'f"{master}\\0{slave}\\0"', 'f"{master}\\0"'),),
+        (Edit(key_id, "_context", 'f"{master}\\0{slave}\\0"', 'f"{master}\\0"'),),
         seed=9,
     ),
     "key_id_without_the_master": Mistake(
         "A key_ID opens under every master's name.",
-        (Edit(IDS, "_state_of", 'f"{master}\\0{slave}\\0"', 'f"{slave}\\0"'),),
+        (Edit(key_id, "_context", 'f"{master}\\0{slave}\\0"', 'f"{slave}\\0"'),),
         seed=9,
     ),
     "overlapping_keys_in_one_request": Mistake(

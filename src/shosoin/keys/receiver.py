@@ -18,7 +18,7 @@ from shosoin.keys.cache import BlockCache
 from shosoin.keys.claims import is_plausible_place
 from shosoin.keys.errors import KeyDamaged, KeyNotFound, PairProtocolError
 from shosoin.keys.intervals import IntervalSet, joined
-from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress
+from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress, spans_of
 from shosoin.keys.messages import (
     Announce,
     BlockState,
@@ -344,7 +344,7 @@ class ReceivingEnd:
                 ``max_age_s``.
             KeyDamaged: if stored bytes fail their check; all keys of the request are burned.
         """
-        spans = sorted((address.offset, address.end) for address in addresses)
+        spans = sorted(spans_of(addresses))
         if any(end > start for (_, end), (start, _) in pairwise(spans)):
             raise KeyNotFound  # a key named twice, or two that overlap
         taken = joined(spans)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import repeat
 
 from shosoin.base.ports import Event
 from shosoin.keys.blocks import MAC_CONFIRMED, MAC_READY, MAC_STORED, Block, dump_record, load_record, mac_header
@@ -382,17 +383,10 @@ class SendingEnd:
             KeyTooOld: the first of them is older than ``max_age_s``; nothing is consumed.
             LeaseNeeded: enough granules, but the peer has not yet recorded that they are handed out.
         """
-        need, cursor = granules_of(length_bytes), self._cursor
-        whole = self._available.first_fit(cursor, need)
-        together = whole is not None and self._available.covers(whole, whole + need * number)
-        addresses = []
-        for _ in range(number):
-            offset = self._available.first_fit(cursor, need) if not together or cursor == self._cursor else cursor
-            if offset is None:
-                missing = need * number - self._available.size()
-                raise KeyStreamDry(f"the stream to {self.peer} lacks {max(missing, need) * 32} bytes")
-            addresses.append(KeyAddress(offset, length_bytes))
-            cursor = offset + need
+        need = granules_of(length_bytes)
+        offsets = self._places(number, need)
+        addresses = list(map(KeyAddress, offsets, repeat(length_bytes)))
+        cursor = offsets[-1] + need
         if max_age_s is not None and self.age_s(addresses[:1]) > max_age_s:
             raise KeyTooOld(f"the oldest stock for {self.peer} is older than {max_age_s:g} s")
         if cursor > self._leased:
@@ -404,6 +398,21 @@ class SendingEnd:
         if leaps:
             self.tally.burn(Burned.GAP, had - self.left_granules() - need * number)
         return addresses
+
+    def _places(self, number: int, need: int) -> Sequence[int]:
+        """Return the offsets of the next keys of ``need`` granules each, side by side where the stock allows."""
+        first = self._available.first_fit(self._cursor, need)
+        if first is not None and self._available.covers(first, first + need * number):
+            return range(first, first + need * number, need)
+        offsets, cursor = [], self._cursor
+        for _ in range(number):
+            offset = self._available.first_fit(cursor, need)
+            if offset is None:
+                missing = need * number - self._available.size()
+                raise KeyStreamDry(f"the stream to {self.peer} lacks {max(missing, need) * 32} bytes")
+            offsets.append(offset)
+            cursor = offset + need
+        return offsets
 
     def read(self, addresses: Sequence[KeyAddress]) -> list[bytearray]:
         """Return the bits of keys just allocated; they are gone from memory here.

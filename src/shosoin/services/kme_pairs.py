@@ -1,5 +1,7 @@
 """The life of a pair's secrets, as commands while the KME stands still: burn, heal, re-key.
 
+A burn can be had from a running KME too (``shosoin.services.kme_links``); what it does to the journal is the same.
+
 Each change of a pair's journal is one durable batch (``keys.burning``). Re-keying changes the journal first and the
 file of the pair secret second: whoever was interrupted in between finds the pair refused, because the journal knows
 the secret it belongs to, and calls the command again.
@@ -21,7 +23,7 @@ from shosoin.adapters.state_lock import StateLock
 from shosoin.base import Rejected
 from shosoin.keys.burning import (
     Holding,
-    burn_batch,
+    burn_store,
     check_secret,
     closed_batch,
     holding_of,
@@ -116,10 +118,9 @@ def _burn_one(config: KmeConfig, peer: str, key: bytes, *, dry_run: bool, until_
     secret = _secret_in_place(config, peer) if until_rekeyed and not dry_run else b""
     if secret or peer in stored_peers(config):  # else this end is new, and the handshake burns in any case
         with closing(open_store(config, peer, key)) as store:
-            records = store.load()
-            held = holding_of(records)
-            if records and not dry_run:
-                store.commit(burn_batch(records, until_rekeyed=until_rekeyed))
+            found = burn_store(store, dry_run=dry_run, until_rekeyed=until_rekeyed)
+            if found is not None:
+                held = found
             elif secret:  # never used, and known to whoever was here all the same
                 store.commit(closed_batch(config.kme.id, peer, secret, store=store, entropy=SystemEntropy()))
     if not dry_run:

@@ -95,6 +95,17 @@ class Multicast:
         self._thread.shutdown(wait=True)
         self._store.close()
 
+    async def burn(self, peer: KmeId) -> None:
+        """Destroy the copies that came from a KME's masters, and what its SAEs might claim here.
+
+        Raises:
+            StreamRefused: that could not be written.
+        """
+        try:
+            await self._stored(lambda: self._store.burn(peer))
+        finally:
+            self._forget([copy for place, held in self._held.items() if place[0] == peer for copy in held.values()])
+
     # The master's KME
 
     async def draw(
