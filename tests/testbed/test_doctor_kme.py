@@ -52,6 +52,7 @@ async def test_of_a_single_process_it_says_what_runs_and_what_the_port_shows(tmp
     await server.start()
     try:
         found = await examined(pair)
+        assert server.process is not None
         assert found["kme"].details["pid"] == server.process.pid
         means = {topic: each.means for topic, each in found.items() if topic != "kme_files"}
         good = {"kme_in_use": "kme_in_use_ok", "kme_port": "kme_port_ok", "kme_workers": "kme_alone"}

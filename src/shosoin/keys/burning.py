@@ -14,7 +14,7 @@ Both are one batch, durable as a whole or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from shosoin.base import Entropy
@@ -24,7 +24,16 @@ from shosoin.keys.pair import PAIR_RECORD, PAIR_SECRET_BYTES, PairEnd, PairLimit
 from shosoin.keys.receiver import FETCHED_RECORD
 from shosoin.keys.store import Batch, StreamStore
 
-__all__ = ["Holding", "burn_batch", "check_secret", "closed_batch", "holding_of", "is_installed", "rekey_batch"]
+__all__ = [
+    "Holding",
+    "burn_batch",
+    "burn_store",
+    "check_secret",
+    "closed_batch",
+    "holding_of",
+    "is_installed",
+    "rekey_batch",
+]
 
 _DIFFERENT_BYTES_MIN = 128
 """Of 1024 random bytes about 250 values occur; fewer than half of that is no random secret."""
@@ -53,6 +62,26 @@ def holding_of(records: Mapping[str, bytes]) -> Holding:
     except (KeyError, TypeError, ValueError) as err:
         raise StreamRefused("the journal is incomplete") from err
     return Holding(len(blocks), sum(block.granules for block in blocks), burns)
+
+
+def burn_store(store: StreamStore, *, dry_run: bool, until_rekeyed: bool = False) -> Holding | None:
+    """Burn what a store holds of its pair; return what that was, ``None`` if the pair never started.
+
+    Whoever runs the pair must open it anew afterwards.
+
+    Args:
+        dry_run: whether to look only.
+
+    Raises:
+        StreamRefused: the journal cannot be read or written.
+    """
+    records = store.load()
+    if not records:
+        return None
+    held = holding_of(records)
+    if not dry_run:
+        store.commit(burn_batch(records, until_rekeyed=until_rekeyed))
+    return held
 
 
 def burn_batch(records: Mapping[str, bytes], *, until_rekeyed: bool = False) -> Batch:
@@ -113,16 +142,26 @@ def is_installed(records: Mapping[str, bytes], secret: bytes) -> bool:
 
 
 def rekey_batch(
-    records: Mapping[str, bytes], own: str, peer: str, secret: bytes, *, store: StreamStore, entropy: Entropy
+    records: Mapping[str, bytes],
+    own: str,
+    peer: str,
+    secret: bytes,
+    *,
+    store: StreamStore,
+    entropy: Entropy,
+    used: Sequence[str] = (),
 ) -> Batch:
     """Return what makes a journal that of a new pair under another secret.
+
+    Args:
+        used: fingerprints of secrets that the pair is known to have used, besides those that the journal knows.
 
     Raises:
         PairSecretRejected: this pair has used the secret before.
         StreamRefused: the journal is incomplete.
     """
     check_secret(secret)
-    retired = _retired(records)
+    retired = [*used, *_retired(records)]
     if secret_check_of(secret) in retired:
         raise PairSecretRejected(f"the pair with {peer} has used this secret before")
     fresh = PairEnd(own, peer, secret, store, entropy, PairLimits()).first_records(retired)

@@ -24,6 +24,7 @@ from shosoin.adapters.open_files import allow_many_open_files
 from shosoin.adapters.state_lock import StateLock
 from shosoin.base import KmeId, Rejected
 from shosoin.base.ports import Event
+from shosoin.keys.burning import Holding
 from shosoin.keys.kme import Kme
 from shosoin.keys.local import LocalKeys
 from shosoin.keys.policy import KmeLimits, PolicyBook
@@ -179,6 +180,13 @@ class KmeProcess:
     def drain(self) -> None:
         """Be unready from now on, and go on serving."""
         self.is_draining = True
+
+    async def burn(self, peer: KmeId, *, dry_run: bool) -> Holding:
+        """Burn all that is shared with a peer at this end, or only look; see ``KmeLinks.burn``."""
+        held = await self.links.burn(peer, dry_run=dry_run)
+        if not dry_run and self._multicast is not None:
+            await self._multicast.burn(peer)
+        return held
 
     # Parts
 

@@ -28,12 +28,13 @@ from shosoin.keys.key_id import GRANULE_BYTES, granules_of
 from shosoin.keys.kme import Admit, Delivery, Key, Kme
 from shosoin.link import LinkFacts
 from shosoin.services.kme_requests import PeerRefused, PeerRequests
+from shosoin.services.peer_readiness import PeerReadiness
 from shosoin.services.sae_http import Drawing
 
 __all__ = ["Multicast"]
 
 T = TypeVar("T")
-_COPY, _CLAIM = "multicast/copy", "multicast/claim"
+_COPY, _CLAIM, _READY = "multicast/copy", "multicast/claim", "multicast/ready"
 _ASK_S = 5.0
 _HELD_MAX = 1 << 16
 _HELD_BYTES_MAX = 64 << 20
@@ -80,6 +81,8 @@ class Multicast:
         self._count(held, 1)
         requests.serve(_COPY, self._serve_copy)
         requests.serve(_CLAIM, self._serve_claim)
+        requests.serve(_READY, self._serve_ready)
+        self._peers = PeerReadiness(requests, _READY, clock.now_s, _ASK_S)
 
     async def run(self) -> None:
         """Destroy what is too old, until cancelled."""
@@ -91,6 +94,17 @@ class Multicast:
         """Let go of the store, after everything else has ended."""
         self._thread.shutdown(wait=True)
         self._store.close()
+
+    async def burn(self, peer: KmeId) -> None:
+        """Destroy the copies that came from a KME's masters, and what its SAEs might claim here.
+
+        Raises:
+            StreamRefused: that could not be written.
+        """
+        try:
+            await self._stored(lambda: self._store.burn(peer))
+        finally:
+            self._forget([copy for place, held in self._held.items() if place[0] == peer for copy in held.values()])
 
     # The master's KME
 
@@ -113,12 +127,13 @@ class Multicast:
         )
         cost_bits = max(cost_bits, total * 8)
         self._require_reachable(by_kme)
-        self._kme.check_quota(caller, slaves, cost_bits)
-        self._kme.require_local_room(caller, number * len(by_kme.get(self._kme.kme_id, ())), length)
-        admit(number, total)
-        keys = [(self._new_id(), self._entropy.random_bytes(length)) for _ in range(number)]
-        self._kme.spend_quota(caller, slaves, cost_bits)  # before the first await: others draw meanwhile
-        await self._send_all(caller, by_kme, keys, facts)
+        async with self._peers.of(kme for kme in by_kme if kme != self._kme.kme_id):
+            self._kme.check_quota(caller, slaves, cost_bits)
+            self._kme.require_local_room(caller, number * len(by_kme.get(self._kme.kme_id, ())), length)
+            admit(number, total)
+            keys = [(self._new_id(), self._entropy.random_bytes(length)) for _ in range(number)]
+            self._kme.spend_quota(caller, slaves, cost_bits)  # before the next await: others draw meanwhile
+            await self._send_all(caller, by_kme, keys, facts)
         for slave in slaves:
             self._kme.drawn[caller, slave].add(number, number * size_bits)
         return Delivery(tuple(Key(key_id, KeyMaterial(bits)) for key_id, bits in keys), facts, 0.0)
@@ -153,7 +168,7 @@ class Multicast:
         pad_id, pad = await self._drawing.patiently(lambda: self._kme.draw_pad(peer, size, caller, slaves))
         head = CopyHead(caller, tuple(slaves), tuple(key_id for key_id, _ in keys), length, pad_id, simulated)
         record = seal_copies(head, [bits for _, bits in keys], pad)
-        await self._requests.ask(peer, _COPY, record, _ASK_S)
+        await self._peers.ask(peer, _COPY, record)
         self._drawing.leases.refresh_lease(peer)
 
     def _require_reachable(self, kmes: Iterable[KmeId]) -> None:
@@ -306,6 +321,10 @@ class Multicast:
         self._remember([replace(copy, bits=b"") for copy in copies])
         return b"stored"
 
+    async def _serve_ready(self, _: KmeId, __: bytes) -> bytes:
+        """Say that copies would be stored now: behind all others, where a disk that hangs holds it up."""
+        return await self._stored(lambda: b"ready")
+
     def _make_sure_of_room(self, peer: KmeId, head: CopyHead) -> None:
         number = len(head.key_ids) * len(head.slaves)
         total = number * head.length_bytes
@@ -340,11 +359,20 @@ class Multicast:
                 self._named.pop(key, None)
 
     async def _expire(self) -> None:
-        before_s = self._clock.wall_s() - self._expiry_s
+        now_s = self._clock.wall_s()
+        before_s = now_s - self._expiry_s
+        self._redate(now_s)
         old = [copy for copies in self._held.values() for copy in copies.values() if copy.born_s < before_s]
         self._forget(old)
         with suppress(ShosoinError):  # the next round tries again
-            await self._stored(lambda: self._store.expire(before_s))
+            await self._stored(lambda: self._store.expire(before_s, now_s))
+
+    def _redate(self, now_s: float) -> None:
+        """Let copies that were born in the future grow old from now: the clock was put back since they came."""
+        for waiting in self._held.values():
+            for slave, copy in waiting.items():
+                if copy.born_s > now_s:
+                    waiting[slave] = replace(copy, born_s=now_s)
 
     async def _stored(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)

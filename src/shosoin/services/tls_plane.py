@@ -12,6 +12,7 @@ import asyncio
 import datetime
 import ssl
 import weakref
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -199,6 +200,11 @@ class TlsPlane:
             and each.shown != shown
         ]
 
+    def callers(self, role: str) -> Counter[str]:
+        """Return how many connections there are with each holder of a role, by its id."""
+        identities = [each.holder.identity for way, each in list(self._open.items()) if not _is_closing(way)]
+        return Counter(each.id for each in identities if each is not None and each.role == role)
+
     # Files
 
     def load(self) -> None:
@@ -374,6 +380,10 @@ class TlsPlane:
 
     def _emit(self, event: str, severity: str, **fields: object) -> None:
         self.events.emit(Event(event, severity, {"endpoint": self.name, **fields}))
+
+
+def _is_closing(transport: asyncio.BaseTransport) -> bool:
+    return isinstance(transport, asyncio.Transport) and transport.is_closing()
 
 
 def _name(holder: Holder | None) -> str:

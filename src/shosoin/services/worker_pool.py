@@ -25,7 +25,7 @@ from shosoin.base import Rejected, SaeId, ShosoinError, Unavailable
 from shosoin.services.etsi014 import Etsi014Service
 from shosoin.services.json_log import described, log
 from shosoin.services.kme_config import KmeConfig
-from shosoin.services.memory_budget import Claim, MemoryBudget
+from shosoin.services.memory_budget import Budget, Claim
 from shosoin.services.request_tally import RequestTally
 from shosoin.services.storage_key_config import PassphraseSection
 from shosoin.services.tls_listener import listening_sockets
@@ -76,6 +76,19 @@ class _Worker:
             task.cancel()
         if room is not None:
             room.drop()
+
+
+@dataclass(frozen=True, slots=True)
+class PooledBodies:
+    """Memory for bodies of requests in all workers."""
+
+    pool: WorkerPool
+    total_bytes: int
+
+    @property
+    def held_bytes(self) -> int:
+        """What was held a second ago at most."""
+        return self.pool.counts.bodies_bytes
 
 
 @dataclass(slots=True)
@@ -136,9 +149,18 @@ class WorkerPool:
         return self.counts.tally
 
     @property
-    def memory(self) -> Mapping[str, MemoryBudget]:
-        """What requests may hold at once; bodies are the workers' affair."""
-        return {"answers": self._service.memory["answers"]}
+    def memory(self) -> Mapping[str, Budget]:
+        """What requests may hold at once: bodies in the workers, answers here."""
+        bodies = PooledBodies(self, self._config.limits.max_bodies_bytes)
+        return {"bodies": bodies, "answers": self._service.memory["answers"]}
+
+    def counts_by_pid(self) -> dict[int, WorkerCounts]:
+        """Return what each worker that lives has counted, by its process id."""
+        return {worker.process.pid: worker.counts for worker in self._workers.values()}
+
+    def counts_by_place(self) -> dict[int, WorkerCounts]:
+        """Return the same by place: whoever follows a worker that ended has its place, and begins at zero."""
+        return {place: worker.counts for place, worker in sorted(self._workers.items())}
 
     @property
     def pids(self) -> list[int]:

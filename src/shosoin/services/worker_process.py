@@ -30,7 +30,7 @@ from shosoin.services.kme_config import KmeConfig
 from shosoin.services.kme_identity import followed_plane
 from shosoin.services.memory_budget import Claim, MemoryBudget
 from shosoin.services.sae_access import draws_ahead, http_limits
-from shosoin.services.tls_plane import Approved
+from shosoin.services.tls_plane import Approved, TlsPlane
 from shosoin.services.wire014 import KeyRequest, parse_key_request
 from shosoin.services.worker_counts import WorkerCounts
 from shosoin.services.worker_line import Draw, FrameKind, WorkerLine, pack_call, unpack_error
@@ -157,6 +157,8 @@ class _Etsi014OfWorker(Etsi014Http):
         self._draws_ahead = draws_ahead(config)
         self._stocks = KeyStocks(self._tell)
         self._timeout_s = limits.lease_timeout_s + _SPARE_S
+        self.plane: TlsPlane | None = None
+        """The endpoint, once it listens."""
 
     async def act(
         self, caller: SaeId, sae: SaeId, call: str, body: bytes, query: Mapping[str, str], room: Claim
@@ -227,7 +229,11 @@ class _Etsi014OfWorker(Etsi014Http):
         """Return what there is to report."""
         guard = self.guard
         now = (guard.open, guard.refused) if guard is not None else (0, 0)
-        return WorkerCounts(self.tally, *now, self._bodies.held_bytes)
+        counts = WorkerCounts(self.tally, *now, self._bodies.held_bytes)
+        if self.plane is not None:
+            tally = self.plane.tally
+            counts.turned_away, counts.cut, counts.callers = tally.turned_away, tally.cut, self.plane.callers("sae")
+        return counts
 
 
 def plain_request(body: bytes, query: Mapping[str, str]) -> KeyRequest | None:
@@ -261,7 +267,7 @@ async def _run(line: socket.socket, listening: list[socket.socket]) -> None:
 async def _serve(config: KmeConfig, approved: Approved, owner: _Owner, listening: list[socket.socket]) -> None:
     service = _Etsi014OfWorker(config, owner)
     lock = StateLock(config.kme.directory, exclusive=False)  # what burns or rotates waits for the last of us
-    plane = followed_plane(config, approved, SystemClock(), LoggedEvents())
+    plane = service.plane = followed_plane(config, approved, SystemClock(), LoggedEvents())
 
     def follow(now: Approved) -> None:
         plane.follow(now)
