@@ -99,12 +99,15 @@ class Multicast:
     async def run(self) -> None:
         """Destroy what is too old, and stay in touch with the store, until cancelled."""
         loop, expired_s = asyncio.get_running_loop(), -math.inf
-        while True:
-            await self.refresh()
-            if loop.time() - expired_s >= min(_EXPIRE_EVERY_S, self._expiry_s):
-                expired_s = loop.time()
-                await self._expire()
-            await asyncio.sleep(min(_REFRESH_EVERY_S, self._expiry_s))
+        try:
+            while True:
+                await self.refresh()
+                if loop.time() - expired_s >= min(_EXPIRE_EVERY_S, self._expiry_s):
+                    expired_s = loop.time()
+                    await self._expire()
+                await asyncio.sleep(min(_REFRESH_EVERY_S, self._expiry_s))
+        finally:
+            self._peers.stop()
 
     async def refresh(self) -> None:
         """Learn what is stored, where that may have changed without this object.
