@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,15 +19,23 @@ from dataclasses import replace
 from typing import TypeVar
 from uuid import UUID
 
-from shosoin.adapters.copy_store import CopyStore, HeldCopy
+from shosoin.adapters.copy_store import CopyStorage, HeldCopy
 from shosoin.base import Entropy, KeyMaterial, KmeId, PeerFault, SaeId, ShosoinError
 from shosoin.base.ports import Clock, Event, EventSink
 from shosoin.keys.copies import COPY_BYTES_MAX, CopyHead, open_copies, pad_bytes, read_head, seal_copies
 from shosoin.keys.demands import Demands
-from shosoin.keys.errors import KeyNotFound, KeyOfAnotherSae, PairProtocolError, RequestInvalid, StreamNotReady
+from shosoin.keys.errors import (
+    KeyNotFound,
+    KeyOfAnotherSae,
+    PairProtocolError,
+    RequestInvalid,
+    StoreUnavailable,
+    StreamNotReady,
+)
 from shosoin.keys.key_id import GRANULE_BYTES, granules_of
 from shosoin.keys.kme import Admit, Delivery, Key, Kme
 from shosoin.link import LinkFacts
+from shosoin.services.json_log import log
 from shosoin.services.kme_requests import PeerRefused, PeerRequests
 from shosoin.services.peer_readiness import PeerReadiness
 from shosoin.services.sae_http import Drawing
@@ -42,6 +51,8 @@ _HELD_BYTES_MAX = 64 << 20
 _Place = tuple[KmeId, str, SaeId]
 _CLAIM_BYTES_MAX = 1 << 20
 _EXPIRE_EVERY_S = 60.0
+_REFRESH_EVERY_S = 2.0
+"""How often a store elsewhere hears that its owner is there."""
 
 
 class Multicast:
@@ -56,7 +67,7 @@ class Multicast:
         kme: Kme,
         drawing: Drawing,
         requests: PeerRequests,
-        store: CopyStore,
+        store: CopyStorage,
         *,
         entropy: Entropy,
         clock: Clock,
@@ -76,22 +87,53 @@ class Multicast:
         """What the master's KME has let go, and nobody has been given yet."""
         self._number: Counter[tuple[KmeId, SaeId]] = Counter()
         self._bytes: Counter[tuple[KmeId, SaeId]] = Counter()
-        held = store.index()
-        self._remember(held)
-        self._count(held, 1)
+        self._epoch = 0
+        """Of the store when it was last asked what is in it."""
+        self.is_indexed = False
+        """Whether it is known what waits here."""
         requests.serve(_COPY, self._serve_copy)
         requests.serve(_CLAIM, self._serve_claim)
         requests.serve(_READY, self._serve_ready)
         self._peers = PeerReadiness(requests, _READY, clock.now_s, _ASK_S)
 
     async def run(self) -> None:
-        """Destroy what is too old, until cancelled."""
+        """Destroy what is too old, and stay in touch with the store, until cancelled."""
+        loop, expired_s = asyncio.get_running_loop(), -math.inf
         try:
             while True:
-                await self._expire()
-                await asyncio.sleep(min(_EXPIRE_EVERY_S, self._expiry_s))
+                await self.refresh()
+                if loop.time() - expired_s >= min(_EXPIRE_EVERY_S, self._expiry_s):
+                    expired_s = loop.time()
+                    await self._expire()
+                await asyncio.sleep(min(_REFRESH_EVERY_S, self._expiry_s))
         finally:
             self._peers.stop()
+
+    async def refresh(self) -> None:
+        """Learn what is stored, where that may have changed without this object.
+
+        Raises:
+            StreamRefused: what is stored cannot be read; if that may pass, it is only noted.
+        """
+        try:
+            epoch, found = await self._stored(self._look)
+        except StoreUnavailable as err:
+            if self.is_indexed or not self._epoch:
+                log("multicast.store_unavailable", reason=err.message)
+            self._epoch, self.is_indexed = -1, False
+            return
+        if found is not None:
+            index = {copy.place: copy for copy in found}
+            known = {copy.place: copy for held in self._held.values() for copy in held.values()}
+            self._forget([copy for place, copy in known.items() if place not in index])
+            fresh = [copy for place, copy in index.items() if place not in known]
+            self._remember(fresh)
+            self._count(fresh, 1)
+        self._epoch, self.is_indexed = epoch, True
+
+    def _look(self) -> tuple[int, list[HeldCopy] | None]:
+        self._store.tick()
+        return self._store.epoch, None if self._store.epoch == self._epoch else self._store.index()
 
     def close(self) -> None:
         """Let go of the store, after everything else has ended."""
@@ -220,6 +262,15 @@ class Multicast:
         return b"claimed"
 
     # A slave's KME
+
+    def require_indexed(self) -> None:
+        """Check that it is known what waits here.
+
+        Raises:
+            StreamNotReady: the store cannot be asked now.
+        """
+        if not self.is_indexed:
+            raise StreamNotReady("which keys for several slaves wait here cannot be told now", retry_after_s=1.0)
 
     def holds(self, master: SaeId, key_id: str) -> bool:
         """Whether copies of this key wait here."""
