@@ -212,6 +212,7 @@ async def test_what_a_file_remembers_moves_into_the_database(server, tmp_path, m
     before.close()
     schema = f"used_{next(NUMBERS)}"
     store = open_pair(server.dsn, schema)
+    copy = (tmp_path / "used.sqlite").read_bytes()
     for _ in range(2):
         used = open_used(store, schema, tmp_path)
         with pytest.raises(TicketUsed):
@@ -219,6 +220,12 @@ async def test_what_a_file_remembers_moves_into_the_database(server, tmp_path, m
         assert await used.mark("s") == 10
         assert await used.mark("old") > 1 << 60
         assert not list(tmp_path.iterdir()), "the file is not needed any more"
+    monkeypatch.setattr(used_tickets_postgres, "MARKS_MAX", 2)
+    for stream in ("u", "v", "w"):  # until "s" is over
+        await used.raise_mark(stream, 0, 0)
+    (tmp_path / "used.sqlite").write_bytes(copy)  # as a crash may bring it back
+    used = open_used(store, schema, tmp_path)
+    assert await used.mark("s") > 1 << 60
     store.close()
 
 

@@ -66,7 +66,8 @@ class PostgresUsedTickets:
                     self._put_ended(cursor, place, int.from_bytes(bits, "big"))
         with self._owner.transaction() as cursor:
             for stream, below in found.marks:
-                self._put_mark(cursor, stream, below)
+                if self._mark(cursor, stream) < below:  # else it went on here, or is over
+                    self._put_mark(cursor, stream, below)
 
     def close(self) -> None:
         """Do nothing: the ownership is the streams'."""

@@ -206,6 +206,8 @@ def _burn_copies(config: KmeConfig, peer: str, key: bytes, *, discard_damaged: b
     """Remove the copies of a pair; return whether those of all pairs were thrown away, since they cannot be read."""
     try:
         burn_copies(config, peer, key)
+    except StoreUnavailable:
+        raise
     except StreamRefused:
         if not discard_damaged:
             raise

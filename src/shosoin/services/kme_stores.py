@@ -15,7 +15,7 @@ from shosoin.adapters.postgres_reencryption import PostgresCopies, PostgresStore
 from shosoin.adapters.private_files import destroy
 from shosoin.adapters.stream_reencryption import FileStores
 from shosoin.base import KmeId
-from shosoin.keys.errors import StreamRefused
+from shosoin.keys.errors import StoreUnavailable, StreamRefused
 from shosoin.keys.reencryption import ReencryptableStores
 from shosoin.keys.store import StreamStore
 from shosoin.services.kme_config import KmeConfig
@@ -95,6 +95,8 @@ def discard_store(config: KmeConfig, peer: str, key: bytes) -> None:
     _pair_stores(config).discard(peer)
     try:
         burn_copies(config, peer, key)
+    except StoreUnavailable:  # out of reach is not damaged
+        raise
     except StreamRefused:
         discard_copies(config)
 
