@@ -18,7 +18,22 @@ from unittest import mock
 
 import pytest
 
-from shosoin.keys import cache, intervals, key_id, kme, local, pair, pool, quota, reading, receiver, reconcile, sender
+from shosoin.keys import (
+    burning,
+    cache,
+    intervals,
+    key_id,
+    kme,
+    local,
+    pair,
+    pool,
+    quota,
+    reading,
+    receiver,
+    reconcile,
+    sender,
+)
+from shosoin.testing.key_simulation import operators
 
 __all__ = ["MISTAKES", "Edit", "Mistake", "applied"]
 
@@ -89,6 +104,7 @@ SENDER, RECEIVER, PAIR, KME = sender.SendingEnd, receiver.ReceivingEnd, pair.Pai
 POOL, LOCAL, INTERVALS, IDS = pool.VerificationPool, local.LocalKeys, intervals.IntervalSet, key_id.KeyIdCodec
 PLAN = (reconcile, "plan_stream")
 PLANNED = (pair,)
+BURNED = (operators,)
 
 MISTAKES = {
     # Leases
@@ -300,6 +316,33 @@ MISTAKES = {
             ),
         ),
         "test_a_restored_copy_is_named_and_burns_both_directions",
+    ),
+    # Operators
+    "burn_not_counted": Mistake(
+        "A burn is not counted, so that the other end never hears of it.",
+        (Edit(burning, "burn_batch", 'pair.get("burns", 0) + 1', 'pair.get("burns", 0)', BURNED),),
+    ),
+    "burn_heard_and_not_carried_out": Mistake(
+        "An end that hears of a burn writes it down as carried out and burns nothing.",
+        (Edit(reconcile, "must_burn", "return one.burns > other.seen_burns or", "return False and", PLANNED),),
+    ),
+    "healed_pair_opens_again": Mistake(
+        "A healed pair serves under the secret that an intruder may know.",
+        (Edit(PAIR, "_on_welcome", "if self._awaits_rekey:", "if False:"),),
+        seed=5,
+    ),
+    "burn_ends_the_wait_for_a_secret": Mistake(
+        "A burn after a healing opens the pair under its old secret.",
+        (Edit(burning, "burn_batch", 'until_rekeyed or pair.get("awaits_rekey", False)', "until_rekeyed", BURNED),),
+    ),
+    "secret_of_before_is_taken": Mistake(
+        "A pair takes a secret that it has had before, with all its one-time keys.",
+        (Edit(burning, "rekey_batch", "if secret_check_of(secret) in retired:", "if False:"),),
+        seed=22,
+    ),
+    "rekeying_keeps_the_journal": Mistake(
+        "Re-keying leaves what the journal says of streams and pools, and changes the secret alone.",
+        (Edit(burning, "rekey_batch", "{**gone, **fresh}, drops=blocks", "{PAIR_RECORD: fresh[PAIR_RECORD]}"),),
     ),
     # Old keys and used bits
     "expiry_at_the_sender_only": Mistake(

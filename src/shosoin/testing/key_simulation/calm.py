@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shosoin.base import SaeId, ShosoinError
 from shosoin.keys.errors import LeaseNeeded
+from shosoin.testing.key_simulation.operators import Order
 from shosoin.testing.key_simulation.process import EXPIRY_S, OTHER, SAES, KmeProcess
 from shosoin.testing.key_simulation.world import Wish, World
 
@@ -21,6 +22,7 @@ _DRAIN_STEPS = 600
 def calm_down(world: World, *, tls_was_broken: bool) -> None:
     """End all faults and hold both ends to their promises."""
     _end_faults(world, tls_was_broken=tls_was_broken)
+    _finish_rekeying(world)
     for end in SAES:
         _keys_flow(world, end)
     world.producing = False
@@ -49,6 +51,24 @@ def _end_faults(world: World, *, tls_was_broken: bool) -> None:
     main = world.ends["a"].main
     if tls_was_broken and main is not None and main.latest is not None:
         main.latest.end()  # what was dropped from a connection is said again on the next one
+
+
+def _finish_rekeying(world: World) -> None:
+    """Let operators finish what they have begun, and both have one secret."""
+    began_s = world.now_s
+    while not all(operator.is_in_step() for operator in world.operators.values()) or _any_awaits_rekey(world):
+        for end in SAES:
+            if not world.operators[end].is_in_step() or world.ends[end].disk.awaits_rekey:
+                world.operators[end].begin(Order.REKEY, (0, 0, 0), at_last=True)
+        world.run_until(world.now_s + 0.5)
+        if world.trace.violations:
+            return
+        if world.now_s > began_s + PROGRESS_S:
+            world.trace.violate("the pair cannot be re-keyed")
+
+
+def _any_awaits_rekey(world: World) -> bool:
+    return any(end.disk.awaits_rekey or end.in_maintenance for end in world.ends.values())
 
 
 def _keys_flow(world: World, end: str) -> None:

@@ -40,7 +40,7 @@ class SimulatedDisk:
     Order inside a commit is that of ``Batch``: blocks, then all records at once, then overwriting and removal.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, secret: bytes = b"") -> None:
         self.records: dict[str, bytes] = {}
         self.blocks: dict[str, StoredBlock] = {}
         self.suspect = False
@@ -50,11 +50,18 @@ class SimulatedDisk:
         self.full_after: int | None = None
         """Steps of commits that still happen before one fails and the process may not go on."""
         self._failed = False
+        self.secret = secret
+        """The file of the pair secret, which lies beside the journal."""
+        self.burned_before_s = -1.0
+        """What links made before then was burned here, or this end agreed with one where it was."""
+        self.awaits_rekey = False
+        """Its operator healed it and wants nothing served under the present secret."""
 
     def copy(self) -> SimulatedDisk:
         """Return the disk as it is now."""
-        disk = SimulatedDisk()
+        disk = SimulatedDisk(self.secret)
         disk.records, disk.blocks = dict(self.records), dict(self.blocks)
+        disk.burned_before_s, disk.awaits_rekey = self.burned_before_s, self.awaits_rekey
         return disk
 
     def mixed_with(self, other: SimulatedDisk, takes_other: Callable[[str], bool]) -> SimulatedDisk:

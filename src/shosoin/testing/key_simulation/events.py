@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from shosoin.testing.key_simulation.disk import SimulatedDisk
 from shosoin.testing.key_simulation.network import Tamper
+from shosoin.testing.key_simulation.operators import Order
 from shosoin.testing.key_simulation.process import EXPIRY_S, OTHER, SAES, KmeProcess
 from shosoin.testing.key_simulation.world import BlockFate, Wish, World
 
@@ -264,6 +265,8 @@ def restore_disk(world: World, end: str, values: Values) -> None:
     snapshots = world.ends[end].snapshots
     if snapshots and world.may_restore(end):
         disk = snapshots[-1 - values[0] % len(snapshots)].copy()
+        if values[2] % 3 == 0:
+            disk.secret = world.ends[end].disk.secret  # that file lies elsewhere
         world.restore(end, disk, zombie=values[1] % 3 > 0)
 
 
@@ -298,7 +301,7 @@ def restore_files_of_two_moments(world: World, end: str, values: Values) -> None
 def lose_disk(world: World, end: str, values: Values) -> None:
     """Let an end start from nothing but its pair secret."""
     if world.may_restore(end):
-        world.restore(end, SimulatedDisk(), zombie=values[0] % 2 == 0)
+        world.restore(end, SimulatedDisk(world.ends[end].disk.secret), zombie=values[0] % 2 == 0)
 
 
 @event(3)
@@ -338,6 +341,42 @@ def lose_file(world: World, end: str, values: Values) -> None:
 def fill_disk(world: World, end: str, values: Values) -> None:
     """Let one of the next commits fail half done."""
     world.ends[end].disk.full_after = values[0] % 12
+
+
+# Operators
+
+
+@event(4)
+def burn_pair(world: World, end: str, values: Values) -> None:
+    """Let the operator of an end burn the pair."""
+    world.operators[end].begin(Order.BURN, values)
+
+
+@event(2)
+def heal_site(world: World, end: str, values: Values) -> None:
+    """Let the operator of an end heal it: the pair awaits another secret, which comes soon or late."""
+    world.operators[end].begin(Order.HEAL, values)
+    if values[2] % 4:
+        world.after(1.2 + values[2] % 11 / 10, partial(rekey_pair, world, end, values))
+
+
+@event(3)
+def rekey_pair(world: World, end: str, values: Values) -> None:
+    """Let both operators put another secret in place, one earlier than the other, or one of them not at all."""
+    world.operators[end].begin(Order.REKEY, values)
+    if values[1] % 4:
+        later = (values[1], values[2], values[0])
+        world.after(values[2] % 1700 / 1000, lambda: world.operators[OTHER[end]].begin(Order.REKEY, later))
+
+
+@event(2)
+def reuse_secret(world: World, end: str, values: Values) -> None:
+    """Let both operators put a secret in place that the pair has had before; their journals know better."""
+    old = world.secrets[values[0] % max(1, len(world.secrets) - 1)]
+    both = [world.operators[each] for each in (end, OTHER[end])]
+    if len(world.secrets) > 1 and all(operator.remembers(old) for operator in both):
+        for operator in both:
+            operator.begin(Order.REUSE, values)
 
 
 # Links

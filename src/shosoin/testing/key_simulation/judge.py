@@ -6,11 +6,14 @@
 * Nothing is drawn above the leases that both disks hold, nor before the other end holds it ready.
 * No end is named an old copy that is none.
 * A one-time key authenticates one content, and is never handed out.
+* What an operator burned at an end is given to nobody there, nor by the other end once it has heard of it; an end that
+  awaits another pair secret gives nothing.
 * A key that a KME's own generator made is given once at each side, to the two SAEs it was made for.
 """
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,6 +35,9 @@ __all__ = ["DrawnKey", "Judge", "Wish"]
 
 _PIECE_BYTES_MIN = 8
 """Shorter pieces may agree by chance."""
+_NO_GRANULE = ("", b"", float("inf"))
+_Stream = tuple[int, str]
+"""Which pair secret, and an end."""
 
 
 class Wish(NamedTuple):
@@ -70,46 +76,49 @@ class Judge:
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
         self.keys: dict[str, DrawnKey] = {}
-        self._granules: dict[bytes, tuple[str, bytes]] = {}
-        """Direction and bits of every granule that a link made, by its first bytes."""
-        self._places: dict[tuple[str, int], str] = {}
-        """key_ID of the key that a granule of a stream went into."""
+        self._granules: dict[bytes, tuple[str, bytes, float]] = {}
+        """Direction, bits and time of every granule that a link made, by its first bytes."""
+        self._places: dict[tuple[int, str, int], str] = {}
+        """key_ID of the key that a granule of a stream went into, by pair secret and direction."""
         self._drawn: dict[bytes, str] = {}
-        self._leases = {"a": 0, "b": 0}
+        self._leases: Counter[_Stream] = Counter()
         """Highest lease that a disk of each end ever held as the receiver."""
         self._tags: dict[bytes, bytes] = {}
-        self._ready = {"a": IntervalSet(), "b": IntervalSet()}
+        self._ready: defaultdict[_Stream, IntervalSet] = defaultdict(IntervalSet)
         """What a disk of each end ever held ready as the receiver."""
         self.restored: set[str] = set()
         """Ends that were put back to old copies."""
+        self.unsettled: set[str] = set()
+        """Ends that have not agreed with the other one since an operator burned something."""
         self.names_can_be_forged = False
         """Old hellos are said again, which makes their end look like an old copy."""
 
     # What links, disks and wires carry
 
-    def produced(self, end: str, bits: bytes) -> None:
+    def produced(self, end: str, bits: bytes, now_s: float) -> None:
         """Hear of a block that a link made for the stream that starts at ``end``."""
         for start in range(RESERVE_BYTES, len(bits), GRANULE_BYTES):
             granule = bits[start : start + GRANULE_BYTES]
-            self._granules[granule[:_PIECE_BYTES_MIN]] = end, granule
+            self._granules[granule[:_PIECE_BYTES_MIN]] = end, granule, now_s
 
     def committed(self, process: KmeProcess, batch: Batch) -> None:
         """Hear of a commit that is durable."""
-        raw = batch.records.get("stream/in")
+        raw, stream = batch.records.get("stream/in"), (process.era, process.end)
         if raw is not None:
-            self._leases[process.end] = max(self._leases[process.end], load_record(raw)["lease"])
+            self._leases[stream] = max(self._leases[stream], load_record(raw)["lease"])
         for name, record in batch.records.items():
             if name.startswith("block/in-") and record is not None:
                 block = Block.load(record)
                 if block.state is BlockState.READY:
-                    self._ready[process.end].add(block.start, block.end)
+                    self._ready[stream].add(block.start, block.end)
 
     def accused(self, process: KmeProcess, end: str) -> None:
         """Hear that an end is said to be an old copy.
 
-        When one was, and the other dies before it has made the burning durable, both are named: that is let pass.
+        When one was, or an operator burned it, and one of them dies before both have made the burning durable, the
+        other may be named too: that is let pass.
         """
-        if not self.restored and not self.names_can_be_forged:
+        if not self.restored and not self.unsettled and not self.names_can_be_forged:
             self._trace.violate(f"{process.name}: takes an honest {end} for an old copy")
 
     def authenticated(self, process: KmeProcess, key: bytes, content: bytes) -> None:
@@ -156,6 +165,8 @@ class Judge:
             if known.fetched:
                 self._trace.violate(f"{process.name}: {known.key_id} is fetched twice")
             known.fetched_s = process.world.now_s
+            if not known.local:
+                self._check_unburned(process, known)
 
     def used_granules(self, before_s: float, *, fetched: bool) -> Iterator[bytes]:
         """Iterate over the granules of all keys that were drawn, or fetched, before a time."""
@@ -170,19 +181,28 @@ class Judge:
         if address is None or address.length_bytes != len(key.bits):
             self._trace.violate(f"{process.name}: key_ID {key.key_id} does not name the key")
             return
-        if address.end > min(near, self._leases[process.peer]):
+        if address.end > min(near, self._leases[process.era, process.peer]):
             self._trace.violate(f"{process.name}: drawn before both disks held the lease")
-        if not self._ready[process.peer].covers(address.offset, address.end):
+        if not self._ready[process.era, process.peer].covers(address.offset, address.end):
             self._trace.violate(f"{process.name}: drawn before the other end held it ready")
         self._check_places(process, key.key_id, address)
+        self._check_unburned(process, key)
         for piece in _pieces(key.bits):
-            end, granule = self._granules.get(piece[:_PIECE_BYTES_MIN], ("", b""))
+            end, granule, _ = self._granules.get(piece[:_PIECE_BYTES_MIN], _NO_GRANULE)
             if end != process.end or not granule.startswith(piece):
                 self._trace.violate(f"{process.name}: bits of {key.key_id} are no link's")
 
+    def _check_unburned(self, process: KmeProcess, key: DrawnKey) -> None:
+        if process.disk.awaits_rekey:
+            self._trace.violate(f"{process.name}: {key.key_id} is given out while the pair awaits another secret")
+        for piece in _pieces(key.bits):
+            _, _, born_s = self._granules.get(piece[:_PIECE_BYTES_MIN], _NO_GRANULE)
+            if born_s < process.burned_before_s:
+                self._trace.violate(f"{process.name}: burned bits are given out in {key.key_id}")
+
     def _check_places(self, process: KmeProcess, key_id: str, address: KeyAddress) -> None:
         for place in range(address.offset, address.end):
-            before = self._places.setdefault((process.end, place), key_id)
+            before = self._places.setdefault((process.era, process.end, place), key_id)
             if before != key_id:
                 self._trace.violate(f"{process.name}: granule {place} is given out again")
 

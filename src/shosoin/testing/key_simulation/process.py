@@ -70,8 +70,10 @@ class KmeProcess:
         clock = _Clock(self)
         limits = replace(LIMITS, max_age_s=world.max_ages_s[end])
         self.pair = PairEnd(
-            f"kme-{end}", f"kme-{self.peer}", world.secret, disk, world.entropy, limits, wall_s=clock.wall_s
+            f"kme-{end}", f"kme-{self.peer}", disk.secret, disk, world.entropy, limits, wall_s=clock.wall_s
         )
+        self.era = world.era_of(disk.secret)
+        self.burned_before_s = disk.burned_before_s
         self.alive, self.started, self.failed, self.stopping = True, False, False, False
         self.frozen_until_s = 0.0
         self.doom: int | None = None
