@@ -32,6 +32,8 @@ from shosoin.keys import (
     receiver,
     reconcile,
     sender,
+    worker_grants,
+    worker_stock,
 )
 from shosoin.testing.key_simulation import operators
 
@@ -343,6 +345,38 @@ MISTAKES = {
     "rekeying_keeps_the_journal": Mistake(
         "Re-keying leaves what the journal says of streams and pools, and changes the secret alone.",
         (Edit(burning, "rekey_batch", "{**gone, **fresh}, drops=blocks", "{PAIR_RECORD: fresh[PAIR_RECORD]}"),),
+    ),
+    # Workers
+    "stock_gives_a_key_twice": Mistake(
+        "A worker forgets how far it has cut a container.",
+        (
+            Edit(
+                worker_stock.Grant,
+                "take",
+                "    self.text[self._next : high] = bytes(len(items))\n    self._next = high + 1\n",
+                "",
+            ),
+        ),
+    ),
+    "stock_does_not_age": Mistake(
+        "A worker that stood still gives out what it held, however long that was.",
+        (Edit(worker_stock.KeyStock, "take", "or now_s >= grant.until_s", ""),),
+    ),
+    "used_keys_not_told": Mistake(
+        "A worker does not tell its owner which keys SAEs got.",
+        (Edit(worker_stock.Grant, "take", "self.used += number", "pass"),),
+    ),
+    "keys_of_a_dead_worker_not_counted": Mistake(
+        "What a worker takes along when it dies counts neither as delivered nor as burned.",
+        (Edit(worker_grants.Grants, "all_over", "self.over(number)", "self._held.pop(number)"),),
+    ),
+    "keys_ahead_counted_as_delivered": Mistake(
+        "Keys drawn ahead of demand count as delivered from the start.",
+        (Edit(worker_grants.Grants, "drawing", "self.add(number, master, slave, draw.size_bits, ahead)", "pass"),),
+    ),
+    "cancelled_grant_is_kept": Mistake(
+        "What was drawn for an SAE that has left stays counted as held.",
+        (Edit(worker_grants.Grants, "over", "self._held.pop(number, None)", "None"),),
     ),
     # Old keys and used bits
     "expiry_at_the_sender_only": Mistake(

@@ -39,7 +39,15 @@ def test_no_seed_breaks_a_promise(outcomes):
 def test_the_seeds_exercise_everything(outcomes):
     counts = sum((outcome.counts for outcome in outcomes[1:]), outcomes[0].counts)
     assert {name for name in KINDS if not counts[name]} == set()
-    for what in ("keys fetched", "keys drained", "restores", "handshakes", "stopped cleanly", "operator is done"):
+    for what in (
+        "keys fetched",
+        "keys drained",
+        "restores",
+        "handshakes",
+        "stopped cleanly",
+        "operator is done",
+        "keys drawn ahead and used",
+    ):
         assert counts[what] > 20, what
     for what in ("operator is interrupted", "operator is told that the secret was used before", "keys.restored_copy"):
         assert counts[what], what

@@ -28,6 +28,7 @@ from shosoin.keys.kme import Kme
 from shosoin.keys.local import LocalKeys
 from shosoin.keys.policy import KmeLimits, PolicyBook
 from shosoin.keys.quota import Quota
+from shosoin.keys.worker_grants import Granting
 from shosoin.services.admin_api import AdminApi
 from shosoin.services.admin_config import AdminSection
 from shosoin.services.etsi004 import Etsi004Service
@@ -51,7 +52,6 @@ from shosoin.services.skip import SkipService
 from shosoin.services.skip_config import SkipConfig
 from shosoin.services.storage_key import storage_key
 from shosoin.services.tls_listener import TlsListener
-from shosoin.services.worker_grants import Granting
 from shosoin.services.worker_pool import WorkerPool
 
 __all__ = ["KmeProcess", "run"]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from shosoin.base import SaeId, ShosoinError
 from shosoin.keys.errors import LeaseNeeded
+from shosoin.keys.worker_stock import Draw
 from shosoin.testing.key_simulation.operators import Order
 from shosoin.testing.key_simulation.process import EXPIRY_S, OTHER, SAES, KmeProcess
+from shosoin.testing.key_simulation.workers import workers_of
 from shosoin.testing.key_simulation.world import Wish, World
 
 __all__ = ["PROGRESS_S", "calm_down"]
@@ -17,6 +21,7 @@ _OVERWRITTEN_S = 1.0
 _STEP_S = 0.1
 _LOST_MAX = 3
 _DRAIN_STEPS = 600
+_WORKER_DRAWS = 16
 
 
 def calm_down(world: World, *, tls_was_broken: bool) -> None:
@@ -25,6 +30,8 @@ def calm_down(world: World, *, tls_was_broken: bool) -> None:
     _finish_rekeying(world)
     for end in SAES:
         _keys_flow(world, end)
+    _workers_serve(world)
+    _workers_leave(world)
     world.producing = False
     _blocks_settle(world)
     _used_bits_are_overwritten(world)
@@ -53,9 +60,42 @@ def _end_faults(world: World, *, tls_was_broken: bool) -> None:
         main.latest.end()  # what was dropped from a connection is said again on the next one
 
 
+def _workers_serve(world: World) -> None:
+    """Have both workers of each end draw key after key; over it one stands still for a while, then the other dies."""
+    for end in SAES:
+        main = world.ends[end].main
+        for worker in workers_of(main) if main is not None and main.started else []:
+            for turn in range(_WORKER_DRAWS):
+                draw = Draw(SAES[end][0], SAES[OTHER[end]][0], 256, 1)
+                world.after(turn * 0.02, partial(worker.draw, draw, lambda _: None))
+    world.run_until(world.now_s + 0.15)
+    workers = [state.main.workers for state in world.ends.values() if state.main is not None and state.main.workers]
+    for each in workers:
+        each[-1].freeze(1.2)
+    world.run_until(world.now_s + 0.3)
+    for each in workers:
+        each[0].die()
+    world.run_until(world.now_s + 1.2)
+
+
+def _workers_leave(world: World) -> None:
+    """Have all workers overwrite what they hold: the judge compares what their owners count then."""
+    for process in (each for state in world.ends.values() for each in state.servers()):
+        for worker in process.workers:
+            worker.frozen_until_s = worker.stalled_until_s = 0.0
+            if worker.alive:
+                worker.give_up()
+    world.run_until(world.now_s + 1.0)
+
+
 def _finish_rekeying(world: World) -> None:
-    """Let operators finish what they have begun, and both have one secret."""
+    """Let operators finish what they have begun; if that leaves the ends apart, both get a fresh secret."""
     began_s = world.now_s
+    forgot_alike = all(
+        end.disk.suspect for end in world.ends.values()
+    )  # both had the same secret before, and went back
+    if forgot_alike or not all(operator.is_in_step() for operator in world.operators.values()):
+        world.make_secret()
     while not all(operator.is_in_step() for operator in world.operators.values()) or _any_awaits_rekey(world):
         for end in SAES:
             if not world.operators[end].is_in_step() or world.ends[end].disk.awaits_rekey:

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from shosoin.keys.worker_stock import Draw
 from shosoin.testing.key_simulation.disk import SimulatedDisk
 from shosoin.testing.key_simulation.network import Tamper
 from shosoin.testing.key_simulation.operators import Order
 from shosoin.testing.key_simulation.process import EXPIRY_S, OTHER, SAES, KmeProcess
+from shosoin.testing.key_simulation.workers import Worker
 from shosoin.testing.key_simulation.world import BlockFate, Wish, World
 
 if TYPE_CHECKING:
@@ -99,6 +101,23 @@ def greedy(world: World, end: str, values: Values) -> None:
     for process in world.ends[end].servers():
         for _ in range(4 + values[2] % 12):
             world.draw(process, Wish(master, slave, 1, 256), partial(_fetch_later, world, values[2]))
+
+
+@event(12, Group.USE)
+def draw_by_worker(world: World, end: str, values: Values) -> None:
+    """Let a master ask a worker for key after key, so that it draws ahead of demand."""
+    worker = world.worker(end)
+    if worker is not None:
+        _draw_in_a_row(world, worker, end, values)
+
+
+def _draw_in_a_row(world: World, worker: Worker, end: str, values: Values) -> None:
+    master, slave = SAES[end][values[0] % 2], SAES[OTHER[end]][values[0] // 2 % 2]
+    size_bits, number = (256, 256, 64, 768)[values[1] % 4], 1 + values[1] // 4 % 2
+    pause_s = (0.002, 0.01, 0.04, 0.2)[values[2] % 4]
+    for turn in range(6 + values[1] // 8 % 12):
+        draw = partial(worker.draw, Draw(master, slave, size_bits, number), partial(_fetch_later, world, values[2]))
+        world.after(turn * pause_s, draw)
 
 
 @event(10, Group.USE)
@@ -227,6 +246,34 @@ def step_clock(world: World, end: str, values: Values) -> None:
         world.clock_steps_s[end] += (0.5, 11.0, 100.0)[values[1] % 3]
     else:
         world.wall_steps_s[end] += (0.5, 11.0, 1e6, -0.5, -11.0, -1e6)[values[1] % 6]
+
+
+# Workers
+
+
+@event(3)
+def kill_worker(world: World, end: str, _: Values) -> None:
+    """Let a worker die with what it holds."""
+    worker = world.worker(end)
+    if worker is not None:
+        worker.die()
+
+
+@event(2)
+def freeze_worker(world: World, end: str, values: Values) -> None:
+    """Let a worker stand still in the middle of a row of requests, and go on with what it holds."""
+    worker = world.worker(end)
+    if worker is not None:
+        _draw_in_a_row(world, worker, end, values)
+        world.after(values[1] % 97 / 400, partial(worker.freeze, 0.05 + values[0] % 2500 / 1000))
+
+
+@event(2)
+def stall_line(world: World, end: str, values: Values) -> None:
+    """Let nothing pass between a worker and its owner for a while: answers come when nobody waits for them."""
+    worker = world.worker(end)
+    if worker is not None:
+        worker.stalled_until_s = world.now_s + 0.05 + values[0] % 900 / 1000
 
 
 # Wires

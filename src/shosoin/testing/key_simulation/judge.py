@@ -8,6 +8,8 @@
 * A one-time key authenticates one content, and is never handed out.
 * What an operator burned at an end is given to nobody there, nor by the other end once it has heard of it; an end that
   awaits another pair secret gives nothing.
+* What an owner drew for a worker that worker gives to one SAE, ahead of demand for a second at most; what a worker took
+  along is counted as burned, and nothing that an SAE got from one that lives.
 * A key that a KME's own generator made is given once at each side, to the two SAEs it was made for.
 """
 
@@ -21,11 +23,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from shosoin.base import SaeId
 from shosoin.keys.blocks import Block, load_record
 from shosoin.keys.intervals import IntervalSet
-from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress
+from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress, granules_of
 from shosoin.keys.kme import Delivery
 from shosoin.keys.messages import BlockState
 from shosoin.keys.pool import ENTRY_BYTES, RESERVE_BYTES
 from shosoin.keys.store import Batch
+from shosoin.keys.tally import Burned
+from shosoin.keys.worker_stock import HOLD_S
 from shosoin.testing.simulation.trace import Trace
 
 if TYPE_CHECKING:
@@ -70,6 +74,18 @@ class DrawnKey:
         return self.fetched_s is not None
 
 
+@dataclass(slots=True)
+class HandedKey:
+    """A key that a worker was given."""
+
+    owner: str
+    worker: str
+    granules: int
+    is_ahead: bool
+    """Nobody had asked for it."""
+    served: bool = False
+
+
 class Judge:
     """Everything anybody was ever given."""
 
@@ -86,6 +102,10 @@ class Judge:
         self._tags: dict[bytes, bytes] = {}
         self._ready: defaultdict[_Stream, IntervalSet] = defaultdict(IntervalSet)
         """What a disk of each end ever held ready as the receiver."""
+        self._handed: dict[str, HandedKey] = {}
+        """Keys that owners drew for workers."""
+        self._gone: set[str] = set()
+        """Workers that are no more, as their owners know."""
         self.restored: set[str] = set()
         """Ends that were put back to old copies."""
         self.unsettled: set[str] = set()
@@ -167,6 +187,37 @@ class Judge:
             known.fetched_s = process.world.now_s
             if not known.local:
                 self._check_unburned(process, known)
+
+    # Workers
+
+    def handed_to_worker(self, owner: str, worker: str, key_ids: Sequence[str], *, ahead_from: int) -> None:
+        """Hear which keys an owner drew for a worker; those from the place ``ahead_from`` on are ahead of demand."""
+        for place, key_id in enumerate(key_ids):
+            granules = granules_of(len(self.keys[key_id].bits))
+            self._handed[key_id] = HandedKey(owner, worker, granules, place >= ahead_from)
+
+    def served(self, worker: str, keys: Sequence[tuple[str, bytes]], *, from_stock: bool, now_s: float) -> None:
+        """Hear what a worker gave to an SAE."""
+        for key_id, bits in keys:
+            handed, known = self._handed.get(key_id), self.keys.get(key_id)
+            if handed is None or known is None or handed.worker != worker or known.bits != bits:
+                self._trace.violate(f"{worker}: gives an SAE what its owner did not draw for it")
+                continue
+            if handed.served:
+                self._trace.violate(f"{worker}: {key_id} is given to two SAEs")
+            if from_stock and now_s - known.drawn_s > HOLD_S:
+                self._trace.violate(f"{worker}: {key_id} was drawn {now_s - known.drawn_s:.3f} s ago and is given out")
+            handed.served = True
+
+    def check_workers(self, owner: KmeProcess, gone: str) -> None:
+        """Check what an owner counts as burned when it has noticed that a worker is gone."""
+        self._gone.add(gone)
+        ahead = [handed for handed in self._handed.values() if handed.owner == owner.name and handed.is_ahead]
+        least = sum(handed.granules for handed in ahead if not handed.served and handed.worker in self._gone)
+        most = sum(handed.granules for handed in ahead if not handed.served or handed.worker in self._gone)
+        burned = owner.pair.outgoing.tally.burned_granules[Burned.UNUSED]
+        if not least <= burned <= most:
+            self._trace.violate(f"{owner.name}: {burned} granules of workers count as burned, not {least} to {most}")
 
     def used_granules(self, before_s: float, *, fetched: bool) -> Iterator[bytes]:
         """Iterate over the granules of all keys that were drawn, or fetched, before a time."""

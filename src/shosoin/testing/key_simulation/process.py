@@ -2,8 +2,8 @@
 
 The driver does what ``shosoin.services.link_driver`` does, with a simulated clock in place of threads and sockets.
 Between an effect's being asked for and its being carried out other things happen: keys are drawn and fetched, messages
-arrive, the process dies. Whoever serves keys at an end (``End.servers``) is asked through ``enc_keys``, ``dec_keys``: a
-process today, a worker that holds a leased range of a stream when there are such.
+arrive, the process dies. Whoever serves keys at an end (``End.servers``) is asked through ``enc_keys``, ``dec_keys``,
+by SAEs and by workers (``workers``).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from shosoin.testing.key_simulation.disk import DiskCrash, SimulatedDisk
 
 if TYPE_CHECKING:
     from shosoin.testing.key_simulation.network import Connection
+    from shosoin.testing.key_simulation.workers import Worker
     from shosoin.testing.key_simulation.world import World
 
 __all__ = ["DIRECTORY", "EXPIRY_S", "LIMITS", "OTHER", "SAES", "KmeProcess"]
@@ -84,6 +85,8 @@ class KmeProcess:
         self._steps: Steps | None = None
         self._pending: Effect | None = None
         self._busy = self._ticking = self._lease_asked = False
+        self.workers: list[Worker] = []
+        self.workers_started = 0
         self._macs: dict[str, tuple[bytes, bytes]] = {}
         self.kme = self._make_kme(clock)
         self.do(self._start)
@@ -148,6 +151,9 @@ class KmeProcess:
     def die(self) -> None:
         """End here, whatever is under way."""
         self.alive = False
+        for worker in self.workers:
+            worker.orphan()
+        self.world.orphans[self.end] += self.workers
         if self._steps is not None:
             self._steps.close()
         self._queue.clear()

@@ -23,6 +23,7 @@ from shosoin.testing.key_simulation.judge import Judge, Wish
 from shosoin.testing.key_simulation.network import Connection, Wiretap
 from shosoin.testing.key_simulation.operators import Operator
 from shosoin.testing.key_simulation.process import OTHER, TICK_S, KmeProcess
+from shosoin.testing.key_simulation.workers import Worker, workers_of
 from shosoin.testing.simulation.trace import Trace
 
 __all__ = ["BlockFate", "End", "Wish", "World"]
@@ -96,6 +97,8 @@ class World:
         self.wall_steps_s = {"a": 0.0, "b": 0.0}
         self.max_ages_s = {name: self.rng.choice(_MAX_AGES_S) for name in "ab"}
         """Age at which each end wants bits of the pair burned."""
+        self.orphans: dict[str, list[Worker]] = {"a": [], "b": []}
+        """Workers whose owners are gone."""
         self.fates: dict[str, deque[BlockFate]] = {"a": deque(), "b": deque()}
         self.cut_until_s = 0.0
         self.producing = True
@@ -314,6 +317,15 @@ class World:
         if not servers:
             return None
         return servers[0] if len(servers) == 1 or self.rng.integer(0, 2) else self.rng.choice(servers[1:])
+
+    def worker(self, name: str) -> Worker | None:
+        """Return a worker that an SAE of an end reaches: now and then one whose owner is gone."""
+        orphans = self.orphans[name] = [worker for worker in self.orphans[name] if worker.alive]
+        process = self.server(name)
+        living = workers_of(process) if process is not None and process.started else []
+        if orphans and (not living or not self.rng.integer(0, 3)):
+            return self.rng.choice(orphans)
+        return self.rng.choice(living) if living else None
 
     def draw(
         self, process: KmeProcess, wish: Wish, then: Callable[[list[str]], None], tries: int = _DRAW_TRIES
