@@ -25,6 +25,7 @@ from shosoin.keys import (
     key_id,
     kme,
     local,
+    multicast,
     pair,
     pool,
     quota,
@@ -377,6 +378,56 @@ MISTAKES = {
     "cancelled_grant_is_kept": Mistake(
         "What was drawn for an SAE that has left stays counted as held.",
         (Edit(worker_grants.Grants, "over", "self._held.pop(number, None)", "None"),),
+    ),
+    # Copies for several slaves
+    "claim_leaves_the_row": Mistake(
+        "The master's KME lets a copy go and keeps what allows it.",
+        (
+            Edit(
+                multicast.MulticastKeys,
+                "serving_claim",
+                "table.claim(peer, slave, key_ids)",
+                "all((one, slave, peer) in table._rows.sent for one in key_ids)",
+            ),
+        ),
+    ),
+    "copy_served_unclaimed": Mistake(
+        "A slave's KME serves a copy without asking the master's.",
+        (Edit(multicast.MulticastKeys, "_claim", "if not copies:", "if True:"),),
+    ),
+    "pad_for_two_records": Mistake(
+        "A pad that was drawn for one record pads the next one too.",
+        (
+            Edit(
+                multicast.MulticastKeys,
+                "_send",
+                "pad_id, pad = yield DrawPad(peer, size, caller, tuple(slaves))",
+                "pads = self.__dict__.setdefault('_pads', {})\n"
+                "    if (peer, size) not in pads:\n"
+                "        pad_id, pad = yield DrawPad(peer, size, caller, tuple(slaves))\n"
+                "        pads[peer, size] = pad_id, bytes(pad)\n"
+                "    pad_id, pad = pads[peer, size][0], bytearray(pads[peer, size][1])",
+            ),
+        ),
+    ),
+    "copies_mixed_up": Mistake(
+        "The keys of one record are held under each other's key_IDs.",
+        (Edit(multicast.MulticastKeys, "serving_copy", "zip(head.key_ids, keys,", "zip(head.key_ids, keys[::-1],"),),
+    ),
+    "claim_outlives_a_burn": Mistake(
+        "A copy that was claimed before a burn and not served then is served after it.",
+        (
+            Edit(
+                multicast.MulticastKeys,
+                "_claim",
+                "if self._claimed.get(copy.place) != mark",
+                "if copy.place not in self._claimed",
+            ),
+        ),
+    ),
+    "burn_leaves_the_copies": Mistake(
+        "A burn leaves multicast copies, and what allows them.",
+        (Edit(burning, "burn_steps", ", BurnCopies()]", "]", BURNED),),
     ),
     # Old keys and used bits
     "expiry_at_the_sender_only": Mistake(

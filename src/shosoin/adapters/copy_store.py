@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from shosoin.base import KmeId, Rejected, SaeId
+from shosoin.keys.copies import HeldCopy
 from shosoin.keys.errors import KeyDamaged, KeyNotFound, StreamRefused
 
 __all__ = ["COPIES_NAME", "DAMAGED_SUFFIX", "CopiesDamaged", "CopyStore", "HeldCopy", "open_copy_store"]
@@ -43,29 +43,6 @@ CREATE TABLE IF NOT EXISTS sent (
 """
 _NONCE_BYTES = 12
 _PLACE = "peer = ? AND key_id = ? AND slave = ?"
-
-
-@dataclass(frozen=True, slots=True)
-class HeldCopy:
-    """A key that a slave of this KME may fetch."""
-
-    key_id: str
-    slave: SaeId
-    master: SaeId
-    peer: KmeId
-    """KME of the master."""
-    born_s: float
-    length_bytes: int
-    named: frozenset[SaeId]
-    """All SAEs of this KME that the key was drawn for."""
-    bits: bytes | bytearray = field(default=b"", repr=False)
-    simulated: bool = True
-    """Whether one of the links that copies of the key travelled over is simulated."""
-
-    @property
-    def place(self) -> tuple[KmeId, str, SaeId]:
-        """What names the copy: peers choose key_IDs, and one could choose another's."""
-        return self.peer, self.key_id, self.slave
 
 
 class CopiesDamaged(StreamRefused):

@@ -30,6 +30,8 @@ def calm_down(world: World, *, tls_was_broken: bool) -> None:
     _finish_rekeying(world)
     for end in SAES:
         _keys_flow(world, end)
+    for end in SAES:
+        _copies_flow(world, end)
     _workers_serve(world)
     _workers_leave(world)
     world.producing = False
@@ -48,16 +50,43 @@ def _end_faults(world: World, *, tls_was_broken: bool) -> None:
     world.cut_until_s = 0.0
     for end in world.ends.values():
         world.fates[end.name].clear()
+        world.request_fates[end.name].clear()
         world.wiretap.orders[end.name].clear()
         for process in end.servers():
             process.doom, process.frozen_until_s = None, 0.0
-            process.disk.crash_after = process.disk.full_after = None
+            process.disk.crash_after = process.disk.copies_crash_after = process.disk.full_after = None
         for zombie in end.zombies:
             if zombie.latest is not None:
                 zombie.latest.end()
     main = world.ends["a"].main
     if tls_was_broken and main is not None and main.latest is not None:
         main.latest.end()  # what was dropped from a connection is said again on the next one
+
+
+def _copies_flow(world: World, end: str) -> None:
+    """Draw a key for several slaves at an end and have all of them fetch it, once."""
+    began_s, master, slaves = world.now_s, SAES[end][0], (*SAES[OTHER[end]], SAES[end][1])
+    while world.now_s < began_s + PROGRESS_S and not world.trace.violations:
+        main = world.ends[end].main
+        if main is not None and main.is_serving and main.pair.is_connected and main.pair.outgoing.pool_exhausted:
+            return  # it may stay silent
+        given: list[bool] = []
+        if main is not None:
+            main.copies.draw(Wish(master, slaves[0], 1, 256), slaves, partial(_fetch_copies, world, slaves, given))
+        world.run_until(world.now_s + 1.0)
+        if given == [True] * len(slaves) + [False] * len(slaves):
+            world.trace.counts["multicast keys in calm"] += 1
+            return
+    world.trace.violate(f"no multicast key flows from {end} within {PROGRESS_S:g} s after the last fault")
+
+
+def _fetch_copies(world: World, slaves: tuple[SaeId, ...], given: list[bool], key_ids: list[str]) -> None:
+    master = world.judge.copies.keys[key_ids[0]].master
+    for turn in range(2):
+        for slave in slaves:
+            main = world.ends["a" if slave in SAES["a"] else "b"].main
+            if main is not None:
+                world.after(0.3 * turn, partial(main.copies.fetch, slave, master, key_ids, then=given.append))
 
 
 def _workers_serve(world: World) -> None:

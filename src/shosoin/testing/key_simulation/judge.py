@@ -30,6 +30,7 @@ from shosoin.keys.pool import ENTRY_BYTES, RESERVE_BYTES
 from shosoin.keys.store import Batch
 from shosoin.keys.tally import Burned
 from shosoin.keys.worker_stock import HOLD_S
+from shosoin.testing.key_simulation.copy_judge import CopyJudge
 from shosoin.testing.simulation.trace import Trace
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class Judge:
         self._tags: dict[bytes, bytes] = {}
         self._ready: defaultdict[_Stream, IntervalSet] = defaultdict(IntervalSet)
         """What a disk of each end ever held ready as the receiver."""
+        self.copies = CopyJudge(trace)
         self._handed: dict[str, HandedKey] = {}
         """Keys that owners drew for workers."""
         self._gone: set[str] = set()
@@ -218,6 +220,19 @@ class Judge:
         burned = owner.pair.outgoing.tally.burned_granules[Burned.UNUSED]
         if not least <= burned <= most:
             self._trace.violate(f"{owner.name}: {burned} granules of workers count as burned, not {least} to {most}")
+
+    # Multicast
+
+    def pad_drawn(self, process: KmeProcess, pad_id: str, pad: bytes) -> None:
+        """Hear of a key that one KME drew for the other, to pad a record."""
+        near = load_record(process.disk.records["stream/out"])["lease"]
+        own, peer = f"~kme-{process.end}", f"~kme-{process.peer}"
+        address = process.pair.outgoing_ids.decode(pad_id, own, peer, near=near)
+        if address is None or address.length_bytes != len(pad):
+            self._trace.violate(f"{process.name}: {pad_id} does not name the pad")
+            return
+        self._check_places(process, pad_id, address)
+        self._check_bits(process, pad_id, pad)
 
     def used_granules(self, before_s: float, *, fetched: bool) -> Iterator[bytes]:
         """Iterate over the granules of all keys that were drawn, or fetched, before a time."""

@@ -54,6 +54,8 @@ class Operator:
         self._used: set[bytes] = {world.secrets[0]}
         """Secrets that this end ever had, whatever its disk says."""
         self._secret = b""
+        self._has_burned = False
+        """Whether the journal changed, which the command at work was to do."""
 
     @property
     def _disk(self) -> SimulatedDisk:
@@ -69,6 +71,7 @@ class Operator:
         if end.in_maintenance or (world.quiet and not at_last):
             return
         end.in_maintenance = True
+        self._has_burned = False
         world.trace.tell(self._end, f"operator {order.value}", count=f"operator {order.value}")
         main = end.main
         if main is not None and main.started and values[0] % 2:
@@ -130,6 +133,8 @@ class Operator:
 
     def _go_on(self, order: Order, steps: deque[OperatorStep], crash_at: int) -> None:
         if not steps:
+            if self._has_burned:
+                self._disk.copies_burned_before_s = self._world.now_s
             self._finish("is done")
             return
         if crash_at == 0:
@@ -143,6 +148,7 @@ class Operator:
         self._world.after(self._world.rng.uniform(0.001, 0.02), partial(self._go_on, order, steps, crash_at - 1))
 
     def _carry_out(self, order: Order, step: OperatorStep) -> None:
+        disk = self._disk
         match step:
             case Commit(batch):
                 try:
@@ -153,11 +159,11 @@ class Operator:
             case InstallSecret():
                 self._disk.secret = self._secret
             case BurnCopies():
-                pass
+                disk.copies.burn()
 
     def _note_burn(self, order: Order) -> None:
         """Write down beside the disk what its operator now counts on."""
-        disk = self._disk
+        disk, self._has_burned = self._disk, True
         disk.burned_before_s = self._world.now_s
         self._world.judge.unsettled.update("ab")
         if order is Order.HEAL:

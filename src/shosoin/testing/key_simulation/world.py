@@ -100,6 +100,8 @@ class World:
         self.orphans: dict[str, list[Worker]] = {"a": [], "b": []}
         """Workers whose owners are gone."""
         self.fates: dict[str, deque[BlockFate]] = {"a": deque(), "b": deque()}
+        self.request_fates: dict[str, deque[int]] = {"a": deque(), "b": deque()}
+        """How often the next questions of an end, and their answers, arrive."""
         self.cut_until_s = 0.0
         self.producing = True
         self.quiet = False
@@ -217,6 +219,7 @@ class World:
         old = end.main
         end.disk, end.main = disk, None
         self.judge.restored.add(name)
+        self.judge.copies.restored_s[name] = self.now_s
         disk.suspect = True
         if old is None:
             pass  # somebody is about to start it
@@ -236,8 +239,7 @@ class World:
         process.disk.suspect = False
         self.judge.unsettled.discard(process.end)
         other = channel.peer_of(process)
-        process.burned_before_s = max(process.burned_before_s, other.burned_before_s)
-        process.disk.burned_before_s = max(process.disk.burned_before_s, process.burned_before_s)
+        process.hear_of_burns(other)
         self.trace.tell(process.name, f"agrees with {other.name}", count="handshakes")
 
     # Connections
