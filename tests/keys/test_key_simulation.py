@@ -47,6 +47,8 @@ def test_the_seeds_exercise_everything(outcomes):
         "stopped cleanly",
         "operator is done",
         "keys drawn ahead and used",
+        "copies fetched",
+        "multicast keys in calm",
     ):
         assert counts[what] > 20, what
     for what in ("operator is interrupted", "operator is told that the secret was used before", "keys.restored_copy"):
