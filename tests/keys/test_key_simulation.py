@@ -15,7 +15,7 @@ from shosoin.keys.store import Batch, WipeRange
 from shosoin.testing.key_simulation import make_plan, shrink, simulate
 from shosoin.testing.key_simulation.__main__ import main
 from shosoin.testing.key_simulation.disk import DiskCrash, SimulatedDisk
-from shosoin.testing.key_simulation.events import KINDS
+from shosoin.testing.key_simulation.kinds import KINDS
 from tests.keys.mistakes import MISTAKES, applied
 
 SEEDS = 36

@@ -1,71 +1,27 @@
 """What may happen in a plan: one function for each kind of event.
 
-An event has an end and three numbers below 2**16, which each function reads as it likes; so a plan is plain data, and a
-new kind of event is a new function here. ``weight`` says how often a plan draws the kind; kinds of group ``wire`` come
-only in plans where somebody broke the TLS between the KMEs.
+Those of workers, operators and copies for several slaves are in modules of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from shosoin.base import SaeId
-from shosoin.keys.worker_stock import Draw
 from shosoin.testing.key_simulation.disk import SimulatedDisk
+from shosoin.testing.key_simulation.kinds import Group, Values, event
 from shosoin.testing.key_simulation.network import Tamper
-from shosoin.testing.key_simulation.operators import Order
 from shosoin.testing.key_simulation.process import EXPIRY_S, OTHER, SAES, KmeProcess
-from shosoin.testing.key_simulation.workers import Worker
 from shosoin.testing.key_simulation.world import BlockFate, Wish, World
 
 if TYPE_CHECKING:
     from shosoin.testing.key_simulation.judge import DrawnKey
 
-__all__ = ["KINDS", "Group", "Kind", "Values", "happen"]
+__all__ = ["fetch_later"]
 
-Values = tuple[int, int, int]
-Reaction = Callable[[World, str, Values], None]
 _SIZES = ((1, 256), (1, 256), (2, 256), (3, 320), (1, 768), (1, 64), (16, 256), (4, 200))
 """Numbers and sizes in bits of what masters ask for."""
 _SNAPSHOTS_MAX = 6
-
-
-class Group:
-    """Names of groups of kinds."""
-
-    USE, FAULT, WIRE = "use", "fault", "wire"
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A kind of event."""
-
-    name: str
-    group: str
-    weight: int
-    react: Reaction
-
-
-KINDS: dict[str, Kind] = {}
-
-
-def event(weight: int, group: str = Group.FAULT) -> Callable[[Reaction], Reaction]:
-    """Register a kind of event under its function's name."""
-
-    def register(react: Reaction) -> Reaction:
-        KINDS[react.__name__] = Kind(react.__name__, group, weight, react)
-        return react
-
-    return register
-
-
-def happen(world: World, kind: str, end: str, values: Values) -> None:
-    """Let an event happen."""
-    world.trace.tell("---", f"{kind} {end} {values}", count=kind)
-    KINDS[kind].react(world, end, values)
 
 
 # What SAEs do
@@ -79,7 +35,7 @@ def draw(world: World, end: str, values: Values) -> None:
         return
     master, slave = SAES[end][values[0] % 2], SAES[OTHER[end]][values[0] // 2 % 2]
     number, size_bits = _SIZES[values[1] % len(_SIZES)]
-    world.draw(process, Wish(master, slave, number, size_bits), partial(_fetch_later, world, values[2]))
+    world.draw(process, Wish(master, slave, number, size_bits), partial(fetch_later, world, values[2]))
 
 
 @event(6, Group.USE)
@@ -90,9 +46,7 @@ def draw_local(world: World, end: str, values: Values) -> None:
         return
     master, slave = SAES[end] if values[0] % 2 else SAES[end][::-1]
     number, size_bits = _SIZES[values[1] % len(_SIZES)]
-    world.draw(
-        process, Wish(master, slave, number, size_bits), partial(_fetch_later, world, values[2], process=process)
-    )
+    world.draw(process, Wish(master, slave, number, size_bits), partial(fetch_later, world, values[2], process=process))
 
 
 @event(6, Group.USE)
@@ -101,96 +55,7 @@ def greedy(world: World, end: str, values: Values) -> None:
     master, slave = SAES[end][values[0] % 2], SAES[OTHER[end]][values[1] % 2]
     for process in world.ends[end].servers():
         for _ in range(4 + values[2] % 12):
-            world.draw(process, Wish(master, slave, 1, 256), partial(_fetch_later, world, values[2]))
-
-
-@event(12, Group.USE)
-def draw_by_worker(world: World, end: str, values: Values) -> None:
-    """Let a master ask a worker for key after key, so that it draws ahead of demand."""
-    worker = world.worker(end)
-    if worker is not None:
-        _draw_in_a_row(world, worker, end, values)
-
-
-def _draw_in_a_row(world: World, worker: Worker, end: str, values: Values) -> None:
-    master, slave = SAES[end][values[0] % 2], SAES[OTHER[end]][values[0] // 2 % 2]
-    size_bits, number = (256, 256, 64, 768)[values[1] % 4], 1 + values[1] // 4 % 2
-    pause_s = (0.002, 0.01, 0.04, 0.2)[values[2] % 4]
-    for turn in range(6 + values[1] // 8 % 12):
-        draw = partial(worker.draw, Draw(master, slave, size_bits, number), partial(_fetch_later, world, values[2]))
-        world.after(turn * pause_s, draw)
-
-
-@event(14, Group.USE)
-def draw_for_several(world: World, end: str, values: Values) -> None:
-    """Let a master draw keys for several slaves, who fetch them soon, late, twice, or never."""
-    process = world.server(end)
-    if process is None:
-        return
-    master, own = SAES[end][values[0] % 2], SAES[end][1 - values[0] % 2]
-    slaves = [(*SAES[OTHER[end]], own), SAES[OTHER[end]], (SAES[OTHER[end]][0], own)][values[0] // 2 % 3]
-    number, size_bits = ((1, 256), (2, 64), (1, 320))[values[1] % 3]
-    wish = Wish(master, slaves[0], number, size_bits)
-    process.copies.draw(wish, slaves, partial(_fetch_copies_later, world, slaves, values[2]))
-
-
-def _fetch_copies_later(world: World, slaves: Sequence[SaeId], how: int, key_ids: list[str]) -> None:
-    for place, slave in enumerate(slaves):
-        turn = how // (1 + 7 * place)
-        delay_s = (0.002, 0.01, 0.05, 0.2, 1.0, 4.0)[turn % 6]
-        for again in range(turn // 6 % 3):
-            fetch = partial(_fetch_copies, world, [slave], key_ids, rest_fails=turn % 4 == again)
-            world.after(delay_s * (again + 1), fetch)
-
-
-def _fetch_copies(world: World, slaves: Sequence[SaeId], key_ids: list[str], *, rest_fails: bool = False) -> None:
-    master = world.judge.copies.keys[key_ids[0]].master
-    for slave in slaves:
-        server = world.server("a" if slave in SAES["a"] else "b")
-        if server is not None:
-            server.copies.fetch(slave, master, key_ids, rest_fails=rest_fails)
-
-
-def _draw_and_fetch(world: World, end: str, fetches: Sequence[tuple[float, bool]]) -> None:
-    """Let slaves of the other end fetch a key at each of some times, or try together with another that is not there."""
-    main, slaves = world.ends[end].main, SAES[OTHER[end]]
-
-    def later(key_ids: list[str]) -> None:
-        for at_s, rest_fails in fetches:
-            world.after(at_s, partial(_fetch_copies, world, slaves, key_ids, rest_fails=rest_fails))
-
-    if main is not None:
-        main.copies.draw(Wish(SAES[end][0], slaves[0], 1, 256), slaves, later)
-
-
-@event(4)
-def go_back_over_copies(world: World, end: str, values: Values) -> None:
-    """Put an end back to a copy of its disk from before slaves fetched a key, as master's end or slaves' end."""
-    copied: list[SimulatedDisk] = []
-
-    def restore() -> None:
-        if copied and world.may_restore(end):
-            world.restore(end, copied[0], zombie=values[1] % 3 == 0)
-
-    _draw_and_fetch(world, "ab"[values[2] % 2], [(0.15, False), (0.9, False), (1.6, False)])
-    world.after(0.1 + values[0] % 50 / 1000, lambda: copied.append(world.ends[end].disk.copy()))
-    world.after(0.25 + values[0] % 7 / 20, restore)
-
-
-@event(2)
-def burn_over_claims(world: World, end: str, values: Values) -> None:
-    """Burn the pair at the master's end while slaves have claimed their copies and cannot have them yet."""
-    _draw_and_fetch(world, end, [(0.05, True), (0.9, False), (1.6, False)])
-    world.after(0.15 + values[0] % 20 / 100, lambda: burn_pair(world, end, values))
-
-
-@event(5, Group.USE)
-def fetch_copies_again(world: World, end: str, values: Values) -> None:
-    """Let the slaves of one end ask everybody for copies that they had before, or never."""
-    known = list(world.judge.copies.keys.items())
-    for key_id, key in known[values[0] % 7 :: 1 + len(known) // 12]:
-        for process in world.ends[end].servers():
-            process.copies.fetch(SAES[end][values[1] % 2], key.master, [key_id])
+            world.draw(process, Wish(master, slave, 1, 256), partial(fetch_later, world, values[2]))
 
 
 @event(10, Group.USE)
@@ -238,7 +103,7 @@ def _fetch_from_main(world: World, end: str, key: DrawnKey) -> None:
         world.fetch(process, key.slave, key.master, [key.key_id])
 
 
-def _fetch_later(world: World, how: int, key_ids: list[str], *, process: KmeProcess | None = None) -> None:
+def fetch_later(world: World, how: int, key_ids: list[str], *, process: KmeProcess | None = None) -> None:
     """Let the slave fetch: at once or late, in one request or several, from whoever answers; or never."""
     key = world.judge.keys[key_ids[0]]
     delay_s = (0.005, 0.01, 0.02, 0.05, 0.2, 1.0, 3.0, EXPIRY_S)[how % 8]
@@ -282,14 +147,6 @@ def crash_inside_a_commit(world: World, end: str, values: Values) -> None:
     world.ends[end].disk.crash_after = values[0] % 16
 
 
-@event(5)
-def crash_over_copies(world: World, end: str, values: Values) -> None:
-    """Let a process die before or after one of its next changes of the table of copies."""
-    world.ends[end].disk.copies_crash_after = values[0] % 7
-    for each in SAES:
-        draw_for_several(world, each, values)
-
-
 @event(4)
 def crash_both(world: World, end: str, values: Values) -> None:
     """Let both ends die at once."""
@@ -329,34 +186,6 @@ def step_clock(world: World, end: str, values: Values) -> None:
         world.wall_steps_s[end] += (0.5, 11.0, 1e6, -0.5, -11.0, -1e6)[values[1] % 6]
 
 
-# Workers
-
-
-@event(3)
-def kill_worker(world: World, end: str, _: Values) -> None:
-    """Let a worker die with what it holds."""
-    worker = world.worker(end)
-    if worker is not None:
-        worker.die()
-
-
-@event(2)
-def freeze_worker(world: World, end: str, values: Values) -> None:
-    """Let a worker stand still in the middle of a row of requests, and go on with what it holds."""
-    worker = world.worker(end)
-    if worker is not None:
-        _draw_in_a_row(world, worker, end, values)
-        world.after(values[1] % 97 / 400, partial(worker.freeze, 0.05 + values[0] % 2500 / 1000))
-
-
-@event(2)
-def stall_line(world: World, end: str, values: Values) -> None:
-    """Let nothing pass between a worker and its owner for a while: answers come when nobody waits for them."""
-    worker = world.worker(end)
-    if worker is not None:
-        worker.stalled_until_s = world.now_s + 0.05 + values[0] % 900 / 1000
-
-
 # Wires
 
 
@@ -366,12 +195,6 @@ def break_connection(world: World, end: str, values: Values) -> None:
     process = world.ends[end].main
     if process is not None and process.latest is not None:
         process.latest.end(notice_s=1.5 if values[0] % 3 == 0 else 0.05)
-
-
-@event(5)
-def spoil_requests(world: World, end: str, values: Values) -> None:
-    """Let the next question of an end about copies, or its answer, get lost, or arrive twice."""
-    world.request_fates[end].extend([(0,), (1, 0), (2,), (1, 2), (1, 1, 1, 0)][values[0] % 5])
 
 
 @event(3)
@@ -475,42 +298,6 @@ def lose_file(world: World, end: str, values: Values) -> None:
 def fill_disk(world: World, end: str, values: Values) -> None:
     """Let one of the next commits fail half done."""
     world.ends[end].disk.full_after = values[0] % 12
-
-
-# Operators
-
-
-@event(4)
-def burn_pair(world: World, end: str, values: Values) -> None:
-    """Let the operator of an end burn the pair."""
-    world.operators[end].begin(Order.BURN, values)
-
-
-@event(2)
-def heal_site(world: World, end: str, values: Values) -> None:
-    """Let the operator of an end heal it: the pair awaits another secret, which comes soon or late."""
-    world.operators[end].begin(Order.HEAL, values)
-    if values[2] % 4:
-        world.after(1.2 + values[2] % 11 / 10, partial(rekey_pair, world, end, values))
-
-
-@event(3)
-def rekey_pair(world: World, end: str, values: Values) -> None:
-    """Let both operators put another secret in place, one earlier than the other, or one of them not at all."""
-    world.operators[end].begin(Order.REKEY, values)
-    if values[1] % 4:
-        later = (values[1], values[2], values[0])
-        world.after(values[2] % 1700 / 1000, lambda: world.operators[OTHER[end]].begin(Order.REKEY, later))
-
-
-@event(2)
-def reuse_secret(world: World, end: str, values: Values) -> None:
-    """Let both operators put a secret in place that the pair has had before; their journals know better."""
-    old = world.secrets[values[0] % max(1, len(world.secrets) - 1)]
-    both = [world.operators[each] for each in (end, OTHER[end])]
-    if len(world.secrets) > 1 and all(operator.remembers(old) for operator in both):
-        for operator in both:
-            operator.begin(Order.REUSE, values)
 
 
 # Links

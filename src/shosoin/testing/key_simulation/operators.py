@@ -28,7 +28,7 @@ from shosoin.keys.store import Commit
 from shosoin.testing.key_simulation.disk import DiskCrash, SimulatedDisk
 
 if TYPE_CHECKING:
-    from shosoin.testing.key_simulation.events import Values
+    from shosoin.testing.key_simulation.kinds import Values
     from shosoin.testing.key_simulation.world import World
 
 __all__ = ["Operator", "Order"]
