@@ -6,8 +6,9 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
-# Three workers on two cores, because tests of real processes wait most of their time; a file stays with one worker.
-WORKERS ?= -n 3 --dist loadfile
+# Three workers on two cores, because tests of real processes wait most of their time; a file stays with one worker, and
+# files go in order of their names: by number of tests, those of a single long one would be left for the end.
+WORKERS ?= -n 3 --dist loadfile --no-loadscope-reorder
 # More arguments for pytest: make test PYTEST_ARGS="-k refresh"
 PYTEST_ARGS ?=
 # Whose results depend on which kernels run.
@@ -98,7 +99,7 @@ sanitize: setup ## the kernel tests on a build with address and undefined-behavi
 aarch64: ## the portable kernels built for aarch64, their self-test under QEMU (g++-aarch64-linux-gnu, qemu-user)
 	@mkdir -p build
 	aarch64-linux-gnu-g++ -std=c++20 -O2 -Wall -Wextra -static -Inative \
-		native/dispatch.cpp native/portable.cpp native/selftest.cpp -o build/selftest-aarch64
+		native/dispatch.cpp native/portable.cpp native/key_ids.cpp native/selftest.cpp -o build/selftest-aarch64
 	qemu-aarch64 build/selftest-aarch64
 
 .PHONY: lock

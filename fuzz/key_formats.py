@@ -6,6 +6,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from tests.keys.world import World
@@ -19,7 +20,7 @@ from shosoin.keys.blocks import Block, load_record
 from shosoin.keys.copies import CopyHead, open_copies, pad_bytes, read_head, seal_copies
 from shosoin.keys.errors import PairProtocolError
 from shosoin.keys.key_id import KeyAddress, KeyIdCodec
-from shosoin.keys.messages import decode_message, encode_message
+from shosoin.keys.messages import Message, Proven, decode_message, encode_message, statement_of
 from shosoin.keys.wire004 import (
     HEADER_BYTES,
     NO_STREAM,
@@ -81,11 +82,20 @@ def _talk() -> tuple[World, tuple[bytes, ...]]:
 def peer_conversation(raw: bytes) -> None:
     """A message in the middle of a running session: refused, or taken without harm to what was promised.
 
-    The world asserts that no bit is handed out twice; afterwards the two ends must find together again.
+    Said by somebody else, and said by a peer that proves its lies. The world asserts that no bit is handed out twice;
+    afterwards the two ends must find together again.
     """
     message = decode_message(raw)
+    for proven in (False, True) if isinstance(message, Proven) else (False,):
+        _say_between(message, proven=proven)
+
+
+def _say_between(message: Message, *, proven: bool) -> None:
     world, _ = _talk()  # its entropy replays, and so do its sessions
-    end = world.ends["b"]
+    end, peer = world.ends["b"], world.ends["a"].pair
+    if proven and isinstance(message, Proven):
+        lie = replace(message, session=peer._session)
+        message = replace(lie, proof=peer._proof("a", statement_of(lie)))
     end.later(lambda pair: end.receive(pair, message))
     world.settle()
     world.draw(end.pair, 1, 32)

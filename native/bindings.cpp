@@ -1,15 +1,18 @@
 // Python's view of the paths: one class `Kernels`, an object per path. It checks buffers, gives up the interpreter's
 // lock and calls. What the numbers mean was checked by the caller (`shosoin.kernels`).
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels.h"
+#include "key_ids.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -125,6 +128,59 @@ const Path& path_of(const std::string& name) {
     refuse("this machine has no kernels named " + name);
 }
 
+// The IDs of one key stream. All of a request are made or read in one call; the interpreter's lock is kept, since what
+// takes the time is making Python's strings.
+class StreamKeyIds {
+  public:
+    explicit StreamKeyIds(const std::uint8_t* secret) : ids_(secret) {}
+
+    nb::list encode(const nb::bytes& context, const nb::sequence& addresses) const {
+        nb::list made;
+        for (nb::handle item : addresses) {
+            const auto [offset, length] = nb::cast<std::pair<std::uint64_t, std::uint64_t>>(item);
+            if (length == 0 || length >= std::uint64_t{1} << 21) refuse("a length must be 1 to 2^21 - 1");
+            char text[kKeyIdChars];
+            ids_.encode(bytes_at(context), context.size(), {offset, static_cast<std::uint32_t>(length)}, text);
+            made.append(nb::str(text, sizeof text));
+        }
+        wipe_dead_stack();
+        return made;
+    }
+
+    nb::list decode(const nb::bytes& context, const nb::sequence& key_ids, std::uint64_t near) const {
+        nb::list found;
+        for (nb::handle item : key_ids) {
+            KeyAddress address;
+            if (genuine(context, item, near, address)) {
+                found.append(nb::make_tuple(address.offset, address.length));
+            } else {
+                found.append(nb::none());
+            }
+        }
+        wipe_dead_stack();
+        return found;
+    }
+
+  private:
+    static const std::uint8_t* bytes_at(const nb::bytes& bytes) {
+        return reinterpret_cast<const std::uint8_t*>(bytes.c_str());
+    }
+
+    bool genuine(const nb::bytes& context, nb::handle item, std::uint64_t near, KeyAddress& address) const {
+        Py_ssize_t size = 0;
+        const char* text = PyUnicode_AsUTF8AndSize(item.ptr(), &size);
+        if (!text) {
+            if (PyErr_ExceptionMatches(PyExc_TypeError)) nb::raise_python_error();
+            PyErr_Clear();  // no UTF-8, hence no ID
+            return false;
+        }
+        if (size != static_cast<Py_ssize_t>(kKeyIdChars)) return false;
+        return ids_.decode(bytes_at(context), context.size(), text, near, address);
+    }
+
+    KeyIds ids_;
+};
+
 class Kernels {
   public:
     explicit Kernels(const std::string& name) : path_(path_of(name)) {}
@@ -216,6 +272,13 @@ class Kernels {
         shosoin::wipe(bytes, size);
     }
 
+    StreamKeyIds* key_ids(const nb::bytes& secret) const {
+        if (secret.size() != kKeyIdSecretBytes) {
+            refuse("key_ID secret must be 64 bytes, got " + std::to_string(secret.size()));
+        }
+        return new StreamKeyIds(reinterpret_cast<const std::uint8_t*>(secret.c_str()));  // Python owns it
+    }
+
   private:
     static std::vector<Element> checked_points(const nb::bytes& points, std::size_t k, std::size_t n) {
         if (k < 2 || k > n || n > kSharesMax) refuse("k and n must satisfy 2 <= k <= n <= 16");
@@ -242,8 +305,12 @@ std::vector<std::string> path_names() {
 
 NB_MODULE(_native, module) {
     using shosoin::Kernels;
+    using shosoin::StreamKeyIds;
     module.doc() = "Native kernels; use them through shosoin.kernels.";
     module.def("path_names", &shosoin::path_names, "Names of the paths this machine can run, best first.");
+    nb::class_<StreamKeyIds>(module, "KeyIds", "The IDs of one key stream.")
+        .def("encode", &StreamKeyIds::encode, "context"_a, "addresses"_a)
+        .def("decode", &StreamKeyIds::decode, "context"_a, "key_ids"_a, "near"_a);
     nb::class_<Kernels>(module, "Kernels", "The kernels of one path.")
         .def(nb::init<const std::string&>(), "path"_a)
         .def_prop_ro("name", &Kernels::name)
@@ -255,5 +322,6 @@ NB_MODULE(_native, module) {
              "secret"_a, "outputs"_a)
         .def("evaluate", &Kernels::evaluate, "point"_a, "data"_a, "ascending"_a)
         .def("xor_into", &Kernels::xor_into, "a"_a, "b"_a, "output"_a)
-        .def("wipe", &Kernels::wipe, "buffer"_a);
+        .def("wipe", &Kernels::wipe, "buffer"_a)
+        .def("key_ids", &Kernels::key_ids, "secret"_a, nb::rv_policy::take_ownership);
 }

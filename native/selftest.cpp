@@ -1,5 +1,6 @@
 // Every path of this machine against multiplication on paper and against the portable path, on heap blocks of exactly
 // the size a call may touch: built with -DSHOSOIN_SANITIZE=ON, so that a byte too far is an error.
+#include "key_ids.h"
 #include "kernels.h"
 
 #include <cstdio>
@@ -132,8 +133,27 @@ void check(const Path& path) {
     std::printf("selftest: %s: right\n", path.name);
 }
 
+// An ID of each length of context around the ends of a hash's blocks, made and read on blocks of exactly that size.
+void check_key_ids() {
+    const Block secret(kKeyIdSecretBytes, 3);
+    const KeyIds ids(secret.begin());
+    for (std::size_t context_bytes : {0, 1, 115, 116, 117, 128, 244, 245}) {
+        const Block context(context_bytes, 1), text(kKeyIdChars, 5);
+        const KeyAddress made{next_random() >> 20, static_cast<std::uint32_t>(next_random() >> 44) + 1};
+        KeyAddress read{};
+        char* const chars = reinterpret_cast<char*>(text.begin());
+        ids.encode(context.begin(), context_bytes, made, chars);
+        const bool genuine = ids.decode(context.begin(), context_bytes, chars, made.offset, read);
+        require(genuine && read.offset == made.offset && read.length == made.length, "portable", "key_id", context_bytes);
+        chars[35] = chars[35] == '0' ? '1' : '0';
+        require(!ids.decode(context.begin(), context_bytes, chars, made.offset, read), "portable", "a forged key_id",
+                context_bytes);
+    }
+}
+
 }  // namespace
 
 int main() {
     for (const Path* const* path = available_paths(); *path; ++path) check(**path);
+    check_key_ids();
 }

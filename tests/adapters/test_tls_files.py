@@ -1,11 +1,14 @@
 """What is checked of certificates, keys and authorities before they are used, and what a renewal may not lose."""
 
 import datetime
+import pickle
+import ssl
 
 import pytest
 
+from shosoin.adapters.key_exchange import KeyExchange, server_context_by
 from shosoin.adapters.tls import Identity
-from shosoin.adapters.tls_files import TlsFiles, load_credential, losses
+from shosoin.adapters.tls_files import TlsFiles, load_credential, losses, made_credential
 from shosoin.base import Rejected
 from tests.support.pki import TestAuthority
 
@@ -94,3 +97,20 @@ def test_a_renewal_loses_no_identity_no_name_and_no_authority(authority, tmp_pat
     elsewhere = TestAuthority(tmp_path / "elsewhere", "plane", ml_dsa=authority.ml_dsa)
     foreign = load(authority, elsewhere.issue("kme", "kme-a", names=["kme-a", "kms.example"]))
     assert losses(old, foreign) == ["does not chain to the authorities beside it, as the one in use does"]
+
+
+@pytest.mark.parametrize("key_exchange", list(KeyExchange))
+def test_what_was_read_makes_contexts_after_the_files_are_gone(authority, key_exchange):
+    if authority.ml_dsa and not key_exchange.is_hybrid:
+        pytest.skip("Python's TLS library takes no ML-DSA certificates")
+    files = authority.issue("kme", "kme-a")
+    found = load(authority, files)
+    for path in (files.certificate, files.key, authority.certificate):
+        path.unlink()
+    raw = pickle.loads(pickle.dumps(found.raw))  # as it reaches another process
+    again, context = made_credential(
+        raw, lambda each: server_context_by(key_exchange, each.certificate, each.key, each.ca)
+    )
+    assert again == found
+    assert context.verify_mode == ssl.CERT_REQUIRED
+    assert "PRIVATE KEY" not in repr(found) + repr(raw)

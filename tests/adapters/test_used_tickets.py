@@ -55,14 +55,38 @@ async def test_a_mark_only_rises(tmp_path):
     used.close()
 
 
-async def test_streams_are_bounded(tmp_path, monkeypatch):
+async def test_streams_that_were_used_long_ago_are_over_and_new_ones_begin(tmp_path, monkeypatch):
     monkeypatch.setattr(used_tickets, "MARKS_MAX", 3)
     used = UsedTickets(tmp_path / "used.sqlite")
-    for number in range(3):
-        await used.raise_mark(f"s{number}", 0, 0)
-    with pytest.raises(Unavailable, match="streams are on record"):
-        await used.raise_mark("s3", 0, 0)
-    await used.raise_mark("s2", 1, 1)
+    for number in range(20):
+        await used.raise_mark(f"s{number}", 0, 5)
+        await used.raise_mark("lasting", number, number)
+    rows = sqlite3.connect(tmp_path / "used.sqlite").execute("SELECT COUNT(*) FROM mark").fetchone()
+    assert rows[0] <= 3
+    used.close()
+    used = UsedTickets(tmp_path / "used.sqlite")
+    for number in range(18):
+        assert await used.mark(f"s{number}") > 1 << 60
+        with pytest.raises(TicketUsed, match="the stream is over"):
+            await used.raise_mark(f"s{number}", 6, 1 << 53)
+    assert await used.mark("lasting") == 20
+    await used.raise_mark("s19", 6, 6)
+    await used.raise_mark("new", 0, 0)
+    used.close()
+
+
+async def test_a_record_of_an_earlier_version_counts(tmp_path):
+    with sqlite3.connect(tmp_path / "used.sqlite") as old:
+        old.execute("CREATE TABLE mark (stream TEXT PRIMARY KEY, below INTEGER NOT NULL) WITHOUT ROWID")
+        old.execute("INSERT INTO mark VALUES ('s', 7)")
+    old.close()
+    for _ in range(2):
+        used = UsedTickets(tmp_path / "used.sqlite")
+        assert await used.mark("s") >= 7
+        used.close()
+    used = UsedTickets(tmp_path / "used.sqlite")
+    await used.raise_mark("s", 7, 8)
+    assert await used.mark("s") == 9
     used.close()
 
 

@@ -106,10 +106,15 @@ def test_every_call_as_a_command(as_):
     assert as_("vic", "links").out.startswith("kme-b  ")
     assert as_("vic", "pairs", "--json").json["pairs"]["kme-b"]["paused"] is False
     assert as_("vic", "saes", "--json").json["saes"]["sae-a1"]["here"] is True
+    assert as_("vic", "interfaces", "--json").json["workers"] is None
+    assert as_("vic", "interfaces").out.startswith("etsi014  connections=")
     assert as_("vic", "certificates", "--json").json["endpoints"]["admin"]["identity"] == "kme:kme-a"
     assert as_("olga", "reload").out.startswith("ENDPOINT")
     assert as_("olga", "pause", "kme-b").out == "pair with kme-b: nothing is handed out until it is resumed\n"
     assert as_("olga", "resume", "kme-b", "--json").json == {"peer": "kme-b", "paused": False}
+    assert as_("sec", "burn", "kme-b", "--dry-run", "--json").json["dry_run"] is True
+    assert as_("sec", "burn", "kme-b").code == 2, "nobody can be asked"
+    assert "destroyed at this end" in as_("sec", "burn", "kme-b", "--yes", "--reason", "test").out
     assert (
         as_("sec", "revoke", "sae-a2", "--reason", "test").out
         == "sae-a2 is refused from now on; connections ended: 0\n"

@@ -104,7 +104,7 @@ def applied(mistake: Mistake) -> Iterator[None]:
 
 
 SENDER, RECEIVER, PAIR, KME = sender.SendingEnd, receiver.ReceivingEnd, pair.PairEnd, kme.Kme
-POOL, LOCAL, INTERVALS, IDS = pool.VerificationPool, local.LocalKeys, intervals.IntervalSet, key_id.KeyIdCodec
+POOL, LOCAL, INTERVALS = pool.VerificationPool, local.LocalKeys, intervals.IntervalSet
 PLAN = (reconcile, "plan_stream")
 PLANNED = (pair,)
 BURNED = (operators,)
@@ -150,6 +150,22 @@ MISTAKES = {
         "The receiver serves what its sender may not yet have handed out.",
         (Edit(RECEIVER, "_servable", "and high <= self._lease ", ""),),
         "test_an_address_beyond_the_lease_is_not_served",
+    ),
+    # What is believed
+    "believes_what_anybody_says": Mistake(
+        "A message of a session counts without its proof.",
+        (Edit(PAIR, "_dispatch", "self._check_proof(message)", "pass"),),
+        "test_what_the_peer_did_not_say_changes_nothing",
+    ),
+    "believes_any_number": Mistake(
+        "A hello may name numbers that leave nothing above them.",
+        (Edit(PAIR, "_on_hello", "if wrong:", "if False:"),),
+        "test_a_claim_that_would_leave_nothing_above_it_changes_nothing",
+    ),
+    "keeps_no_record_of_the_peers_heal": Mistake(
+        "An end that hears that the pair awaits another secret does not write it down.",
+        (Edit(PAIR, "_on_hello", "self._awaits_rekey = True", "pass"),),
+        "test_a_copy_from_before_a_heal_stays_shut_under_the_old_secret",
     ),
     # What may have been handed out
     "sender_goes_on_where_it_was": Mistake(
@@ -459,20 +475,20 @@ MISTAKES = {
             Edit(
                 reading,
                 "read_keys",
-                "(address.offset - start) * GRANULE_BYTES",
-                "max(0, address.offset - start - 1) * GRANULE_BYTES",
+                "(offset - start) * GRANULE_BYTES",
+                "max(0, offset - start - 1) * GRANULE_BYTES",
                 (sender, receiver),
             ),
         ),
     ),
     "key_id_without_the_slave": Mistake(
         "A key_ID opens for every SAE.",
-        (Edit(IDS, "_state_of", 'f"{master}\\0{slave}\\0"', 'f"{master}\\0"'),),
+        (Edit(key_id, "_context", 'f"{master}\\0{slave}\\0"', 'f"{master}\\0"'),),
         seed=9,
     ),
     "key_id_without_the_master": Mistake(
         "A key_ID opens under every master's name.",
-        (Edit(IDS, "_state_of", 'f"{master}\\0{slave}\\0"', 'f"{slave}\\0"'),),
+        (Edit(key_id, "_context", 'f"{master}\\0{slave}\\0"', 'f"{slave}\\0"'),),
         seed=9,
     ),
     "overlapping_keys_in_one_request": Mistake(

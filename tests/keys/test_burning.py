@@ -152,3 +152,49 @@ def test_an_incomplete_journal_is_refused(world, damage):
     for action in actions:
         with pytest.raises(StreamRefused):
             action(records)
+
+
+def heal_site(world, name):
+    """What ``shosoin kme heal`` does to a pair at one end."""
+    end = world.ends[name]
+    end.crash()
+    end.disk.commit(burn_batch(end.disk.load(), until_rekeyed=True))
+
+
+def meet(world):
+    for name in ("a", "b"):
+        world.ends[name].start()
+    world.settle()
+    world.connect()
+    world.settle()
+
+
+@pytest.mark.parametrize("peer_restarts", [False, True])
+def test_a_copy_from_before_a_heal_stays_shut_under_the_old_secret(world, peer_restarts):
+    world.snapshot("a")
+    heal_site(world, "a")
+    meet(world)
+    if peer_restarts:
+        world.ends["b"].crash()
+    world.restore("a", 0, zombie=False)
+    meet(world)
+    for name in ("a", "b"):
+        pair = world.ends[name].pair
+        assert not pair.is_open
+        assert not pair.is_connected
+        assert "awaits another pair secret" in pair.refusal
+    assert [event.fields["peer"] for event in world.events if event.name == "keys.rekey_needed"] == ["a", "b"]
+    world.ends["a"].crash()  # and what the copy was told is durable
+    assert world.ends["a"].disk.load()["pair"].count(b'"awaits_rekey":true')
+
+
+def test_a_pair_that_one_end_healed_opens_once_both_are_rekeyed(world):
+    heal_site(world, "b")
+    meet(world)
+    secret = world.entropy.random_bytes(1024)
+    for name in ("a", "b"):
+        rekey(world, name, secret)
+    world.secret = secret
+    world.places_drawn.clear()
+    world.heal()
+    assert all(world.ends[name].pair.is_open for name in ("a", "b"))

@@ -12,6 +12,7 @@ from shosoin.keys.errors import (
     RequestInvalid,
     StreamNotReady,
 )
+from shosoin.keys.key_id import KeyIdCodec
 from shosoin.keys.kme import Kme
 from shosoin.keys.local import LocalKeys
 from shosoin.keys.policy import KmeLimits, PolicyBook
@@ -123,10 +124,7 @@ class OpenPair:
     class incoming:  # noqa: N801
         near = 0
 
-    class incoming_ids:  # noqa: N801
-        @staticmethod
-        def decode(key_id, master, slave, *, near):
-            return None
+    incoming_ids = KeyIdCodec(bytes(64))
 
     def require_open(self):
         pass

@@ -1,6 +1,7 @@
 """The pair protocol's messages: round trip, and nothing else parses."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from shosoin.keys.errors import PairProtocolError
 from shosoin.keys.messages import (
+    OTHER_VERSION,
     Announce,
     BlockState,
     BlockView,
@@ -29,6 +31,7 @@ HELLOS = st.builds(
     Hello, TEXTS, NUMBERS, TEXTS, st.booleans(), TEXTS, TEXTS, NUMBERS, TEXTS, TEXTS,
     st.builds(SenderView, *VIEW), st.builds(ReceiverView, *VIEW), burns=NUMBERS, seen_burns=NUMBERS,
 )  # fmt: skip
+HELLO = Hello("a", 1, "", True, "", "", 0, "", "", SenderView(0, 0, 0, (), ()), ReceiverView(0, 0, 0, (), ()))
 EXAMPLE = Announce("s", 1, 2, 3, 4, (5, 6, 7))
 
 
@@ -68,6 +71,16 @@ def test_a_message_with_one_thing_wrong_is_refused(change):
     changed = {**json.loads(encode_message(EXAMPLE)), **change}
     with pytest.raises(PairProtocolError):
         decode_message(json.dumps(changed).encode())
+
+
+@pytest.mark.parametrize(("version", "said"), [(None, "version 1"), (3, "version 3"), ("2", "version ?"), (True, "?")])
+def test_a_hello_of_another_version_says_so(version, said):
+    hello = {**json.loads(encode_message(HELLO)), "version": version}
+    if version is None:
+        del hello["version"]
+    with pytest.raises(PairProtocolError, match=re.escape(said)) as caught:
+        decode_message(json.dumps(hello).encode())
+    assert caught.value.code == OTHER_VERSION
 
 
 @pytest.mark.parametrize("raw", [b"[" * 100_000, b" " * (5 << 20), b"null", b'"x"', b'{"type":["hello"]}'])

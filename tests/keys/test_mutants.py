@@ -12,7 +12,6 @@ from shosoin.keys import pair, reconcile
 from shosoin.keys.messages import Leased
 from shosoin.keys.receiver import ReceivingEnd
 from shosoin.keys.sender import SendingEnd
-from shosoin.keys.store import Send
 from tests.keys.test_stream_faults import PairMachine
 
 SEARCH = settings(
@@ -48,7 +47,7 @@ def hands_out_before_the_peer_recorded_the_lease():
 def acknowledges_a_lease_it_did_not_make_durable():
     def on_lease(self, message):
         self._lease = max(self._lease, message.upto)
-        yield Send(Leased(self.session, message.upto))
+        yield self._say(Leased(self.session, message.upto))
 
     return mock.patch.object(ReceivingEnd, "on_lease", on_lease)
 

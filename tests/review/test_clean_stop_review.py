@@ -4,10 +4,12 @@ They hold at 421ea39 and failed on 2026-11-24 with a change that was tried in th
 when stopping. The search in ``tests/keys/test_stream_faults.py`` did not notice it. Keep them as a guard.
 """
 
+from dataclasses import replace
+
 import pytest
 
 from shosoin.keys.key_id import GRANULE_BYTES
-from shosoin.keys.messages import Burn, Lease
+from shosoin.keys.messages import Burn, Lease, statement_of
 from tests.keys.world import World
 
 
@@ -70,8 +72,9 @@ def test_c03_a_block_that_is_dropped_after_the_farewell(world):
     stop(world)
     block = b.pair.incoming._blocks.get(1)
     assert block is not None
-    session = b.pair._session
-    b.later(lambda pair: pair.receive(Burn(session, 1, ()), world.now_s))
+    burn = Burn(b.pair._session, 1, ())
+    said = replace(burn, proof=world.ends["a"].pair.outgoing.proof_of(statement_of(burn)))
+    b.later(lambda pair: pair.receive(said, world.now_s))
     while b.advance():
         pass
     b.crash()

@@ -256,7 +256,7 @@ def test_a_copy_that_expired_while_it_was_taken_is_not_found_rather_than_damaged
     store = CopyStore(tmp_path / "copies.sqlite", bytes(32))
     copy = HeldCopy("k", SaeId("s"), SaeId("m"), A, 1.0, 8, frozenset({SaeId("s")}), bytes(8))
     store.add_held([copy])
-    store.expire(2.0)
+    store.expire(2.0, 3.0)
     with pytest.raises(KeyNotFound):
         store.take_held([copy])
     store.close()

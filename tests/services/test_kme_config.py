@@ -144,3 +144,59 @@ def test_a_pair_that_takes_young_bits_alone_needs_links_whose_bits_die(tmp_path,
     with pytest.raises(Rejected, match="has none"):
         load(tmp_path, text + policy)
     assert load(tmp_path, text.replace("[[link]]", "[[link]]\nmax_age_s = 3600") + policy).policies[0].max_age_s == 60
+
+
+PUSH = """
+[[link]]
+peer = "kme-{name}"
+host = "127.0.0.1"
+port = 1
+pair_secret_file = "pair.secret"
+kind = "push"
+[link.push]
+host = "{host}"
+port = 9100
+certificate = "a.crt"
+key = "a.key"
+device_ca = "{name}.crt"
+device = "CN=module"
+"""
+
+
+@pytest.mark.parametrize(
+    ("section", "other", "host"),
+    [
+        ("kme.peer_api", "kme.sae_api", "127.0.0.1"),
+        ("skip", "kme.sae_api", "0.0.0.0"),
+        ("etsi004", "skip", "localhost"),
+        ("etsi004", "kme.peer_api", ""),
+    ],
+)
+def test_two_listeners_at_one_place_are_refused(tmp_path, text, section, other, host):
+    config = load(tmp_path, text)
+    places = config.listeners()
+    port, old = places[f"[{other}]"][1], places[f"[{section}]"]
+    before, head, after = text.partition(f"[{section}]")
+    after = after.replace(f"port = {old[1]}", f"port = {port}", 1).replace('"127.0.0.1"', f'"{host}"', 1)
+    with pytest.raises(Rejected, match=rf"listen at the same place, .* port {port}") as refused:
+        load(tmp_path, before + head + after)
+    assert f"[{section}]" in refused.value.message
+    assert f"[{other}]" in refused.value.message
+
+
+def test_so_are_operations_and_devices_of_two_links(tmp_path, text):
+    port = load(tmp_path, text).sae_api.port
+    with pytest.raises(Rejected, match=r"\[kme.sae_api\] and \[operations\] listen at the same place"):
+        load(tmp_path, f"{text}[operations]\nport = {port}\n")
+    two = [PUSH.format(name=name, host="10.0.0.5") for name in "cd"]
+    with pytest.raises(Rejected, match=r"\[link.push\] of kme-c and \[link.push\] of kme-d listen at the same place"):
+        load(tmp_path, text + "".join(two))
+    load(tmp_path, text + two[0] + PUSH.format(name="d", host="10.0.0.6"))
+    load(tmp_path, text + two[0] + PUSH.format(name="d", host="::"))
+
+
+def test_ports_that_the_system_chooses_meet_nobody(tmp_path, text):
+    for section in ("kme.sae_api", "kme.peer_api"):
+        old = load(tmp_path, text).listeners()[f"[{section}]"][1]
+        text = text.replace(f"port = {old}", "port = 0", 1)
+    assert load(tmp_path, text).listeners()["[kme.peer_api]"] == ("127.0.0.1", 0)

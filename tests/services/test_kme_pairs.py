@@ -147,6 +147,23 @@ async def test_a_healed_pair_tells_the_other_end_to_burn_and_stays_closed_until_
         await assert_gone_and_new_keys_work(pair, a, b, drawn, back)
 
 
+async def test_a_copy_of_a_disk_from_before_a_heal_stays_closed(pair, tmp_path):
+    await before(pair)
+    directory = pair.directory("kme-a")
+    shutil.copytree(directory, tmp_path / "copy")
+    heal(config(pair, "kme-a"), dry_run=False)
+    async with pair.running():
+        await until(lambda: "awaits another pair secret" in events(pair, "kme-b")["kme-a"].get("reason", ""))
+    shutil.rmtree(directory)
+    shutil.copytree(tmp_path / "copy", directory)
+    async with pair.running(), pair.client("sae-a1") as a, pair.client("sae-b1") as b:
+        for kme in KMES:
+            await until(lambda: "awaits another pair secret" in events(pair, kme)[other(kme)].get("reason", ""))  # noqa: B023
+        for client, slave in ((a, "sae-b1"), (b, "sae-a1")):
+            with pytest.raises(Unavailable, match="awaits another pair secret"):
+                await client.enc_keys(slave, number=1, size_bits=256)
+
+
 async def test_healing_burns_what_it_can_read_and_names_the_rest(pair):
     await before(pair)
     links = pair.directory("kme-a") / "links"

@@ -28,6 +28,7 @@ from tests.services.test_kme_processes import (
     open_clients,
     works,
 )
+from tests.support.admin import Administration
 from tests.support.kme import KmePair, ServerProcess, until, until_stock
 from tests.support.operations import Scraper, with_operations
 
@@ -310,3 +311,74 @@ async def test_the_number_of_workers_is_bounded_and_so_are_their_bodies(tmp_path
     config.write_text(text.replace("[limits]", "[limits]\nmax_bodies_bytes = 200000"))
     with pytest.raises(Rejected, match="for each worker"):
         load_kme_config(config)
+
+
+# What operators see
+
+
+async def test_administrators_and_metrics_see_what_workers_do_also_after_one_died(tmp_path):
+    pair = pair_with_workers(tmp_path)
+    with_operations(pair, "kme-a")
+    admin = Administration(pair)
+    async with AsyncExitStack() as stack:
+        processes = await stack.enter_async_context(pair.running("kme-a"))
+        scraper = await stack.enter_async_context(Scraper(processes["kme-a"]))
+        pool = processes["kme-a"].workers
+        clients = [await stack.enter_async_context(pair.client("sae-a1")) for _ in range(5)]
+        clients += [await stack.enter_async_context(pair.client("sae-a2")) for _ in range(3)]
+        for client in clients:
+            await client.enc_keys("sae-a2", number=1, size_bits=256)
+        with pytest.raises(Rejected):
+            await clients[0].dec_keys("sae-a1", ["00000000-0000-4000-8000-000000000000"])
+        await until(lambda: pool.counts.callers == {"sae-a1": 5, "sae-a2": 3} and answered(pool) == 9)
+        saes = (await admin.ask("vic", "GET", "/v1/saes"))[1]["saes"]
+        assert {name: each["connections"] for name, each in saes.items()} == {
+            "sae-a1": 5, "sae-a2": 3, "sae-b1": 0, "sae-b2": 0
+        }  # fmt: skip
+        await check_interfaces(admin, scraper, connections=8, restarts=0)
+        victim = max(pool.counts_by_pid(), key=lambda pid: pool.counts_by_pid()[pid].connections)
+        left = 8 - pool.counts_by_pid()[victim].connections
+        os.kill(victim, signal.SIGKILL)
+        await until(lambda: pool.restarts == 1 and len(pool.pids) == 2)
+        await check_interfaces(admin, scraper, connections=left, restarts=1)
+
+
+def answered(pool):
+    return pool.tally.latencies["enc_keys", 200].count + pool.tally.latencies["dec_keys", 400].count
+
+
+async def check_interfaces(admin, scraper, *, connections, restarts):
+    answer = (await admin.ask("vic", "GET", "/v1/interfaces"))[1]
+    told, workers = answer["interfaces"]["etsi014"], answer["workers"]
+    assert told["connections"] == connections
+    assert {name: each["answers"] for name, each in told["requests"].items()} == {
+        "enc_keys": {"200": 8},
+        "dec_keys": {"400": 1},
+    }
+    assert told["requests"]["enc_keys"]["mean_ms"] > 0
+    assert told["refusals"] == {"keys.not_found": 1}
+    assert set(told["memory"]) == {"bodies", "answers"}
+    assert (workers["configured"], workers["serving"], workers["restarts"]) == (2, 2, restarts)
+    assert sum(each["connections"] for each in workers["each"]) == connections
+    samples = await scraper.samples()
+    assert samples.value("connections", interface="etsi014") == connections
+    assert samples.value("worker_connections") == connections
+    assert samples.value("request_seconds_count", interface="etsi014") == 9
+    assert samples.value("refusals_total", code="keys.not_found") == 1
+    assert samples.value("memory_limit_bytes", interface="etsi014", budget="bodies") == 16 << 20
+
+
+async def test_a_revoked_sae_loses_its_connections_with_workers_and_is_counted(tmp_path):
+    pair = pair_with_workers(tmp_path)
+    with_operations(pair, "kme-a")
+    admin = Administration(pair)
+    async with pair.running("kme-a") as processes, Scraper(processes["kme-a"]) as scraper:
+        pool = processes["kme-a"].workers
+        async with pair.client("sae-a1") as client:
+            await client.status("sae-a2")
+            await until(lambda: pool.counts.callers == {"sae-a1": 1})
+            status, answer = await admin.ask("sec", "POST", "/v1/saes/sae-a1/revoke", {})
+            assert (status, answer["connections_ended"]) == (200, 1)
+            await until(lambda: pool.counts.cut == 1 and not pool.counts.callers)
+            samples = await scraper.samples()
+            assert samples.value("revoked_connections_total", endpoint="sae_api", result="cut") == 1

@@ -6,18 +6,23 @@ import asyncio
 import base64
 import json
 import shutil
+import signal
+import sqlite3
+import threading
 import time
 import uuid
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Any
 
 import pytest
 
+from shosoin.adapters.clock import SystemClock
 from shosoin.adapters.copy_store import CopyStore, HeldCopy
 from shosoin.base import KmeId, SaeId
-from shosoin.keys.copies import open_copies, read_head
+from shosoin.keys.copies import open_copies, pad_bytes, read_head
 from shosoin.keys.errors import KeyDamaged, KeyNotFound, PairProtocolError, StreamRefused
-from shosoin.services import multicast
+from shosoin.keys.key_id import granules_of
+from shosoin.services import multicast, peer_readiness
 from tests.services.test_etsi014 import NOT_FOUND, Raw
 from tests.support.kme import SAES, KmePair, ServerProcess, until, until_stock
 
@@ -145,6 +150,61 @@ async def test_without_the_other_kme_there_is_no_answer_and_later_no_key(pair):
         await drawn(raws)
 
 
+@asynccontextmanager
+async def beside_a_process(pair):
+    """The master's KME in this process, the other one in a process of its own."""
+    server = ServerProcess(pair.config("kme-b"))
+    await server.start()
+    try:
+        async with pair.running("kme-a") as processes, Raw(pair, "sae-a1") as raw, pair.client("sae-a1") as client:
+            await until_stock(client, "sae-b1", 200)
+            yield processes["kme-a"], raw, server.process
+    finally:
+        await server.kill()
+
+
+async def test_a_kme_that_hangs_costs_few_bits_however_often_it_is_asked(pair, monkeypatch):
+    monkeypatch.setattr(multicast, "_ASK_S", 0.3)
+    async with beside_a_process(pair) as (kme, raw, process):
+
+        async def ask():
+            return (await raw.ask("POST", "/api/v1/keys/sae-b1/enc_keys", json=MANY))[0]
+
+        async def works():
+            async with asyncio.timeout(30):
+                while await ask() != 200:
+                    await asyncio.sleep(0.05)
+
+        await works()
+        tally = kme.links.pairs[KmeId("kme-b")].outgoing.tally
+        process.send_signal(signal.SIGSTOP)
+        before = tally.used_granules
+        for _ in range(3):
+            assert set(await asyncio.gather(*(ask() for _ in range(20)))) == {503}
+        pads = (tally.used_granules - before) / granules_of(pad_bytes(3, 32))
+        assert pads <= peer_readiness.OPEN_MAX
+        process.send_signal(signal.SIGCONT)
+        await works()
+
+
+async def test_a_kme_whose_store_hangs_costs_few_bits_too(pair, monkeypatch):
+    """It answers on the channel, and stores no copy."""
+    monkeypatch.setattr(multicast, "_ASK_S", 0.3)
+    async with served(pair) as (processes, raws):
+        go = threading.Event()
+        processes["kme-b"]._multicast._thread.submit(go.wait)
+        tally = processes["kme-a"].links.pairs[KmeId("kme-b")].outgoing.tally
+        before = tally.used_granules
+        try:
+            for _ in range(3):
+                asked = (raws["sae-a1"].ask("POST", "/api/v1/keys/sae-b1/enc_keys", json=MANY) for _ in range(10))
+                assert {status for status, _ in await asyncio.gather(*asked)} == {503}
+        finally:
+            go.set()
+        assert tally.used_granules == before
+        await drawn(raws)
+
+
 async def test_a_master_that_died_before_it_answered_leaves_nothing_to_fetch(pair, monkeypatch):
     async with served(pair) as (processes, raws):
 
@@ -184,6 +244,27 @@ async def test_old_copies_are_destroyed(pair, monkeypatch):
         assert not processes["kme-b"]._multicast._store.index()
 
 
+async def test_copies_of_before_the_clock_was_put_back_grow_old_all_the_same(pair, monkeypatch):
+    """A copy lives as long as if it had come when that was noticed, over a restart too."""
+    monkeypatch.setattr(multicast, "_EXPIRE_EVERY_S", 0.05)
+    with monkeypatch.context() as ahead:
+        ahead.setattr(SystemClock, "wall_s", lambda self: time.time() + 3600.0)
+        async with served(pair) as (_, raws):
+            await drawn(raws)
+    pair.limits["key_expiry_s"] = 0.5
+    for kme in ("kme-a", "kme-b"):
+        pair.config(kme).write_text(pair._toml(kme))
+    rows = {kme: pair.directory(kme) / "copies.sqlite" for kme in ("kme-a", "kme-b")}
+    assert all(count_of(path) for path in rows.values())
+    async with pair.running():
+        await until(lambda: not any(count_of(path) for path in rows.values()))
+
+
+def count_of(path):
+    with closing(sqlite3.connect(path)) as database:
+        return sum(database.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in ("copy", "sent"))
+
+
 async def test_forged_and_changed_records_are_refused(pair):
     async with served(pair) as (processes, raws):
         at_a, at_b = processes["kme-a"].links.requests, processes["kme-b"]._multicast
@@ -191,6 +272,8 @@ async def test_forged_and_changed_records_are_refused(pair):
         ask = at_a.ask
 
         async def keep(peer, subject, body, timeout_s):
+            if subject != "multicast/copy":
+                return await ask(peer, subject, body, timeout_s)
             sent.append(body)
             return await ask(peer, subject, body[:-20] + bytes([body[-20] ^ 1]) + body[-19:], timeout_s)
 

@@ -25,7 +25,7 @@ from shosoin.keys.wire004 import (
 from shosoin.services.kme_config import load_kme_config
 from shosoin.services.sources.pull004 import Pull004
 from tests.services.test_key_sources_contract import Watched
-from tests.support.key_sources import PACE, Pull004Rig
+from tests.support.key_sources import PACE, Pull004Rig, plane_for
 from tests.support.kme import KmePair
 
 SITES = ("kme-a", "kme-b")
@@ -45,8 +45,8 @@ async def rig(tmp_path):
 async def ends(tmp_path, rig):
     pair = KmePair(tmp_path, source=rig.link)
     used = {name: UsedTickets(tmp_path / f"{name}.sqlite") for name in SITES}
-    section: dict[str, Any] = {name: load_kme_config(pair.config(name)).sources for name in SITES}
-    supplies = [Pull004(next(iter(section[name].values())), used[name]) for name in SITES]
+    sources: list[Any] = [next(iter(load_kme_config(pair.config(name)).sources.values())) for name in SITES]
+    supplies = [Pull004(each, plane_for(each), used[name]) for each, name in zip(sources, SITES, strict=True)]
     try:
         yield supplies
     finally:

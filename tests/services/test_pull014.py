@@ -17,7 +17,7 @@ from shosoin.services.kme_config import load_kme_config
 from shosoin.services.sources.port import UndeclaredSimulation
 from shosoin.services.sources.pull014 import Pull014
 from tests.services.test_key_sources_contract import Watched, watched
-from tests.support.key_sources import PACE, Pull014Rig
+from tests.support.key_sources import PACE, Pull014Rig, plane_for
 from tests.support.kme import KmePair, until
 
 
@@ -46,7 +46,8 @@ class Ends:
 
     def __init__(self, tmp_path, rig, **values):
         self.used = {kme: UsedTickets(tmp_path / f"{uuid.uuid4()}.sqlite") for kme in ("kme-a", "kme-b")}
-        self.at = {kme: Pull014(section_of(tmp_path, rig, kme, **values), self.used[kme]) for kme in ("kme-a", "kme-b")}
+        sections = {kme: section_of(tmp_path, rig, kme, **values) for kme in ("kme-a", "kme-b")}
+        self.at = {kme: Pull014(each, plane_for(each), self.used[kme]) for kme, each in sections.items()}
 
     async def __aenter__(self):
         return self.at["kme-a"], self.at["kme-b"]
@@ -244,11 +245,11 @@ async def test_simulated_keys_need_a_table_that_says_so(tmp_path, rig):
 async def test_a_key_id_is_good_for_one_use_after_a_restart_too(tmp_path, rig):
     section, key_id = section_of(tmp_path, rig, "kme-a"), str(uuid.uuid4())
     used = UsedTickets(tmp_path / "used.sqlite")
-    await Pull014(section, used).claim([key_id, str(uuid.uuid4())], transmitting=True)
+    await Pull014(section, plane_for(section), used).claim([key_id, str(uuid.uuid4())], transmitting=True)
     used.close()
     used = UsedTickets(tmp_path / "used.sqlite")
     with pytest.raises(TicketUsed):
-        await Pull014(section, used).claim([str(uuid.uuid4()), key_id.upper()], transmitting=False)
+        await Pull014(section, plane_for(section), used).claim([str(uuid.uuid4()), key_id.upper()], transmitting=False)
     used.close()
 
 
@@ -339,8 +340,8 @@ simulated = {str(declared).lower()}
 def test_a_certificate_that_cannot_be_read_is_told_at_the_start(tmp_path, rig):
     section = section_of(tmp_path, rig, "kme-a")
     section.certificate.unlink()
-    with pytest.raises(Rejected, match="cannot load certificate"):
-        Pull014(section, UsedTickets(tmp_path / "used.sqlite"))
+    with pytest.raises(Rejected, match=r"cannot read .*\.crt"):
+        Pull014(section, plane_for(section), UsedTickets(tmp_path / "used.sqlite"))
 
 
 async def test_a_damaged_record_of_what_was_used_refuses_the_link_and_nothing_else(tmp_path, rig):

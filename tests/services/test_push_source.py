@@ -15,14 +15,16 @@ from typing import Any
 import aiohttp
 import pytest
 
+from shosoin.adapters import used_tickets
 from shosoin.adapters.tls import client_context
 from shosoin.adapters.used_tickets import TicketUsed, UsedTickets
 from shosoin.base import PeerFault, Rejected, Unavailable
 from shosoin.services.kme_config import load_kme_config
+from shosoin.services.sources import held_keys
 from shosoin.services.sources.push import Pushed
 from shosoin.services.sources.push_http import read_pushed
 from tests.services.test_key_source_parts import Clock
-from tests.support.key_sources import PushRig
+from tests.support.key_sources import PushRig, plane_for
 from tests.support.kme import KmePair
 
 SITES = ("kme-a", "kme-b")
@@ -42,7 +44,7 @@ class Ends:
 
     async def start(self, name):
         used = UsedTickets(self.tmp_path / f"{name}.sqlite")
-        supply = Pushed(self.section[name], used, self.clock, even=name == "kme-a")
+        supply = Pushed(self.section[name], plane_for(self.section[name]), used, self.clock, even=name == "kme-a")
         await supply.start()
         return supply, used
 
@@ -164,11 +166,41 @@ async def test_offers_that_cannot_be_are_refused(tmp_path, tickets):
 
 async def test_pieces_that_are_not_here_are_named_as_missing(tmp_path):
     async with ends(tmp_path) as both:
-        tickets = [f"{uuid.uuid4()}/0"]
+        tickets = [f"{both.rig.stream}/{index}" for index in (0, 2, 4)]
         supply = both.at["kme-b"][0]
+        await both.push("kme-b", keys_of(2, 1))
         await supply.claim(tickets, transmitting=False)
-        with pytest.raises(Unavailable, match="1 of 1 pieces"):
-            await supply.fetch(tickets, 256)
+        with pytest.raises(Unavailable, match="2 of 3 pieces"):
+            await supply.fetch(tickets, 768)
+
+
+async def test_a_peer_that_makes_up_streams_leaves_nothing_on_record(tmp_path):
+    async with ends(tmp_path) as both:
+        supply, used = both.at["kme-b"]
+        for _ in range(20):
+            stream = uuid.uuid4()
+            with pytest.raises(Unavailable, match="none of 1 pieces is here"):
+                await supply.claim([f"{stream}/0"], transmitting=False)
+            assert await used.mark(f"{stream}/0") == 0
+
+
+async def test_a_device_may_begin_any_number_of_streams_and_none_a_second_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(used_tickets, "MARKS_MAX", 4)
+    monkeypatch.setattr(held_keys, "_MARKS_MAX", 4)
+    async with ends(tmp_path) as both:
+        streams, keys = [str(uuid.uuid4()) for _ in range(20)], keys_of(0, 16)
+        for stream in streams:
+            for name in SITES:
+                assert await both.push(name, keys, stream=stream) == (200, {"taken": 16, "refused": []})
+            for sender, receiver in (SITES, SITES[::-1]):
+                assert await both.block(sender, receiver)
+        for _ in range(2):
+            for name in SITES:
+                for stream in streams:
+                    status, answer = await both.push(name, keys, stream=stream)
+                    assert (status, answer["taken"]) == (200, 0)
+                    assert {item["reason"] for item in answer["refused"]} == {"used"}
+                await both.restart(name)
 
 
 @pytest.mark.parametrize("note", ["x", "[1]", '[1,"s",[0]]', '[1,"{}",[-1]]', "[" * 9999])
@@ -282,7 +314,9 @@ def test_members_that_are_not_known_are_ignored_and_bits_are_not_shown():
 
 async def test_a_port_that_is_taken_is_told_and_tried_again(tmp_path):
     async with ends(tmp_path) as both:
-        second = Pushed(both.section["kme-a"], both.at["kme-a"][1], both.clock, even=True)
+        second = Pushed(
+            both.section["kme-a"], plane_for(both.section["kme-a"]), both.at["kme-a"][1], both.clock, even=True
+        )
         with pytest.raises(Rejected, match="cannot listen"):
             await second.start()
         await second.stop()

@@ -142,6 +142,7 @@ def test_counts_of_workers_add_up_and_survive_the_line():
         counts.tally.refused("keys.dry", "kme-b", "outgoing")
         counts.tally.connection_refused()
         counts.tally.connected("x25519", "sae-a1")
+        counts.turned_away, counts.cut, counts.callers["sae-a1"] = 1, 2, 3
     second.tally.answered("status", 503, 7.0)
     total = WorkerCounts.total([WorkerCounts.load(first.dump()), WorkerCounts.load(second.dump()).over()])
     assert sum(total.tally.latencies["enc_keys", 200].counts) == 2
@@ -150,3 +151,4 @@ def test_counts_of_workers_add_up_and_survive_the_line():
     assert (total.connections, total.connections_refused, total.bodies_bytes) == (3, 1, 100)
     assert total.tally.connections_refused == 2
     assert total.tally.groups == {"x25519": 2}
+    assert (total.turned_away, total.cut, total.callers) == (2, 4, {"sae-a1": 3}), "who has ended has no connections"

@@ -14,12 +14,25 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from shosoin.adapters.clock import SystemClock
 from shosoin.adapters.tls import client_context
 from shosoin.keys.wire004 import GetKeyResponse
+from shosoin.services.json_log import LoggedEvents
+from shosoin.services.sources.planes import plane_of
 from shosoin.services.sources.recording import RecordingHeader, write_recording
+from shosoin.services.tls_plane import TlsPlane
 from tests.support.kme import free_ports
 from tests.support.pki import TestAuthority
 from tests.support.vendors import SITES, Planes, Vendor004, Vendor014, flipped
+
+
+def plane_for(section: Any) -> TlsPlane:
+    """The TLS endpoint of a link's table, its files read."""
+    plane = plane_of("kme-x", section, SystemClock(), LoggedEvents())
+    assert plane is not None
+    plane.load()
+    return plane
+
 
 PACE = """
 min_block_bits = 8192

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from aiohttp import web
+from cryptography import x509
 
 from shosoin.adapters.tls import server_context
 from shosoin.keys.wire004 import (
@@ -38,6 +39,12 @@ from tests.support.pki import TestAuthority
 
 SITES = ("kme-a", "kme-b")
 Twist = Callable[[str, str, Any], Awaitable[Any]]
+
+
+def serial_shown(transport: Any) -> int:
+    """Return the serial number of the certificate that a client shows on a connection."""
+    der = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    return x509.load_der_x509_certificate(der).serial_number
 
 
 def flipped(bits: bytes) -> bytes:
@@ -75,6 +82,8 @@ class Vendor014:
         self.keys: dict[str, dict[str, bytes]] = {site: {} for site in SITES}
         """Keys waiting at each site for ``dec_keys``."""
         self.calls: list[tuple[str, str]] = []
+        self.shown: dict[str, int] = {}
+        """What certificate came with the latest request, by site."""
         self.runners: dict[str, web.AppRunner] = {}
         self.port: dict[str, int] = {}
 
@@ -98,6 +107,7 @@ class Vendor014:
     async def _handle(self, site: str, request: web.Request) -> web.Response:
         call = request.match_info["call"]
         self.calls.append((site, call))
+        self.shown[site] = serial_shown(request.transport)
         body = json.loads(await request.read() or b"{}")
         status, answer = {"status": self._status, "enc_keys": self._enc, "dec_keys": self._dec}[call](site, body)
         if self.twist is not None:
@@ -158,6 +168,7 @@ class Vendor004:
         self.streams: dict[uuid.UUID, tuple[Qos, dict[int, bytes], set[str]]] = {}
         self.given: dict[tuple[str, uuid.UUID], set[int]] = {}
         self.calls: list[tuple[str, str]] = []
+        self.shown: dict[str, int] = {}
         self.servers: dict[str, asyncio.Server] = {}
         self.tasks: dict[str, set[Any]] = {site: set() for site in SITES}
         self.port: dict[str, int] = {}
@@ -192,6 +203,7 @@ class Vendor004:
                 request = decode_payload(service, await reader.readexactly(length))
                 answer: Any = self._answer(site, request)
                 self.calls.append((site, type(request).__name__))
+                self.shown[site] = serial_shown(writer)
                 if self.twist is not None:
                     answer = await self.twist(site, type(request).__name__, answer)
                 writer.write(answer if isinstance(answer, bytes) else encode_frame(answer))

@@ -175,9 +175,11 @@ class CopyStore:
             raise self._failed(err) from err
         return whole
 
-    def expire(self, before_s: float) -> None:
-        """Remove everything born before a time of the wall clock."""
-        self._change([(f"DELETE FROM {table} WHERE born_s < ?", [(before_s,)]) for table in ("copy", "sent")])  # noqa: S608
+    def expire(self, before_s: float, now_s: float) -> None:
+        """Remove everything born before a time of the wall clock; what was born after ``now_s`` counts as born then."""
+        tables = ("copy", "sent")
+        redated = [(f"UPDATE {table} SET born_s = ? WHERE born_s > ?", [(now_s, now_s)]) for table in tables]  # noqa: S608
+        self._change([*redated, *((f"DELETE FROM {table} WHERE born_s < ?", [(before_s,)]) for table in tables)])  # noqa: S608
 
     def burn(self, peer: KmeId) -> None:
         """Remove everything that came from a KME's masters or may be claimed by a KME."""

@@ -48,13 +48,21 @@ class Etsi004Client:
         server_name: DNS name that the key manager's certificate must carry.
         context: of TLS, asked for each connection anew.
         timeout_s: for each call, connecting included; longer than the timeout of the QoS.
+        admit: asked of each new connection, before anything is sent on it, whether it may be used.
     """
 
     def __init__(
-        self, host: str, port: int, *, server_name: str, context: Callable[[], ssl.SSLContext], timeout_s: float = 30.0
+        self,
+        host: str,
+        port: int,
+        *,
+        server_name: str,
+        context: Callable[[], ssl.SSLContext],
+        timeout_s: float = 30.0,
+        admit: Callable[[asyncio.BaseTransport], bool] = lambda _: True,
     ) -> None:
         self._host, self._port, self._server_name = host, port, server_name
-        self._context, self._timeout_s = context, timeout_s
+        self._context, self._timeout_s, self._admit = context, timeout_s, admit
         self._connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def open_connect(
@@ -116,6 +124,9 @@ class Etsi004Client:
             self._connection = await asyncio.open_connection(
                 self._host, self._port, ssl=self._context(), server_hostname=self._server_name
             )
+            if not self._admit(self._connection[1].transport):
+                message = f"the certificate of the key manager at {self._host} is not admitted"
+                raise PeerFault(message, code="tls.not_admitted")
         reader, writer = self._connection
         writer.write(encode_frame(request))
         await writer.drain()

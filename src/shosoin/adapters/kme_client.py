@@ -13,6 +13,7 @@ Use::
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
@@ -39,6 +40,7 @@ _KEY_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _KIND = re.compile(r"[\x20-\x7e]{1,64}")
 """It goes into labels, which people read."""
 _ANSWER_BYTES_SPARE = 1 << 16
+_NO_FILE = Path()
 
 
 class KmeClient:
@@ -50,6 +52,8 @@ class KmeClient:
         identity: KME id that the certificate must carry as well (``urn:shosoin:kme:<id>``); ``None`` for KMEs of
             others, whose certificates do not know our names.
         key_exchange: of the TLS connections; ``tls["group"]`` tells what came of it.
+        context: of TLS, made elsewhere; else certificate, key and authorities are read from files.
+        admit: asked of each new connection, before anything is sent on it, whether it may be used.
     """
 
     def __init__(
@@ -57,19 +61,22 @@ class KmeClient:
         url: str,
         *,
         server_name: str,
-        certificate: Path,
-        key: Path,
-        ca: Path,
+        certificate: Path = _NO_FILE,
+        key: Path = _NO_FILE,
+        ca: Path = _NO_FILE,
         identity: str | None = None,
         timeout_s: float = 30.0,
         key_exchange: KeyExchange = KeyExchange.CLASSICAL,
+        context: ssl.SSLContext | None = None,
+        admit: Callable[[asyncio.BaseTransport], bool] = lambda _: True,
     ) -> None:
         if urlsplit(url).scheme != "https":
             raise Rejected(f"KME address must start with https://, got {url!r}", code="kme_client.bad_url")
         self._base = f"{url.rstrip('/')}/api/v1/keys"
         self._server_name = server_name
         self._identity = identity
-        self._context = client_context_by(key_exchange, certificate, key, ca)
+        self._context = context or client_context_by(key_exchange, certificate, key, ca)
+        self._admit = admit
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, connect=min(10.0, timeout_s))
         self._session: aiohttp.ClientSession | None = None
         self.tls: dict[str, Any] = {}
@@ -173,7 +180,10 @@ class KmeClient:
                 message = f"the KME at {self._base} cannot be reached: {type(err).__name__}"
                 return Unavailable(message, code="kme_client.unreachable")
 
-    def _check_server(self, tls: ssl.SSLObject) -> None:
+    def _check_server(self, transport: asyncio.BaseTransport) -> None:
+        if not self._admit(transport):
+            raise PeerFault(f"the certificate of the KME at {self._base} is not admitted", code="tls.not_admitted")
+        tls = transport.get_extra_info("ssl_object")
         if self._identity is not None:
             require_peer(tls, Identity("kme", self._identity))
         self.tls = describe(tls)
@@ -189,7 +199,7 @@ class KmeClient:
 class _CheckedConnector(aiohttp.TCPConnector):
     """Looks at the server's certificate before anything is asked on a new connection."""
 
-    def __init__(self, check: Callable[[ssl.SSLObject], None], **options: Any) -> None:
+    def __init__(self, check: Callable[[asyncio.BaseTransport], None], **options: Any) -> None:
         super().__init__(**options)
         self._check = check
         self._checked: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -199,7 +209,7 @@ class _CheckedConnector(aiohttp.TCPConnector):
         connection = await super().connect(*arguments, **options)
         if connection.protocol not in self._checked:
             try:
-                self._check(connection.transport.get_extra_info("ssl_object"))  # type: ignore[union-attr]
+                self._check(connection.transport)  # type: ignore[arg-type]  # there is one: it is new
             except PeerFault:
                 connection.close()
                 raise

@@ -16,8 +16,8 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,12 +29,14 @@ from shosoin.adapters.tls import Identity, peer_identity
 from shosoin.base import Denied, Rejected
 
 __all__ = [
+    "TlsBytes",
     "TlsCredential",
     "TlsFiles",
     "issued_by",
     "issuer_id",
     "load_credential",
     "losses",
+    "made_credential",
     "read_authorities",
     "read_bounded",
     "trace",
@@ -61,12 +63,23 @@ class TlsFiles:
         return tuple(trace(path) for path in (self.certificate, self.key, self.ca))
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class TlsBytes:
+    """The content of those files; a secret because of the key."""
+
+    certificate: bytes
+    key: bytes
+    ca: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class TlsCredential:
     """What an endpoint shows and whom it trusts."""
 
     chain: tuple[x509.Certificate, ...]
     authorities: tuple[x509.Certificate, ...]
+    raw: TlsBytes = field(repr=False, compare=False)
+    """What it was made of."""
 
     @property
     def certificate(self) -> x509.Certificate:
@@ -138,11 +151,32 @@ def load_credential(files: TlsFiles, make: Callable[[TlsFiles], T]) -> tuple[Tls
             ``make`` refuses them.
     """
     before = _raw(files)
-    credential = _parsed(files, *before)
+    credential = _parsed(files, before)
     made = make(files)
     if _raw(files) != before:
         raise Rejected(f"{files.certificate}, its key or its authorities changed while they were read", code=_CHANGED)
     return credential, made
+
+
+def made_credential(raw: TlsBytes, make: Callable[[TlsFiles], T]) -> tuple[TlsCredential, T]:
+    """Return what ``load_credential`` returned when the files were like this, whatever is on the disk now.
+
+    TLS libraries read files: these are in memory, have no name, and are gone at the end.
+
+    Raises:
+        Rejected: as there.
+    """
+    with ExitStack() as stack:
+        paths = [_in_memory(stack, content) for content in (raw.certificate, raw.key, raw.ca)]
+        return load_credential(TlsFiles(*paths), make)
+
+
+def _in_memory(stack: ExitStack, content: bytes) -> Path:
+    file = stack.enter_context(os.fdopen(os.memfd_create("tls"), "wb"))
+    os.fchmod(file.fileno(), 0o600)
+    file.write(content)
+    file.flush()
+    return Path(f"/proc/self/fd/{file.fileno()}")
 
 
 _CHANGED = "tls.files_changed"
@@ -224,23 +258,23 @@ def read_authorities(path: Path) -> tuple[x509.Certificate, ...]:
     return _certificates(path, read_bounded(path))
 
 
-def _raw(files: TlsFiles) -> tuple[bytes, bytes, bytes]:
-    return read_bounded(files.certificate), read_bounded(files.key), read_bounded(files.ca)
+def _raw(files: TlsFiles) -> TlsBytes:
+    return TlsBytes(read_bounded(files.certificate), read_bounded(files.key), read_bounded(files.ca))
 
 
-def _parsed(files: TlsFiles, certificate: bytes, key: bytes, ca: bytes) -> TlsCredential:
-    chain, authorities = _certificates(files.certificate, certificate), _certificates(files.ca, ca)
+def _parsed(files: TlsFiles, raw: TlsBytes) -> TlsCredential:
+    chain, authorities = _certificates(files.certificate, raw.certificate), _certificates(files.ca, raw.ca)
     if len(chain) > _CHAIN_MAX:
         raise Rejected(f"{files.certificate} has {len(chain)} certificates, expected at most {_CHAIN_MAX}", code=_BAD)
     try:
-        fits = serialization.load_pem_private_key(key, password=None).public_key() == chain[0].public_key()
+        fits = serialization.load_pem_private_key(raw.key, password=None).public_key() == chain[0].public_key()
     except (ValueError, TypeError, UnsupportedAlgorithm) as err:  # TypeError: it is encrypted
         raise Rejected(f"{files.key} is no private key in PEM without a passphrase", code=_BAD) from err
     if not fits:
         raise Rejected(f"{files.key} is not the private key of {files.certificate}", code="tls.key_mismatch")
     for authority in authorities:
         issuer_id(authority)
-    return TlsCredential(chain, authorities)
+    return TlsCredential(chain, authorities, raw)
 
 
 def _certificates(path: Path, raw: bytes) -> tuple[x509.Certificate, ...]:

@@ -2,7 +2,8 @@
 
 Two kinds of memory in one SQLite file. *Tickets* are names of pieces of key material, 16 bytes each; the newest
 ``keep`` are remembered, which bounds the file. *Marks* are for streams whose pieces are used in ascending order: one
-number each, below which everything counts as used. Tickets and marks name key material and say nothing about its bits.
+number each, below which everything counts as used. Of the streams that were used last there are marks; every earlier
+one is over for good (``ended_streams``). Tickets and marks name key material and say nothing about its bits.
 
 Durable when a call returns (WAL, ``synchronous=FULL``). After a failure nothing may be used: the call raises.
 """
@@ -16,16 +17,27 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TypeVar
 
+from shosoin.adapters.ended_streams import SCHEMA, add_ended, is_ended
 from shosoin.base import Alarm, Unavailable
 
 __all__ = ["MARKS_MAX", "TicketUsed", "UsedTickets"]
 
 T = TypeVar("T")
 MARKS_MAX = 4096
-_SCHEMA = """
+"""Streams that may go on; with one more, those that were used longest ago are over."""
+_FOLDED_SHARE = 64
+"""One in so many of them at once."""
+_OVER = (1 << 63) - 1
+"""The mark of a stream that is over."""
+_SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS used (number INTEGER PRIMARY KEY AUTOINCREMENT, ticket BLOB NOT NULL UNIQUE);
-CREATE TABLE IF NOT EXISTS mark (stream TEXT PRIMARY KEY, below INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS mark
+    (stream TEXT PRIMARY KEY, below INTEGER NOT NULL, turn INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+{SCHEMA}
 """
+_TURN = "ALTER TABLE mark ADD COLUMN turn INTEGER NOT NULL DEFAULT 0"
+"""For files of earlier versions."""
+_TURN_INDEX = "CREATE INDEX IF NOT EXISTS mark_turn ON mark (turn)"
 
 
 class TicketUsed(Alarm):
@@ -52,6 +64,9 @@ class UsedTickets:
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=FULL")
             self._database.executescript(_SCHEMA)
+            if "turn" not in {row[1] for row in self._database.execute("PRAGMA table_info(mark)")}:
+                self._database.execute(_TURN)
+            self._database.execute(_TURN_INDEX)
         except (OSError, sqlite3.Error) as err:
             raise _failed(err) from err
 
@@ -74,7 +89,7 @@ class UsedTickets:
         await asyncio.to_thread(self._in_transaction, lambda: self._raise(stream, first, last))
 
     async def mark(self, stream: str) -> int:
-        """Return the lowest number of a stream that is not used."""
+        """Return the lowest number of a stream that is not used, beyond all numbers if the stream is over."""
         return await asyncio.to_thread(self._in_transaction, lambda: self._mark(stream))
 
     def close(self) -> None:
@@ -111,15 +126,29 @@ class UsedTickets:
     def _raise(self, stream: str, first: int, last: int) -> None:
         below = self._mark(stream)
         if first < below or last < first:
-            raise TicketUsed(f"key material at {first} was used before, the next unused is at {below}")
-        (streams,) = self._database.execute("SELECT COUNT(*) FROM mark WHERE stream <> ?", (stream,)).fetchone()
-        if streams >= MARKS_MAX:
-            raise Unavailable(f"{streams} streams are on record", code="source.too_many_streams")
-        self._database.execute("INSERT OR REPLACE INTO mark VALUES (?, ?)", (stream, last + 1))
+            state = "the stream is over" if below == _OVER else f"the next unused is at {below}"
+            raise TicketUsed(f"key material at {first} was used before, {state}")
+        (latest,) = self._database.execute("SELECT COALESCE(MAX(turn), 0) FROM mark").fetchone()
+        row = stream, last + 1, latest + 1
+        self._database.execute("INSERT OR REPLACE INTO mark (stream, below, turn) VALUES (?, ?, ?)", row)
+        self._fold()
+
+    def _fold(self) -> None:
+        """End the streams that were used longest ago, if there are too many."""
+        (streams,) = self._database.execute("SELECT COUNT(*) FROM mark").fetchone()
+        if streams <= MARKS_MAX:
+            return
+        some = max(1, MARKS_MAX // _FOLDED_SHARE)
+        over = self._database.execute("SELECT stream FROM mark ORDER BY turn LIMIT ?", (some,)).fetchall()
+        for (stream,) in over:
+            add_ended(self._database, stream)
+        self._database.executemany("DELETE FROM mark WHERE stream = ?", over)
 
     def _mark(self, stream: str) -> int:
         row = self._database.execute("SELECT below FROM mark WHERE stream = ?", (stream,)).fetchone()
-        return int(row[0]) if row else 0
+        if row:
+            return int(row[0])
+        return _OVER if is_ended(self._database, stream) else 0
 
 
 def _failed(err: Exception) -> Unavailable:

@@ -20,12 +20,19 @@ class KeyMaterial:
         RuntimeError: on a second ``take`` (a programmer's mistake: a key bit is used at most once).
     """
 
-    __slots__ = ("_bytes", "_size_bytes", "_taken")
+    __slots__ = ("_bytes", "_taken")
 
     def __init__(self, content: bytes | bytearray | memoryview) -> None:
         self._bytes = bytearray(content)
-        self._size_bytes = len(self._bytes)
         self._taken = False
+
+    @classmethod
+    def of(cls, content: bytearray) -> KeyMaterial:
+        """Return material that takes this buffer over, to zero it in the end, where the constructor makes a copy."""
+        material = cls.__new__(cls)
+        material._bytes = content  # noqa: SLF001  # of its own class
+        material._taken = False  # noqa: SLF001
+        return material
 
     def take(self) -> bytes:
         """Return the bytes and forget them.
@@ -46,10 +53,10 @@ class KeyMaterial:
     @property
     def size_bytes(self) -> int:
         """Length in bytes, known also after ``take``."""
-        return self._size_bytes
+        return len(self._bytes)
 
     def __len__(self) -> int:
-        return self._size_bytes
+        return len(self._bytes)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, KeyMaterial):
@@ -61,7 +68,7 @@ class KeyMaterial:
     __hash__ = None  # type: ignore[assignment]  # a hash of a secret is a test for guesses
 
     def __repr__(self) -> str:
-        return f"KeyMaterial({self._size_bytes} bytes, redacted)"
+        return f"KeyMaterial({len(self._bytes)} bytes, redacted)"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("key material is never pickled")

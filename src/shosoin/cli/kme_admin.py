@@ -13,6 +13,7 @@ import typer
 from shosoin.base import Rejected, Unavailable
 from shosoin.base.messages import text
 from shosoin.cli.kme_identity import certificate_lines, require_taken
+from shosoin.cli.kme_secrets import confirm
 from shosoin.cli.output import print_json, print_lines
 from shosoin.cli.owner import JsonOption
 
@@ -74,6 +75,15 @@ def saes(context: typer.Context, as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def interfaces(context: typer.Context, as_json: JsonOption = False) -> None:
+    """Show connections, answers and refusals of the interfaces for SAEs, and the workers."""
+    answer = _ask(context, "GET", "interfaces")
+    lines = ["  ".join([name, *_words(state), *_answers(state)]) for name, state in answer["interfaces"].items()]
+    lines += ["  ".join(["worker", *_words(each)]) for each in (answer["workers"] or {}).get("each", ())]
+    _print(answer, lines, as_json)
+
+
+@app.command()
 def certificates(context: typer.Context, as_json: JsonOption = False) -> None:
     """Show certificates and revocation lists in use."""
     answer = _ask(context, "GET", "certificates")
@@ -130,6 +140,28 @@ def revoke(
     _print(answer, [text("kme.revoked", sae=sae, count=answer["connections_ended"])], as_json)
 
 
+@app.command()
+def burn(
+    context: typer.Context,
+    peer: Annotated[str, typer.Argument()],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="For the record.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Destroy all stock shared with a peer KME, while this one runs (security).
+
+    As `shosoin kme burn`, which is for a KME that stands still.
+    """
+    path, more = f"pairs/{_segment(peer)}/burn", {"reason": reason} if reason else {}
+    answer = _ask(context, "POST", path, {"dry_run": True, **more})
+    if not dry_run:
+        confirm(text("kme.burn_ask", peers=peer, bits=answer["bits"]), yes=yes)
+        answer = _ask(context, "POST", path, more)
+    message = "kme.would_burn" if dry_run else "kme.burned"
+    _print(answer, [text(message, peer=peer, blocks=answer["blocks"], bits=answer["bits"])], as_json)
+
+
 def _client(
     certificate: Path, key: Path, config: Path | None, url: str | None, kme: str | None, ca: Path | None
 ) -> AdminClient:
@@ -180,6 +212,16 @@ def _table(answer: Mapping[str, Any], member: str, as_json: bool) -> None:
 
 def _words(state: Mapping[str, Any]) -> list[str]:
     return [f"{name}={value}" for name, value in state.items() if not isinstance(value, dict)]
+
+
+def _answers(state: Mapping[str, Any]) -> list[str]:
+    """Return one word for each method: answers by status, and the mean time."""
+    return [
+        f"{method}: "
+        + ", ".join(f"{count} x {status}" for status, count in sorted(each["answers"].items()))
+        + f" ({each['mean_ms']:g} ms)"
+        for method, each in state["requests"].items()
+    ]
 
 
 def _print(answer: Mapping[str, Any], lines: list[str], as_json: bool) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from shosoin.services.kme_config import KmeConfig
     from shosoin.services.kme_pairs import Burned
 
-__all__ = ["add_secret_commands"]
+__all__ = ["add_secret_commands", "confirm"]
 
 KmeConfigOption = Annotated[Path, typer.Option("--config", metavar="FILE", help="Its config.toml.", exists=True)]
 PeerOption = Annotated[str, typer.Option("--peer", metavar="KME", help="The KME at the other end.")]
@@ -90,7 +90,7 @@ def _burn(config: KmeConfig, action: Callable[[bool], Burned], *, yes: bool, dry
     """
     done = action(True)
     if not dry_run:
-        _confirm(text("kme.burn_ask", peers=", ".join(done.held), bits=_bits(done.held)), yes=yes)
+        confirm(text("kme.burn_ask", peers=", ".join(done.held), bits=_bits(done.held)), yes=yes)
         done = run_whole(lambda: action(False))
     if as_json:
         print_json({"kme": config.kme.id, "dry_run": dry_run, **_burned_json(done)})
@@ -130,7 +130,7 @@ def rekey(
     done = rekey_pair(found, peer, secret, dry_run=True, discard_damaged=discard_damaged)
     if not dry_run:
         bits = _bits({peer: done.held})
-        _confirm(text("kme.rekey_ask", peer=peer, bits=bits), yes=yes or done.was_installed)
+        confirm(text("kme.rekey_ask", peer=peer, bits=bits), yes=yes or done.was_installed)
         done = run_whole(lambda: rekey_pair(found, peer, secret, dry_run=False, discard_damaged=discard_damaged))
     if as_json:
         burned = {"burned": {} if done.was_installed else _holding_json(done.held), "discarded": done.discarded}
@@ -169,7 +169,7 @@ def _holding_json(held: Holding) -> dict[str, Any]:
     return {"blocks": held.blocks, "bits": held.granules * _GRANULE_BITS}
 
 
-def _confirm(question: str, *, yes: bool) -> None:
+def confirm(question: str, *, yes: bool) -> None:
     """Ask before something is destroyed.
 
     Raises:

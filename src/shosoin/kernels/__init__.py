@@ -1,4 +1,4 @@
-"""One door to the kernels: arithmetic in GF(2^128) on buffers, native where it can be, NumPy where not.
+"""One door to the kernels: arithmetic in GF(2^128) on buffers and key_IDs; native where it can be, NumPy where not.
 
 An element is 16 bytes, little-endian: bit i is the coefficient of X^i, modulo X^128 + X^7 + X^2 + X + 1. Buffers are
 contiguous (bytes, bytearray, memoryview, NumPy array, mmap) and hold whole elements; outputs are the caller's.
@@ -26,6 +26,7 @@ from shosoin.kernels.elements import (
     lagrange_weights,
     point_of,
 )
+from shosoin.kernels.key_ids import KEY_ID_SECRET_BYTES, KeyIds, key_ids
 from shosoin.kernels.paths import active_path, available_paths
 from shosoin.kernels.polynomials import Digest, PolynomialMac, digest, polynomial_mac
 from shosoin.kernels.sharing import (
@@ -39,9 +40,11 @@ from shosoin.kernels.sharing import (
 
 __all__ = [
     "ELEMENT_BYTES",
+    "KEY_ID_SECRET_BYTES",
     "POINTS",
     "Buffer",
     "Digest",
+    "KeyIds",
     "PolynomialMac",
     "active_path",
     "available_paths",
@@ -50,6 +53,7 @@ __all__ = [
     "element_inv",
     "element_mul",
     "element_pow",
+    "key_ids",
     "lagrange_weights",
     "linear_map_into",
     "new_buffer",

@@ -5,11 +5,24 @@ Elements, weights and points are packed little-endian, 16 bytes each.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from shosoin.kernels.buffers import Buffer
 
-__all__ = ["Backend"]
+__all__ = ["Backend", "KeyIds"]
+
+
+class KeyIds(Protocol):
+    """The IDs of one key stream; ``shosoin.kernels.key_ids`` tells what they are."""
+
+    def encode(self, context: bytes, addresses: Sequence[tuple[int, int]]) -> list[str]:
+        """Return the ID of each address, an offset and a length."""
+        ...
+
+    def decode(self, context: bytes, key_ids: Sequence[str], near: int) -> list[tuple[int, int] | None]:
+        """Return the address of each ID that was made under this context."""
+        ...
 
 
 class Backend(Protocol):
@@ -52,4 +65,8 @@ class Backend(Protocol):
 
     def wipe(self, buffer: Buffer) -> None:
         """Write zeros."""
+        ...
+
+    def key_ids(self, secret: bytes) -> KeyIds:
+        """Return what makes and reads the IDs of one stream."""
         ...

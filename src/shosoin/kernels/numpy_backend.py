@@ -7,6 +7,7 @@ import numpy as np
 from shosoin.kernels import reference
 from shosoin.kernels.buffers import Buffer, check_shapes, check_xor, contents
 from shosoin.kernels.fields import GF2_128, Values
+from shosoin.kernels.reference_key_ids import ReferenceKeyIds
 
 __all__ = ["NumpyKernels"]
 
@@ -91,3 +92,7 @@ class NumpyKernels:
     def wipe(self, buffer: Buffer) -> None:
         """Write zeros."""
         contents(buffer, writable=True)[:] = 0
+
+    def key_ids(self, secret: bytes) -> ReferenceKeyIds:
+        """Return what makes and reads the IDs of one stream."""
+        return ReferenceKeyIds(secret)

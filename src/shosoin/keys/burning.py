@@ -15,7 +15,7 @@ and in which order: whoever is interrupted between two steps calls the command a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from shosoin.base import Entropy
@@ -32,6 +32,7 @@ __all__ = [
     "OperatorStep",
     "burn_batch",
     "burn_steps",
+    "burn_store",
     "check_secret",
     "closed_batch",
     "holding_of",
@@ -105,6 +106,26 @@ def holding_of(records: Mapping[str, bytes]) -> Holding:
     return Holding(len(blocks), sum(block.granules for block in blocks), burns)
 
 
+def burn_store(store: StreamStore, *, dry_run: bool, until_rekeyed: bool = False) -> Holding | None:
+    """Burn what a store holds of its pair; return what that was, ``None`` if the pair never started.
+
+    Whoever runs the pair must open it anew afterwards.
+
+    Args:
+        dry_run: whether to look only.
+
+    Raises:
+        StreamRefused: the journal cannot be read or written.
+    """
+    records = store.load()
+    if not records:
+        return None
+    held = holding_of(records)
+    if not dry_run:
+        store.commit(burn_batch(records, until_rekeyed=until_rekeyed))
+    return held
+
+
 def burn_batch(records: Mapping[str, bytes], *, until_rekeyed: bool = False) -> Batch:
     """Return what burns a pair at this end; the other end burns at the next handshake.
 
@@ -163,16 +184,26 @@ def is_installed(records: Mapping[str, bytes], secret: bytes) -> bool:
 
 
 def rekey_batch(
-    records: Mapping[str, bytes], own: str, peer: str, secret: bytes, *, store: StreamStore, entropy: Entropy
+    records: Mapping[str, bytes],
+    own: str,
+    peer: str,
+    secret: bytes,
+    *,
+    store: StreamStore,
+    entropy: Entropy,
+    used: Sequence[str] = (),
 ) -> Batch:
     """Return what makes a journal that of a new pair under another secret.
+
+    Args:
+        used: fingerprints of secrets that the pair is known to have used, besides those that the journal knows.
 
     Raises:
         PairSecretRejected: this pair has used the secret before.
         StreamRefused: the journal is incomplete.
     """
     check_secret(secret)
-    retired = _retired(records)
+    retired = [*used, *_retired(records)]
     if secret_check_of(secret) in retired:
         raise PairSecretRejected(f"the pair with {peer} has used this secret before")
     fresh = PairEnd(own, peer, secret, store, entropy, PairLimits()).first_records(retired)

@@ -6,8 +6,9 @@ Everything is checked before anything is consumed; a request is served as a whol
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from shosoin.base import KeyMaterial, KmeId, SaeId
 from shosoin.base.ports import Event, EventSink
@@ -38,8 +39,7 @@ Admit = Callable[[int, int], None]
 """Told the number of keys and their bytes when all else is right and nothing is consumed; may still refuse."""
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """One delivered key."""
 
     key_id: str
@@ -224,12 +224,14 @@ class Kme:
         age_s = 0.0
         if target == self.kme_id:
             drawn = self._local.draw(caller, slave, number, length)
-            keys = tuple(Key(key_id, _material(bits)) for key_id, bits in drawn)
+            keys = tuple(Key(key_id, KeyMaterial.of(bits)) for key_id, bits in drawn)
         else:
             pair = self._pair(target)
             addresses = self._allocate(pair, target, number, length, policy, demands.max_age_s)
             age_s = pair.outgoing.age_s(addresses) if demands.max_age_s is not None else 0.0
-            keys = tuple(self._draw(pair, target, caller, slave, addresses))
+            contents = self._reading(target, lambda: pair.outgoing.read(addresses))
+            key_ids = pair.outgoing_ids.encode_all(addresses, caller, slave)
+            keys = tuple(map(Key, key_ids, map(KeyMaterial.of, contents)))
         self.spend_quota(caller, (slave,), cost_bits)
         self.drawn[caller, slave].add(number, number * size_bits)
         return Delivery(keys, facts, age_s if demands.max_age_s is not None else None)
@@ -271,11 +273,11 @@ class Kme:
             contents = self._local.fetch(caller, master, key_ids, max_age_s)
         else:
             pair = self._pair(source)
-            addresses = [self._address(pair, master, caller, key_id) for key_id in key_ids]
+            addresses = self._addresses(pair, master, caller, key_ids)
             self._admit_fetch(len(key_ids), sum(address.length_bytes for address in addresses), admit)
             contents = self._reading(source, lambda: pair.incoming.fetch(addresses, max_age_s))
         self.fetched[master, caller].add(len(contents), 8 * sum(map(len, contents)))
-        keys = tuple(Key(key_id, _material(bits)) for key_id, bits in zip(key_ids, contents, strict=True))
+        keys = tuple(map(Key, key_ids, map(KeyMaterial.of, contents)))
         return Delivery(keys, facts)
 
     def may_be_named(self, caller: SaeId, master: SaeId, key_id: str) -> bool:
@@ -357,13 +359,6 @@ class Kme:
             err.retry_after_s = max(0.1, missing_bits / rate_bps) if rate_bps > 0 else 10.0 if unknown else 3600.0
             raise
 
-    def _draw(
-        self, pair: PairEnd, target: KmeId, caller: SaeId, slave: SaeId, addresses: Sequence[KeyAddress]
-    ) -> Iterator[Key]:
-        contents = self._reading(target, lambda: pair.outgoing.read(addresses))
-        for address, bits in zip(addresses, contents, strict=True):
-            yield Key(pair.outgoing_ids.encode(address, caller, slave), _material(bits))
-
     def _reading(self, peer: KmeId, read: Callable[[], list[bytearray]]) -> list[bytearray]:
         try:
             return read()
@@ -371,14 +366,16 @@ class Kme:
             self._events.emit(Event("keys.damaged", "alarm", {"peer": peer, "what": err.message}))
             raise
 
-    def _address(self, pair: PairEnd, master: SaeId, caller: SaeId, key_id: str) -> KeyAddress:
+    def _addresses(self, pair: PairEnd, master: SaeId, caller: SaeId, key_ids: Sequence[str]) -> list[KeyAddress]:
         near = pair.incoming.near
-        address = pair.incoming_ids.decode(key_id, master, caller, near=near)
-        if address is not None:
-            return address
+        found = pair.incoming_ids.decode_all(key_ids, master, caller, near=near)
+        addresses = [address for address in found if address is not None]
+        if len(addresses) == len(key_ids):
+            return addresses
         self._guesses.spend(caller, 1)  # whoever's key it is: a quota must not tell either
+        unknown = key_ids[found.index(None)]
         others = (sae for sae in self._own_saes if sae != caller)
-        if any(pair.incoming_ids.decode(key_id, master, other, near=near) for other in others):
+        if any(pair.incoming_ids.decode(unknown, master, other, near=near) for other in others):
             raise KeyOfAnotherSae("a key was drawn for another SAE")
         self._events.emit(Event("keys.unknown_id", "warning", {"caller": caller, "master": master}))
         raise KeyNotFound
@@ -421,9 +418,3 @@ def _drawable_granules(pair: PairEnd) -> int:
 def _as_party(kme: KmeId) -> str:
     """Return the name of a KME where an SAE's would stand; no SAE can be called so."""
     return f"~{kme}"
-
-
-def _material(bits: bytearray) -> KeyMaterial:
-    material = KeyMaterial(bits)
-    bits[:] = bytes(len(bits))
-    return material

@@ -1,8 +1,7 @@
 """Messages between the two KMEs of a pair, as values and as JSON.
 
-They travel over mutual TLS, but one-time use does not rest on that: what an end must believe before it hands out or
-serves a bit (``Hello``, ``Welcome``, ``Leased``), and what moves a stream for good (``Announce``, ``Lease``), carries a
-proof keyed from the pair secret, and blocks are compared under one-time MACs. Forging anything else can only burn bits.
+They travel over mutual TLS, but nothing rests on that alone: every message carries a proof keyed from the pair secret,
+or is a tag over a block under a one-time key. Whoever breaks TLS can withhold messages, and cannot make one.
 ``docs/specs/key-streams.md`` is the specification; this module is its wire format.
 """
 
@@ -18,6 +17,8 @@ from shosoin.keys.errors import PairProtocolError
 
 __all__ = [
     "MESSAGE_BYTES_MAX",
+    "OTHER_VERSION",
+    "PROTOCOL_VERSION",
     "Announce",
     "BlockState",
     "BlockView",
@@ -32,6 +33,7 @@ __all__ = [
     "Leased",
     "Message",
     "Passed",
+    "Proven",
     "Ready",
     "ReceiverView",
     "Refused",
@@ -40,8 +42,14 @@ __all__ = [
     "Welcome",
     "decode_message",
     "encode_message",
+    "no_proof",
+    "statement_of",
 ]
 
+PROTOCOL_VERSION = 2
+"""Both KMEs of a pair must speak the same one; a hello says which."""
+OTHER_VERSION = "keys.protocol_version"
+"""Code of the error that says that the two ends speak different ones."""
 MESSAGE_BYTES_MAX = 16 << 20
 """Room for the blocks of a full stock in a hello."""
 INTEGER_MAX = (1 << 63) - 1
@@ -119,6 +127,9 @@ class Hello:
     """How often the speaker's end of the pair was burned by its operator."""
     seen_burns: int = 0
     """The same count of the other end, as far as the speaker has durably carried it out."""
+    awaits_rekey: bool = False
+    """An intruder may know the pair secret: neither end opens the pair under it again."""
+    version: int = PROTOCOL_VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +157,6 @@ class Announce:
     proof: str = ""
     """Keyed hash that only the sender of this session can make: the receiver never goes back to a lower address."""
 
-    @property
-    def statement(self) -> str:
-        """What the proof is about."""
-        entries = " ".join(map(str, self.entries))
-        return f"announce {self.number} {self.index} {self.start} {self.granules} {entries}"
-
 
 @dataclass(frozen=True, slots=True)
 class Have:
@@ -160,6 +165,7 @@ class Have:
     type: ClassVar[str] = "have"
     session: str
     index: int
+    proof: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +175,7 @@ class Compare:
     type: ClassVar[str] = "compare"
     session: str
     index: int
+    proof: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +219,7 @@ class Refused:
     index: int
     unused: tuple[int, ...]
     """Entries of the block that the receiver has not used and keeps."""
+    proof: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +230,7 @@ class Burn:
     session: str
     index: int
     returned: tuple[int, ...]
+    proof: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +262,7 @@ class Passed:
     type: ClassVar[str] = "passed"
     session: str
     below: int
+    proof: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +272,7 @@ class Closing:
     type: ClassVar[str] = "closing"
     session: str
     resume: str
+    proof: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +282,7 @@ class Closed:
     type: ClassVar[str] = "closed"
     session: str
     resume: str
+    proof: str = ""
 
 
 Message = (
@@ -290,7 +302,24 @@ Message = (
     | Closing
     | Closed
 )
+Proven = Announce | Have | Compare | Refused | Burn | Lease | Leased | Passed | Closing | Closed
+"""Messages of a session that carry a proof; the others of a session carry a tag under a one-time key."""
 _TYPES: dict[str, type[Message]] = {kind.type: kind for kind in get_args(Message)}
+
+
+def statement_of(message: Proven) -> str:
+    """Return what the proof of a message is about: its type and its members in their order, with a space between."""
+    parts: list[object] = [message.type]
+    for item in fields(message):
+        value = getattr(message, item.name)
+        if item.name not in {"session", "proof"}:
+            parts += value if isinstance(value, tuple) else [value]
+    return " ".join(map(str, parts))
+
+
+def no_proof(_: str) -> str:
+    """Stand for the proofs of a session before there is one: what is said then counts for nobody."""
+    return ""
 
 
 def encode_message(message: Message) -> bytes:
@@ -319,10 +348,22 @@ def decode_message(raw: bytes) -> Message:
     try:
         loaded = json.loads(raw)
         kind = _TYPES[loaded.pop("type")]
+        if kind is Hello:
+            _check_version(loaded.get("version", 1))
         message: Message = _build(kind, loaded)
         return message
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
         raise PairProtocolError("message does not parse") from err
+
+
+def _check_version(version: Any) -> None:
+    if type(version) is not int or version != PROTOCOL_VERSION:
+        theirs = version if type(version) is int and abs(version) <= INTEGER_MAX else "?"
+        raise PairProtocolError(
+            f"the peer's KME speaks version {theirs} of the pair protocol, this KME version {PROTOCOL_VERSION}: "
+            "upgrade the older one",
+            code=OTHER_VERSION,
+        )
 
 
 def _build(kind: type[Any], loaded: Mapping[str, Any]) -> Any:

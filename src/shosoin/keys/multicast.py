@@ -36,11 +36,24 @@ from shosoin.keys.key_id import GRANULE_BYTES, granules_of
 from shosoin.keys.kme import Admit, Delivery, Key, Kme
 from shosoin.link.port import LinkFacts
 
-__all__ = ["CLAIM", "COPY", "Ask", "CopyTable", "DrawPad", "Effect", "MulticastKeys", "OnTable", "Steps", "Together"]
+__all__ = [
+    "CLAIM",
+    "COPY",
+    "READY",
+    "Ask",
+    "CopyTable",
+    "DrawPad",
+    "Effect",
+    "MulticastKeys",
+    "OnTable",
+    "Ready",
+    "Steps",
+    "Together",
+]
 
 T = TypeVar("T")
-COPY, CLAIM = "multicast/copy", "multicast/claim"
-"""Subjects of questions to another KME."""
+COPY, CLAIM, READY = "multicast/copy", "multicast/claim", "multicast/ready"
+"""Subjects of questions to another KME; the last is whether copies would be stored now."""
 _HELD_MAX = 1 << 16
 _HELD_BYTES_MAX = 64 << 20
 """Copies of one peer's masters that may await fetching here; of one master at most half of what the others leave."""
@@ -75,8 +88,8 @@ class CopyTable(Protocol):
         """Remove the rows of all these keys, if all are there; whether they were."""
         ...
 
-    def expire(self, before_s: float) -> None:
-        """Remove everything born before a time of the wall clock."""
+    def expire(self, before_s: float, now_s: float) -> None:
+        """Remove everything born before a time of the wall clock; what was born after ``now_s`` counts as born then."""
         ...
 
 
@@ -85,6 +98,13 @@ class OnTable:
     """Do something with the table of copies; the result is sent back."""
 
     work: Callable[[CopyTable], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Wait until some peers answer and have room for a question; the room is given back when the steps end."""
+
+    peers: tuple[KmeId, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +133,7 @@ class Together:
     steps: tuple[Generator[Effect, Any, None], ...]
 
 
-Effect = OnTable | DrawPad | Ask | Together
+Effect = OnTable | Ready | DrawPad | Ask | Together
 Steps = Generator[Effect, Any, T]
 
 
@@ -174,11 +194,12 @@ class MulticastKeys:
         )
         cost_bits = max(cost_bits, total * 8)
         self._require_reachable(by_kme)
+        yield Ready(tuple(kme for kme in by_kme if kme != self._kme.kme_id))
         self._kme.check_quota(caller, slaves, cost_bits)
         self._kme.require_local_room(caller, number * len(by_kme.get(self._kme.kme_id, ())), length)
         admit(number, total)
         keys = [(self._new_id(), self._entropy.random_bytes(length)) for _ in range(number)]
-        self._kme.spend_quota(caller, slaves, cost_bits)  # before the first effect: others draw meanwhile
+        self._kme.spend_quota(caller, slaves, cost_bits)  # before the next effect: others draw meanwhile
         yield from self._send_all(caller, by_kme, keys, facts)
         for slave in slaves:
             self._kme.drawn[caller, slave].add(number, number * size_bits)
@@ -412,11 +433,24 @@ class MulticastKeys:
 
     def expiring(self) -> Steps[None]:
         """Destroy what is too old."""
-        before_s = self._clock.wall_s() - self._expiry_s
+        now_s = self._clock.wall_s()
+        before_s = now_s - self._expiry_s
+        self._redate(now_s)
         old = [copy for copies in self._held.values() for copy in copies.values() if copy.born_s < before_s]
         self._forget(old)
         with suppress(ShosoinError):  # the next round tries again
-            yield OnTable(lambda table: table.expire(before_s))
+            yield OnTable(lambda table: table.expire(before_s, now_s))
+
+    def _redate(self, now_s: float) -> None:
+        """Let copies that were born in the future grow old from now: the clock was put back since they came."""
+        for waiting in self._held.values():
+            for slave, copy in waiting.items():
+                if copy.born_s > now_s:
+                    waiting[slave] = replace(copy, born_s=now_s)
+
+    def forget_copies_of(self, peer: KmeId) -> None:
+        """Forget the copies that came from a KME's masters: the table has them no more."""
+        self._forget([copy for place, held in self._held.items() if place[0] == peer for copy in held.values()])
 
 
 def _has_room(counts: Counter[tuple[KmeId, SaeId]], owner: tuple[KmeId, SaeId], more: int, most: int) -> bool:

@@ -17,6 +17,7 @@ from shosoin.base import Entropy
 from shosoin.base.ports import Event
 from shosoin.keys.blocks import dump_record, load_record
 from shosoin.keys.cache import BlockCache
+from shosoin.keys.claims import implausible_claim
 from shosoin.keys.errors import PairProtocolError, StreamNotReady, StreamRefused
 from shosoin.keys.key_id import SECRET_BYTES, KeyIdCodec
 from shosoin.keys.messages import (
@@ -32,11 +33,13 @@ from shosoin.keys.messages import (
     Leased,
     Message,
     Passed,
+    Proven,
     Ready,
     Refused,
     Stored,
     Welcome,
     encode_message,
+    statement_of,
 )
 from shosoin.keys.pool import VerificationPool
 from shosoin.keys.receiver import ReceivingEnd
@@ -106,7 +109,9 @@ class PairEnd:
         """Changes whenever a handshake burns all that both ends hold, for those who hold drawn keys in memory."""
         self._retired: Sequence[str] = ()
         self._awaits_rekey = False
-        """Whether an intruder may know the pair secret: the other end is told to burn, and nothing else happens."""
+        """Whether an intruder may know the pair secret: the other end is told to burn, and nothing else happens.
+
+        Both ends write it down, so that an old copy of one disk cannot forget it."""
         self.refusal = ""
         """Why the last handshake was refused; empty when it was not."""
         self._fresh = True
@@ -178,6 +183,7 @@ class PairEnd:
             outgoing=self.outgoing.view(),
             incoming=self.incoming.view(),
             max_age_s=self._max_age_s,
+            awaits_rekey=self._awaits_rekey,
         )
         self._session = ""
         self._hello = replace(hello, proof=self._hello_proof(hello))
@@ -188,13 +194,17 @@ class PairEnd:
         self._open = False
         self._hello = None
 
+    def concerns(self, message: Message) -> bool:
+        """Whether a message was said in the present session; of others only the handshake's count."""
+        return self._open and not isinstance(message, Hello) and message.session == self._session
+
     def receive(self, message: Message, now_s: float) -> Steps:
         """React to a message of the peer."""
         if isinstance(message, Hello):
             yield from self._on_hello(message)
         elif isinstance(message, Welcome):
             yield from self._on_welcome(message)
-        elif self._open and message.session == self._session:
+        elif self.concerns(message):
             yield from self._dispatch(message, now_s)
 
     def begin_block(self, number: int, bits: bytes | bytearray) -> Steps:
@@ -228,7 +238,7 @@ class PairEnd:
         if was_open:
             self._resume = self._entropy.random_bytes(16).hex()
             yield Commit(self._own_batch(Batch(records=self.incoming.fetched_record(self._resume))))
-            yield Send(Closing(self._session, self._resume))
+            yield Send(self._proven(Closing(self._session, self._resume)))
 
     def abandon(self) -> None:
         """Stop serving for good: the store failed, so what is durable is no longer known."""
@@ -275,12 +285,23 @@ class PairEnd:
         yield Emit(Event("keys.forged_handshake", "alarm", {"peer": self.peer}))
         raise PairProtocolError("whoever answers does not know the pair secret")
 
+    def _disbelieve(self, wrong: str) -> Steps:
+        self.refusal = (
+            f"{self.peer} claims {wrong}: its records are wrong or it lies; "
+            "once that is settled, re-key the pair at both ends: shosoin kme rekey"
+        )
+        yield Emit(Event("keys.implausible_claim", "alarm", {"peer": self.peer, "claim": wrong}))
+        raise PairProtocolError(f"a claim that cannot be: {wrong}")
+
     def _on_hello(self, theirs: Hello) -> Steps:
         mine, self._hello = self._hello, None
         if mine is None or theirs.kme != self.peer:
             raise PairProtocolError(f"hello of {theirs.kme!r} when {self.peer} was expected")
         if not hmac.compare_digest(theirs.proof.encode(), self._hello_proof(replace(theirs, proof="")).encode()):
             yield from self._forged()
+        wrong = implausible_claim(mine, theirs)
+        if wrong:
+            yield from self._disbelieve(wrong)
         if was_restored(theirs, mine) or was_restored(mine, theirs):
             culprit = self.peer if was_restored(theirs, mine) else self.own
             yield Emit(Event("keys.restored_copy", "alarm", {"peer": self.peer, "restored": culprit}))
@@ -290,6 +311,9 @@ class PairEnd:
             yield Emit(
                 Event("keys.burned", "warning", {"peer": self.peer, "burned_here": mine.burns > theirs.seen_burns})
             )
+        if theirs.awaits_rekey and not self._awaits_rekey:
+            self._awaits_rekey = True
+            yield Emit(Event("keys.rekey_needed", "alarm", {"peer": self.peer}))
         self._outgoing_plan = plan_stream(mine, theirs)
         self._incoming_plan = plan_stream(theirs, mine)
         batch = _merge(self.outgoing.apply(self._outgoing_plan), self.incoming.apply(self._incoming_plan))
@@ -318,14 +342,20 @@ class PairEnd:
             return
         self._open, self._fresh, self.refusal = True, False, ""
         self.outgoing.session = self.incoming.session = self._session
-        self.outgoing.expected_proof = self.incoming.expected_proof = partial(self._proof, self.peer)
         self.outgoing.proof_of = self.incoming.proof_of = partial(self._proof, self.own)
         self._exhaustion_told = False
         yield Emit(Event("keys.stream_open", "info", {"peer": self.peer, "generation": self._generation}))
         yield from self.outgoing.resume(self._outgoing_plan)
         yield from self.incoming.resume(self._incoming_plan)
 
+    def _check_proof(self, message: Proven) -> None:
+        expected = self._proof(self.peer, statement_of(message))
+        if not hmac.compare_digest(message.proof.encode(), expected.encode()):
+            raise PairProtocolError(f"somebody else spoke for {self.peer}: {message.type} without its proof")
+
     def _dispatch(self, message: Any, now_s: float) -> Steps:
+        if isinstance(message, Proven):
+            self._check_proof(message)
         reactions: dict[type[Any], Callable[[Any], Steps]] = {
             Announce: lambda m: self.incoming.on_announce(m, now_s),
             Have: self.outgoing.on_have,
@@ -343,10 +373,13 @@ class PairEnd:
         }
         yield from reactions[type(message)](message)
 
+    def _proven(self, message: Closing | Closed) -> Closing | Closed:
+        return replace(message, proof=self._proof(self.own, statement_of(message)))
+
     def _on_closing(self, message: Closing) -> Steps:
         self._peer_resume = message.resume
         yield Commit(self._own_batch(Batch()))
-        yield Send(Closed(self._session, message.resume))
+        yield Send(self._proven(Closed(self._session, message.resume)))
 
     # Journal
 

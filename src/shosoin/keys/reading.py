@@ -9,7 +9,7 @@ from shosoin.keys.blocks import Block
 from shosoin.keys.cache import BlockCache
 from shosoin.keys.errors import KeyDamaged
 from shosoin.keys.intervals import joined
-from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress
+from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress, spans_of
 
 __all__ = ["BlockTable", "read_keys"]
 
@@ -60,18 +60,20 @@ def read_keys(cache: BlockCache, blocks: BlockTable, addresses: Sequence[KeyAddr
     Raises:
         KeyDamaged: if any granule fails its check.
     """
-    runs = joined((address.offset, address.end) for address in addresses)
+    runs = joined(spans_of(addresses))
     contents = {start: _read_run(cache, blocks, start, end) for start, end in runs}
     if any(content is None for content in contents.values()):
         raise KeyDamaged("stored key bytes fail their check")
-    keys = []
-    for address in addresses:
-        start, _ = runs.around(address.offset)
-        low = (address.offset - start) * GRANULE_BYTES
-        keys.append((contents[start] or bytearray())[low : low + address.length_bytes])
-    for content in contents.values():
-        if content is not None:
-            content[:] = bytes(len(content))
+    keys, start, end, content = [], 0, 0, bytearray()
+    for offset, length in addresses:
+        if not start <= offset < end:
+            start, end = runs.around(offset)
+            content = contents[start] or bytearray()
+        low = (offset - start) * GRANULE_BYTES
+        keys.append(content[low : low + length])
+    for piece in contents.values():
+        if piece is not None:
+            piece[:] = bytes(len(piece))
     return keys
 
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from shosoin.base.ports import Event
 from shosoin.keys.blocks import MAC_CONFIRMED, MAC_READY, MAC_STORED, Block, dump_record, load_record, mac_header
 from shosoin.keys.cache import BlockCache
+from shosoin.keys.claims import is_plausible_place
 from shosoin.keys.errors import KeyDamaged, KeyNotFound, PairProtocolError
 from shosoin.keys.intervals import IntervalSet, joined
-from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress
+from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress, spans_of
 from shosoin.keys.messages import (
     Announce,
     BlockState,
@@ -27,10 +29,13 @@ from shosoin.keys.messages import (
     Lease,
     Leased,
     Passed,
+    Proven,
     Ready,
     ReceiverView,
     Refused,
     Stored,
+    no_proof,
+    statement_of,
 )
 from shosoin.keys.pool import ENTRIES_PER_BLOCK, RESERVE_BYTES, VerificationPool
 from shosoin.keys.reading import BlockTable, read_keys
@@ -67,10 +72,8 @@ class ReceivingEnd:
         self.peer = peer
         self.session = ""
         self.tally = StreamTally()
-        self.proof_of: Callable[[str], str] = _no_proof
+        self.proof_of: Callable[[str], str] = no_proof
         """Makes the proof that a statement of this session is ours."""
-        self.expected_proof: Callable[[str], str] = _no_session
-        """Makes the proof that a statement of this session is the sender's."""
         self.max_age_s = 0
         """Age at which both ends burn bits, 0 for never."""
         self._wall_s = wall_s
@@ -163,7 +166,7 @@ class ReceivingEnd:
         for index, action in plan.blocks.items():
             block = self._blocks.get(index)
             if block is not None and action is Action.SEND_HAVE:
-                yield Send(Have(self.session, index))
+                yield self._say(Have(self.session, index))
             if block is not None and action is Action.SEND_CONFIRMED:
                 yield from self._send_confirmed(block)
 
@@ -191,7 +194,6 @@ class ReceivingEnd:
 
     def on_announce(self, message: Announce, now_s: float) -> Steps:
         """Learn where in the stream a block lies that the sender has stored; store it too once its bits are here."""
-        self._check_proof(message.proof, message.statement)
         if message.index < self._next_index:
             return
         waiting = self._announced.pop(message.number, None)
@@ -207,6 +209,7 @@ class ReceivingEnd:
     def _store(self, message: Announce) -> Steps:
         bits = self._bits.pop(message.number)
         fits = len(bits) == RESERVE_BYTES + message.granules * GRANULE_BYTES and message.start >= self._next_start
+        fits = fits and is_plausible_place(message, self._next_index, self._next_start)
         entries_right = len(set(message.entries)) == ENTRIES_PER_BLOCK and self._pool.has(message.entries)
         if not fits or not entries_right or message.index < self._next_index or not self._has_room(message.granules):
             yield self._refusal(message)
@@ -222,7 +225,7 @@ class ReceivingEnd:
         self.tally.taken_granules += block.granules
         records = {**self.records(), block.record_name: block.dump()}
         yield Commit(Batch(records=records, blocks={block.name: payload}))
-        yield Send(Have(self.session, block.index))
+        yield self._say(Have(self.session, block.index))
 
     def on_compare(self, message: Compare) -> Steps:
         """Send the tag over a block that the sender is ready to compare."""
@@ -242,7 +245,7 @@ class ReceivingEnd:
             yield Emit(Event("keys.forged_ready", "alarm", fields))
             self._burn([block], Burned.REFUSED)
             yield Commit(self._drop_batch([block]))
-            yield Send(Refused(self.session, block.index, ()))
+            yield self._say(Refused(self.session, block.index, ()))
             return
         if block.keep:
             self._pool.put_reserve(block.index, block.reserve)
@@ -263,11 +266,12 @@ class ReceivingEnd:
 
     def on_lease(self, message: Lease) -> Steps:
         """Record durably that everything below the bound may have been handed out."""
-        self._check_proof(message.proof, f"lease {message.upto}")
+        if message.upto > self._next_start:
+            raise PairProtocolError(f"lease up to {message.upto} asked for, there is nothing above {self._next_start}")
         if message.upto > self._lease:
             self._lease = message.upto
             yield Commit(Batch(records=self.records()))
-        yield Send(Leased(self.session, message.upto, self.proof_of(f"leased {message.upto}")))
+        yield self._say(Leased(self.session, message.upto))
 
     def on_passed(self, message: Passed) -> Steps:
         """Let what was handed out grow old from now on."""
@@ -280,7 +284,7 @@ class ReceivingEnd:
             yield Emit(Event("keys.damaged", "alarm", {"peer": self.peer, "stream": "in", "block": block.index}))
             self._burn([block], Burned.DAMAGED)
             yield Commit(self._drop_batch([block]))
-            yield Send(Refused(self.session, block.index, ()))
+            yield self._say(Refused(self.session, block.index, ()))
             return
         tag = yield Mac(block.entry(0), (mac_header(MAC_STORED, block), block.reserve, content))
         content[:] = bytes(len(content))
@@ -290,13 +294,12 @@ class ReceivingEnd:
         tag = yield Mac(block.entry(2), (mac_header(MAC_CONFIRMED, block),))
         yield Send(Confirmed(self.session, block.index, tag.hex()))
 
-    def _check_proof(self, proof: str, statement: str) -> None:
-        if not hmac.compare_digest(proof.encode(), self.expected_proof(statement).encode()):
-            raise PairProtocolError("somebody else spoke for the sender")
+    def _say(self, message: Proven) -> Send:
+        return Send(replace(message, proof=self.proof_of(statement_of(message))))
 
     def _refusal(self, message: Announce) -> Send:
         unused = tuple(number for number in message.entries if self._pool.has((number,)))
-        return Send(Refused(self.session, message.index, unused))
+        return self._say(Refused(self.session, message.index, unused))
 
     def _has_room(self, granules: int) -> bool:
         room = self._capacity - sum(block.granules for block in self._blocks)
@@ -341,7 +344,7 @@ class ReceivingEnd:
                 ``max_age_s``.
             KeyDamaged: if stored bytes fail their check; all keys of the request are burned.
         """
-        spans = sorted((address.offset, address.end) for address in addresses)
+        spans = sorted(spans_of(addresses))
         if any(end > start for (_, end), (start, _) in pairwise(spans)):
             raise KeyNotFound  # a key named twice, or two that overlap
         taken = joined(spans)
@@ -379,7 +382,7 @@ class ReceivingEnd:
         if batch is not None:
             yield Commit(batch)
         for block in old:  # by our clock; the sender's may be behind, and it must not hand them out
-            yield Send(Refused(self.session, block.index, ()))
+            yield self._say(Refused(self.session, block.index, ()))
 
     def _flush(self, now_s: float, old: Sequence[Block]) -> Batch | None:
         drops = [*old, *self._finished(now_s)]
@@ -443,11 +446,3 @@ class ReceivingEnd:
     def held_granules(self) -> int:
         """Return how many granules are stored here and not yet fetched."""
         return sum(block.granules for block in self._blocks) - self._fetched.size()
-
-
-def _no_proof(_: str) -> str:
-    return ""
-
-
-def _no_session(_: str) -> str:
-    raise PairProtocolError("nothing can be proved before a handshake")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import repeat
 
 from shosoin.base.ports import Event
 from shosoin.keys.blocks import MAC_CONFIRMED, MAC_READY, MAC_STORED, Block, dump_record, load_record, mac_header
@@ -30,10 +31,13 @@ from shosoin.keys.messages import (
     Lease,
     Leased,
     Passed,
+    Proven,
     Ready,
     Refused,
     SenderView,
     Stored,
+    no_proof,
+    statement_of,
 )
 from shosoin.keys.pool import (
     CONTRIBUTED_PER_BLOCK,
@@ -69,9 +73,7 @@ class SendingEnd:
         self.peer = peer
         self.session = ""
         self.tally = StreamTally()
-        self.expected_proof: Callable[[str], str] = _no_session
-        """Makes the proof that a statement of this session is the receiver's."""
-        self.proof_of: Callable[[str], str] = _no_session
+        self.proof_of: Callable[[str], str] = no_proof
         """Makes the proof that a statement of this session is ours."""
         self.max_age_s = 0
         """Age at which both ends burn bits, 0 for never."""
@@ -151,10 +153,10 @@ class SendingEnd:
             if action is Action.SEND_READY and block is not None:
                 yield from self._send_ready(block)
             if action is Action.SEND_COMPARE and block is not None:
-                yield Send(Compare(self.session, index))
+                yield self._say(Compare(self.session, index))
             if block is None and action in {Action.SEND_COMPARE, Action.SEND_READY}:
                 # Keys were drawn beyond it meanwhile, so nobody will ever compare it; the receiver cannot know.
-                yield Send(Burn(self.session, index, ()))
+                yield self._say(Burn(self.session, index, ()))
         self._reported = 0
         if self._lease > self._leased:
             yield self._ask_lease(self._lease)
@@ -200,18 +202,17 @@ class SendingEnd:
         records = {**self.records(), block.record_name: block.dump()}
         yield Commit(Batch(records=records, blocks={block.name: bytes(bits[RESERVE_BYTES:])}))
         entries = tuple(sorted(block.entries))
-        message = Announce(self.session, number, block.index, block.start, granules, entries)
-        yield Send(replace(message, proof=self.proof_of(message.statement)))
+        yield self._say(Announce(self.session, number, block.index, block.start, granules, entries))
 
     def on_have(self, message: Have) -> Steps:
         """Ask for the receiver's tag, after writing down that the entry for it is spent."""
         block = self._blocks.get(message.index)
         if block is None:
-            yield Send(Burn(self.session, message.index, ()))
+            yield self._say(Burn(self.session, message.index, ()))
         elif block.state is BlockState.PENDING:
             block.state = BlockState.OFFERED
             yield Commit(Batch(records={block.record_name: block.dump()}))
-            yield Send(Compare(self.session, block.index))
+            yield self._say(Compare(self.session, block.index))
 
     def on_stored(self, message: Stored) -> Steps:
         """Compare the receiver's tag over the block with our own copy, read back from the store."""
@@ -270,7 +271,7 @@ class SendingEnd:
         self._pool.put({number: block.entries[number] for number in returned})
         self._cache.forget(block.name)
         yield Commit(Batch(records={**self.records(), block.record_name: None}, drops=[block.name]))
-        yield Send(Burn(self.session, block.index, tuple(returned)))
+        yield self._say(Burn(self.session, block.index, tuple(returned)))
 
     def _send_ready(self, block: Block) -> Steps:
         tag = yield Mac(block.entry(1), (mac_header(MAC_READY, block),))
@@ -294,14 +295,15 @@ class SendingEnd:
         yield self._ask_lease(upto)
 
     def _ask_lease(self, upto: int) -> Send:
-        return Send(Lease(self.session, upto, self.proof_of(f"lease {upto}")))
+        return self._say(Lease(self.session, upto))
+
+    def _say(self, message: Proven) -> Send:
+        return Send(replace(message, proof=self.proof_of(statement_of(message))))
 
     def on_leased(self, message: Leased) -> Steps:
         """Hand out up to a bound that the peer has recorded durably."""
         if message.upto > self._lease:
             raise PairProtocolError(f"lease up to {message.upto} acknowledged, asked for {self._lease}")
-        if not hmac.compare_digest(message.proof.encode(), self.expected_proof(f"leased {message.upto}").encode()):
-            raise PairProtocolError("a lease was acknowledged by somebody else")
         self._leased = max(self._leased, message.upto)
         yield from ()
 
@@ -371,7 +373,7 @@ class SendingEnd:
         yield Commit(Batch(records=records, drops=[block.name for block in old]))
         for block in old:
             if block.start >= self._cursor:  # or somebody was just given keys of it, which the slave may still fetch
-                yield Send(Burn(self.session, block.index, ()))
+                yield self._say(Burn(self.session, block.index, ()))
 
     def allocate(self, number: int, length_bytes: int, max_age_s: float | None = None) -> list[KeyAddress]:
         """Reserve the addresses of ``number`` keys, all or none.
@@ -381,17 +383,10 @@ class SendingEnd:
             KeyTooOld: the first of them is older than ``max_age_s``; nothing is consumed.
             LeaseNeeded: enough granules, but the peer has not yet recorded that they are handed out.
         """
-        need, cursor = granules_of(length_bytes), self._cursor
-        whole = self._available.first_fit(cursor, need)
-        together = whole is not None and self._available.covers(whole, whole + need * number)
-        addresses = []
-        for _ in range(number):
-            offset = self._available.first_fit(cursor, need) if not together or cursor == self._cursor else cursor
-            if offset is None:
-                missing = need * number - self._available.size()
-                raise KeyStreamDry(f"the stream to {self.peer} lacks {max(missing, need) * 32} bytes")
-            addresses.append(KeyAddress(offset, length_bytes))
-            cursor = offset + need
+        need = granules_of(length_bytes)
+        offsets = self._places(number, need)
+        addresses = list(map(KeyAddress, offsets, repeat(length_bytes)))
+        cursor = offsets[-1] + need
         if max_age_s is not None and self.age_s(addresses[:1]) > max_age_s:
             raise KeyTooOld(f"the oldest stock for {self.peer} is older than {max_age_s:g} s")
         if cursor > self._leased:
@@ -403,6 +398,21 @@ class SendingEnd:
         if leaps:
             self.tally.burn(Burned.GAP, had - self.left_granules() - need * number)
         return addresses
+
+    def _places(self, number: int, need: int) -> Sequence[int]:
+        """Return the offsets of the next keys of ``need`` granules each, side by side where the stock allows."""
+        first = self._available.first_fit(self._cursor, need)
+        if first is not None and self._available.covers(first, first + need * number):
+            return range(first, first + need * number, need)
+        offsets, cursor = [], self._cursor
+        for _ in range(number):
+            offset = self._available.first_fit(cursor, need)
+            if offset is None:
+                missing = need * number - self._available.size()
+                raise KeyStreamDry(f"the stream to {self.peer} lacks {max(missing, need) * 32} bytes")
+            offsets.append(offset)
+            cursor = offset + need
+        return offsets
 
     def read(self, addresses: Sequence[KeyAddress]) -> list[bytearray]:
         """Return the bits of keys just allocated; they are gone from memory here.
@@ -422,7 +432,7 @@ class SendingEnd:
         """Tell the receiver how far keys were handed out, when that has changed."""
         if self._cursor != self._reported:
             self._reported = self._cursor
-            yield Send(Passed(self.session, self._cursor))
+            yield self._say(Passed(self.session, self._cursor))
 
     def flush(self) -> Batch | None:
         """Return the overwriting that is due, or ``None``."""
@@ -442,10 +452,6 @@ class SendingEnd:
         ]
         records: dict[str, bytes | None] = {block.record_name: None for block in drops}
         return Batch(records=records, wipes=wipes, drops=[block.name for block in drops])
-
-
-def _no_session(_: str) -> str:
-    raise PairProtocolError("nothing can be proved before a handshake")
 
 
 def _equal(tag: bytes, claimed: str) -> bool:

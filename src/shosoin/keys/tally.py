@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from shosoin.keys.key_id import KeyAddress, granules_of
+from shosoin.keys.key_id import KeyAddress, spans_of
 
 __all__ = ["Burned", "KeyCount", "StreamTally"]
 
@@ -63,7 +63,7 @@ class StreamTally:
     def deliver(self, addresses: Sequence[KeyAddress]) -> None:
         """Count keys that were handed out."""
         self.used_granules += _granules(addresses)
-        self.delivered.add(len(addresses), 8 * sum(address.length_bytes for address in addresses))
+        self.delivered.add(len(addresses), 8 * sum([length for _, length in addresses]))
 
     def damage(self, addresses: Sequence[KeyAddress]) -> None:
         """Count keys that were burned because stored bytes of one of them failed their check."""
@@ -76,4 +76,4 @@ class StreamTally:
 
 
 def _granules(addresses: Sequence[KeyAddress]) -> int:
-    return sum(granules_of(address.length_bytes) for address in addresses)
+    return sum([end - start for start, end in spans_of(addresses)])

@@ -11,9 +11,11 @@ from typing import Any, Protocol
 from shosoin.adapters.tls import Identity
 from shosoin.base import KmeId, SaeId, Unavailable
 from shosoin.base.ports import Clock
+from shosoin.keys.burning import Holding
 from shosoin.keys.key_id import GRANULE_BYTES
 from shosoin.keys.kme import Kme
 from shosoin.services.admin_calls import AdminCall, NotThere
+from shosoin.services.admin_interfaces import interface_states, worker_states
 from shosoin.services.admin_openapi import openapi_document
 from shosoin.services.health import live, ready
 from shosoin.services.kme_view import KmeView
@@ -39,6 +41,10 @@ class AdminTarget(KmeView, Protocol):
         """Be unready from now on."""
         ...
 
+    async def burn(self, peer: KmeId, *, dry_run: bool) -> Holding:
+        """Destroy all that is shared with a peer at this end, or only look; return what that is."""
+        ...
+
 
 class AdminActions:
     """The calls, by name."""
@@ -53,6 +59,7 @@ class AdminActions:
             "links": self._links,
             "pairs": self._pairs,
             "saes": self._saes,
+            "interfaces": self._interfaces,
             "certificates": self._certificates,
             "openapi": self._openapi,
             "reload": self._reload,
@@ -60,6 +67,7 @@ class AdminActions:
             "pause": self._pause,
             "resume": self._resume,
             "revoke": self._revoke,
+            "burn": self._burn,
         }
 
     async def do(self, call: AdminCall, subject: str, body: Mapping[str, Any], who: str) -> dict[str, Any]:
@@ -114,9 +122,19 @@ class AdminActions:
                 "kme": kme,
                 "here": kme == own,
                 "revoked": holder in identity.revoked.identities,
-                "connections": sum(len(plane.connections(holder)) for plane in planes),
+                "connections": sum(len(plane.connections(holder)) for plane in planes) + self._at_workers(sae),
             }
         return {"saes": saes}
+
+    def _at_workers(self, sae: SaeId) -> int:
+        """Return how many connections with an SAE the workers had a second ago."""
+        workers = self._target.workers
+        return workers.counts.callers[sae] if workers is not None else 0
+
+    async def _interfaces(self, _: str, __: Mapping[str, Any], ___: str) -> dict[str, Any]:
+        target = self._target
+        workers = worker_states(target.workers, self._config.kme.workers)
+        return {"interfaces": interface_states(target.services), "workers": workers}
 
     async def _certificates(self, _: str, __: Mapping[str, Any], ___: str) -> dict[str, Any]:
         return self._target.identity.state()
@@ -160,8 +178,16 @@ class AdminActions:
         reason = body.get("reason", "")
         own = [each for each, kme in self._config.directory.items() if kme == self._config.kme.id]
         holder = Identity("sae", SaeId(_known(sae, own, f"SAE of {self._config.kme.id}")))
-        gone = await self._target.identity.revoke(holder, f"by {who}" + (f": {reason}" if reason else ""))
+        at_workers = self._at_workers(SaeId(holder.id))  # which end them on their own
+        gone = at_workers + await self._target.identity.revoke(holder, f"by {who}" + (f": {reason}" if reason else ""))
         return {"sae": holder.id, "revoked": True, "connections_ended": gone}
+
+    async def _burn(self, peer: str, body: Mapping[str, Any], _: str) -> dict[str, Any]:
+        kme_id = KmeId(_known(peer, [link.peer for link in self._config.links], "peer KME"))
+        dry_run = body.get("dry_run", False)
+        async with self._turn:
+            held = await self._target.burn(kme_id, dry_run=dry_run)
+        return {"peer": kme_id, "dry_run": dry_run, "blocks": held.blocks, "bits": held.granules * _BITS}
 
     @property
     def _kme(self) -> Kme:

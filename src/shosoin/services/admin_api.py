@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -22,12 +23,12 @@ from aiohttp.web_protocol import RequestHandler
 
 from shosoin.adapters.admin_log import AdminLog
 from shosoin.adapters.tls import Identity, peer_identity
-from shosoin.base import Denied, PeerFault, Rejected, SaeId, ShosoinError, Unavailable
+from shosoin.base import Denied, Rejected, SaeId, ShosoinError, Unavailable
 from shosoin.base.ports import Clock
 from shosoin.keys.errors import QuotaExceeded
 from shosoin.keys.quota import Quota
 from shosoin.services.admin_actions import AdminActions, AdminTarget
-from shosoin.services.admin_calls import AdminCall, NotThere, find_call
+from shosoin.services.admin_calls import AdminCall, BadMethod, NotThere, find_call
 from shosoin.services.admin_config import AdminRole, AdminSection
 from shosoin.services.guarded_connections import ConnectionGuard, GuardedConnection
 from shosoin.services.json_log import described, log
@@ -42,7 +43,8 @@ _BURST = 10.0
 """Calls at once, in seconds of the steady rate."""
 _UNKNOWN = Identity("unknown", "")
 """Whoever has a certificate of the administrators' authority that names nobody."""
-_STATUS = ((NotThere, 404), (QuotaExceeded, 429), (Rejected, 400), (Denied, 403), (Unavailable, 503), (PeerFault, 502))
+_STATUS = ((NotThere, 404), (BadMethod, 405), (QuotaExceeded, 429), (Rejected, 400), (Denied, 403), (Unavailable, 503))
+"""All others are 500: alarms, defects."""
 
 
 class AdminApi:
@@ -68,12 +70,16 @@ class AdminApi:
     async def start(self) -> TlsListener:
         """Listen."""
         section = self._section
-        manager = web.Server(
-            self._handle, access_log=None, keepalive_timeout=section.idle_timeout_s, auto_decompress=False
-        )
+        manager = web.Server(self._handle)
 
         def connect() -> RequestHandler:
-            return manager()
+            return _Connection(
+                manager,
+                loop=asyncio.get_running_loop(),
+                access_log=None,  # type: ignore[arg-type]  # which means that there is none
+                keepalive_timeout=section.idle_timeout_s,
+                auto_decompress=False,
+            )
 
         self.guard = ConnectionGuard(
             connect, section.max_connections, section.idle_timeout_s, who=_name_of, allowed=self._plane.admit
@@ -113,6 +119,8 @@ class AdminApi:
         except ShosoinError as err:
             status = next((status for kind, status in _STATUS if isinstance(err, kind)), 500)
             response = _json(status, {"code": err.code, "message": err.message, "hint": err.hint})
+            if isinstance(err, BadMethod):
+                response.headers["Allow"] = err.allowed
         except Exception as err:  # noqa: BLE001  # whoever administers must not be able to end the KME by a defect
             log("admin.defect", **described(err))
             response = _json(500, {"code": "admin.defect", "message": "internal error", "hint": "see the KME's log"})
@@ -191,6 +199,24 @@ class AdminApi:
         log("admin.call", caller=line["who"], **told)
 
 
+class _Connection(RequestHandler):
+    """One connection, which answers in JSON what the HTTP parser refuses: that is no call of anybody."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer; what the parser says of it may quote the request."""
+        words = "internal error" if status >= 500 else "not a well-formed HTTP request"
+        code = "admin.defect" if status >= 500 else "admin.bad_request"
+        response = _json(500 if status >= 500 else 400, {"code": code, "message": words, "hint": ""})
+        response.force_close()
+        return response
+
+
 def _members(raw: bytes, call: AdminCall) -> dict[str, Any]:
     try:
         found = json.loads(raw or b"{}", parse_constant=float)
@@ -209,14 +235,23 @@ def _members(raw: bytes, call: AdminCall) -> dict[str, Any]:
 def _is_of(value: object, schema: Mapping[str, Any]) -> bool:
     """Whether a value is what a call defines; only then can it be in the record."""
     if schema["type"] == "string":
-        return isinstance(value, str) and len(value) <= schema["maxLength"] and value.isprintable()
+        return isinstance(value, str) and len(value) <= schema["maxLength"] and _is_line(value, schema["pattern"])
+    if schema["type"] == "boolean":
+        return isinstance(value, bool)
     # ``type``: a truth value is no number. What is not finite is not within bounds.
     return (type(value) is int or type(value) is float) and schema["minimum"] <= value <= schema["maximum"]
 
 
+def _is_line(text: str, pattern: str) -> bool:
+    half = any("\ud800" <= letter <= "\udfff" for letter in text)  # which JSON can say and no file can hold
+    return not half and re.fullmatch(pattern, text) is not None
+
+
 def _words(schema: Mapping[str, Any]) -> str:
     if schema["type"] == "string":
-        return f"a line of at most {schema['maxLength']} characters"
+        return f"a line of at most {schema['maxLength']} characters, none of which controls a terminal"
+    if schema["type"] == "boolean":
+        return "true or false"
     return f"{schema['minimum']:g} to {schema['maximum']:g}"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from shosoin.base import Rejected
 from shosoin.services.admin_config import AdminRole
 
-__all__ = ["CALLS", "AdminCall", "NotThere", "find_call"]
+__all__ = ["CALLS", "AdminCall", "BadMethod", "NotThere", "find_call"]
 
 PREFIX = "/v1/"
 Schema = Mapping[str, Any]
@@ -19,6 +19,13 @@ class NotThere(Rejected):
     """No such path, pair or SAE."""
 
     code = "admin.not_there"
+
+
+class BadMethod(Rejected):
+    """The path is for another method."""
+
+    code = "admin.bad_method"
+    allowed = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +50,17 @@ class AdminCall:
 
 
 _DRAIN = {"type": "number", "minimum": 0, "maximum": 3600, "description": "seconds in which SAEs are still served"}
-_REASON = {"type": "string", "maxLength": 200, "description": "for the record"}
+_LINE = r"^[^\u0000-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\uffff]*$"
+"""Neither ends a line nor hides or turns round what stands beside it, wherever the record is read."""
+_REASON = {"type": "string", "maxLength": 200, "pattern": _LINE, "description": "for the record"}
+_DRY_RUN = {"type": "boolean", "description": "only say what would be destroyed"}
 _VIEWER, _OPERATOR, _SECURITY = AdminRole.VIEWER, AdminRole.OPERATOR, AdminRole.SECURITY
 CALLS = (
     AdminCall("status", "GET", "status", _VIEWER, "Whether the KME is of use, and who is asking."),
     AdminCall("links", "GET", "links", _VIEWER, "The state of every link."),
     AdminCall("pairs", "GET", "pairs", _VIEWER, "The stock of every pair of KMEs, and whether it is paused."),
     AdminCall("saes", "GET", "saes", _VIEWER, "Every SAE, its KME, and whether it is revoked."),
+    AdminCall("interfaces", "GET", "interfaces", _VIEWER, "Connections, answers and refusals, and the workers."),
     AdminCall("certificates", "GET", "certificates", _VIEWER, "Certificates and revocation lists in use."),
     AdminCall("openapi", "GET", "openapi.json", _VIEWER, "This document."),
     AdminCall("reload", "POST", "reload", _OPERATOR, "Look at certificates, keys and revocation lists now."),
@@ -65,6 +76,15 @@ CALLS = (
         "SAE",
         body={"reason": _REASON},
     ),
+    AdminCall(
+        "burn",
+        "POST",
+        "pairs/{id}/burn",
+        _SECURITY,
+        "Destroy all stock shared with a KME; the other end does likewise when the two meet.",
+        "peer KME",
+        body={"dry_run": _DRY_RUN, "reason": _REASON},
+    ),
 )
 
 
@@ -73,7 +93,7 @@ def find_call(method: str, path: str) -> tuple[AdminCall, str]:
 
     Raises:
         NotThere: there is no such path.
-        Rejected: it is for another method.
+        BadMethod: it is for another one.
     """
     parts = path.removeprefix(PREFIX).split("/") if path.startswith(PREFIX) else []
     fitting = [call for call in CALLS if _fits(call, parts)]
@@ -82,7 +102,9 @@ def find_call(method: str, path: str) -> tuple[AdminCall, str]:
     for call in fitting:
         if method == call.method:
             return call, parts[1] if call.target else ""
-    raise Rejected(f"only {fitting[0].method} is defined here", code="admin.bad_method")
+    refused = BadMethod(f"only {fitting[0].method} is defined here")
+    refused.allowed = fitting[0].method
+    raise refused
 
 
 def _fits(call: AdminCall, parts: list[str]) -> bool:

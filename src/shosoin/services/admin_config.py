@@ -24,7 +24,7 @@ class AdminRole(StrEnum):
     OPERATOR = "operator"
     """Reload files, stop the KME, pause and resume pairs."""
     SECURITY = "security"
-    """Revoke holders of certificates."""
+    """Revoke holders of certificates, burn pairs."""
 
 
 @dataclass(frozen=True, slots=True)

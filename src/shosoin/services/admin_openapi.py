@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+from shosoin.services.admin_answers import ANSWERS
 from shosoin.services.admin_calls import CALLS, PREFIX, AdminCall
 
-__all__ = ["openapi_document"]
+__all__ = ["openapi_document", "openapi_text"]
 
 _ID = {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}
 _REFUSALS = {
     "400": "The request is wrong.",
     "403": "The caller has not the role that it takes.",
+    "405": "The path is for another method, which `Allow` names.",
     "429": "Too many calls of one administrator.",
+    "500": "A defect of the KME, which its log describes, or the alarm that `code` names.",
     "503": "Not possible now.",
 }
 
@@ -27,11 +31,21 @@ def openapi_document() -> dict[str, Any]:
         "info": {
             "title": "Administration of a Shosoin KME",
             "version": "1",
-            "description": "Mutual TLS 1.3; the role of the caller follows from its certificate.",
+            "description": "Mutual TLS 1.3; the role of the caller follows from its certificate. Every path and every "
+            "method is answered with JSON, an error with an Error; a path that is not here is 404.",
         },
+        "security": [{"administrator_certificate": []}],
         "paths": paths,
-        "components": {"schemas": {"Error": _error()}},
+        "components": {
+            "schemas": {"Error": _error()},
+            "securitySchemes": {"administrator_certificate": {"type": "mutualTLS"}},
+        },
     }
+
+
+def openapi_text() -> str:
+    """Return the document as the file in ``docs/reference`` has it."""
+    return json.dumps(openapi_document(), indent=2) + "\n"
 
 
 def _operation(call: AdminCall) -> dict[str, Any]:
@@ -41,8 +55,8 @@ def _operation(call: AdminCall) -> dict[str, Any]:
         "summary": call.summary,
         "x-role": call.role.value,
         "responses": {
-            "200": {"description": "Done.", "content": {"application/json": {"schema": {"type": "object"}}}},
-            **{status: _refusal(words) for status, words in sorted(refusals.items())},
+            "200": {"description": "Done.", "content": {"application/json": {"schema": dict(ANSWERS[call.name])}}},
+            **{status: _refusal(status, words) for status, words in sorted(refusals.items())},
         },
     }
     if call.target:
@@ -51,13 +65,16 @@ def _operation(call: AdminCall) -> dict[str, Any]:
         ]
     if call.changes:
         schema = {"type": "object", "properties": dict(call.body), "additionalProperties": False}
-        operation["requestBody"] = {"required": False, "content": {"application/json": {"schema": schema}}}
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     return operation
 
 
-def _refusal(words: str) -> dict[str, Any]:
+def _refusal(status: str, words: str) -> dict[str, Any]:
     schema = {"$ref": "#/components/schemas/Error"}
-    return {"description": words, "content": {"application/json": {"schema": schema}}}
+    refusal: dict[str, Any] = {"description": words, "content": {"application/json": {"schema": schema}}}
+    if status == "405":
+        refusal["headers"] = {"Allow": {"required": True, "schema": {"type": "string"}}}
+    return refusal
 
 
 def _error() -> dict[str, Any]:
@@ -66,4 +83,5 @@ def _error() -> dict[str, Any]:
         "type": "object",
         "required": ["code", "message", "hint"],
         "properties": {"code": text, "message": text, "hint": text},
+        "additionalProperties": False,
     }

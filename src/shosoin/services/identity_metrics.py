@@ -7,21 +7,26 @@ from collections.abc import Iterator, Mapping
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from shosoin.services.tls_plane import TlsPlane
+from shosoin.services.worker_counts import WorkerCounts
 
 __all__ = ["identity_families"]
 
 _PREFIX = "shosoin_kme_"
 
 
-def identity_families(planes: Mapping[str, TlsPlane]) -> Iterator[Metric]:
-    """Return the families about the TLS endpoints of a KME."""
+def identity_families(planes: Mapping[str, TlsPlane], workers: WorkerCounts | None) -> Iterator[Metric]:
+    """Return the families about the TLS endpoints of a KME.
+
+    Args:
+        workers: what workers counted at the endpoint of SAEs, where it is theirs.
+    """
     yield _expiry(planes)
     yield from _lists(planes)
     refused = _gauge("certificate_files_refused", "1 while files on disk are not what is in use, being wrong.")
     for name, plane in planes.items():
         refused.add_metric([name], bool(plane.fault))
     yield refused
-    yield from _counters(planes)
+    yield from _counters(planes, workers or WorkerCounts())
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
@@ -50,7 +55,7 @@ def _lists(planes: Mapping[str, TlsPlane]) -> Iterator[Metric]:
     yield from (current, due)
 
 
-def _counters(planes: Mapping[str, TlsPlane]) -> Iterator[Metric]:
+def _counters(planes: Mapping[str, TlsPlane], workers: WorkerCounts) -> Iterator[Metric]:
     renewals = CounterMetricFamily(
         _PREFIX + "certificate_renewals", "New files, by whether they were taken.", labels=("endpoint", "result")
     )
@@ -60,6 +65,7 @@ def _counters(planes: Mapping[str, TlsPlane]) -> Iterator[Metric]:
     for name, plane in planes.items():
         renewals.add_metric([name, "loaded"], plane.tally.loaded)
         renewals.add_metric([name, "refused"], plane.tally.refused)
-        revoked.add_metric([name, "refused"], plane.tally.turned_away)
-        revoked.add_metric([name, "cut"], plane.tally.cut)
+        more = workers if name == "sae_api" else WorkerCounts()
+        revoked.add_metric([name, "refused"], plane.tally.turned_away + more.turned_away)
+        revoked.add_metric([name, "cut"], plane.tally.cut + more.cut)
     yield from (renewals, revoked)

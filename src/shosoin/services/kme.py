@@ -24,6 +24,7 @@ from shosoin.adapters.open_files import allow_many_open_files
 from shosoin.adapters.state_lock import StateLock
 from shosoin.base import KmeId, Rejected
 from shosoin.base.ports import Event
+from shosoin.keys.burning import Holding
 from shosoin.keys.kme import Kme
 from shosoin.keys.local import LocalKeys
 from shosoin.keys.policy import KmeLimits, PolicyBook
@@ -95,6 +96,7 @@ class KmeProcess:
         self._clock, self._entropy, self._events = SystemClock(), SystemEntropy(), LoggedEvents()
         self.links = KmeLinks(config, self._clock, self._entropy, self._events)
         self.identity = KmeIdentity(config, self._clock, self._events)
+        self.links.source_planes = self.identity.source_planes
         self._redial = self._peer_redial()
         self.stop_wanted = asyncio.Event()
         """Set when the process is to end."""
@@ -179,6 +181,13 @@ class KmeProcess:
         """Be unready from now on, and go on serving."""
         self.is_draining = True
 
+    async def burn(self, peer: KmeId, *, dry_run: bool) -> Holding:
+        """Burn all that is shared with a peer at this end, or only look; see ``KmeLinks.burn``."""
+        held = await self.links.burn(peer, dry_run=dry_run)
+        if not dry_run and self._multicast is not None:
+            await self._multicast.burn(peer)
+        return held
+
     # Parts
 
     async def _listen(self, key: bytes) -> None:
@@ -219,8 +228,7 @@ class KmeProcess:
         plane = self.identity.planes["sae_api"]
         if self.config.kme.workers > 1:
             granting = Granting(kme, self.links.pairs, is_allowed=draws_ahead(self.config))
-            refused = self.identity.refused
-            pool = self.services["etsi014"] = self.workers = WorkerPool(service, self.config, granting, refused)
+            pool = self.services["etsi014"] = self.workers = WorkerPool(service, self.config, granting, plane.approved)
             self._listeners.append(pool)
             self.identity.reloaded = pool.reload
             await pool.start(sae.host, sae.port)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from shosoin.adapters.key_exchange import KeyExchange
 from shosoin.base import KmeId, SaeId
@@ -13,6 +14,7 @@ from shosoin.keys.policy import PolicyRule
 from shosoin.services.admin_config import AdminSection, read_admin
 from shosoin.services.etsi004_config import Etsi004Section, read_etsi004
 from shosoin.services.identity_config import IdentitySection, check_authorities, read_identity
+from shosoin.services.listen_places import check_places
 from shosoin.services.operations_config import OperationsSection, read_operations
 from shosoin.services.policy_config import check_policies, read_policies
 from shosoin.services.skip_config import SkipConfig, read_skip
@@ -166,6 +168,16 @@ class KmeConfig:
                 planes[f"[link.push] of {peer}"] = source.device_ca
         return planes if self.admin is None else {**planes, "[admin]": self.admin.client_ca}
 
+    def listeners(self) -> dict[str, tuple[str, int]]:
+        """Return where the KME listens, by what the configuration calls it: host and port."""
+        sections: dict[str, Any] = {"[kme.sae_api]": self.sae_api, "[kme.peer_api]": self.peer_api}
+        sections |= {"[operations]": self.operations, "[admin]": self.admin, "[etsi004]": self.etsi004}
+        sections["[skip]"] = self.skip.api if self.skip is not None else None
+        for peer, source in self.sources.items():
+            if isinstance(source, PushSection):
+                sections[f"[link.push] of {peer}"] = source
+        return {name: (each.host, each.port) for name, each in sections.items() if each is not None}
+
 
 def load_kme_config(path: Path) -> KmeConfig:
     """Read a configuration; relative paths are relative to the file.
@@ -252,14 +264,9 @@ def _check_ages(config: KmeConfig, sections: Sections) -> None:
 
 
 def _check_ports(config: KmeConfig, sections: Sections) -> None:
-    ports = {"[kme.sae_api]": config.sae_api.port, "[kme.peer_api]": config.peer_api.port}
-    ports |= {f"[[link]] of {link.peer}": link.port for link in config.links}
-    if config.skip is not None:
-        ports["[skip]"] = config.skip.api.port
-    if config.admin is not None:
-        ports["[admin]"] = config.admin.port
-    if config.etsi004 is not None:
-        ports["[etsi004]"] = config.etsi004.port
-    for where, port in ports.items():
+    places = config.listeners()
+    calls = {f"[[link]] of {link.peer}": (link.host, link.port) for link in config.links}
+    for where, (_, port) in {**places, **calls}.items():
         if port > _PORT_MAX:
             raise sections.wrong(f"{where} port must be at most {_PORT_MAX}, got {port}")
+    check_places(places, sections)

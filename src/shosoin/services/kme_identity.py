@@ -23,35 +23,34 @@ from shosoin.adapters.key_exchange import KeyExchange, client_context_by, server
 from shosoin.adapters.process_mark import mark_of
 from shosoin.adapters.tls import Identity
 from shosoin.adapters.tls_files import TlsFiles, trace
-from shosoin.base import Rejected, ShosoinError
+from shosoin.base import KmeId, Rejected, ShosoinError
 from shosoin.base.ports import Clock, Event, EventSink
 from shosoin.services.admin_config import AdminSection
 from shosoin.services.etsi004_config import Etsi004Section
 from shosoin.services.identity_config import are_of_one_plane, trusted_by
 from shosoin.services.json_log import described, log
 from shosoin.services.kme_config import KmeConfig, PeerApiSection, SaeApiSection
-from shosoin.services.revoked_names import Refused, RevokedNames, add_revoked, read_revoked
+from shosoin.services.revoked_names import RevokedNames, add_revoked, read_revoked
 from shosoin.services.skip_config import SkipApiSection
-from shosoin.services.tls_plane import Contexts, TlsPlane
+from shosoin.services.sources.config import PushSection, SourceSection
+from shosoin.services.sources.planes import plane_of
+from shosoin.services.tls_plane import Approved, Contexts, TlsPlane
 
-__all__ = ["IDENTITY_FILE", "KmeIdentity"]
+__all__ = ["IDENTITY_FILE", "KmeIdentity", "followed_plane"]
 
 IDENTITY_FILE = "identity.json"
 Section = SaeApiSection | PeerApiSection | SkipApiSection | Etsi004Section | AdminSection
 
 
 class KmeIdentity:
-    """All TLS endpoints of one KME.
+    """All TLS endpoints of one KME."""
 
-    Args:
-        of_worker: only the endpoint that a worker process serves; the owner of the streams tells and decides.
-    """
-
-    def __init__(self, config: KmeConfig, clock: Clock, events: EventSink, *, of_worker: bool = False) -> None:
-        self._of_worker = of_worker
+    def __init__(self, config: KmeConfig, clock: Clock, events: EventSink) -> None:
         self._config, self._clock, self._events = config, clock, events
         self.planes: dict[str, TlsPlane] = {}
         """The endpoints, by what the configuration calls them."""
+        self.source_planes: dict[KmeId, TlsPlane] = {}
+        """Those of them that key sources have, by peer."""
         self.revoked = RevokedNames()
         self.revoked_fault = ""
         """Why the file of revoked names is not what is in use."""
@@ -60,10 +59,8 @@ class KmeIdentity:
         """When the last look began that was asked for, by the clock of this machine that is never set."""
         self.peers_renewed: Callable[[], Coroutine[Any, Any, None]] | None = None
         """Called when other KMEs see a new certificate of ours."""
-        self.reloaded: Callable[[RevokedNames], None] = lambda _: None
-        """Called with who is revoked when others that serve SAEs are to look, too."""
-        self._followed = RevokedNames()
-        """Refused by the owner of the streams (in a worker)."""
+        self.reloaded: Callable[[], None] = lambda: None
+        """Called when something else may be in use than before."""
         self._revoked_trace: object = None
         self._loaded = False
         self._unwritten: set[Identity] = set()
@@ -78,22 +75,15 @@ class KmeIdentity:
         """Where names and serial numbers of revoked holders are."""
         return self._config.identity.revoked_file or self._config.kme.directory / "revoked"
 
-    def load(self, followed: Refused | None = None) -> None:
+    def load(self) -> None:
         """Read everything for the first time.
-
-        Args:
-            followed: whom the owner of the streams refuses (in a worker): the files may say less by now.
 
         Raises:
             Rejected: a file cannot be used.
         """
         self._revoked_trace = trace(self.revoked_file)
-        if followed is not None:
-            self._followed = followed.names
-        self._revoke(self._first_revoked(followed))
-        for name, plane in self.planes.items():
-            if followed is not None:
-                plane.lists = dict(followed.lists.get(name, {}))
+        self._revoke(read_revoked(self.revoked_file))
+        for plane in self.planes.values():
             plane.load()
         self._loaded = True
         self._write(self._content())
@@ -128,7 +118,7 @@ class KmeIdentity:
         self._unwritten.add(identity)  # at once: whoever holds the turn may wait for a disk
         self._revoke(self.revoked)
         gone = self._cut()
-        self.reloaded(self.revoked)
+        self.reloaded()
         async with self._turn:
             await asyncio.to_thread(add_revoked, self.revoked_file, identity, remark)
             self._revoked_trace = None
@@ -136,26 +126,6 @@ class KmeIdentity:
                 self._unwritten.discard(identity)  # an operator may take it out of the file again
             await self._tell()
         return gone
-
-    def _first_revoked(self, followed: Refused | None) -> RevokedNames:
-        try:
-            return read_revoked(self.revoked_file)
-        except Rejected as err:
-            if followed is None:
-                raise
-            self.revoked_fault = err.message
-            return followed.names
-
-    def refused(self) -> Refused:
-        """Return whom a worker has to refuse from its start."""
-        return Refused(self.revoked, {"sae_api": dict(self.planes["sae_api"].lists)})
-
-    def follow(self, revoked: RevokedNames) -> None:
-        """Refuse whom the owner of the streams refuses, and look at all files (in a worker)."""
-        self._followed = revoked
-        self._revoke(self.revoked)
-        self._cut()
-        self._wanted.set()
 
     async def stop(self) -> None:
         """End what is under way."""
@@ -176,7 +146,7 @@ class KmeIdentity:
             self._cut()
             self.reloads += forced
             if changed or forced or before != [plane.fault for plane in self.planes.values()]:
-                self.reloaded(self.revoked)
+                self.reloaded()
                 await self._tell()
             if self._shown_to_peers() != shown:
                 self._redial()
@@ -220,9 +190,7 @@ class KmeIdentity:
         return read_revoked(self.revoked_file)
 
     def _revoke(self, revoked: RevokedNames) -> None:
-        followed = self._followed
-        identities = revoked.identities | self._unwritten | followed.identities
-        revoked = self.revoked = RevokedNames(identities, revoked.serials | followed.serials)
+        revoked = self.revoked = RevokedNames(revoked.identities | self._unwritten, revoked.serials)
         for plane in self.planes.values():
             plane.revoked = revoked
 
@@ -247,8 +215,9 @@ class KmeIdentity:
         return {name: plane.state()["valid_until"] for name, plane in self.planes.items()}
 
     def faults(self) -> list[tuple[str, str]]:
-        """Return why requests cannot succeed, as code and message."""
-        return [fault for plane in self.planes.values() for fault in plane.faults()]
+        """Return why requests cannot succeed, as code and message; without one source others may have keys."""
+        of_sources = {plane.name for plane in self.source_planes.values()}
+        return [fault for name, plane in self.planes.items() if name not in of_sources for fault in plane.faults()]
 
     async def _tell(self) -> None:
         """Write down what is in use."""
@@ -259,8 +228,6 @@ class KmeIdentity:
         return json.dumps({**process, **self.state()}).encode()
 
     def _write(self, content: bytes) -> None:
-        if self._of_worker:
-            return
         try:
             write_private(self._config.kme.directory / IDENTITY_FILE, content)
         except OSError as err:  # a full disk must not end what is served
@@ -271,8 +238,6 @@ class KmeIdentity:
     def _make_planes(self) -> None:
         config, peer = self._config, self._config.peer_api
         self._add("sae_api", config.sae_api, config.sae_api.client_ca, _maker(config.sae_api))
-        if self._of_worker:
-            return
         self._add("peer_api", peer, peer.ca, _maker(peer, dials=True))
         if config.skip is not None:
             self._add("skip", config.skip.api, config.skip.api.client_ca, _maker(config.skip.api))
@@ -280,6 +245,8 @@ class KmeIdentity:
             self._add("etsi004", config.etsi004, config.etsi004.client_ca, _maker(config.etsi004))
         if config.admin is not None:
             self._add("admin", config.admin, config.admin.client_ca, _maker(config.admin))
+        for kme, source in config.sources.items():
+            self._add_source(kme, source)
 
     def _add(self, name: str, section: Section, ca: Path, make: Callable[[TlsFiles], Contexts]) -> None:
         files = TlsFiles(section.certificate, section.key, ca)
@@ -287,21 +254,42 @@ class KmeIdentity:
         plane.shared = self._shared
         self.planes[name] = plane
 
+    def _add_source(self, peer: KmeId, section: SourceSection) -> None:
+        plane = plane_of(peer, section, self._clock, self._events)
+        if plane is None:
+            return
+        if isinstance(section, PushSection):  # whom we call, we call by name: others may trust that authority, too
+            plane.shared = self._shared
+        self.planes[plane.name] = self.source_planes[peer] = plane
+
     def _shared(self, name: str, added: frozenset[bytes]) -> str:
         """Return why an endpoint may not trust more authorities: another plane does, in use or on the disk."""
         if self._config.identity.allow_shared_ca or not added:
             return ""
         others = {other: trusted_by(path) for other, path in self._config.authorities().items()}
         for other, plane in self.planes.items():
-            others[_section_of(other)] |= plane.trusted
+            if (section := _section_of(other)) in others:
+                others[section] |= plane.trusted
         for other, trusted in others.items():
             if not are_of_one_plane(_section_of(name), other) and trusted & added:
                 return f"{_section_of(name)} and {other} would trust the same authority"
         return ""
 
 
+def followed_plane(config: KmeConfig, approved: Approved, clock: Clock, events: EventSink) -> TlsPlane:
+    """Return the endpoint for SAEs in a worker process: the owner of the streams looks at files, and tells."""
+    place = config.sae_api
+    files = TlsFiles(place.certificate, place.key, place.client_ca)
+    plane = TlsPlane("sae_api", files, None, place.crl_required, _maker(place), clock, events)
+    plane.follow(approved)
+    return plane
+
+
 def _section_of(name: str) -> str:
     """Return what the configuration calls an endpoint."""
+    table, _, peer = name.partition(":")
+    if peer:
+        return f"[{table}] of {peer}"
     return f"[kme.{name}]" if name in {"sae_api", "peer_api"} else f"[{name}]"
 
 

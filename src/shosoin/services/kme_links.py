@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from typing import Any
 
 from shosoin.base import Entropy, KmeId, Rejected, Unavailable
 from shosoin.base.ports import Clock, EventSink
+from shosoin.keys.burning import Holding, burn_store
 from shosoin.keys.errors import StoreUnavailable, StreamNotReady, StreamRefused
 from shosoin.keys.pair import PairEnd, PairLimits
 from shosoin.keys.store import StreamStore
@@ -25,11 +27,14 @@ from shosoin.services.sources.coordinated import SUBJECT, SourceParts
 from shosoin.services.sources.port import LinkSource
 from shosoin.services.sources.repeats import BitMemory
 from shosoin.services.store_config import open_store
+from shosoin.services.tls_plane import TlsPlane
 
 __all__ = ["KmeLinks"]
 
 _MESSAGE_BYTES_SPARE = 16 << 20
 _FAREWELL_S = 1.0
+_BURNED_S = 10.0
+"""How long a burn waits until the pair is open anew at this end."""
 _REOPEN_S_MIN, _REOPEN_S_MAX = 0.5, 8.0
 """Pauses before a store that was lost is opened again."""
 
@@ -54,6 +59,8 @@ class KmeLinks:
         """Questions to and from the KMEs of all links."""
         self.admit: Callable[[asyncio.BaseTransport], bool] = lambda _: True
         """Says whether a connection with another KME may be used."""
+        self.source_planes: Mapping[KmeId, TlsPlane] = {}
+        """TLS endpoints of the links whose bits come over TLS."""
         self.requests.serve(SUBJECT, self._answer_source)
         self.groups: Counter[str] = Counter()
         """Connections by TLS key-exchange group; empty where the TLS library cannot tell."""
@@ -96,6 +103,30 @@ class KmeLinks:
             "secret_key_rate_bps": round(facts.secret_key_rate_bps, 3),
             "source": self._sources[peer].condition,
         }
+
+    # Burning
+
+    async def burn(self, peer: KmeId, *, dry_run: bool) -> Holding:
+        """Burn what this end holds of a pair, durably, and open the pair anew; return what that was, or would be.
+
+        From the first step on nothing of it is handed out; the other end burns when the two meet, as soon as they can.
+
+        Raises:
+            StreamNotReady: the pair cannot be used now; whoever wants to burn it stops the KME.
+            StreamRefused: what is stored cannot be read or written; nothing of it is handed out any more.
+        """
+        driver = self.drivers.get(peer)
+        if driver is None or driver.failed:
+            hint = "stop the KME, then: shosoin kme burn"
+            raise StreamNotReady(f"what is stored of the stream with {peer} cannot be used now", hint=hint)
+        found = await driver.on_store(lambda store: burn_store(store, dry_run=dry_run), and_open_anew=not dry_run)
+        held = found or Holding(0, 0, 0)
+        if not dry_run:
+            log("stream.burned", peer=peer, blocks=held.blocks, bits=held.granules * 256)
+            with suppress(TimeoutError):  # it is burned, whenever the pair goes on
+                async with asyncio.timeout(_BURNED_S):
+                    await driver.replaced.wait()
+        return held
 
     # Leases, for those who draw keys
 
@@ -165,17 +196,20 @@ class KmeLinks:
 
     async def _keep(self, link: LinkSection, context: Callable[[], ssl.SSLContext]) -> None:
         peer, pause_s = KmeId(link.peer), _REOPEN_S_MIN
+        replaced = asyncio.Event()
         while peer in self.drivers or isinstance(self._refusals.get(peer), StoreUnavailable):
             if peer in self.drivers:
-                pause_s = _REOPEN_S_MIN
-                await serve_until_lost(self.drivers[peer], self._parts(link, context))
+                driver = self.drivers[peer]
+                await serve_until_lost(driver, self._parts(link, context))
+                pause_s, replaced = 0.0 if driver.is_changed else _REOPEN_S_MIN, driver.replaced
                 await self._let_go(peer)
             await asyncio.sleep(pause_s)
-            pause_s = min(_REOPEN_S_MAX, 2 * pause_s)
+            pause_s = min(_REOPEN_S_MAX, max(_REOPEN_S_MIN, 2 * pause_s))
             try:
                 await self._open_link(link)
             except Rejected as err:  # at the start it would end the process; now others are served
                 self._refuse(peer, StoreUnavailable(err.message, hint=err.hint))
+            replaced.set()
 
     def _parts(self, link: LinkSection, context: Callable[[], ssl.SSLContext]) -> list[Coroutine[Any, Any, None]]:
         """Return what one link consists of; of two KMEs the one with the lower id dials."""
@@ -239,5 +273,6 @@ class KmeLinks:
             driver, self.requests, self._repeats, self._entropy, self._clock, self._events, link.max_stock_bits
         )
         section, directory = self._config.sources.get(peer), self._config.kme.directory / "sources" / peer
-        self._sources[peer] = make_source(link, section, parts, self._facts[peer], directory)
+        plane = self.source_planes.get(peer)
+        self._sources[peer] = make_source(link, section, parts, self._facts[peer], directory, plane)
         self.drivers[peer], self.pairs[peer] = driver, pair

@@ -1,5 +1,7 @@
 """The life of a pair's secrets, as commands while the KME stands still: burn, heal, re-key.
 
+A burn can be had from a running KME too (``shosoin.services.kme_links``); what it does to the journal is the same.
+
 Each change of a pair's journal is one durable batch (``keys.burning``). Re-keying changes the journal first and the
 file of the pair secret second: whoever was interrupted in between finds the pair refused, because the journal knows
 the secret it belongs to, and calls the command again.
@@ -14,6 +16,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from shosoin.adapters.discard_marks import DiscardMark
 from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.private_files import create_private, read_private, replace_private, require_writable, settle
 from shosoin.adapters.state_lock import StateLock
@@ -29,10 +32,11 @@ from shosoin.keys.burning import (
     closed_batch,
     holding_of,
     is_installed,
+    rekey_batch,
     rekey_steps,
 )
 from shosoin.keys.errors import PairSecretRejected, StoreUnavailable, StreamRefused
-from shosoin.keys.pair import PAIR_SECRET_BYTES
+from shosoin.keys.pair import PAIR_SECRET_BYTES, secret_check_of
 from shosoin.keys.store import Batch, Commit, StreamStore
 from shosoin.services.kme_config import KmeConfig, LinkSection
 from shosoin.services.kme_stores import burn_copies, discard_copies, discard_store, open_store, stored_peers
@@ -154,10 +158,10 @@ def rekey(config: KmeConfig, peer: str, secret_file: Path, *, dry_run: bool, dis
     secret = read_private(secret_file, "pair secret", bytes_max=PAIR_SECRET_BYTES)
     check_secret(secret)
     require_writable(link.pair_secret_file, "pair secret")
+    if dry_run and peer not in stored_peers(config):  # a dry run makes no directory, and no lock in it
+        return Rekeyed(_NOTHING, was_installed=False, discarded=False)
     config.kme.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     with StateLock(config.kme.directory, exclusive=True):
-        if dry_run and peer not in stored_peers(config):
-            return Rekeyed(_NOTHING, was_installed=False, discarded=False)
         key = storage_key(config)
         if discard_damaged and _is_damaged(config, peer, key, secret):
             return _rekey_unread(config, link, key, secret, dry_run=dry_run)
@@ -229,13 +233,27 @@ def _burn_copies(config: KmeConfig, peer: str, key: bytes, *, discard_damaged: b
 
 
 def _rekey_unread(config: KmeConfig, link: LinkSection, key: bytes, secret: bytes, *, dry_run: bool) -> Rekeyed:
-    """Throw a journal away that cannot be read, and begin anew."""
-    if _holds(link.pair_secret_file, secret):  # all that can be known of the secrets that were used
+    """Throw a journal away that cannot be read, and begin anew; interrupted, the pair stays shut until repeated."""
+    mark = DiscardMark(config.kme.directory, link.peer)
+    used = sorted({*mark.used(), *_fingerprint_in_place(link)})  # all that can be known of the secrets that were used
+    if secret_check_of(secret) in used:
         raise PairSecretRejected(f"the pair with {link.peer} has used this secret before")
     if not dry_run:
+        mark.write(used)
         discard_store(config, link.peer, key)
-        _rekey_journal(config, link, key, secret, dry_run=False, discard_damaged=True)
+        with closing(open_store(config, link.peer, key, half_gone=True)) as store:
+            batch = rekey_batch({}, config.kme.id, link.peer, secret, store=store, entropy=SystemEntropy(), used=used)
+            store.commit(batch)
+        mark.remove()
+        _install(link.pair_secret_file, secret)
     return Rekeyed(_NOTHING, was_installed=False, discarded=True)
+
+
+def _fingerprint_in_place(link: LinkSection) -> list[str]:
+    try:
+        return [secret_check_of(link.pair_secret_file.read_bytes())]
+    except FileNotFoundError:
+        return []
 
 
 def _holds(path: Path, secret: bytes) -> bool:

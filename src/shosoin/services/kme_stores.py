@@ -10,6 +10,7 @@ from typing import Protocol
 
 from shosoin.adapters.copy_reencryption import CopyStores
 from shosoin.adapters.copy_store import COPIES_NAME, DAMAGED_SUFFIX, CopyStore
+from shosoin.adapters.discard_marks import marked_peers
 from shosoin.adapters.postgres_reencryption import PostgresStores
 from shosoin.adapters.private_files import destroy
 from shosoin.adapters.stream_reencryption import FileStores
@@ -45,7 +46,7 @@ def _pair_stores(config: KmeConfig) -> _PairStores:
 
 def stored_peers(config: KmeConfig) -> list[str]:
     """Return the peers of which something is stored, whether or not the configuration still has a link to them."""
-    return sorted(_pair_stores(config).names())
+    return sorted({*_pair_stores(config).names(), *marked_peers(config.kme.directory)})
 
 
 def burn_copies(config: KmeConfig, peer: str, key: bytes) -> None:
@@ -55,7 +56,7 @@ def burn_copies(config: KmeConfig, peer: str, key: bytes) -> None:
         StreamRefused: they cannot be read.
     """
     path = config.kme.directory / COPIES_NAME
-    path.with_name(path.name + DAMAGED_SUFFIX).unlink(missing_ok=True)
+    destroy(path.with_name(path.name + DAMAGED_SUFFIX))
     if path.exists():
         with closing(CopyStore(path, key)) as copies:
             copies.burn(KmeId(peer))
@@ -66,13 +67,13 @@ def has_state(config: KmeConfig) -> bool:
     return any(stores.names() for stores in stores_of(config))
 
 
-def open_store(config: KmeConfig, peer: str, key: bytes) -> StreamStore:
-    """Open the store of one pair.
+def open_store(config: KmeConfig, peer: str, key: bytes, *, half_gone: bool = False) -> StreamStore:
+    """Open the store of one pair, if need be to finish throwing its old content away.
 
     Raises:
         StreamRefused: it is damaged, or in use.
     """
-    return open_store_of_pair(config.store, config.kme.directory, config.kme.id, peer, key)
+    return open_store_of_pair(config.store, config.kme.directory, config.kme.id, peer, key, half_gone=half_gone)
 
 
 def discard_store(config: KmeConfig, peer: str, key: bytes) -> None:

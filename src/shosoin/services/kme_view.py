@@ -10,7 +10,7 @@ from shosoin.keys.kme import Kme
 from shosoin.services.kme_config import KmeConfig
 from shosoin.services.kme_identity import KmeIdentity
 from shosoin.services.link_driver import LinkDriver
-from shosoin.services.memory_budget import MemoryBudget
+from shosoin.services.memory_budget import Budget
 from shosoin.services.request_tally import RequestTally
 from shosoin.services.worker_pool import WorkerPool
 
@@ -54,7 +54,7 @@ class SaeService(Protocol):
         ...
 
     @property
-    def memory(self) -> Mapping[str, MemoryBudget]:
+    def memory(self) -> Mapping[str, Budget]:
         """What requests may hold at once, by name."""
         ...
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 from shosoin.base import ShosoinError
 from shosoin.base.ports import Clock, EventSink
 from shosoin.kernels import polynomial_mac
 from shosoin.keys.errors import StoreUnavailable, StreamNotReady, StreamRefused
-from shosoin.keys.messages import Closed, Leased, Message, decode_message, encode_message
+from shosoin.keys.messages import OTHER_VERSION, Closed, Leased, Message, decode_message, encode_message
 from shosoin.keys.pair import PairEnd
 from shosoin.keys.store import Batch, Commit, Effect, Emit, Mac, ReadBlock, Send, Steps, StreamStore
 from shosoin.services.json_log import described, log
@@ -22,6 +22,7 @@ from shosoin.services.peer_channel import Channel
 
 __all__ = ["LinkDriver"]
 
+T = TypeVar("T")
 _QUEUE_MAX = 64
 _LONG_BYTES = 1 << 16
 """Messages above this wait for their turn outside the queue, so that not 64 hellos of 16 MiB are in memory."""
@@ -33,8 +34,18 @@ _ANSWER_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
+class _OnStore:
+    """An effect of this module's own: something done in the store's thread."""
+
+    work: Callable[[], None]
+
+
+_Steps = Generator[Effect | _OnStore, Any, None]
+
+
+@dataclass(frozen=True, slots=True)
 class _Item:
-    make: Callable[[], Steps] = field(repr=False)  # may hold key bits
+    make: Callable[[], _Steps] = field(repr=False)  # may hold key bits
     channel: Channel | None = None
     """Where the event came from; it is void when that channel is no longer the pair's."""
     done: asyncio.Event | None = None
@@ -49,6 +60,10 @@ class LinkDriver:
         self.failed = False
         self.lost = asyncio.Event()
         """Set when the store failed in a way that may pass: whoever opens the pair anew may go on."""
+        self.is_changed = False
+        """Whether it was lost because what is stored was changed, so that nothing speaks against opening it at once."""
+        self.replaced = asyncio.Event()
+        """For whoever opens the pair anew to set once that was tried."""
         self._store, self._clock, self._events = store, clock, events
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"store-{pair.peer}")
         self._queue: asyncio.Queue[_Item] = asyncio.Queue(_QUEUE_MAX)
@@ -77,8 +92,10 @@ class LinkDriver:
                 tasks.create_task(self._tick())
         finally:
             self._over = True
-            while not self._queue.empty():  # whoever waits for room must not wait for ever
-                self._queue.get_nowait()
+            while not self._queue.empty():  # whoever waits, for room or an end, must not wait for ever
+                left = self._queue.get_nowait()
+                if left.done is not None:
+                    left.done.set()
 
     async def handle_classical(self, channel: Channel) -> None:
         """Exchange messages on a channel until it ends."""
@@ -95,16 +112,49 @@ class LinkDriver:
                 if done is not None:
                     await done.wait()
         except ShosoinError as err:
+            if err.code == OTHER_VERSION:
+                self.pair.refusal = err.message  # nothing opens before that is mended: whoever asks is told why
             log("peer.channel_ended", peer=self.pair.peer, reason=err.message)
         finally:
             if not self._over:
                 await self._queue.put(_Item(lambda: self._detach(channel)))
 
-    async def do(self, steps: Callable[[], Steps]) -> None:
-        """Queue steps and wait until they are done."""
+    async def do(self, steps: Callable[[], _Steps]) -> None:
+        """Queue steps and wait until they are done, or nobody does them any more."""
         done = asyncio.Event()
         await self._queue.put(_Item(steps, done=done))
-        await done.wait()
+        if not self._over:
+            await done.wait()
+
+    async def on_store(self, work: Callable[[StreamStore], T], *, and_open_anew: bool) -> T:
+        """Have something done to the store itself, in turn.
+
+        Args:
+            and_open_anew: whether the pair hands out nothing from here on, until it is opened anew.
+
+        Raises:
+            StreamNotReady: the pair is not in use.
+        """
+        result: Future[T] = Future()
+
+        def attempt() -> None:
+            try:
+                result.set_result(work(self._store))
+            except Exception as err:  # noqa: BLE001  # told to whoever waits for the result
+                result.set_exception(err)
+
+        def steps() -> _Steps:
+            if and_open_anew:
+                self.pair.abandon()
+            yield _OnStore(attempt)
+            if and_open_anew:
+                self.is_changed = True
+                raise StoreUnavailable("what is stored was changed, and is read anew")
+
+        await self.do(steps)
+        if not result.done():
+            raise StreamNotReady(f"the stream with {self.pair.peer} is not in use now", retry_after_s=1.0)
+        return result.result()
 
     def ask_lease(self, granules: int = 0) -> None:
         """Ask the peer for a higher lease, unless that is under way."""
@@ -158,10 +208,11 @@ class LinkDriver:
         self._store.close()
 
     def _receive(self, message: Message) -> Steps:
+        is_answer = isinstance(message, Leased | Closed) and self.pair.concerns(message)
         yield from self.pair.receive(message, self._clock.now_s())
-        if isinstance(message, Leased):
+        if is_answer and isinstance(message, Leased):
             self._lease_over()
-        elif isinstance(message, Closed):
+        elif is_answer:
             self._closed.set()
 
     def _extend_lease(self, granules: int) -> Steps:
@@ -214,7 +265,7 @@ class LinkDriver:
                 item.done.set()
             self.progress.set()
 
-    async def _carry_out(self, steps: Steps) -> None:
+    async def _carry_out(self, steps: _Steps) -> None:
         answer: Any = None
         try:
             while True:
@@ -224,7 +275,7 @@ class LinkDriver:
         finally:
             steps.close()
 
-    async def _effect(self, effect: Effect) -> Any:
+    async def _effect(self, effect: Effect | _OnStore) -> Any:
         loop = asyncio.get_running_loop()
         match effect:
             case Commit(batch):
@@ -238,6 +289,8 @@ class LinkDriver:
                     await self._channel.send(encode_message(message))
             case Emit(event):
                 self._events.emit(event)
+            case _OnStore(work):
+                return await loop.run_in_executor(self._thread, work)
         return None
 
     def _drop_channel(self) -> None:

@@ -17,13 +17,27 @@ from __future__ import annotations
 
 from collections import Counter
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from shosoin.base import Unavailable
 
-__all__ = ["Claim", "MemoryBudget"]
+__all__ = ["Budget", "Claim", "MemoryBudget"]
 
 _BUSY_RETRY_S = 1.0
+
+
+class Budget(Protocol):
+    """What is told of memory that requests may hold."""
+
+    @property
+    def held_bytes(self) -> int:
+        """What is held at this moment."""
+        ...
+
+    @property
+    def total_bytes(self) -> int:
+        """What all may hold together."""
+        ...
 
 
 class MemoryBudget:

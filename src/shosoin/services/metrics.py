@@ -34,6 +34,7 @@ from shosoin.services.etsi004 import Etsi004Service
 from shosoin.services.guarded_connections import ConnectionGuard
 from shosoin.services.identity_metrics import identity_families
 from shosoin.services.kme_view import Connections, KmeView, SaeService
+from shosoin.services.worker_pool import WorkerPool
 
 __all__ = ["registry_of"]
 
@@ -84,7 +85,9 @@ class _KmeCollector(Collector):
         yield from _requests(services)
         yield from _memory(services)
         if self._view.identity.is_loaded:
-            yield from identity_families(self._view.identity.planes)
+            workers = self._view.workers
+            counts = workers.counts if workers is not None else None
+            yield from identity_families(self._view.identity.planes, counts)
         yield from _workers(self._view)
         yield from _key_streams(services)
         if self._view.kme is not None:
@@ -206,7 +209,16 @@ def _workers(view: KmeView) -> Families:
         wanted.add_metric([], view.config.kme.workers)
         restarts = _counter("worker_restarts", "Worker processes that ended by themselves.")
         restarts.add_metric([], view.workers.restarts)
-        yield from (serving, wanted, restarts)
+        yield from (serving, wanted, restarts, *_each_worker(view.workers))
+
+
+def _each_worker(pool: WorkerPool) -> Families:
+    now = _gauge("worker_connections", "Connections of SAEs that a worker process has.", "worker")
+    answers = _counter("worker_answers", "Requests that the worker process of a place has answered.", "worker")
+    for place, counts in pool.counts_by_place().items():
+        now.add_metric([str(place)], counts.connections)
+        answers.add_metric([str(place)], counts.tally.answers)
+    yield from (now, answers)
 
 
 def _key_streams(services: Mapping[str, SaeService]) -> Families:

@@ -9,17 +9,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from typing import Any, TypeVar
 
 from shosoin.adapters.copy_store import CopyStore
-from shosoin.base import Entropy, SaeId
+from shosoin.base import Entropy, KmeId, SaeId
 from shosoin.base.ports import Clock, EventSink
 from shosoin.keys.copies import HeldCopy
 from shosoin.keys.demands import Demands
 from shosoin.keys.kme import Admit, Delivery, Kme
-from shosoin.keys.multicast import CLAIM, COPY, Ask, DrawPad, Effect, MulticastKeys, OnTable, Steps, Together
+from shosoin.keys.multicast import (
+    CLAIM,
+    COPY,
+    READY,
+    Ask,
+    DrawPad,
+    Effect,
+    MulticastKeys,
+    OnTable,
+    Ready,
+    Steps,
+    Together,
+)
 from shosoin.services.kme_requests import PeerRequests
+from shosoin.services.peer_readiness import PeerReadiness
 from shosoin.services.sae_http import Drawing
 
 __all__ = ["Multicast"]
@@ -61,6 +74,8 @@ class Multicast(MulticastKeys):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="multicast")
         requests.serve(COPY, lambda peer, body: self._carry_out(self.serving_copy(peer, body)))
         requests.serve(CLAIM, lambda peer, body: self._carry_out(self.serving_claim(peer, body)))
+        requests.serve(READY, self._serve_ready)
+        self._peers = PeerReadiness(requests, READY, clock.now_s, _ASK_S)
 
     async def run(self) -> None:
         """Destroy what is too old, until cancelled."""
@@ -73,6 +88,17 @@ class Multicast(MulticastKeys):
         self._thread.shutdown(wait=True)
         self._store.close()
 
+    async def burn(self, peer: KmeId) -> None:
+        """Destroy the copies that came from a KME's masters, and what its SAEs might claim here.
+
+        Raises:
+            StreamRefused: that could not be written.
+        """
+        try:
+            await self._on_thread(lambda store: store.burn(peer))
+        finally:
+            self.forget_copies_of(peer)
+
     async def draw(
         self, caller: SaeId, slaves: Sequence[SaeId], number: int, size_bits: int, admit: Admit, demands: Demands
     ) -> Delivery:
@@ -83,32 +109,44 @@ class Multicast(MulticastKeys):
         """Claim and return copies that ``check`` found; see ``MulticastKeys.taking``."""
         return await self._carry_out(self.taking(copies, fetch_rest))
 
-    async def _carry_out(self, steps: Steps[T]) -> T:
-        with closing(steps):
-            try:
-                effect = next(steps)
-                while True:
-                    try:
-                        answer = await self._do(effect)
-                    except Exception as err:  # noqa: BLE001  # whoever asked for it decides what that means
-                        effect = steps.throw(err)
-                    else:
-                        effect = steps.send(answer)
-            except StopIteration as done:
-                result: T = done.value
-                return result
+    async def _serve_ready(self, _: KmeId, __: bytes) -> bytes:
+        """Say that copies would be stored now: behind all others, where a disk that hangs holds it up."""
+        return await self._on_thread(lambda _: b"ready")
 
-    async def _do(self, effect: Effect) -> Any:
+    async def _carry_out(self, steps: Steps[T]) -> T:
+        async with AsyncExitStack() as room:
+            with closing(steps):
+                try:
+                    effect = next(steps)
+                    while True:
+                        try:
+                            answer = await self._do(effect, room)
+                        except Exception as err:  # noqa: BLE001  # whoever asked for it decides what that means
+                            effect = steps.throw(err)
+                        else:
+                            effect = steps.send(answer)
+                except StopIteration as done:
+                    result: T = done.value
+                    return result
+
+    async def _do(self, effect: Effect, room: AsyncExitStack) -> Any:
         match effect:
             case OnTable(work):
-                return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._store)
+                return await self._on_thread(work)
+            case Ready(peers):  # what it gives back, when these steps end, is room for others
+                await room.enter_async_context(self._peers.of(peers))
+                return None
             case DrawPad(peer, length_bytes, caller, slaves):
                 return await self._drawing.patiently(lambda: self._kme.draw_pad(peer, length_bytes, caller, slaves))
             case Ask(peer, subject, body):
-                answer = await self._requests.ask(peer, subject, body, _ASK_S)
-                if subject == COPY:
-                    self._drawing.leases.refresh_lease(peer)
+                if subject == CLAIM:
+                    return await self._requests.ask(peer, subject, body, _ASK_S)
+                answer = await self._peers.ask(peer, subject, body)
+                self._drawing.leases.refresh_lease(peer)
                 return answer
             case Together(several):
                 await asyncio.gather(*(self._carry_out(steps) for steps in several))
                 return None
+
+    async def _on_thread(self, work: Callable[[CopyStore], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._store)

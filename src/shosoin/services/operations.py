@@ -14,25 +14,21 @@ and whoever asks too often gets the last text again.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from shosoin.base import Rejected
 from shosoin.base.ports import Clock
 from shosoin.services.accepted_types import prefers
-from shosoin.services.guarded_connections import ConnectionGuard, GuardedConnection
 from shosoin.services.health import Health, live, ready
-from shosoin.services.json_log import described, log
+from shosoin.services.json_log import log
 from shosoin.services.kme_view import KmeView
 from shosoin.services.metrics import registry_of
 from shosoin.services.operations_config import OperationsSection
+from shosoin.services.small_http import SmallHttp, json_response, refusal
 from shosoin.services.storage_probe import StorageProbe
 
 __all__ = ["Operations"]
@@ -49,12 +45,14 @@ class Operations:
 
     def __init__(self, view: KmeView, section: OperationsSection, clock: Clock) -> None:
         self._view, self._section, self._clock = view, section, clock
-        self.guard = ConnectionGuard(self._connection, section.max_connections, section.idle_timeout_s)
+        http = SmallHttp(
+            "operations", self._answer, connections_max=section.max_connections, idle_s=section.idle_timeout_s
+        )
+        self.guard = http.guard
         self._registry = registry_of(view, clock, self.guard, sae_pairs_max=section.max_sae_pairs)
         self._texts: dict[bool, tuple[float, bytes]] = {}
         self._readiness: tuple[float, Health] | None = None
         self._storage = StorageProbe(view.config.kme.directory, clock, interval_s=section.min_scrape_interval_s)
-        self._manager: web.Server | None = None
         self._server: asyncio.Server | None = None
 
     @property
@@ -68,8 +66,6 @@ class Operations:
         Raises:
             Rejected: the address cannot be used.
         """
-        idle_s = self._section.idle_timeout_s
-        self._manager = web.Server(self._handle, access_log=None, keepalive_timeout=idle_s, auto_decompress=False)
         loop, place = asyncio.get_running_loop(), self._section
         try:
             self._server = await loop.create_server(self.guard, place.host, place.port, backlog=16)
@@ -85,37 +81,11 @@ class Operations:
             self._server = None
         await self.guard.end_all()
 
-    def _connection(self) -> RequestHandler:
-        assert self._manager is not None  # noqa: S101  # it listens
-        return self._manager()
-
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        connection = GuardedConnection.of(request.transport)
-        if connection is not None:
-            connection.pause_begins()
-        try:
-            response = await self._response(request)
-        finally:
-            if connection is not None:
-                connection.pause_ends()
-        with suppress(ConnectionError):  # a client that has left is nobody's failure
-            await response.prepare(request)
-            await response.write_eof()
-        return response
-
-    async def _response(self, request: web.BaseRequest) -> web.Response:
-        if request.method not in {"GET", "HEAD"}:
-            response = _json(405, {"message": "only GET and HEAD are defined"})
-            response.headers["Allow"] = "GET, HEAD"
-            response.force_close()  # a body may follow, which nobody is going to read
-            return response
-        try:
-            return await self._answer(request)
-        except Exception as err:  # noqa: BLE001  # whoever watches must not be able to end what is watched
-            log("operations.defect", **described(err))
-            return _json(500, {"message": "internal error"})
-
     async def _answer(self, request: web.BaseRequest) -> web.Response:
+        if request.method not in {"GET", "HEAD"}:
+            response = refusal(405, {"message": "only GET and HEAD are defined"})
+            response.headers["Allow"] = "GET, HEAD"
+            return response
         match request.path:
             case "/metrics":
                 wanted = prefers(request.headers.get("Accept", ""), "application/openmetrics-text", "text/plain")
@@ -126,7 +96,7 @@ class Operations:
             case "/health/ready":
                 return self._told(await self._ready())
             case _:
-                return _json(404, {"message": "no such path: expected /metrics, /health/live or /health/ready"})
+                return json_response(404, {"message": "no such path: expected /metrics, /health/live or /health/ready"})
 
     def _text(self, *, open_metrics: bool) -> bytes:
         """Return the metrics, as they are or as they were a moment ago."""
@@ -145,10 +115,4 @@ class Operations:
         return self._readiness[1]
 
     def _told(self, health: Health) -> web.Response:
-        return _json(200 if health.is_good else 503, health.to_json(self._view.config.kme.id))
-
-
-def _json(status: int, value: dict[str, Any]) -> web.Response:
-    body = json.dumps(value).encode()
-    headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
-    return web.Response(status=status, body=body, headers=headers)
+        return json_response(200 if health.is_good else 503, health.to_json(self._view.config.kme.id))

@@ -30,6 +30,11 @@ class Latencies:
     total_s: float = 0.0
     counts: list[int] = field(default_factory=lambda: [0] * (len(_BOUNDS_S) + 1))
 
+    @property
+    def count(self) -> int:
+        """How many there were."""
+        return sum(self.counts)
+
     def add(self, seconds: float) -> None:
         """Count a request."""
         self.counts[bisect_left(_BOUNDS_S, seconds)] += 1
@@ -53,6 +58,11 @@ class RequestTally:
     groups: Counter[str] = field(default_factory=Counter)
     """Connections by TLS key-exchange group, empty where the TLS library cannot tell."""
     _group_of: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def answers(self) -> int:
+        """How many requests were answered, whatever the answer."""
+        return sum(each.count for each in self.latencies.values())
 
     def answered(self, method: str, status: int, seconds: float) -> None:
         """Count an answer."""

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from shosoin.adapters.certificates import write_private
-from shosoin.adapters.revocation_lists import RevocationList
 from shosoin.adapters.tls import Identity
 from shosoin.adapters.tls_files import read_bounded, trace
 from shosoin.base import Rejected, Unavailable
 
-__all__ = ["Refused", "RevokedNames", "add_revoked", "read_revoked"]
+__all__ = ["RevokedNames", "add_revoked", "read_revoked"]
 
 _ENTRY = re.compile(r"(sae|kme|admin|node):([A-Za-z0-9][A-Za-z0-9._-]{0,63})|serial:((?:[0-9A-Fa-f]:?){1,48})")
 _BYTES_MAX = 4 << 20
@@ -36,15 +34,6 @@ class RevokedNames:
     def __len__(self) -> int:
         """Return how many there are."""
         return len(self.identities) + len(self.serials)
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Whom a KME refuses at a moment, on the disk or not: what a worker that is started later has to know."""
-
-    names: RevokedNames = field(default_factory=RevokedNames)
-    lists: Mapping[str, Mapping[bytes, RevocationList]] = field(default_factory=dict)
-    """Lists in use, by endpoint and authority (``tls_files.issuer_id``)."""
 
 
 def read_revoked(path: Path) -> RevokedNames:

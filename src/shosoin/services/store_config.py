@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shosoin.adapters.discard_marks import DiscardMark
 from shosoin.adapters.postgres import PostgresDatabase
 from shosoin.adapters.stream_store import FileStreamStore
 from shosoin.adapters.stream_store_postgres import PostgresStreamStore
@@ -60,12 +61,19 @@ def read_store(kme: Mapping[str, Any], sections: Sections) -> StoreSection:
     return section
 
 
-def open_store(section: StoreSection, directory: Path, kme: str, peer: str, storage_key: bytes) -> StreamStore:
+def open_store(
+    section: StoreSection, directory: Path, kme: str, peer: str, storage_key: bytes, *, half_gone: bool = False
+) -> StreamStore:
     """Open the store of a pair; this may wait for a disk, a network, or another process.
+
+    Args:
+        half_gone: whether it is opened to finish throwing its old content away.
 
     Raises:
         StreamRefused: it cannot be used.
     """
+    if not half_gone:
+        DiscardMark(directory, peer).require_absent()
     if section.kind == "files":
         return FileStreamStore(directory / "links" / peer, storage_key)
     return PostgresStreamStore(

@@ -12,7 +12,8 @@ import asyncio
 import datetime
 import ssl
 import weakref
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,21 @@ from typing import Any
 from shosoin.adapters.peer_chain import Holder, holder_of
 from shosoin.adapters.revocation_lists import Reading, RevocationList, list_traces, merged, read_lists
 from shosoin.adapters.tls import Identity
-from shosoin.adapters.tls_files import TlsCredential, TlsFiles, issuer_id, load_credential, losses
+from shosoin.adapters.tls_files import (
+    TlsBytes,
+    TlsCredential,
+    TlsFiles,
+    issuer_id,
+    load_credential,
+    losses,
+    made_credential,
+)
 from shosoin.base import Denied, Rejected
 from shosoin.base.ports import Clock, Event, EventSink
 from shosoin.services.json_log import described
 from shosoin.services.revoked_names import RevokedNames
 
-__all__ = ["Contexts", "PlaneTally", "TlsPlane"]
+__all__ = ["Approved", "Contexts", "PlaneTally", "TlsPlane"]
 
 _WARNINGS_DAYS = (30, 7, 1)
 
@@ -35,9 +44,20 @@ _WARNINGS_DAYS = (30, 7, 1)
 class Contexts:
     """What connections are made with."""
 
-    server: ssl.SSLContext
+    server: ssl.SSLContext | None = None
+    """Where others call us."""
     client: ssl.SSLContext | None = None
-    """On planes where we call others, too."""
+    """Where we call others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """What an endpoint uses at a moment, as it was when it was checked, for whoever serves in its place."""
+
+    files: TlsBytes
+    """A secret."""
+    lists: Mapping[bytes, RevocationList]
+    revoked: RevokedNames
 
 
 @dataclass(slots=True)
@@ -76,7 +96,7 @@ class TlsPlane:
     """Call ``load`` once, then ``look`` again and again."""
 
     name: str
-    """What the configuration calls it: ``sae_api``, ``peer_api``, ``skip``, ``admin``."""
+    """What the configuration calls it: ``sae_api``, ``peer_api``, ``skip``, ``admin``, ``link.push:kme-b``."""
     files: TlsFiles
     crl: Path | None
     crl_required: bool
@@ -113,6 +133,7 @@ class TlsPlane:
     def server_context(self) -> ssl.SSLContext:
         """Return the context for the next connection that comes in."""
         assert self._contexts is not None  # noqa: S101  # it was loaded
+        assert self._contexts.server is not None  # noqa: S101  # asked only where others call us
         return self._contexts.server
 
     def client_context(self) -> ssl.SSLContext:
@@ -179,6 +200,11 @@ class TlsPlane:
             and each.shown != shown
         ]
 
+    def callers(self, role: str) -> Counter[str]:
+        """Return how many connections there are with each holder of a role, by its id."""
+        identities = [each.holder.identity for way, each in list(self._open.items()) if not _is_closing(way)]
+        return Counter(each.id for each in identities if each is not None and each.role == role)
+
     # Files
 
     def load(self) -> None:
@@ -192,6 +218,22 @@ class TlsPlane:
         if self.crl is not None:
             self._take_lists(self._read(self.credential))
         self.look_at_dates()
+
+    def approved(self) -> Approved:
+        """Return what is in use, for other processes that serve this endpoint."""
+        return Approved(self.credential.raw, dict(self.lists), self.revoked)
+
+    def follow(self, approved: Approved) -> None:
+        """Use what another process has checked, instead of ``load`` and ``look``: nothing on the disk counts.
+
+        Raises:
+            Rejected: no TLS context can be made of it here.
+        """
+        new, old = approved.files, self._credential
+        if old is None or (new.certificate, new.ca) != (old.raw.certificate, old.raw.ca):
+            self._use(*made_credential(new, self.make))
+        self.lists, self.revoked = dict(approved.lists), approved.revoked
+        self.cut()
 
     async def look(self, *, forced: bool) -> bool:
         """Look at the files and take what is new and right; return whether anything is different now.
@@ -337,6 +379,10 @@ class TlsPlane:
 
     def _emit(self, event: str, severity: str, **fields: object) -> None:
         self.events.emit(Event(event, severity, {"endpoint": self.name, **fields}))
+
+
+def _is_closing(transport: asyncio.BaseTransport) -> bool:
+    return isinstance(transport, asyncio.Transport) and transport.is_closing()
 
 
 def _name(holder: Holder | None) -> str:

@@ -128,8 +128,10 @@ def container_json(delivery: Delivery) -> bytes:
     """Return a Key container; the key material is taken."""
     # UUIDs and base64 need no escaping, and a request may be for a hundred keys.
     keys = ",".join(
-        f'{{"key_ID":"{key.key_id}","key":"{b2a_base64(key.material.take(), newline=False).decode()}"}}'
-        for key in delivery.keys
+        [
+            f'{{"key_ID":"{key_id}","key":"{b2a_base64(material.take(), newline=False).decode()}"}}'
+            for key_id, material in delivery.keys
+        ]
     )
     extension = _source(delivery.facts)
     if delivery.age_s is not None:

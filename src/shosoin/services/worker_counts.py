@@ -7,6 +7,7 @@ of keys is counted where the streams are, and misses nothing.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -25,19 +26,26 @@ class WorkerCounts:
     connections_refused: int = 0
     bodies_bytes: int = 0
     """Held at this moment."""
+    turned_away: int = 0
+    """Connections refused for revocation."""
+    cut: int = 0
+    """Connections ended for revocation or expiry."""
+    callers: Counter[str] = field(default_factory=Counter)
+    """Open at this moment, by the SAE that the certificate names."""
 
     def dump(self) -> bytes:
         """Return the report."""
         latencies = [[*key, each.total_s, each.counts] for key, each in self.tally.latencies.items()]
         refusals = [[*key, count] for key, count in self.tally.refusals.items()]
-        now = [self.connections, self.connections_refused, self.bodies_bytes]
+        now = [self.connections, self.connections_refused, self.bodies_bytes, self.turned_away, self.cut, self.callers]
         return json.dumps([latencies, refusals, self.tally.groups, self.tally.connections_refused, *now]).encode()
 
     @classmethod
     def load(cls, report: bytes) -> WorkerCounts:
         """Return what ``dump`` was called on."""
-        latencies, refusals, groups, greedy, *now = json.loads(report)
-        counts = cls(RequestTally(), *now)
+        latencies, refusals, groups, greedy, *numbers, callers = json.loads(report)
+        counts = cls(callers=Counter(callers))
+        counts.connections, counts.connections_refused, counts.bodies_bytes, counts.turned_away, counts.cut = numbers
         for method, status, total_s, classes in latencies:
             entry = counts.tally.latencies[method, status]
             entry.total_s, entry.counts = total_s, classes
@@ -48,7 +56,7 @@ class WorkerCounts:
 
     def over(self) -> WorkerCounts:
         """Return what remains of a worker that has ended."""
-        return WorkerCounts(self.tally, 0, self.connections_refused, 0)
+        return WorkerCounts(self.tally, 0, self.connections_refused, 0, self.turned_away, self.cut)
 
     @classmethod
     def total(cls, all_counts: Iterable[WorkerCounts]) -> WorkerCounts:
@@ -65,4 +73,7 @@ class WorkerCounts:
             total.connections += counts.connections
             total.connections_refused += counts.connections_refused
             total.bodies_bytes += counts.bodies_bytes
+            total.turned_away += counts.turned_away
+            total.cut += counts.cut
+            total.callers.update(counts.callers)
         return total

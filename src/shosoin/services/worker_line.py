@@ -47,7 +47,7 @@ class FrameKind(IntEnum):
     REPORT = 7
     """Worker: what it has counted."""
     RELOAD = 12
-    """Owner: look at certificates and lists now; and refuse whom the owner refuses."""
+    """Owner: certificate, key, authorities, lists and revoked names to use from now on."""
     STOP = 8
     """Owner: accept no more, answer what is under way, end."""
     DRAW = 9

@@ -26,11 +26,11 @@ from shosoin.keys.worker_stock import Draw
 from shosoin.services.etsi014 import Etsi014Service
 from shosoin.services.json_log import described, log
 from shosoin.services.kme_config import KmeConfig
-from shosoin.services.memory_budget import Claim, MemoryBudget
+from shosoin.services.memory_budget import Budget, Claim
 from shosoin.services.request_tally import RequestTally
-from shosoin.services.revoked_names import Refused, RevokedNames
 from shosoin.services.storage_key_config import PassphraseSection
 from shosoin.services.tls_listener import listening_sockets
+from shosoin.services.tls_plane import Approved
 from shosoin.services.worker_counts import WorkerCounts
 from shosoin.services.worker_line import FrameKind, WorkerLine, pack_error, unpack_call
 
@@ -69,6 +69,19 @@ class _Worker:
             room.drop()
 
 
+@dataclass(frozen=True, slots=True)
+class PooledBodies:
+    """Memory for bodies of requests in all workers."""
+
+    pool: WorkerPool
+    total_bytes: int
+
+    @property
+    def held_bytes(self) -> int:
+        """What was held a second ago at most."""
+        return self.pool.counts.bodies_bytes
+
+
 @dataclass(slots=True)
 class PooledConnections:
     """Connections of all workers, as metrics count them."""
@@ -97,20 +110,19 @@ class WorkerPool:
     Args:
         service: answers what workers are asked.
         granting: says what they get ahead of demand.
-        refused: tells whom a worker has to refuse from its start.
+        approved: tells what certificate, key, authorities and lists a worker has to use: the ones in use here.
     """
 
     def __init__(
-        self, service: Etsi014Service, config: KmeConfig, granting: Granting, refused: Callable[[], Refused]
+        self, service: Etsi014Service, config: KmeConfig, granting: Granting, approved: Callable[[], Approved]
     ) -> None:
-        self._service, self._config, self._granting, self._refused = service, config, granting, refused
+        self._service, self._config, self._granting, self._approved = service, config, granting, approved
         self._sockets: list[socket.socket] = []
         self._workers: dict[int, _Worker] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._past = WorkerCounts()
         self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._revoked: RevokedNames | None = None
         self.restarts = 0
         """Workers that ended without being told to."""
         self.guard = PooledConnections(self, config.limits.max_connections)
@@ -128,9 +140,18 @@ class WorkerPool:
         return self.counts.tally
 
     @property
-    def memory(self) -> Mapping[str, MemoryBudget]:
-        """What requests may hold at once; bodies are the workers' affair."""
-        return {"answers": self._service.memory["answers"]}
+    def memory(self) -> Mapping[str, Budget]:
+        """What requests may hold at once: bodies in the workers, answers here."""
+        bodies = PooledBodies(self, self._config.limits.max_bodies_bytes)
+        return {"bodies": bodies, "answers": self._service.memory["answers"]}
+
+    def counts_by_pid(self) -> dict[int, WorkerCounts]:
+        """Return what each worker that lives has counted, by its process id."""
+        return {worker.process.pid: worker.counts for worker in self._workers.values()}
+
+    def counts_by_place(self) -> dict[int, WorkerCounts]:
+        """Return the same by place: whoever follows a worker that ended has its place, and begins at zero."""
+        return {place: worker.counts for place, worker in sorted(self._workers.items())}
 
     @property
     def pids(self) -> list[int]:
@@ -156,6 +177,8 @@ class WorkerPool:
             OSError: the port cannot be used.
             Rejected: the workers do not start.
         """
+        if not hasattr(os, "memfd_create"):
+            raise Rejected("[kme] workers needs Linux", code="kme.workers_do_not_start", hint="leave it out")
         self._sockets = await _sockets_soon(host, port)
         count = self._config.kme.workers
         self._tasks = [asyncio.create_task(self._keep(place)) for place in range(count)]
@@ -176,15 +199,12 @@ class WorkerPool:
             if worker.line is not None:
                 worker.line.send(FrameKind.STOP)
 
-    def reload(self, revoked: RevokedNames) -> None:
-        """Have all workers look at certificates and lists now, and refuse who is revoked."""
-        self._revoked = revoked
+    def reload(self) -> None:
+        """Have all workers use what is in use here now."""
+        payload = pickle.dumps(self._approved())
         for worker in self._workers.values():
-            self._have_look(worker)
-
-    def _have_look(self, worker: _Worker) -> None:
-        if worker.is_ready and worker.line is not None and self._revoked is not None:
-            worker.line.send(FrameKind.RELOAD, payload=pickle.dumps(self._revoked))
+            if worker.is_ready and worker.line is not None:
+                worker.line.send(FrameKind.RELOAD, payload=payload)
 
     async def stop(self) -> None:
         """Wait until all workers are gone; end those that do not go."""
@@ -241,7 +261,7 @@ class WorkerPool:
             lambda: loop.call_later(_LINGER_S, _kill, worker.process),
         )
         await loop.create_unix_connection(lambda: line, sock=ours)
-        line.send(FrameKind.SETUP, payload=pickle.dumps((self._config, self._refused())))
+        line.send(FrameKind.SETUP, payload=pickle.dumps((self._config, self._approved())))
         if self._stopping.is_set():
             line.send(FrameKind.STOP)
 
@@ -275,7 +295,7 @@ class WorkerPool:
                 worker.counts = WorkerCounts.load(payload)
             case FrameKind.READY:
                 worker.is_ready = True
-                self._have_look(worker)  # it has read the files, but they may lack what could not be written
+                self.reload()  # there may be something new since it was told first
                 log("worker.ready", pid=worker.process.pid)
                 self._changed.set()
 

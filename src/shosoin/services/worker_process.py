@@ -29,10 +29,10 @@ from shosoin.keys.worker_stock import HOLD_S, Draw, Grant, KeyStock, KeyStocks
 from shosoin.services.etsi014 import Etsi014Http
 from shosoin.services.json_log import LoggedEvents, start_logging
 from shosoin.services.kme_config import KmeConfig
-from shosoin.services.kme_identity import KmeIdentity
+from shosoin.services.kme_identity import followed_plane
 from shosoin.services.memory_budget import Claim, MemoryBudget
-from shosoin.services.revoked_names import Refused, RevokedNames
 from shosoin.services.sae_access import draws_ahead, http_limits
+from shosoin.services.tls_plane import Approved, TlsPlane
 from shosoin.services.wire014 import KeyRequest, parse_key_request
 from shosoin.services.worker_counts import WorkerCounts
 from shosoin.services.worker_line import FrameKind, WorkerLine, pack_call, unpack_error
@@ -53,11 +53,11 @@ class _Owner:
     """Who has the streams, as a worker sees it: questions out, answers in."""
 
     def __init__(self) -> None:
-        self.setup: asyncio.Future[tuple[KmeConfig, Refused]] = asyncio.get_running_loop().create_future()
+        self.setup: asyncio.Future[tuple[KmeConfig, Approved]] = asyncio.get_running_loop().create_future()
         self.stopping = asyncio.Event()
         self.is_gone = False
-        self.reload: Callable[[RevokedNames], None] = lambda _: None
-        """Called when certificates are to be looked at."""
+        self.follow: Callable[[Approved], None] = lambda _: None
+        """Called with what the owner uses for TLS now."""
         self.line = WorkerLine(self._take, self._ended)
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
         self._number = 0
@@ -88,7 +88,7 @@ class _Owner:
         elif kind is FrameKind.STOP:
             self.stopping.set()
         elif kind is FrameKind.RELOAD:
-            self.reload(pickle.loads(payload))  # noqa: S301  # likewise
+            self.follow(pickle.loads(payload))  # noqa: S301  # likewise
         elif answer is None or answer.done():
             return  # whoever asked has left
         elif kind is FrameKind.ANSWER:
@@ -158,6 +158,8 @@ class _Etsi014OfWorker(Etsi014Http):
         self._turns: WeakKeyDictionary[KeyStock, asyncio.Lock] = WeakKeyDictionary()
         """Whoever finds too few keys asks for more while the others wait."""
         self._timeout_s = limits.lease_timeout_s + _SPARE_S
+        self.plane: TlsPlane | None = None
+        """The endpoint, once it listens."""
 
     async def act(
         self, caller: SaeId, sae: SaeId, call: str, body: bytes, query: Mapping[str, str], room: Claim
@@ -219,7 +221,11 @@ class _Etsi014OfWorker(Etsi014Http):
         """Return what there is to report."""
         guard = self.guard
         now = (guard.open, guard.refused) if guard is not None else (0, 0)
-        return WorkerCounts(self.tally, *now, self._bodies.held_bytes)
+        counts = WorkerCounts(self.tally, *now, self._bodies.held_bytes)
+        if self.plane is not None:
+            tally = self.plane.tally
+            counts.turned_away, counts.cut, counts.callers = tally.turned_away, tally.cut, self.plane.callers("sae")
+        return counts
 
 
 def plain_request(body: bytes, query: Mapping[str, str]) -> KeyRequest | None:
@@ -250,23 +256,20 @@ async def _run(line: socket.socket, listening: list[socket.socket]) -> None:
         await _serve(*await owner.setup, owner, listening)
 
 
-async def _serve(config: KmeConfig, refused: Refused, owner: _Owner, listening: list[socket.socket]) -> None:
+async def _serve(config: KmeConfig, approved: Approved, owner: _Owner, listening: list[socket.socket]) -> None:
     service = _Etsi014OfWorker(config, owner)
     lock = StateLock(config.kme.directory, exclusive=False)  # what burns or rotates waits for the last of us
-    identity = KmeIdentity(config, SystemClock(), LoggedEvents(), of_worker=True)
-    identity.load(refused)
-    owner.reload = identity.follow
-    plane = identity.planes["sae_api"]
+    plane = service.plane = followed_plane(config, approved, SystemClock(), LoggedEvents())
+    owner.follow = plane.follow
     listener = await service.listen("", 0, plane.server_context, plane.admit, sockets=listening)
-    watching = asyncio.create_task(identity.watch())
     owner.line.send(FrameKind.READY)
-    while not owner.stopping.is_set() and not watching.done():
+    while not owner.stopping.is_set():
         service.report()
+        plane.cut()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_REPORT_S):
                 await owner.stopping.wait()
     listener.close()
-    watching.cancel()
     if not owner.is_gone:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_ANSWERS_S):

@@ -26,6 +26,7 @@ from shosoin.services.sources.push import Pushed
 from shosoin.services.sources.recording import Recording
 from shosoin.services.sources.replay import Replay
 from shosoin.services.sources.simulated import SimulatedDevices
+from shosoin.services.tls_plane import TlsPlane
 
 __all__ = ["check_recordings", "facts_of", "make_source"]
 
@@ -88,12 +89,18 @@ def check_recordings(sources: Mapping[KmeId, SourceSection]) -> None:
 
 
 def make_source(
-    link: SimulatedTable, section: SourceSection | None, parts: SourceParts, facts: LinkFacts, directory: Path
+    link: SimulatedTable,
+    section: SourceSection | None,
+    parts: SourceParts,
+    facts: LinkFacts,
+    directory: Path,
+    plane: TlsPlane | None,
 ) -> LinkSource:
     """Return the source of a link.
 
     Args:
         directory: where it keeps what it has used.
+        plane: its TLS endpoint, loaded, if it has one (``planes.plane_of``).
 
     Raises:
         Rejected: a file of its table cannot be used.
@@ -113,24 +120,25 @@ def make_source(
         section.retry_max_s,
         section.offer_timeout_s,
     )
-    return CoordinatedSource(_supply(section, parts, directory), parts, facts, pace)
+    return CoordinatedSource(_supply(section, parts, directory, plane), parts, facts, pace)
 
 
-def _supply(section: SourceSection, parts: SourceParts, directory: Path) -> Supply:
+def _supply(section: SourceSection, parts: SourceParts, directory: Path, plane: TlsPlane | None) -> Supply:
     even = parts.driver.pair.own < parts.driver.pair.peer
     try:
         used = UsedTickets(directory / "used.sqlite")
     except Unavailable as err:
         raise StreamRefused(err.message, hint=f"mend or remove {directory}; then old key material may pass") from err
+    if isinstance(section, ReplaySection):
+        return Replay(section, used, parts.clock, even=even)
+    assert plane is not None  # noqa: S101  # all other sections have one
     match section:
         case Etsi014Section():
-            return Pull014(section, used)
+            return Pull014(section, plane, used)
         case Etsi004Section():
-            return Pull004(section, used)
+            return Pull004(section, plane, used)
         case PushSection():
-            return Pushed(section, used, parts.clock, even=even)
-        case ReplaySection():
-            return Replay(section, used, parts.clock, even=even)
+            return Pushed(section, plane, used, parts.clock, even=even)
 
 
 def _simulated(link: SimulatedTable, *, stock_bits: int) -> SimulatedLink:

@@ -85,6 +85,10 @@ class Etsi014Section(_Paced):
     trust_stock: bool = True
     """Whether ``stored_key_count`` bounds what is asked for; some KMEs count other things there."""
     timeout_s: float = 30.0
+    crl: Path | None = None
+    """Revocation lists: a file, or a folder of files."""
+    crl_required: bool = False
+    """Whether nobody is admitted without a current list of the authority."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +109,10 @@ class Etsi004Section(_Paced):
     max_bps: int = 0
     ttl_s: int = 3600
     timeout_s: float = 10.0
+    crl: Path | None = None
+    """Revocation lists: a file, or a folder of files."""
+    crl_required: bool = False
+    """Whether nobody is admitted without a current list of the authority."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +129,10 @@ class PushSection(_Paced):
     max_held_bits: int = 1 << 26
     expiry_s: float = 600.0
     """Age at which material that the other end never had is dropped."""
+    crl: Path | None = None
+    """Revocation lists: a file, or a folder of files."""
+    crl_required: bool = False
+    """Whether nobody is admitted without a current list of the authority."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,8 @@ __all__ = ["HeldKeys"]
 _STREAMS_MAX = 64
 """With material in them."""
 _MARKS_MAX = 4096
-"""Streams whose marks are known."""
+"""Streams whose marks are known; those that were named longest ago are forgotten, to be read again."""
+_PARITIES = (0, 1)
 _KEYS_MAX = 1 << 16
 _GRACE_S = 2.0
 """How long what is held does not give way to what comes."""
@@ -36,24 +37,22 @@ class HeldKeys:
     def __init__(self, clock: Clock, *, capacity_bytes: int, expiry_s: float) -> None:
         self._clock, self._capacity, self._expiry_s = clock, capacity_bytes, expiry_s
         self._streams: dict[str, dict[int, _Piece]] = {}
-        self._below: dict[tuple[str, int], int] = {}
-        """Lowest usable index by stream and parity."""
+        self._below: dict[str, dict[int, int]] = {}
+        """Lowest usable index by stream and parity; the stream that was named last comes last."""
         self.held_bytes = 0
         self._count = 0
         self.expired = 0
 
     def knows(self, stream: str) -> bool:
-        """Whether the marks of a stream are set."""
-        return (stream, 0) in self._below
-
-    @property
-    def has_room_for_streams(self) -> bool:
-        """Whether the marks of one more stream may become known."""
-        return len(self._below) < 2 * _MARKS_MAX
+        """Whether both marks of a stream are set."""
+        return len(self._below.get(stream, ())) == len(_PARITIES)
 
     def set_mark(self, stream: str, parity: int, below: int) -> None:
         """Count everything of a stream and parity below an index as used."""
-        self._below[stream, parity] = max(below, self._below.get((stream, parity), 0))
+        marks = self._below.pop(stream, {})
+        marks[parity] = max(below, marks.get(parity, 0))
+        self._below[stream] = marks
+        self._forget_marks()
         pieces = self._streams.get(stream, {})
         for index in [each for each in pieces if each % 2 == parity and each < below]:
             self._drop(stream, index)
@@ -64,7 +63,7 @@ class HeldKeys:
         pieces = self._streams.get(stream)
         if pieces is not None and index in pieces:
             return "duplicate"
-        if index < self._below.get((stream, index % 2), 0):
+        if index < self._below.get(stream, {}).get(index % 2, 0):
             return "used"
         if pieces is None and len(self._streams) >= _STREAMS_MAX:
             return "too many streams"
@@ -109,6 +108,11 @@ class HeldKeys:
             while pieces and pieces[first := next(iter(pieces))].since_s < oldest_s:  # in order of arrival
                 self._drop(stream, first)
                 self.expired += 1
+
+    def _forget_marks(self) -> None:
+        """Forget those of the streams that were named longest ago and have no material here."""
+        while len(self._below) > _MARKS_MAX:
+            del self._below[next(name for name in self._below if name not in self._streams)]
 
     def _give_way(self) -> bool:
         """Drop what has waited longest, unless that is not long: both ends had time to use it if both have it."""

@@ -11,18 +11,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
 from shosoin.adapters.etsi004_client import Etsi004Client
-from shosoin.adapters.tls import client_context
 from shosoin.adapters.used_tickets import UsedTickets
 from shosoin.base import PeerFault, ShosoinError, Unavailable
 from shosoin.keys.wire004 import JSON_MIMETYPE, NO_STREAM, OpenConnectResponse, Qos, Status
 from shosoin.services.sources.config import Etsi004Section
 from shosoin.services.sources.offers import TICKETS_MAX
 from shosoin.services.sources.port import Material, Supply, UndeclaredSimulation
+from shosoin.services.tls_plane import TlsPlane
 
 __all__ = ["Pull004"]
 
@@ -39,22 +40,30 @@ _FAREWELL_S = 2.0
 class _Stream:
     """One key stream at one key manager: a connection of its own."""
 
-    def __init__(self, section: Etsi004Section) -> None:
-        self._section = section
+    def __init__(self, section: Etsi004Section, plane: TlsPlane) -> None:
+        self._section, self._plane = section, plane
         self._client: Etsi004Client | None = None
+        self._context: ssl.SSLContext | None = None
         self._alone = 0
         self.id: UUID | None = None
         self.next_index = 0
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether there is a newer certificate than its connection was made with."""
+        return self._client is not None and self._context is not self._plane.client_context()
+
     async def open(self, wanted: UUID) -> None:
         """Open a stream, or join ``wanted``; a counter-proposal is taken if the chunks keep their size."""
         place = self._section
+        context = self._context = self._plane.client_context()
         self._client = Etsi004Client(
             place.host,
             place.port,
             server_name=place.server_name,
-            context=lambda: client_context(place.certificate, place.key, place.ca),
+            context=lambda: context,
             timeout_s=place.timeout_s,
+            admit=self._plane.admit,
         )
         qos = Qos(
             key_chunk_size_bytes=place.chunk_bytes,
@@ -111,14 +120,23 @@ class _Stream:
         finally:
             client.drop()
 
+    def drop(self) -> None:
+        """Drop the connection; the stream stays as it is at the key manager."""
+        if self._client is not None:
+            self._client.drop()
+        self._client = None
+
 
 class Pull004(Supply):
-    """One of our KMEs as an application of a vendor's key manager."""
+    """One of our KMEs as an application of a vendor's key manager.
 
-    def __init__(self, section: Etsi004Section, used: UsedTickets) -> None:
+    Args:
+        plane: its TLS endpoint; a new certificate is shown before the next block.
+    """
+
+    def __init__(self, section: Etsi004Section, plane: TlsPlane, used: UsedTickets) -> None:
         super().__init__(used)
-        client_context(section.certificate, section.key, section.ca)  # so that wrong files are told at the start
-        self._outgoing, self._incoming = _Stream(section), _Stream(section)
+        self._outgoing, self._incoming = _Stream(section, plane), _Stream(section, plane)
         self._held = Material()
         """Chunks that do not make a block yet."""
 
@@ -136,7 +154,7 @@ class Pull004(Supply):
 
     async def prepare(self) -> str:
         """Have a stream open; its ID is the note."""
-        if self._outgoing.next_index > _INDEX_MAX - TICKETS_MAX:
+        if self._outgoing.next_index > _INDEX_MAX - TICKETS_MAX or self._outgoing.is_outdated:
             await self.forget(transmitting=True)
         if self._outgoing.id is None:
             await self._outgoing.open(NO_STREAM)
@@ -178,6 +196,9 @@ class Pull004(Supply):
     async def _join(self, wanted: UUID) -> None:
         if self._incoming.id != wanted:
             await self._incoming.close()
+            await self._incoming.open(wanted)
+        elif self._incoming.is_outdated:
+            self._incoming.drop()
             await self._incoming.open(wanted)
 
     async def _get(self, index: int) -> bytes:

@@ -7,6 +7,7 @@ the vendor says about its stock and limits is a hint: it bounds what is asked fo
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -18,6 +19,7 @@ from shosoin.base.ports import DeliveredKey, KeyStatus
 from shosoin.services.sources.config import Etsi014Section
 from shosoin.services.sources.offers import TICKETS_MAX
 from shosoin.services.sources.port import Material, Supply, UndeclaredSimulation
+from shosoin.services.tls_plane import TlsPlane
 
 __all__ = ["Pull014"]
 
@@ -41,55 +43,60 @@ class _Plan:
 class Pull014(Supply):
     """One of our KMEs as an SAE of a vendor's KME.
 
+    Args:
+        plane: its TLS endpoint; a request gets the certificate that is in use when it is made.
+
     Raises:
-        Rejected: certificate, key or authority cannot be loaded, or the address is no https URL.
+        Rejected: the address is no https URL.
     """
 
-    def __init__(self, section: Etsi014Section, used: UsedTickets) -> None:
+    def __init__(self, section: Etsi014Section, plane: TlsPlane, used: UsedTickets) -> None:
         super().__init__(used)
-        self._section = section
+        self._section, self._plane = section, plane
         self._peer_sae = cast("SaeId", section.peer_sae)  # theirs to name: any text that fits a path
-        self._clients: dict[bool, KmeClient] = {}
-        """One for each role, by whether it transmits."""
+        self._clients: dict[bool, tuple[ssl.SSLContext, KmeClient]] = {}
+        """One for each role, by whether it transmits, and what it was made with."""
         self._plan = _Plan(0, 1, 0)
         self._per_request_max = _PER_REQUEST_MAX
         self._empty = 0
-        self._make_client()
+        self._make_client(plane.client_context())
 
     # Life
 
-    def _make_client(self) -> KmeClient:
+    def _make_client(self, context: ssl.SSLContext) -> KmeClient:
         place = self._section
         return KmeClient(
             place.url,
             server_name=place.server_name,
             identity=place.identity or None,
-            certificate=place.certificate,
-            key=place.key,
-            ca=place.ca,
+            context=context,
+            admit=self._plane.admit,
             timeout_s=place.timeout_s,
         )
 
     async def _kme(self, *, transmitting: bool) -> KmeClient:
-        if transmitting not in self._clients:
-            client = self._make_client()
+        context = self._plane.client_context()
+        made, client = self._clients.get(transmitting, (None, None))
+        if client is None or made is not context:
+            await self._drop(transmitting=transmitting)
+            client = self._make_client(context)
             await client.__aenter__()
-            self._clients[transmitting] = client
-        return self._clients[transmitting]
+            self._clients[transmitting] = context, client
+        return client
+
+    async def _drop(self, *, transmitting: bool) -> None:
+        _, client = self._clients.pop(transmitting, (None, None))
+        if client is not None:
+            await client.__aexit__(None, None, None)
 
     async def stop(self) -> None:
         """Close the connections."""
         for transmitting in list(self._clients):
-            await self._clients.pop(transmitting).__aexit__(None, None, None)
+            await self._drop(transmitting=transmitting)
 
     async def forget(self, *, transmitting: bool) -> None:
-        """Connect anew, with what the certificate's files hold by then, and draw less at once.
-
-        A vendor may deliver fewer keys than it says it would.
-        """
-        client = self._clients.pop(transmitting, None)
-        if client is not None:
-            await client.__aexit__(None, None, None)
+        """Connect anew, and draw less at once: a vendor may deliver fewer keys than it says it would."""
+        await self._drop(transmitting=transmitting)
         if transmitting:
             self._per_request_max = max(1, self._per_request_max // 2)
 
@@ -173,7 +180,7 @@ class Pull014(Supply):
 
     async def fetch(self, tickets: Sequence[str], size_bytes: int) -> Material:
         """Fetch the keys that the other end drew, under the IDs that it named, in that order."""
-        client, material = await self._kme(transmitting=False), Material()
+        material = Material()
         key_bits, rest = divmod(size_bytes * 8, len(tickets))
         if rest or key_bits % 8 or not _KEY_BITS_MIN <= key_bits <= _KEY_BITS_MAX:
             raise PeerFault(f"{len(tickets)} keys of {size_bytes} bytes together", code="source.bad_offer")
@@ -181,6 +188,7 @@ class Pull014(Supply):
         try:
             for start in range(0, len(tickets), per_request):
                 some = tickets[start : start + per_request]
+                client = await self._kme(transmitting=False)
                 keys = await client.dec_keys(self._peer_sae, some, size_bits=key_bits)
                 self._take(material, some, keys)
         except BaseException:

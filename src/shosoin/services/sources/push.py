@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
-from shosoin.adapters.used_tickets import UsedTickets
+from shosoin.adapters.used_tickets import TicketUsed, UsedTickets
 from shosoin.base import PeerFault, Unavailable
 from shosoin.base.ports import Clock
 from shosoin.services.sources.config import PushSection
@@ -23,6 +23,7 @@ from shosoin.services.sources.held_keys import HeldKeys
 from shosoin.services.sources.offers import TICKETS_MAX
 from shosoin.services.sources.port import Material, Supply
 from shosoin.services.sources.push_http import PushedKey, PushServer
+from shosoin.services.tls_plane import TlsPlane
 
 __all__ = ["Pushed"]
 
@@ -33,15 +34,16 @@ class Pushed(Supply):
     """What one end's device pushes.
 
     Args:
+        plane: the TLS endpoint that the device meets.
         even: whether this end transmits what has even indexes.
     """
 
-    def __init__(self, section: PushSection, used: UsedTickets, clock: Clock, *, even: bool) -> None:
+    def __init__(self, section: PushSection, plane: TlsPlane, used: UsedTickets, clock: Clock, *, even: bool) -> None:
         super().__init__(used)
         self._section = section
         self._parity = 0 if even else 1
         self._held = HeldKeys(clock, capacity_bytes=section.max_held_bits // 8, expiry_s=section.expiry_s)
-        self._server = PushServer(section, self._taken)
+        self._server = PushServer(section, plane, self._taken)
         self._asked = 0
         self._candidates: tuple[str, list[int]] | None = None
         self._agreed: tuple[str, list[int]] | None = None
@@ -62,7 +64,7 @@ class Pushed(Supply):
     async def _taken(self, stream: UUID, keys: Sequence[PushedKey]) -> list[tuple[int, str]]:
         """Hold what a device delivers; return what is refused, and why."""
         name = str(stream)
-        if not self._held.knows(name):
+        while not self._held.knows(name):
             await self._learn(name)
         refused = []
         for key in keys:
@@ -74,8 +76,6 @@ class Pushed(Supply):
         return refused
 
     async def _learn(self, stream: str) -> None:
-        if not self._held.has_room_for_streams:
-            raise Unavailable("too many key streams since this KME started", code="source.too_many_streams")
         for parity in (0, 1):
             self._held.set_mark(stream, parity, await self._used.mark(f"{stream}/{parity}"))
 
@@ -146,14 +146,19 @@ class Pushed(Supply):
         parity = self._parity if transmitting else 1 - self._parity
         if any(index % 2 != parity for index in indexes):
             raise PeerFault("pieces that the other end does not transmit", code="source.bad_offer")
-        await self._used.raise_mark(f"{stream}/{parity}", indexes[0], indexes[-1])
+        mark = f"{stream}/{parity}"
+        if not transmitting and not self._held.present(stream, indexes):
+            # Nothing is used, and nothing written: a peer that lies could fill the record with made-up names.
+            if indexes[0] < await self._used.mark(mark):
+                raise TicketUsed(f"the peer named key material at {indexes[0]}, which was used before")
+            raise Unavailable(f"none of {len(indexes)} pieces is here", code="source.not_held")
+        await self._used.raise_mark(mark, indexes[0], indexes[-1])
         if not transmitting:
             for piece in self._staged.values():
                 piece[:] = bytes(len(piece))
             found = {ticket: self._held.take(stream, index) for ticket, index in zip(tickets, indexes, strict=True)}
             self._staged = {ticket: piece for ticket, piece in found.items() if piece is not None}
-        if self._held.knows(stream):
-            self._held.set_mark(stream, parity, indexes[-1] + 1)
+        self._held.set_mark(stream, parity, indexes[-1] + 1)
 
 
 def _pieces_of(tickets: Sequence[str]) -> tuple[str, list[int]]:

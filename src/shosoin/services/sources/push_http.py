@@ -18,7 +18,6 @@ import asyncio
 import base64
 import binascii
 import json
-import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,15 +25,13 @@ from typing import Any
 from uuid import UUID
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 from cryptography import x509
 
-from shosoin.adapters.tls import server_context
 from shosoin.base import Denied, PeerFault, Rejected, ShosoinError
-from shosoin.services.guarded_connections import ConnectionGuard, GuardedConnection
-from shosoin.services.json_log import described, log
+from shosoin.services.small_http import SmallHttp, json_response, refusal
 from shosoin.services.sources.config import PushSection
 from shosoin.services.tls_listener import TlsListener
+from shosoin.services.tls_plane import TlsPlane
 
 __all__ = ["PATH", "PushServer", "PushedKey", "certificate_names", "read_pushed"]
 
@@ -60,17 +57,13 @@ Take = Callable[[UUID, Sequence[PushedKey]], Awaitable[list[tuple[int, str]]]]
 
 
 class PushServer:
-    """Listens for one device.
+    """Listens for one device, on a TLS endpoint that looks after certificates and revocation."""
 
-    Raises:
-        Rejected: certificate, key or authority cannot be loaded.
-    """
-
-    def __init__(self, section: PushSection, take: Take) -> None:
-        self._section, self._take = section, take
-        self._context = self._new_context()  # so that wrong files are told at the start
+    def __init__(self, section: PushSection, plane: TlsPlane, take: Take) -> None:
+        self._section, self._plane, self._take = section, plane, take
+        http = SmallHttp("push", self._told, connections_max=_CONNECTIONS_MAX, idle_s=_IDLE_S, allowed=plane.admit)
+        self._guard = http.guard
         self._listener: TlsListener | None = None
-        self._guard: ConnectionGuard | None = None
 
     async def start(self) -> None:
         """Listen.
@@ -78,10 +71,8 @@ class PushServer:
         Raises:
             Rejected: the address cannot be used.
         """
-        manager = web.Server(self._handle, access_log=None, keepalive_timeout=_IDLE_S, auto_decompress=False)
-        self._guard = ConnectionGuard(lambda: _protocol(manager), _CONNECTIONS_MAX, _IDLE_S)
         place = self._section
-        listener = TlsListener(self._guard, lambda: self._context)
+        listener = TlsListener(self._guard, self._plane.server_context)
         try:
             await listener.start(place.host, place.port)
         except OSError as err:
@@ -89,43 +80,19 @@ class PushServer:
             raise Rejected(f"[link.push] cannot listen: {reason}", code="source.cannot_listen") from err
         self._listener = listener
 
-    def _new_context(self) -> ssl.SSLContext:
-        place = self._section
-        return server_context(place.certificate, place.key, place.device_ca)
-
     async def stop(self) -> None:
         """Listen no longer and end every connection."""
         if self._listener is not None:
             self._listener.close()
             self._listener = None
-        if self._guard is not None:
-            await self._guard.end_all()
+        await self._guard.end_all()
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        connection = GuardedConnection.of(request.transport)
-        if connection is not None:
-            connection.pause_begins()
-        try:
-            response = await self._response(request)
-        finally:
-            if connection is not None:
-                connection.pause_ends()
-        with suppress(ConnectionError):  # a device that has left is nobody's failure
-            await response.prepare(request)
-            await response.write_eof()
-        return response
-
-    async def _response(self, request: web.BaseRequest) -> web.Response:
+    async def _told(self, request: web.BaseRequest) -> web.Response:
         try:
             return await self._answer(request)
         except ShosoinError as err:
             status = 401 if isinstance(err, Denied) else 400 if isinstance(err, Rejected | PeerFault) else 503
-            response = _json(status, {"message": err.message, "code": err.code})
-        except Exception as err:  # noqa: BLE001  # whatever a device sends must not end the KME
-            log("push.defect", **described(err))
-            response = _json(500, {"message": "internal error"})
-        response.force_close()  # a body may follow, which nobody is going to read
-        return response
+            return refusal(status, {"message": err.message, "code": err.code})
 
     async def _answer(self, request: web.BaseRequest) -> web.Response:
         self._check_device(request)
@@ -134,7 +101,7 @@ class PushServer:
         stream, keys = read_pushed(await _body(request))
         refused = await self._take(stream, keys)
         told = [{"index": index, "reason": reason} for index, reason in refused]
-        return _json(200, {"taken": len(keys) - len(refused), "refused": told})
+        return json_response(200, {"taken": len(keys) - len(refused), "refused": told})
 
     def _check_device(self, request: web.BaseRequest) -> None:
         tls = request.transport.get_extra_info("ssl_object") if request.transport is not None else None
@@ -203,14 +170,5 @@ async def _body(request: web.BaseRequest) -> bytes:
     return bytes(content)
 
 
-def _protocol(manager: web.Server) -> RequestHandler:
-    return manager()
-
-
 def _bad(message: str) -> Rejected:
     return Rejected(message, code="push.bad_request")
-
-
-def _json(status: int, value: dict[str, Any]) -> web.Response:
-    headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
-    return web.Response(status=status, body=json.dumps(value).encode(), headers=headers)

@@ -127,7 +127,7 @@ def _finish_rekeying(world: World) -> None:
         world.make_secret()
     while not all(operator.is_in_step() for operator in world.operators.values()) or _any_awaits_rekey(world):
         for end in SAES:
-            if not world.operators[end].is_in_step() or world.ends[end].disk.awaits_rekey:
+            if not world.operators[end].is_in_step() or world.operators[end].awaits_rekey:
                 world.operators[end].begin(Order.REKEY, (0, 0, 0), at_last=True)
         world.run_until(world.now_s + 0.5)
         if world.trace.violations:
@@ -137,7 +137,10 @@ def _finish_rekeying(world: World) -> None:
 
 
 def _any_awaits_rekey(world: World) -> bool:
-    return any(end.disk.awaits_rekey or end.in_maintenance for end in world.ends.values())
+    operators = world.operators.values()
+    return any(operator.awaits_rekey for operator in operators) or any(
+        end.in_maintenance for end in world.ends.values()
+    )
 
 
 def _keys_flow(world: World, end: str) -> None:

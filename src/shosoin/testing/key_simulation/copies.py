@@ -16,7 +16,7 @@ from shosoin.base import KmeId, SaeId, ShosoinError, Unavailable
 from shosoin.keys.copies import HeldCopy, read_head
 from shosoin.keys.demands import NO_DEMANDS
 from shosoin.keys.errors import KeyNotFound, LeaseNeeded, PeerRefused, StreamNotReady
-from shosoin.keys.multicast import COPY, Ask, DrawPad, Effect, MulticastKeys, OnTable, Together
+from shosoin.keys.multicast import COPY, READY, Ask, DrawPad, Effect, MulticastKeys, OnTable, Ready, Together
 from shosoin.testing.key_simulation.disk import CopyRows, DiskCrash
 
 if TYPE_CHECKING:
@@ -76,9 +76,9 @@ class SimulatedTable:
         self._process.disk.change_copies(lambda: [self._rows.sent.pop(row) for row in rows])
         return True
 
-    def expire(self, before_s: float) -> None:
-        """Remove everything born before a time of the wall clock."""
-        self._process.disk.change_copies(lambda: self._rows.expire(before_s))
+    def expire(self, before_s: float, now_s: float) -> None:
+        """Remove everything born before a time of the wall clock; what was born after ``now_s`` counts as born then."""
+        self._process.disk.change_copies(lambda: self._rows.expire(before_s, now_s))
 
 
 class Copies:
@@ -195,6 +195,11 @@ class Copies:
         match effect:
             case OnTable():
                 self._world.after(self._world.rng.uniform(*_TABLE_S), partial(self._on_table, effect, back))
+            case Ready(peers):
+                if peers:
+                    _Question(self._process, READY, b"", partial(_ready, back))
+                else:
+                    back(None, None)
             case DrawPad():
                 self._draw_pad(effect, back, _PAD_TRIES)
             case Ask(_, subject, body):
@@ -244,6 +249,9 @@ class Copies:
 
     def serve(self, subject: str, body: bytes, done: Done) -> None:
         """Answer a question of the peer."""
+        if subject == READY:
+            self._run(_saying_ready(), done)
+            return
         serving = self.keys.serving_copy if subject == COPY else self.keys.serving_claim
         self._run(serving(self._peer, body), done)
 
@@ -314,6 +322,15 @@ class _Several:
 def _fetch_rest(fails: bool) -> None:  # what partial is given
     if fails:
         raise StreamNotReady("the other keys of this request cannot be had now")
+
+
+def _saying_ready() -> _Steps:
+    yield OnTable(lambda _: None)
+    return b"ready"
+
+
+def _ready(back: Done, _: Any, failure: Exception | None) -> None:
+    back(None, StreamNotReady("the peer does not answer") if isinstance(failure, Unavailable) else None)
 
 
 def _admit(_: int, __: int) -> None:

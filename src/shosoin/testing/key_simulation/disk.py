@@ -6,7 +6,7 @@ A snapshot shares nothing that changes with its original. Blocks are immutable v
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from shosoin.base import KmeId, SaeId
@@ -48,10 +48,11 @@ class CopyRows:
         self.held.clear()
         self.sent.clear()
 
-    def expire(self, before_s: float) -> None:
-        """Remove what is older."""
-        self.held = {place: copy for place, copy in self.held.items() if copy.born_s >= before_s}
-        self.sent = {row: born_s for row, born_s in self.sent.items() if born_s >= before_s}
+    def expire(self, before_s: float, now_s: float) -> None:
+        """Remove what is older; what is from the future grows old from now."""
+        held = {place: replace(copy, born_s=min(copy.born_s, now_s)) for place, copy in self.held.items()}
+        self.held = {place: copy for place, copy in held.items() if copy.born_s >= before_s}
+        self.sent = {row: min(born_s, now_s) for row, born_s in self.sent.items() if born_s >= before_s}
 
 
 class SimulatedDisk:

@@ -114,8 +114,14 @@ class Operator:
         if order is Order.REUSE:
             return world.secrets[values[0] % (len(world.secrets) - 1)]
         newest = world.secrets[-1]
-        is_done = self.is_in_step() and not self._disk.awaits_rekey
-        return world.make_secret() if is_done or (self._disk.awaits_rekey and newest in self._used) else newest
+        is_done = self.is_in_step() and not self.awaits_rekey
+        return world.make_secret() if is_done or (self.awaits_rekey and newest in self._used) else newest
+
+    @property
+    def awaits_rekey(self) -> bool:
+        """Whether this end wants another secret, as its operator or its journal says."""
+        record = self._disk.records.get(PAIR_RECORD)
+        return self._disk.awaits_rekey or (record is not None and bool(load_record(record)["awaits_rekey"]))
 
     def is_in_step(self) -> bool:
         """Whether journal and secret are those of the newest secret."""
