@@ -53,7 +53,7 @@ from shosoin.services.skip import SkipService
 from shosoin.services.skip_config import SkipConfig
 from shosoin.services.storage_key import storage_key
 from shosoin.services.tls_listener import TlsListener
-from shosoin.services.worker_pool import WorkerPool
+from shosoin.services.worker_pool import WORKERS_FILE, WorkerPool
 
 __all__ = ["KmeProcess", "run"]
 
@@ -320,13 +320,16 @@ class KmeProcess:
     # Life
 
     async def _report(self) -> None:
-        last = ""
+        last = {"links.json": "", WORKERS_FILE: ""}
         while True:
+            states = {"links.json": self.link_states()}
+            if self.workers is not None:
+                states[WORKERS_FILE] = {"pid": os.getpid(), **self.workers.state()}
+            for name, state in states.items():
+                if (text := json.dumps(state)) != last[name]:
+                    last[name] = text
+                    _write_json(self.directory / name, state)
             await asyncio.sleep(_REPORT_S)
-            states = self.link_states()
-            if (text := json.dumps(states)) != last:
-                last = text
-                _write_json(self.directory / "links.json", states)
 
     async def _stop(self) -> None:
         for listener in self._listeners:
@@ -338,6 +341,7 @@ class KmeProcess:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._remove_signs()  # the report may have written some again
         for service in self.services.values():
             if service.guard is not None:
                 await service.guard.end_all()
@@ -360,7 +364,7 @@ class KmeProcess:
             self.stop_wanted.set()
 
     def _remove_signs(self) -> None:
-        for name in ("ready", "links.json", IDENTITY_FILE):
+        for name in ("ready", "links.json", IDENTITY_FILE, WORKERS_FILE):
             with contextlib.suppress(FileNotFoundError):
                 (self.directory / name).unlink()
 

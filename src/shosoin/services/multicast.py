@@ -79,9 +79,12 @@ class Multicast(MulticastKeys):
 
     async def run(self) -> None:
         """Destroy what is too old, until cancelled."""
-        while True:
-            await self._carry_out(self.expiring())
-            await asyncio.sleep(min(_EXPIRE_EVERY_S, self._expiry_s))
+        try:
+            while True:
+                await self._carry_out(self.expiring())
+                await asyncio.sleep(min(_EXPIRE_EVERY_S, self._expiry_s))
+        finally:
+            self._peers.stop()
 
     def close(self) -> None:
         """Let go of the store, after everything else has ended."""

@@ -48,6 +48,8 @@ class FrameKind(IntEnum):
     """Worker: what it has counted."""
     RELOAD = 12
     """Owner: certificate, key, authorities, lists and revoked names to use from now on."""
+    SHOWS = 13
+    """Worker: digest of the certificate that it shows from now on."""
     STOP = 8
     """Owner: accept no more, answer what is under way, end."""
     DRAW = 9

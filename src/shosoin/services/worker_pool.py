@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from shosoin.base import Rejected, SaeId, ShosoinError, Unavailable
 from shosoin.keys.worker_grants import Granting, Grants
@@ -34,9 +35,14 @@ from shosoin.services.tls_plane import Approved
 from shosoin.services.worker_counts import WorkerCounts
 from shosoin.services.worker_line import FrameKind, WorkerLine, pack_error, unpack_call
 
-__all__ = ["WorkerPool"]
+__all__ = ["WORKERS_FILE", "WorkerPool"]
+
+WORKERS_FILE = "workers.json"
+"""What the owner says of them, in the KME's directory."""
 
 _START_S = 60.0
+_SILENCE_S = 5.0
+"""A worker that was not heard for so long does not answer; it reports every second."""
 _STOP_S = 4.0
 _PORT_S = 5.0
 """For how long workers of an owner that was killed may still hold the port."""
@@ -55,6 +61,10 @@ class _Worker:
     grants: Grants
     counts: WorkerCounts = field(default_factory=WorkerCounts)
     is_ready: bool = False
+    shows: str = ""
+    """Digest of its certificate."""
+    heard_s: float = 0.0
+    """When it said something last, by the event loop's clock."""
     tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     rooms: dict[int, Claim] = field(default_factory=dict)
     """Memory of answers that the worker has not sent on yet."""
@@ -157,6 +167,22 @@ class WorkerPool:
     def pids(self) -> list[int]:
         """Workers that accept connections."""
         return [worker.process.pid for worker in self._workers.values() if worker.is_ready]
+
+    def state(self) -> dict[str, Any]:
+        """Return what an operator wants to know of each; nothing secret."""
+        oldest_s = asyncio.get_running_loop().time() - _SILENCE_S
+        return {
+            "configured": self._config.kme.workers,
+            "restarts": self.restarts,
+            "workers": [
+                {
+                    "pid": worker.process.pid,
+                    "answers": worker.is_ready and worker.heard_s >= oldest_s,
+                    "certificate": worker.shows,
+                }
+                for worker in self._workers.values()
+            ],
+        }
 
     @property
     def port(self) -> int:
@@ -277,7 +303,10 @@ class WorkerPool:
     # What workers say
 
     def _take(self, worker: _Worker, kind: FrameKind, number: int, payload: bytes) -> None:
+        worker.heard_s = asyncio.get_running_loop().time()
         match kind:
+            case FrameKind.SHOWS:
+                worker.shows = payload.decode()
             case FrameKind.CALL:
                 self._begin(worker, number, partial(self._act, payload))
             case FrameKind.DRAW:

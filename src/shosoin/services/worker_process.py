@@ -260,7 +260,13 @@ async def _serve(config: KmeConfig, approved: Approved, owner: _Owner, listening
     service = _Etsi014OfWorker(config, owner)
     lock = StateLock(config.kme.directory, exclusive=False)  # what burns or rotates waits for the last of us
     plane = service.plane = followed_plane(config, approved, SystemClock(), LoggedEvents())
-    owner.follow = plane.follow
+
+    def follow(now: Approved) -> None:
+        plane.follow(now)
+        owner.line.send(FrameKind.SHOWS, payload=plane.credential.digest.encode())
+
+    follow(approved)
+    owner.follow = follow
     listener = await service.listen("", 0, plane.server_context, plane.admit, sockets=listening)
     owner.line.send(FrameKind.READY)
     while not owner.stopping.is_set():
