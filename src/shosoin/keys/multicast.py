@@ -448,6 +448,15 @@ class MulticastKeys:
                 if copy.born_s > now_s:
                     waiting[slave] = replace(copy, born_s=now_s)
 
+    def learn(self, found: Sequence[HeldCopy]) -> None:
+        """Take over what the table holds, where that may have changed without this object."""
+        index = {copy.place: copy for copy in found}
+        known = {copy.place: copy for held in self._held.values() for copy in held.values()}
+        self._forget([copy for place, copy in known.items() if place not in index])
+        fresh = [copy for place, copy in index.items() if place not in known]
+        self._remember(fresh)
+        self._count(fresh, 1)
+
     def forget_copies_of(self, peer: KmeId) -> None:
         """Forget the copies that came from a KME's masters: the table has them no more."""
         self._forget([copy for place, held in self._held.items() if place[0] == peer for copy in held.values()])

@@ -17,7 +17,7 @@ from typing import Any
 
 from shosoin.adapters.admin_log import AdminLogTampered
 from shosoin.adapters.clock import SystemClock
-from shosoin.adapters.copy_store import COPIES_NAME, CopyStore, open_copy_store
+from shosoin.adapters.copy_store import CopyStorage
 from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.memory import collect_garbage_rarely
 from shosoin.adapters.open_files import allow_many_open_files
@@ -52,6 +52,7 @@ from shosoin.services.sae_http import Drawing
 from shosoin.services.skip import SkipService
 from shosoin.services.skip_config import SkipConfig
 from shosoin.services.storage_key import storage_key
+from shosoin.services.store_config import open_copies
 from shosoin.services.tls_listener import TlsListener
 from shosoin.services.worker_pool import WORKERS_FILE, WorkerPool
 
@@ -206,6 +207,7 @@ class KmeProcess:
             events=self._events,
             expiry_s=limits.key_expiry_s,
         )
+        await multicast.refresh()
         service = Etsi014Service(kme, self.links, http, self._clock, multicast)
         try:
             known = {str(link.peer) for link in self.config.links}
@@ -238,8 +240,8 @@ class KmeProcess:
         self._listeners.append(listener)
         return listener.port
 
-    def _copy_store(self, storage_key: bytes) -> CopyStore:
-        store, anew = open_copy_store(self.directory / COPIES_NAME, storage_key)
+    def _copy_store(self, storage_key: bytes) -> CopyStorage:
+        store, anew = open_copies(self.config.store, self.directory, self.config.kme.id, storage_key)
         if anew:
             self._events.emit(Event("keys.copies_damaged", "alarm", {"kme": self.config.kme.id}))
         return store

@@ -7,16 +7,18 @@ copies, on a thread of its own, and over the requests channel to other KMEs.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, closing
 from typing import Any, TypeVar
 
-from shosoin.adapters.copy_store import CopyStore
+from shosoin.adapters.copy_store import CopyStorage
 from shosoin.base import Entropy, KmeId, SaeId
 from shosoin.base.ports import Clock, EventSink
 from shosoin.keys.copies import HeldCopy
 from shosoin.keys.demands import Demands
+from shosoin.keys.errors import StoreUnavailable, StreamNotReady
 from shosoin.keys.kme import Admit, Delivery, Kme
 from shosoin.keys.multicast import (
     CLAIM,
@@ -31,6 +33,7 @@ from shosoin.keys.multicast import (
     Steps,
     Together,
 )
+from shosoin.services.json_log import log
 from shosoin.services.kme_requests import PeerRequests
 from shosoin.services.peer_readiness import PeerReadiness
 from shosoin.services.sae_http import Drawing
@@ -40,6 +43,8 @@ __all__ = ["Multicast"]
 T = TypeVar("T")
 _ASK_S = 5.0
 _EXPIRE_EVERY_S = 60.0
+_REFRESH_EVERY_S = 2.0
+"""How often a store elsewhere hears that its owner is there."""
 
 
 class Multicast(MulticastKeys):
@@ -54,7 +59,7 @@ class Multicast(MulticastKeys):
         kme: Kme,
         drawing: Drawing,
         requests: PeerRequests,
-        store: CopyStore,
+        store: CopyStorage,
         *,
         entropy: Entropy,
         clock: Clock,
@@ -63,7 +68,7 @@ class Multicast(MulticastKeys):
     ) -> None:
         super().__init__(
             kme,
-            store.index(),
+            (),
             requests.is_connected,
             entropy=entropy,
             clock=clock,
@@ -72,19 +77,57 @@ class Multicast(MulticastKeys):
         )
         self._drawing, self._requests, self._store = drawing, requests, store
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="multicast")
+        self._epoch = 0
+        """Of the store when it was last asked what is in it."""
+        self.is_indexed = False
+        """Whether it is known what waits here."""
         requests.serve(COPY, lambda peer, body: self._carry_out(self.serving_copy(peer, body)))
         requests.serve(CLAIM, lambda peer, body: self._carry_out(self.serving_claim(peer, body)))
         requests.serve(READY, self._serve_ready)
         self._peers = PeerReadiness(requests, READY, clock.now_s, _ASK_S)
 
     async def run(self) -> None:
-        """Destroy what is too old, until cancelled."""
+        """Destroy what is too old, and stay in touch with the store, until cancelled."""
+        loop, expired_s = asyncio.get_running_loop(), -math.inf
         try:
             while True:
-                await self._carry_out(self.expiring())
-                await asyncio.sleep(min(_EXPIRE_EVERY_S, self._expiry_s))
+                await self.refresh()
+                if loop.time() - expired_s >= min(_EXPIRE_EVERY_S, self._expiry_s):
+                    expired_s = loop.time()
+                    await self._carry_out(self.expiring())
+                await asyncio.sleep(min(_REFRESH_EVERY_S, self._expiry_s))
         finally:
             self._peers.stop()
+
+    async def refresh(self) -> None:
+        """Learn what is stored, where that may have changed without this object.
+
+        Raises:
+            StreamRefused: what is stored cannot be read; if that may pass, it is only noted.
+        """
+        try:
+            epoch, found = await self._on_thread(self._look)
+        except StoreUnavailable as err:
+            if self.is_indexed or not self._epoch:
+                log("multicast.store_unavailable", reason=err.message)
+            self._epoch, self.is_indexed = -1, False
+            return
+        if found is not None:
+            self.learn(found)
+        self._epoch, self.is_indexed = epoch, True
+
+    def _look(self, store: CopyStorage) -> tuple[int, list[HeldCopy] | None]:
+        store.tick()
+        return store.epoch, None if store.epoch == self._epoch else store.index()
+
+    def require_indexed(self) -> None:
+        """Check that it is known what waits here.
+
+        Raises:
+            StreamNotReady: the store cannot be asked now.
+        """
+        if not self.is_indexed:
+            raise StreamNotReady("which keys for several slaves wait here cannot be told now", retry_after_s=1.0)
 
     def close(self) -> None:
         """Let go of the store, after everything else has ended."""
@@ -151,5 +194,5 @@ class Multicast(MulticastKeys):
                 await asyncio.gather(*(self._carry_out(steps) for steps in several))
                 return None
 
-    async def _on_thread(self, work: Callable[[CopyStore], T]) -> T:
+    async def _on_thread(self, work: Callable[[CopyStorage], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._store)
