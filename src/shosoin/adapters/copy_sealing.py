@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
@@ -16,33 +15,11 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from shosoin.base import KmeId, SaeId
+from shosoin.keys.copies import HeldCopy
 
 __all__ = ["CopySeal", "HeldCopy", "copy_of_row", "row_of_copy"]
 
 _NONCE_BYTES = 12
-
-
-@dataclass(frozen=True, slots=True)
-class HeldCopy:
-    """A key that a slave of this KME may fetch."""
-
-    key_id: str
-    slave: SaeId
-    master: SaeId
-    peer: KmeId
-    """KME of the master."""
-    born_s: float
-    length_bytes: int
-    named: frozenset[SaeId]
-    """All SAEs of this KME that the key was drawn for."""
-    bits: bytes | bytearray = field(default=b"", repr=False)
-    simulated: bool = True
-    """Whether one of the links that copies of the key travelled over is simulated."""
-
-    @property
-    def place(self) -> tuple[KmeId, str, SaeId]:
-        """What names the copy: peers choose key_IDs, and one could choose another's."""
-        return self.peer, self.key_id, self.slave
 
 
 def row_of_copy(one: HeldCopy) -> tuple[Any, ...]:

@@ -29,6 +29,7 @@ from shosoin.keys.kme import Kme
 from shosoin.keys.local import LocalKeys
 from shosoin.keys.policy import KmeLimits, PolicyBook
 from shosoin.keys.quota import Quota
+from shosoin.keys.worker_grants import Granting
 from shosoin.services.admin_api import AdminApi
 from shosoin.services.admin_config import AdminSection
 from shosoin.services.etsi004 import Etsi004Service
@@ -53,7 +54,6 @@ from shosoin.services.skip_config import SkipConfig
 from shosoin.services.storage_key import storage_key
 from shosoin.services.store_config import open_copies
 from shosoin.services.tls_listener import TlsListener
-from shosoin.services.worker_grants import Granting
 from shosoin.services.worker_pool import WORKERS_FILE, WorkerPool
 
 __all__ = ["KmeProcess", "run"]

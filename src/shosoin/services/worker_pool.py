@@ -22,6 +22,8 @@ from functools import partial
 from typing import Any
 
 from shosoin.base import Rejected, SaeId, ShosoinError, Unavailable
+from shosoin.keys.worker_grants import Granting, Grants
+from shosoin.keys.worker_stock import Draw
 from shosoin.services.etsi014 import Etsi014Service
 from shosoin.services.json_log import described, log
 from shosoin.services.kme_config import KmeConfig
@@ -31,8 +33,7 @@ from shosoin.services.storage_key_config import PassphraseSection
 from shosoin.services.tls_listener import listening_sockets
 from shosoin.services.tls_plane import Approved
 from shosoin.services.worker_counts import WorkerCounts
-from shosoin.services.worker_grants import Granting, Grants
-from shosoin.services.worker_line import Draw, FrameKind, WorkerLine, pack_error, unpack_call
+from shosoin.services.worker_line import FrameKind, WorkerLine, pack_error, unpack_call
 
 __all__ = ["WORKERS_FILE", "WorkerPool"]
 
@@ -352,18 +353,22 @@ class WorkerPool:
         return await self._service.act(SaeId(caller), SaeId(sae), call, body, query, room)
 
     async def _draw(self, worker: _Worker, number: int, draw: Draw, room: Claim) -> bytes:
-        master, slave = SaeId(draw.master), SaeId(draw.slave)
-        ahead = self._granting.allowed(slave, draw.size_bits, draw.ahead, draw.number)
-        if ahead:
-            with suppress(ShosoinError):  # then without; that says what is wrong, if it still is
-                answer = await self._enc_keys(master, slave, draw.number + ahead, draw.size_bits, room)
-                worker.grants.add(number, master, slave, draw.size_bits, ahead)
-                return answer
-        return await self._enc_keys(master, slave, draw.number, draw.size_bits, room)
+        steps = worker.grants.drawing(number, draw)
+        wanted = next(steps)
+        try:
+            while True:
+                try:
+                    answer = await self._enc_keys(draw, wanted, room)
+                except ShosoinError as err:
+                    wanted = steps.throw(err)
+                else:
+                    wanted = steps.send(answer)
+        except StopIteration as done:
+            return bytes(done.value)
 
-    async def _enc_keys(self, master: SaeId, slave: SaeId, number: int, size_bits: int, room: Claim) -> bytes:
-        body = json.dumps({"number": number, "size": size_bits}).encode()
-        return await self._service.act(master, slave, "enc_keys", body, {}, room)
+    async def _enc_keys(self, draw: Draw, number: int, room: Claim) -> bytes:
+        body = json.dumps({"number": number, "size": draw.size_bits}).encode()
+        return await self._service.act(SaeId(draw.master), SaeId(draw.slave), "enc_keys", body, {}, room)
 
 
 def _environment(config: KmeConfig) -> dict[str, str]:
