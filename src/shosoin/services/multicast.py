@@ -147,7 +147,10 @@ class Multicast:
     ) -> None:
         remote = {kme: slaves for kme, slaves in by_kme.items() if kme != self._kme.kme_id}
         sending = (self._send(kme, caller, slaves, keys, facts.simulated) for kme, slaves in remote.items())
-        await asyncio.gather(*sending)
+        # All to their end, for as long as they are open they count against the bits that a silent KME may cost.
+        for ended in await asyncio.gather(*sending, return_exceptions=True):
+            if isinstance(ended, BaseException):
+                raise ended
         rows = [(key_id, slave, kme) for kme, slaves in remote.items() for slave in slaves for key_id, _ in keys]
         if rows:
             await self._stored(lambda: self._store.add_sent(rows, self._clock.wall_s()))
