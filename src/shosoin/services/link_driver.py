@@ -109,10 +109,10 @@ class LinkDriver:
                 raw = await channel.receive()
                 done = asyncio.Event() if len(raw) > _LONG_BYTES else None
                 await self._queue.put(_Item(partial(self._receive, decode_message(raw)), channel, done))
-                if done is not None:
+                if done is not None and not self._over:
                     await done.wait()
         except ShosoinError as err:
-            if err.code == OTHER_VERSION:
+            if err.code == OTHER_VERSION and channel is self._latest:
                 self.pair.refusal = err.message  # nothing opens before that is mended: whoever asks is told why
             log("peer.channel_ended", peer=self.pair.peer, reason=err.message)
         finally:
