@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 from shosoin.base import PeerFault
 from shosoin.keys.errors import StoreUnavailable
-from shosoin.keys.messages import Announce, encode_message
-from shosoin.keys.store import Commit
+from shosoin.keys.messages import MESSAGE_BYTES_MAX, BlockState, BlockView, encode_message
+from shosoin.keys.store import Commit, Send
 from shosoin.services.link_driver import LinkDriver
 from shosoin.services.link_keeping import serve_until_lost
 from tests.keys.world import World
-
-LONG = encode_message(Announce("s", 1, 2, 3, 4, tuple(range(100_000))))
 
 
 class Line:
@@ -43,6 +42,15 @@ class Line:
         self.closed.set()
 
 
+def long_hello(world: World) -> bytes:
+    """Return the hello of a peer with much stock."""
+    (hello,) = (effect.message for effect in world.ends["b"].pair.connected() if isinstance(effect, Send))
+    blocks = tuple(BlockView(number, 2 * number, 2, BlockState.READY) for number in range(5000))
+    raw = encode_message(replace(hello, incoming=replace(hello.incoming, blocks=blocks)))
+    assert len(raw) > MESSAGE_BYTES_MAX
+    return raw
+
+
 def driver_of(world: World) -> LinkDriver:
     end = world.ends["a"]
     events: Any = SimpleNamespace(emit=world.events.append)
@@ -55,7 +63,7 @@ async def test_a_channel_that_came_as_the_store_was_lost_ends():
     world = World()
     world.heal()
     driver = driver_of(world)
-    line: Any = Line(LONG)
+    line: Any = Line(long_hello(world))
 
     def lost():
         yield Commit(SimpleNamespace())
