@@ -22,6 +22,7 @@ from aiohttp import web
 
 from _vault_processes import cpu_s, end, free_ports, start
 from shosoin.adapters.certificates import Authority, Role
+from shosoin.adapters.private_files import create_private
 from shosoin.adapters.tls import server_context
 
 __all__ = ["Servers", "running"]
@@ -54,7 +55,7 @@ class Servers:
             plane.write(home / f"{kme}-peer.crt", home / f"{kme}-peer.key")
         for sae in ("sae-a", "sae-b"):
             saes.issue(Role.SAE, sae, client=True).write(home / f"{sae}.crt", home / f"{sae}.key")
-        (home / "pair.secret").write_bytes(secrets.token_bytes(1024))
+        create_private(home / "pair.secret", secrets.token_bytes(1024))
 
     def _authority(self, plane: str) -> Authority:
         authority = Authority.create(f"bench {plane}")

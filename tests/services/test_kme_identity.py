@@ -42,7 +42,7 @@ def put(new, place):
     """Put a pair of files in the place of another, each in one step, the key first."""
     for source, target in ((new.key, place.key), (new.certificate, place.certificate)):
         part = target.with_name(f".{target.name}.part")
-        shutil.copyfile(source, part)
+        shutil.copy(source, part)  # with its mode
         part.replace(target)
 
 

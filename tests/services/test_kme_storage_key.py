@@ -155,7 +155,7 @@ def test_a_wrong_passphrase_is_an_error_before_anything_is_opened(sealed):
 
 def test_a_missing_passphrase_file_is_named(sealed):
     (sealed.root / "kme-b" / "passphrase").unlink()
-    refused(sealed, 2, "cannot read passphrase file")
+    refused(sealed, 2, r"cannot read \[kme.storage_key\] passphrase_file")
 
 
 def test_a_passphrase_file_for_all_to_read_is_denied(sealed):

@@ -18,6 +18,7 @@ from typing import Any
 
 from shosoin.adapters.key_exchange import KeyExchange
 from shosoin.adapters.kme_client import KmeClient
+from shosoin.adapters.private_files import create_private
 from shosoin.services.kme import KmeProcess
 from shosoin.services.kme_config import load_kme_config
 from tests.support.pki import Files, TestAuthority
@@ -80,7 +81,7 @@ class KmePair:
         for kme in ("kme-a", "kme-b"):
             home = self.root / kme
             home.mkdir()
-            (home / "pair.secret").write_bytes(secret)
+            create_private(home / "pair.secret", secret)
             (home / "config.toml").write_text(self._toml(kme))
 
     def directory(self, kme: str) -> Path:

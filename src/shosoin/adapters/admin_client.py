@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shosoin.adapters.private_files import require_tls_key
 from shosoin.adapters.tls import Identity, certificate_alert, client_context, reason_of, require_peer
 from shosoin.base import Denied, PeerFault, Rejected, ShosoinError, Unavailable
 from shosoin.base.foreign_text import printable_text
@@ -40,6 +41,7 @@ class AdminClient:
         Raises:
             Denied, Rejected, Unavailable, PeerFault: as the KME says, or as the connection fails.
         """
+        require_tls_key(self.key, "--key")
         context = client_context(self.certificate, self.key, self.ca, minimum=ssl.TLSVersion.TLSv1_3)
         raw = None if body is None else json.dumps(body).encode()
         try:

@@ -36,6 +36,7 @@ from shosoin.adapters.kme_client import KmeClient
 from shosoin.adapters.memory import PAGE_BYTES, is_page_aligned
 from shosoin.adapters.node_link import HttpsNodeLink, NodeSession
 from shosoin.adapters.owner_policies import declared_relays, read_policies, read_relays
+from shosoin.adapters.private_files import read_private, require_tls_key
 from shosoin.adapters.route_journal import FileRouteJournal
 from shosoin.adapters.runtime import AsyncioRuntime
 from shosoin.base import OwnerId, Rejected, SaeId, SiteId
@@ -57,6 +58,7 @@ __all__ = [
 ]
 EVIDENCE_NAME = "evidence.jsonl"
 """The owner's evidence, in the state directory."""
+_SEED_BYTES_MAX = 1 << 16
 _O_DIRECT: int = getattr(os, "O_DIRECT", 0)  # not everywhere
 
 
@@ -238,11 +240,14 @@ class _Discard:
 
 @asynccontextmanager
 async def open_vault(config: OwnerConfig, *, sink: EventSink | None = None) -> AsyncIterator[Vault]:
-    """Open the vault of an owner; connections are made on first use and closed at the end."""
-    try:
-        seed = config.signing_key.read_bytes()
-    except OSError as error:
-        raise BadOwnerConfig(f"cannot read the signing key {config.signing_key}: {error.strerror}") from None
+    """Open the vault of an owner; connections are made on first use and closed at the end.
+
+    Raises:
+        Rejected: a file of the owner's cannot be used.
+        Denied: others can read a secret.
+    """
+    seed = read_private(config.signing_key, "[owner] signing_key", bytes_max=_SEED_BYTES_MAX)
+    require_tls_key(config.key, "[owner] key")
     async with AsyncExitStack() as stack:
         keys = await stack.enter_async_context(
             KmeClient(

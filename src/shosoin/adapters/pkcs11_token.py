@@ -146,7 +146,7 @@ class TokenKey:
             raise Rejected(f"{self.module} is no PKCS#11 module that can be loaded", code="store.bad_module") from err
 
     def _pin(self) -> str:
-        pin = read_private(self.pin_file, "PIN file", bytes_max=_PIN_BYTES_MAX).strip()
+        pin = read_private(self.pin_file, "[kme.storage_key] pin_file", bytes_max=_PIN_BYTES_MAX).strip()
         try:
             return pin.decode()
         except UnicodeDecodeError as err:

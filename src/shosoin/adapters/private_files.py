@@ -14,10 +14,12 @@ from pathlib import Path
 from shosoin.base import Denied, Rejected, Unavailable
 
 __all__ = [
+    "check_tls_key",
     "create_private",
     "destroy",
     "read_private",
     "replace_private",
+    "require_tls_key",
     "require_writable",
     "settle",
     "sync_directory",
@@ -36,12 +38,10 @@ def read_private(path: Path, what: str, *, bytes_max: int) -> bytes:
         Rejected: there is no such file, it is not a file, or it is too long.
         Denied: somebody else may read or change it.
     """
+    descriptor = _opened(path, what)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a named pipe must not hold us up
-    except OSError as err:
-        raise Rejected(f"cannot read {what} {path}: {err.strerror}", code="store.unreadable") from err
-    try:
-        _check_private(path, what, os.fstat(descriptor))
+        found = os.fstat(descriptor)
+        _check_private(path, what, found, group_reads=found.st_gid == 0)
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             content = file.read(bytes_max + 1)
     finally:
@@ -51,16 +51,55 @@ def read_private(path: Path, what: str, *, bytes_max: int) -> bytes:
     return content
 
 
-def _check_private(path: Path, what: str, found: os.stat_result) -> None:
+def check_tls_key(path: Path, what: str, found: os.stat_result) -> None:
+    """Check what ``fstat`` says of a private key of TLS: as for other secrets, but a group may read what root owns.
+
+    Programs of one machine often share such keys through a group, and PostgreSQL has the same rule.
+
+    Raises:
+        Rejected: it is not a file.
+        Denied: somebody else may read or change it.
+    """
+    _check_private(path, what, found, group_reads=True, hint=f"chmod 600 {path}; 640 will do where root owns it")
+
+
+def require_tls_key(path: Path, what: str) -> None:
+    """Check a private key of TLS before a library reads it; the same failures, and Rejected if it cannot be read."""
+    descriptor = _opened(path, what)
+    try:
+        check_tls_key(path, what, os.fstat(descriptor))
+    finally:
+        os.close(descriptor)
+
+
+def _opened(path: Path, what: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a named pipe must not hold us up
+    except OSError as err:
+        raise Rejected(f"cannot read {what} {path}: {err.strerror}", code="store.unreadable") from err
+
+
+def _check_private(path: Path, what: str, found: os.stat_result, *, group_reads: bool, hint: str = "") -> None:
+    """Check owner and mode.
+
+    Args:
+        group_reads: whether the group may, where the owner is root.
+    """
     if not stat.S_ISREG(found.st_mode):
         raise Rejected(f"{what} {path} is not a file", code="store.unreadable")
     by_root = found.st_uid == 0
-    others = _OTHERS_BUT_READING_GROUP if by_root and found.st_gid == 0 else _OTHERS
-    if found.st_mode & others or not (by_root or found.st_uid == os.geteuid()):
+    others = _OTHERS_BUT_READING_GROUP if by_root and group_reads else _OTHERS
+    if found.st_mode & others:
         raise Denied(
             f"{what} {path} can be read or changed by others (mode {stat.S_IMODE(found.st_mode):o})",
             code="store.not_private",
-            hint="it must belong to the user that the KME runs as, with mode 600 or 400",
+            hint=hint or f"chmod 600 {path}",
+        )
+    if not (by_root or found.st_uid == os.geteuid()):
+        raise Denied(
+            f"{what} {path} belongs to user {found.st_uid}",
+            code="store.not_private",
+            hint="it must belong to the user that this program runs as, or to root",
         )
 
 

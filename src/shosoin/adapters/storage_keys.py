@@ -91,7 +91,7 @@ class FileKey:
         return self._key(_salt(parameters, {"salt"}))
 
     def _key(self, salt: bytes) -> bytes:
-        secret = read_private(self.path, "key file", bytes_max=KEY_BYTES)
+        secret = read_private(self.path, "[kme.storage_key] key_file", bytes_max=KEY_BYTES)
         if len(secret) != KEY_BYTES:
             raise BadStorageKey(f"key file {self.path} has {len(secret)} bytes, expected {KEY_BYTES}")
         return blake2b(salt, key=secret, digest_size=KEY_BYTES, person=b"shosoin filekey").digest()
@@ -137,7 +137,7 @@ def passphrase_from_file(path: Path) -> Callable[[], bytes]:
     """Return what reads a passphrase from a private file; one line end after it does not count."""
 
     def read() -> bytes:
-        content = read_private(path, "passphrase file", bytes_max=_PASSPHRASE_BYTES_MAX)
+        content = read_private(path, "[kme.storage_key] passphrase_file", bytes_max=_PASSPHRASE_BYTES_MAX)
         return _checked(content.removesuffix(b"\n").removesuffix(b"\r"), str(path))
 
     return read

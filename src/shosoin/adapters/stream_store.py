@@ -20,6 +20,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from shosoin.adapters.private_files import read_private
 from shosoin.adapters.stream_sealing import BLOCK_NONCE_BYTES, CHECK_BYTES, BlockSeal, RecordSeal, SealedBlock
 from shosoin.base import Rejected
 from shosoin.keys.errors import StreamRefused
@@ -39,10 +40,11 @@ def read_or_make_storage_key(path: Path) -> bytes:
 
     Raises:
         Rejected: if the file has another length.
+        Denied: others can read it.
     """
     if not path.exists():
         _write_durably(path, os.urandom(32))
-    key = path.read_bytes()
+    key = read_private(path, "[kme] storage_key_file", bytes_max=1 << 16)
     if len(key) != 32:
         raise Rejected(f"storage key {path} has {len(key)} bytes, expected 32", code="store.bad_key")
     return key

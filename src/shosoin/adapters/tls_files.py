@@ -25,6 +25,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
+from shosoin.adapters.private_files import check_tls_key
 from shosoin.adapters.tls import Identity, peer_identity
 from shosoin.base import Denied, Rejected
 
@@ -57,6 +58,8 @@ class TlsFiles:
     """PEM, not encrypted."""
     ca: Path
     """PEM: the authorities whose certificates we accept."""
+    key_name: str = "private key"
+    """What the configuration calls the key."""
 
     def traces(self) -> tuple[object, ...]:
         """Return what changes when one of the files does."""
@@ -149,6 +152,7 @@ def load_credential(files: TlsFiles, make: Callable[[TlsFiles], T]) -> tuple[Tls
     Raises:
         Rejected: a file cannot be read or parsed, the key is another certificate's, the files changed meanwhile, or
             ``make`` refuses them.
+        Denied: others can read the key.
     """
     before = _raw(files)
     credential = _parsed(files, before)
@@ -167,8 +171,8 @@ def made_credential(raw: TlsBytes, make: Callable[[TlsFiles], T]) -> tuple[TlsCr
         Rejected: as there.
     """
     with ExitStack() as stack:
-        paths = [_in_memory(stack, content) for content in (raw.certificate, raw.key, raw.ca)]
-        return load_credential(TlsFiles(*paths), make)
+        certificate, key, ca = (_in_memory(stack, content) for content in (raw.certificate, raw.key, raw.ca))
+        return load_credential(TlsFiles(certificate, key, ca), make)
 
 
 def _in_memory(stack: ExitStack, content: bytes) -> Path:
@@ -226,16 +230,23 @@ def trace(path: Path) -> object:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def read_bounded(path: Path, most_bytes: int = _FILE_BYTES_MAX) -> bytes:
+def read_bounded(path: Path, most_bytes: int = _FILE_BYTES_MAX, *, key_name: str = "") -> bytes:
     """Return a file's content.
+
+    Args:
+        key_name: what to call it where it is a private key, which others must not be able to read.
 
     Raises:
         Rejected: it cannot be read, is not a file, or is longer than that.
+        Denied: it is a private key that others can read.
     """
     try:
         with open(path, "rb", opener=_open_at_once) as stream:  # Path.open takes no opener
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            found = os.fstat(stream.fileno())
+            if not stat.S_ISREG(found.st_mode):
                 raise Rejected(f"{path} is not a file", code=_BAD)
+            if key_name:
+                check_tls_key(path, key_name, found)
             raw = stream.read(most_bytes + 1)
     except OSError as err:
         raise Rejected(f"cannot read {path}: {err.strerror}", code=_BAD) from err
@@ -259,7 +270,9 @@ def read_authorities(path: Path) -> tuple[x509.Certificate, ...]:
 
 
 def _raw(files: TlsFiles) -> TlsBytes:
-    return TlsBytes(read_bounded(files.certificate), read_bounded(files.key), read_bounded(files.ca))
+    return TlsBytes(
+        read_bounded(files.certificate), read_bounded(files.key, key_name=files.key_name), read_bounded(files.ca)
+    )
 
 
 def _parsed(files: TlsFiles, raw: TlsBytes) -> TlsCredential:

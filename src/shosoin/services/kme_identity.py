@@ -80,6 +80,7 @@ class KmeIdentity:
 
         Raises:
             Rejected: a file cannot be used.
+            Denied: others can read a key.
         """
         self._revoked_trace = trace(self.revoked_file)
         self._revoke(read_revoked(self.revoked_file))
@@ -249,7 +250,7 @@ class KmeIdentity:
             self._add_source(kme, source)
 
     def _add(self, name: str, section: Section, ca: Path, make: Callable[[TlsFiles], Contexts]) -> None:
-        files = TlsFiles(section.certificate, section.key, ca)
+        files = TlsFiles(section.certificate, section.key, ca, f"{_section_of(name)} key")
         plane = TlsPlane(name, files, section.crl, section.crl_required, make, self._clock, self._events)
         plane.shared = self._shared
         self.planes[name] = plane

@@ -9,7 +9,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 
-from shosoin.base import Entropy, KmeId, Rejected, Unavailable
+from shosoin.adapters.private_files import read_private
+from shosoin.base import Denied, Entropy, KmeId, Rejected, Unavailable
 from shosoin.base.ports import Clock, EventSink
 from shosoin.keys.burning import Holding, burn_store
 from shosoin.keys.errors import StoreUnavailable, StreamNotReady, StreamRefused
@@ -32,6 +33,7 @@ from shosoin.services.tls_plane import TlsPlane
 __all__ = ["KmeLinks"]
 
 _MESSAGE_BYTES_SPARE = 16 << 20
+_SECRET_BYTES_MAX = 1 << 16
 _FAREWELL_S = 1.0
 _BURNED_S = 10.0
 """How long a burn waits until the pair is open anew at this end."""
@@ -153,6 +155,7 @@ class KmeLinks:
 
         Raises:
             Rejected: a pair secret cannot be read, or two links would get the same bits.
+            Denied: others can read a pair secret.
         """
         self._storage_key = storage_key
         check_recordings(self._config.sources)
@@ -207,7 +210,7 @@ class KmeLinks:
             pause_s = min(_REOPEN_S_MAX, max(_REOPEN_S_MIN, 2 * pause_s))
             try:
                 await self._open_link(link)
-            except Rejected as err:  # at the start it would end the process; now others are served
+            except (Rejected, Denied) as err:  # at the start it would end the process; now others are served
                 self._refuse(peer, StoreUnavailable(err.message, hint=err.hint))
             replaced.set()
 
@@ -236,10 +239,9 @@ class KmeLinks:
         peer, config = KmeId(link.peer), self._config
         self._facts[peer] = facts_of(link, config.sources.get(peer))
         self._refusals.pop(peer, None)
-        try:
-            secret = link.pair_secret_file.read_bytes()
-        except OSError as err:
-            raise Rejected(f"cannot read pair secret {link.pair_secret_file}: {err.strerror}") from err
+        secret = read_private(
+            link.pair_secret_file, f"[[link]] of {peer}: pair_secret_file", bytes_max=_SECRET_BYTES_MAX
+        )
         where, key = config.kme.directory, self._storage_key
         try:
             store = await open_in_thread(lambda: open_store(config.store, where, config.kme.id, peer, key))

@@ -24,6 +24,7 @@ from shosoin.adapters.clock import SystemClock
 from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.kme_client import KmeClient
 from shosoin.adapters.memory import collect_garbage_rarely, reuse_large_blocks
+from shosoin.adapters.private_files import read_private, require_tls_key
 from shosoin.adapters.runtime import AsyncioRuntime
 from shosoin.adapters.share_store import ShareStore, StoreLimits
 from shosoin.adapters.tls import peer_identity, server_context
@@ -43,6 +44,7 @@ _READ_BUFFER_BYTES = 1 << 20
 _SIGNING_KEY_BYTES = 1952
 """ML-DSA-65 public key (FIPS 204)."""
 _SIGNING_SEED_BYTES = 32
+_FILE_BYTES_MAX = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ def run(config_path: Path) -> None:
 
     Raises:
         Rejected: the configuration is wrong.
+        Denied: others can read a secret.
         Unavailable: the port or the store is taken.
         Alarm: the store's records are missing or older than its directory.
     """
@@ -82,6 +85,7 @@ async def _until_told(config: NodeConfig) -> None:
 
 def _key_source(config: NodeConfig) -> KmeClient:
     kme = config.kme
+    require_tls_key(kme.key, "[node.kme] key")
     return KmeClient(
         kme.url,
         identity=kme.id or None,
@@ -169,8 +173,10 @@ def _signer(config: NodeConfig) -> SiteSigner:
 
     Raises:
         Rejected: it cannot be read, or is not the one that the other sites are told of.
+        Denied: others can read it.
     """
-    signer = SiteSigner(_key_bytes(config.node.signing_key, config.node.site, _SIGNING_SEED_BYTES))
+    seed = read_private(config.node.signing_key, "[node] signing_key", bytes_max=_FILE_BYTES_MAX)
+    signer = SiteSigner(_sized(seed, config.node.site, _SIGNING_SEED_BYTES))
     if _site_keys(config)[config.node.site] != signer.public_key:
         raise Rejected(
             f"[[site]] has another signing key for {config.node.site} than [node] signing_key", code="config.bad_value"
@@ -183,6 +189,10 @@ def _key_bytes(path: Path, whose: str, size_bytes: int) -> bytes:
         content = path.read_bytes()
     except OSError as err:
         raise Rejected(f"cannot read the signing key of {whose}: {err.strerror}", code="config.bad_value") from err
+    return _sized(content, whose, size_bytes)
+
+
+def _sized(content: bytes, whose: str, size_bytes: int) -> bytes:
     if len(content) != size_bytes:
         raise Rejected(
             f"the signing key of {whose} has {len(content)} bytes, expected {size_bytes}", code="config.bad_value"
@@ -203,6 +213,7 @@ async def listening(config: NodeConfig, edge: NodeEdge) -> AsyncIterator[int]:
         read_bufsize=_READ_BUFFER_BYTES,
     )
     guard = ConnectionGuard(web_server, limits.connections, limits.idle_s, who=_name_of)
+    require_tls_key(config.api.key, "[node.api] key")
     context = server_context(config.api.certificate, config.api.key, config.api.client_ca)
     try:
         server = await asyncio.get_running_loop().create_server(

@@ -212,6 +212,7 @@ class TlsPlane:
 
         Raises:
             Rejected: certificate, key or authorities cannot be used.
+            Denied: others can read the key.
         """
         self._traces = self._traces_now()
         self._use(*load_credential(self.files, self.make))
@@ -265,7 +266,7 @@ class TlsPlane:
             found.fault = self._objection(new[0])
             if not found.fault:
                 found.credential, credential = new, new[0]
-        except Rejected as err:
+        except (Rejected, Denied) as err:
             found.fault = err.message
         except Exception as err:  # noqa: BLE001  # whatever a file holds must not end the KME
             found.fault = f"a defect: {described(err)}"
