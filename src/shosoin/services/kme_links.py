@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -108,10 +108,14 @@ class KmeLinks:
 
     # Burning
 
-    async def burn(self, peer: KmeId, *, dry_run: bool) -> Holding:
+    async def burn(self, peer: KmeId, *, dry_run: bool, burn_rest: Callable[[], Awaitable[None]]) -> Holding:
         """Burn what this end holds of a pair, durably, and open the pair anew; return what that was, or would be.
 
         From the first step on nothing of it is handed out; the other end burns when the two meet, as soon as they can.
+
+        Args:
+            burn_rest: burns what else is shared with the peer, as soon as nothing more is drawn, whether or not the
+                pair's own state could be written; opening the pair anew may take its time.
 
         Raises:
             StreamNotReady: the pair cannot be used now; whoever wants to burn it stops the KME.
@@ -121,7 +125,11 @@ class KmeLinks:
         if driver is None or driver.failed:
             hint = "stop the KME, then: shosoin kme burn"
             raise StreamNotReady(f"what is stored of the stream with {peer} cannot be used now", hint=hint)
-        found = await driver.on_store(lambda store: burn_store(store, dry_run=dry_run), and_open_anew=not dry_run)
+        try:
+            found = await driver.on_store(lambda store: burn_store(store, dry_run=dry_run), and_open_anew=not dry_run)
+        finally:
+            if not dry_run:
+                await burn_rest()
         held = found or Holding(0, 0, 0)
         if not dry_run:
             log("stream.burned", peer=peer, blocks=held.blocks, bits=held.granules * 256)

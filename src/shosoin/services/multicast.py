@@ -74,6 +74,8 @@ class Multicast:
         self._taking: set[_Place] = set()
         self._claimed: set[_Place] = set()
         """What the master's KME has let go, and nobody has been given yet."""
+        self._burns: Counter[KmeId] = Counter()
+        """How often a peer's pair was burned: what was being sent meanwhile can be claimed by nobody."""
         self._number: Counter[tuple[KmeId, SaeId]] = Counter()
         self._bytes: Counter[tuple[KmeId, SaeId]] = Counter()
         held = store.index()
@@ -101,10 +103,15 @@ class Multicast:
         Raises:
             StreamRefused: that could not be written.
         """
+        self._burns[peer] += 1
+        self._forget_all_of(peer)  # at once: a disk may take its time
         try:
             await self._stored(lambda: self._store.burn(peer))
         finally:
-            self._forget([copy for place, held in self._held.items() if place[0] == peer for copy in held.values()])
+            self._forget_all_of(peer)  # what was being stored meanwhile
+
+    def _forget_all_of(self, peer: KmeId) -> None:
+        self._forget([copy for place, held in self._held.items() if place[0] == peer for copy in held.values()])
 
     # The master's KME
 
@@ -146,8 +153,11 @@ class Multicast:
         facts: LinkFacts,
     ) -> None:
         remote = {kme: slaves for kme, slaves in by_kme.items() if kme != self._kme.kme_id}
+        burns = {kme: self._burns[kme] for kme in remote}
         sending = (self._send(kme, caller, slaves, keys, facts.simulated) for kme, slaves in remote.items())
         await asyncio.gather(*sending)
+        if burned := [kme for kme in remote if self._burns[kme] != burns[kme]]:
+            raise StreamNotReady(f"the stream with {burned[0]} was burned meanwhile", retry_after_s=1.0)
         rows = [(key_id, slave, kme) for kme, slaves in remote.items() for slave in slaves for key_id, _ in keys]
         if rows:
             await self._stored(lambda: self._store.add_sent(rows, self._clock.wall_s()))
