@@ -39,6 +39,8 @@ _START_S = 60.0
 _STOP_S = 4.0
 _PORT_S = 5.0
 """For how long workers of an owner that was killed may still hold the port."""
+_FRAME_BYTES_SPARE = 16 << 20
+"""What a worker may send at once besides the body of a request: a report of very many callers."""
 _LINGER_S = 1.0
 """For how long a worker may live on whose line has ended."""
 _PAUSE_S_MIN, _PAUSE_S_MAX = 0.1, 10.0
@@ -258,6 +260,7 @@ class WorkerPool:
         line = worker.line = WorkerLine(
             lambda kind, number, payload: self._take(worker, kind, number, payload),
             lambda: loop.call_later(_LINGER_S, _kill, worker.process),
+            frame_bytes_max=self._config.limits.max_body_bytes + _FRAME_BYTES_SPARE,
         )
         await loop.create_unix_connection(lambda: line, sock=ours)
         line.send(FrameKind.SETUP, payload=pickle.dumps((self._config, self._approved())))
@@ -291,7 +294,7 @@ class WorkerPool:
             case FrameKind.RELEASE:
                 worker.let_go(number)
             case FrameKind.REPORT:
-                worker.counts = WorkerCounts.load(payload)
+                worker.counts = WorkerCounts.load(payload, after=worker.counts)
             case FrameKind.READY:
                 worker.is_ready = True
                 self.reload()  # there may be something new since it was told first
