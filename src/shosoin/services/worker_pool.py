@@ -55,6 +55,7 @@ class _Worker:
     process: asyncio.subprocess.Process
     grants: Grants
     counts: WorkerCounts = field(default_factory=WorkerCounts)
+    is_set_up: bool = False
     is_ready: bool = False
     tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     rooms: dict[int, Claim] = field(default_factory=dict)
@@ -201,10 +202,10 @@ class WorkerPool:
                 worker.line.send(FrameKind.STOP)
 
     def reload(self) -> None:
-        """Have all workers use what is in use here now."""
+        """Have all workers use what is in use here now, those that still start before they accept anybody."""
         payload = pickle.dumps(self._approved())
         for worker in self._workers.values():
-            if worker.is_ready and worker.line is not None:
+            if worker.is_set_up and worker.line is not None:
                 worker.line.send(FrameKind.RELOAD, payload=payload)
 
     async def stop(self) -> None:
@@ -264,6 +265,7 @@ class WorkerPool:
         )
         await loop.create_unix_connection(lambda: line, sock=ours)
         line.send(FrameKind.SETUP, payload=pickle.dumps((self._config, self._approved())))
+        worker.is_set_up = True
         if self._stopping.is_set():
             line.send(FrameKind.STOP)
 
@@ -297,7 +299,6 @@ class WorkerPool:
                 worker.counts = WorkerCounts.load(payload, after=worker.counts)
             case FrameKind.READY:
                 worker.is_ready = True
-                self.reload()  # there may be something new since it was told first
                 log("worker.ready", pid=worker.process.pid)
                 self._changed.set()
 
