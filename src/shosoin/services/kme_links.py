@@ -285,4 +285,13 @@ class KmeLinks:
         section, directory = self._config.sources.get(peer), self._config.kme.directory / "sources" / peer
         plane = self.source_planes.get(peer)
         self._sources[peer] = make_source(link, section, parts, self._facts[peer], directory, plane)
+        _keep_counting(self.pairs.get(peer), pair)
         self.drivers[peer], self.pairs[peer] = driver, pair
+
+
+def _keep_counting(before: PairEnd | None, pair: PairEnd) -> None:
+    """Let what was counted in this process go on, for counters that go back tell something wrong."""
+    if before is not None:
+        before.outgoing.tally.reopen(pair.outgoing.tally.restored_granules)
+        before.incoming.tally.reopen(pair.incoming.tally.restored_granules)
+        pair.outgoing.tally, pair.incoming.tally = before.outgoing.tally, before.incoming.tally
