@@ -24,7 +24,8 @@ import json
 import secrets
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -37,6 +38,8 @@ from shosoin.base import SaeId, ShosoinError
 KEY_BYTES = 32
 PATIENCE_S = 10.0
 LINE_BYTES_MAX = 4096
+WAITING_MAX = 4
+"""Connections that the follower keeps: one leader needs one, and whoever else connects shall not fill our memory."""
 RETRY_S = 5.0
 """After a round that failed; a key that is drawn in vain is burned, so not at once."""
 
@@ -181,12 +184,48 @@ async def lead(kme: KmeClient, peer: SaeId, place: str, service: Service, terms:
             await asyncio.sleep(max(0.0, began_s + pause_s - time.monotonic()))
 
 
+class Waiting:
+    """How many connections wait for their turn; refusals are told once, and counted until there is room again."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._number = self._refused = 0
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Take a place for one connection.
+
+        Raises:
+            HandoverError: all are taken.
+        """
+        if self._number >= WAITING_MAX:
+            if not self._refused:
+                self._service.tell("busy", waiting=self._number)
+            self._refused += 1
+            raise HandoverError(f"{self._number} connections wait already")
+        self._number += 1
+        try:
+            yield
+        finally:
+            self._number -= 1
+            if self._refused:
+                self._service.tell("refused", connections=self._refused)
+                self._refused = 0
+
+
 async def follow(kme: KmeClient, peer: SaeId, place: str, service: Service) -> None:
-    """Answer offers, one at a time."""
+    """Answer offers, one at a time; a few may wait, more are refused."""
     host, _, port = place.rpartition(":")
-    done, turn = asyncio.Event(), asyncio.Lock()
+    done, turn, waiting = asyncio.Event(), asyncio.Lock(), Waiting(service)
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            with waiting.place():
+                await in_turn(reader, writer)
+        except HandoverError:
+            writer.close()
+
+    async def in_turn(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with turn:
                 await follow_once(kme, peer, Line(reader, writer), service.put)

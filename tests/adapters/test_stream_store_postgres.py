@@ -11,7 +11,7 @@ from itertools import count
 import psycopg
 import pytest
 
-from shosoin.adapters import stream_store_postgres
+from shosoin.adapters import postgres_owner, stream_store_postgres
 from shosoin.adapters.postgres import PostgresDatabase
 from shosoin.adapters.stream_store_postgres import PostgresStreamStore
 from shosoin.base import Rejected
@@ -123,8 +123,8 @@ def test_pairs_and_schemas_do_not_know_each_other(server, schema):
 
 def test_tables_of_another_version_are_refused(server, schema):
     open_store(server, schema).close()
-    server.execute(f"UPDATE {schema}.format SET version = 2")
-    with pytest.raises(StreamRefused, match="version 2, expected 1"):
+    server.execute(f"UPDATE {schema}.format SET version = 3")
+    with pytest.raises(StreamRefused, match="version 3, expected 2"):
         open_store(server, schema)
 
 
@@ -212,9 +212,9 @@ def test_a_commit_that_a_synchronous_standby_may_lack_is_none(server, schema, mo
     store = open_store(server, schema)
     server.execute("ALTER SYSTEM SET synchronous_standby_names = 'standby'")
     server.execute("SELECT pg_reload_conf()")
-    writer = store._writer.info.backend_pid
+    writer = store.owner.connection.info.backend_pid
     if end == "nobody waits any more":
-        monkeypatch.setattr(stream_store_postgres, "_COMMIT_S", 1.0)
+        monkeypatch.setattr(postgres_owner, "_COMMIT_S", 1.0)
         timer = None
     else:
         timer = threading.Timer(0.5, lambda: cancel_when_it_waits(server, writer))
@@ -257,7 +257,7 @@ def over_tcp(server, authority, host, mode="verify-full"):
 def test_a_database_elsewhere_shows_who_it_is(server, authority, schema):
     database = PostgresDatabase(over_tcp(server, authority, "database.example"), schema)
     store = PostgresStreamStore(database, "kme-a", "kme-b", KEY)
-    assert store._writer.pgconn.ssl_in_use
+    assert store.owner.connection.pgconn.ssl_in_use
     store.close()
     assert PASSWORD not in repr(database)
     other = PostgresDatabase(over_tcp(server, authority, "other.example"), schema)

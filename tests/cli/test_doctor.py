@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+import pytest
+from tests.support.kme import KmePair
+
 from shosoin.kernels import active_path
 
 
@@ -39,3 +42,17 @@ def test_programs_read_the_same(shosoin, tmp_path):
     assert findings["disk"]["directory"] == str(tmp_path)
     assert findings["links"]["testbed_links"] == "simulated"
     assert all(finding["means"] for finding in findings.values())
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_of_a_kme_it_says_what_a_start_would_find(shosoin, tmp_path, monkeypatch, language):
+    monkeypatch.setenv("SHOSOIN_LANG", language)
+    pair = KmePair(tmp_path)
+    answer = shosoin("doctor", "--config", pair.config("kme-a"))
+    lines = answer.out.splitlines()
+    assert (answer.code, len(lines)) == (0, 4)
+    assert all(("label" if language == "en" else "ラベル") in line for line in lines[1::2])
+    said = shosoin("doctor", "--config", pair.config("kme-a"), "--json").json
+    assert said["kme"] == {"kme": "kme-a", "pid": None, "good": False, "means": said["kme"]["means"]}
+    pair.config("kme-a").write_text("[kme]")
+    assert shosoin("doctor", "--config", pair.config("kme-a")).code == 2

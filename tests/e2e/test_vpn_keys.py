@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import json
 import os
+import socket
 import subprocess
 import sys
 from base64 import b64decode, b64encode
@@ -312,3 +313,46 @@ async def test_a_stranger_in_between_moves_nothing(pair, tmp_path, monkeypatch):
                 await until(lambda number=number: len(answers) == number)
                 writer.close()
     assert not used
+
+
+async def test_whoever_connects_and_says_nothing_fills_no_queue(monkeypatch, capsys):
+    """A few wait; the others are refused at once, which is told once, and counted when there is room again."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    handover: Any = importlib.import_module("handover")
+    place = f"127.0.0.1:{free_ports(1)[0]}"
+
+    async def apply(key_id, key):
+        raise AssertionError("nobody offered a key")
+
+    def told(event):
+        lines.extend(map(json.loads, capsys.readouterr().out.splitlines()))
+        return [line for line in lines if line["event"] == event]
+
+    lines: list[dict[str, Any]] = []
+    service = handover.Service(apply, handover.Terms(1.0, 60.0, 0), "follow")
+    following = asyncio.create_task(handover.follow(None, "sae-a1", place, service))
+    strangers = []
+    try:
+        host, _, port = place.partition(":")
+        await until(lambda: is_open(host, int(port)))
+        await until(lambda: len(told("failed")) > 0)  # the one that looked has gone
+        strangers += [await asyncio.open_connection(host, int(port)) for _ in range(40)]
+        ends = [asyncio.create_task(reader.read()) for reader, _ in strangers]
+        await until(lambda: sum(end.done() for end in ends) == 40 - handover.WAITING_MAX)
+        assert [line["waiting"] for line in told("busy")] == [handover.WAITING_MAX]
+        for (_, writer), end in zip(strangers, ends, strict=True):
+            if not end.done():
+                writer.write_eof()
+        await asyncio.gather(*ends)
+        await until(lambda: told("refused"))
+        assert told("refused")[0]["connections"] == 40 - handover.WAITING_MAX
+    finally:
+        for _, writer in strangers:
+            writer.close()
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
+def is_open(host, port):
+    with socket.socket() as looking:
+        return looking.connect_ex((host, port)) == 0

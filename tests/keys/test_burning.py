@@ -188,6 +188,20 @@ def test_a_copy_from_before_a_heal_stays_shut_under_the_old_secret(world, peer_r
     assert world.ends["a"].disk.load()["pair"].count(b'"awaits_rekey":true')
 
 
+def test_an_end_that_heard_of_a_heal_is_shut_before_the_handshake_is_over(world):
+    heal_site(world, "a")
+    send = world.send
+
+    def dies_after_its_hello(sender, raw):
+        if sender.name == "b" or b'"type":"hello"' in raw:
+            send(sender, raw)
+
+    world.send = dies_after_its_hello
+    meet(world)
+    assert "awaits another pair secret" in world.ends["b"].pair.refusal
+    assert not world.ends["b"].pair.is_open
+
+
 def test_a_pair_that_one_end_healed_opens_once_both_are_rekeyed(world):
     heal_site(world, "b")
     meet(world)

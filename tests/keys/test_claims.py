@@ -9,7 +9,7 @@ from shosoin.keys.blocks import dump_record, load_record
 from shosoin.keys.burning import rekey_batch
 from shosoin.keys.claims import BLOCKS_LEAP, COUNTS_LEAP, GRANULES_LEAP
 from shosoin.keys.errors import PairProtocolError
-from shosoin.keys.messages import Announce, Lease, statement_of
+from shosoin.keys.messages import Announce, Hello, Lease, statement_of
 from shosoin.keys.store import Commit, Emit, Send
 from tests.keys.world import World
 
@@ -33,6 +33,7 @@ def lies(world, change):
     a, b = world.ends["a"].pair, world.ends["b"].pair
     list(a.connected())
     (said,) = (effect.message for effect in b.connected() if isinstance(effect, Send))
+    assert isinstance(said, Hello)
     lie = change(replace(said, proof=""))
     lie = replace(lie, proof=b._hello_proof(lie))
     effects = []

@@ -15,7 +15,7 @@ from shosoin.keys.store import Batch, WipeRange
 from shosoin.testing.key_simulation import make_plan, shrink, simulate
 from shosoin.testing.key_simulation.__main__ import main
 from shosoin.testing.key_simulation.disk import DiskCrash, SimulatedDisk
-from shosoin.testing.key_simulation.events import KINDS
+from shosoin.testing.key_simulation.kinds import KINDS
 from tests.keys.mistakes import MISTAKES, applied
 
 SEEDS = 36
@@ -39,9 +39,21 @@ def test_no_seed_breaks_a_promise(outcomes):
 def test_the_seeds_exercise_everything(outcomes):
     counts = sum((outcome.counts for outcome in outcomes[1:]), outcomes[0].counts)
     assert {name for name in KINDS if not counts[name]} == set()
-    for what in ("keys fetched", "keys drained", "restores", "handshakes", "stopped cleanly", "dies inside a commit"):
+    for what in (
+        "keys fetched",
+        "keys drained",
+        "restores",
+        "handshakes",
+        "stopped cleanly",
+        "operator is done",
+        "keys drawn ahead and used",
+        "copies fetched",
+        "multicast keys in calm",
+    ):
         assert counts[what] > 20, what
-    for what in ("keys.restored_copy", "keys.block_mismatch", "keys.damaged", "streams given up"):
+    for what in ("operator is interrupted", "operator is told that the secret was used before", "keys.restored_copy"):
+        assert counts[what], what
+    for what in ("dies inside a commit", "keys.block_mismatch", "keys.damaged", "streams given up"):
         assert counts[what], what
 
 

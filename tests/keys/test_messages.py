@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,8 @@ from hypothesis import strategies as st
 
 from shosoin.keys.errors import PairProtocolError
 from shosoin.keys.messages import (
+    HELLO_BYTES_MAX,
+    MESSAGE_BYTES_MAX,
     OTHER_VERSION,
     Announce,
     BlockState,
@@ -83,7 +86,25 @@ def test_a_hello_of_another_version_says_so(version, said):
     assert caught.value.code == OTHER_VERSION
 
 
-@pytest.mark.parametrize("raw", [b"[" * 100_000, b" " * (5 << 20), b"null", b'"x"', b'{"type":["hello"]}'])
+def test_what_a_peer_may_have_parsed_is_bounded_by_its_kind():
+    """A hello names all blocks of a full stock; nothing else is long, and no list longer than it can be."""
+    blocks = tuple(BlockView(10**12 - n, 10**17, 10**6, BlockState.CONFIRMED) for n in range(1 << 16))
+    full = replace(HELLO, outgoing=SenderView(1, 1, 1, blocks, tuple(range(128))))
+    full = replace(full, incoming=ReceiverView(1, 1, 1, blocks, tuple(range(128))))
+    raw = encode_message(full)
+    assert len(raw) <= HELLO_BYTES_MAX
+    assert decode_message(raw) == full
+    one = b'[0,0,0,"ready",[]],'
+    many = encode_message(HELLO).replace(b'"blocks":[]', b'"blocks":[' + one * (1 << 16) + one[:-1] + b"]", 1)
+    long = json.dumps({**json.loads(encode_message(EXAMPLE)), "entries": [1] * 300}).encode()
+    spaced = encode_message(EXAMPLE) + b" " * MESSAGE_BYTES_MAX
+    for refused in (many, long, spaced):
+        assert len(refused) <= HELLO_BYTES_MAX
+        with pytest.raises(PairProtocolError):
+            decode_message(refused)
+
+
+@pytest.mark.parametrize("raw", [b"[" * 100_000, b" " * (9 << 20), b"null", b'"x"', b'{"type":["hello"]}'])
 def test_hostile_frames_are_refused(raw):
     with pytest.raises(PairProtocolError):
         decode_message(raw)

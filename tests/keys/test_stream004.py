@@ -181,7 +181,14 @@ def test_a_stream_is_over_when_nothing_happens():
 @given(
     st.builds(Qos, *[st.integers(0, (1 << 32) - 1)] * 7, st.sampled_from(["", "application/json", "text/plain"])),
     st.builds(
-        Offer, st.just(4), st.integers(4, 1 << 20), st.just(32), st.integers(1, 1 << 31), st.integers(0, 1 << 31)
+        Offer,
+        st.just(4),
+        st.integers(4, 1 << 20),
+        st.just(32),
+        st.integers(1, 1 << 31),
+        st.integers(0, 1 << 31),
+        st.none() | st.integers(0, 1 << 31),
+        st.integers(0, 5),
     ),
 )
 def test_a_proposal_can_always_be_had(wanted, offer):
@@ -192,11 +199,52 @@ def test_a_proposal_can_always_be_had(wanted, offer):
     assert 0 < granted.timeout_ms <= offer.timeout_ms_max
     assert 0 < granted.ttl_s <= offer.ttl_s_max
     assert negotiate(granted, offer) == (granted, True)
+    if not granted.priority and offer.plain_bps is not None:
+        assert granted.min_bps <= offer.plain_bps
     asked = [wanted.key_chunk_size_bytes, wanted.max_bps, wanted.min_bps, wanted.timeout_ms, wanted.ttl_s]
     had = [granted.key_chunk_size_bytes, granted.max_bps, granted.min_bps, granted.timeout_ms, granted.ttl_s]
+    asked += [wanted.jitter_bps, wanted.priority]
+    had += [granted.jitter_bps, granted.priority]
     same = all(one in {0, other} for one, other in zip(asked, had, strict=True))
     assert met == (same and wanted.metadata_mimetype == granted.metadata_mimetype)
-    assert (granted.jitter_bps, granted.priority) == (wanted.jitter_bps, wanted.priority)
+    assert granted.priority <= offer.priority_max
+    if granted.jitter_bps:
+        assert granted.max_bps - granted.min_bps <= granted.jitter_bps
+    else:
+        assert wanted.jitter_bps == 0 or granted.max_bps == granted.min_bps
+
+
+@pytest.mark.parametrize(
+    ("wanted", "highest", "granted", "met"),
+    [(0, 0, 0, True), (0, 3, 3, True), (2, 3, 2, True), (3, 3, 3, True), (9, 3, 3, False), (1, 0, 0, False)],
+)
+def test_a_priority_is_at_most_that_of_the_terms_and_left_to_us_just_that(wanted, highest, granted, met):
+    found = negotiate(replace(QOS, priority=wanted), replace(OFFER, priority_max=highest))
+    assert (found[0].priority, found[1]) == (granted, met)
+
+
+@pytest.mark.parametrize(
+    ("most", "least", "jitter", "granted", "met"),
+    [
+        (5_000, 2_000, 0, 0, True),
+        (5_000, 2_000, 3_000, 3_000, True),
+        (5_000, 2_000, 9_000, 9_000, True),
+        (5_000, 2_000, 100, 3_000, False),
+        (2_000, 2_000, 1, 1, True),
+        (5_000, 0, 100, 5_000, False),
+    ],
+)
+def test_the_deviation_that_can_be_had_is_what_lies_between_the_two_rates(most, least, jitter, granted, met):
+    wanted = replace(QOS, max_bps=most, min_bps=least, jitter_bps=jitter)
+    found = negotiate(wanted, OFFER)
+    assert (found[0].jitter_bps, found[1]) == (granted, met)
+
+
+def test_only_streams_with_a_priority_are_promised_the_reserved_share():
+    offer = replace(OFFER, spare_bps=2_000, plain_bps=1_500, priority_max=1)
+    wanted = replace(QOS, max_bps=5_000, min_bps=2_000)
+    assert negotiate(wanted, offer)[0].min_bps == 2_000
+    assert negotiate(wanted, replace(offer, priority_max=0))[0].min_bps == 1_500
 
 
 def test_json_is_taken_however_it_is_written():

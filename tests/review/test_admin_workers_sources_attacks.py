@@ -16,10 +16,10 @@ from shosoin.adapters.stream_store import FileStreamStore
 from shosoin.adapters.tls import Identity
 from shosoin.base import KmeId, ShosoinError
 from shosoin.keys.tally import StreamTally
+from shosoin.keys.worker_grants import _Grant
 from shosoin.services import kme_links
 from shosoin.services.link_driver import LinkDriver
 from shosoin.services.worker_counts import WorkerCounts
-from shosoin.services.worker_grants import _Grant
 from shosoin.services.worker_line import FrameKind, WorkerLine
 from tests.services.test_etsi014 import Raw
 from tests.support.admin import Administration

@@ -136,7 +136,7 @@ async def test_every_slave_is_told_that_copies_travelled_over_a_simulated_link(p
 
 
 async def test_one_master_s_unfetched_copies_keep_no_other_master_out(pair, monkeypatch):  # noqa: F811
-    monkeypatch.setattr("shosoin.services.multicast._HELD_MAX", 12)
+    monkeypatch.setattr("shosoin.keys.multicast._HELD_MAX", 12)
     async with served(pair) as (_, raws):
         statuses = []
         for _ in range(8):

@@ -10,7 +10,7 @@ from shosoin.keys.key_id import GRANULE_BYTES
 from shosoin.keys.kme import Kme
 from shosoin.keys.local import LocalKeys
 from shosoin.keys.messages import (
-    MESSAGE_BYTES_MAX,
+    HELLO_BYTES_MAX,
     BlockState,
     BlockView,
     Hello,
@@ -108,7 +108,7 @@ def test_r02_the_largest_hello_that_a_configuration_permits_is_accepted():
         incoming=ReceiverView(count, count * granules, 0, views(BlockState.READY), ()),
     )
     raw = encode_message(hello)
-    assert len(raw) <= MESSAGE_BYTES_MAX, f"{count} blocks each way: {len(raw)} bytes"
+    assert len(raw) <= HELLO_BYTES_MAX, f"{count} blocks each way: {len(raw)} bytes"
     assert decode_message(raw) == hello
 
 

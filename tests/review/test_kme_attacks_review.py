@@ -17,7 +17,18 @@ from shosoin.keys.errors import KeyStreamDry, PairProtocolError
 from shosoin.keys.key_id import GRANULE_BYTES
 from shosoin.keys.kme import Kme
 from shosoin.keys.local import LocalKeys
-from shosoin.keys.messages import Announce, Hello, Stored, decode_message, encode_message
+from shosoin.keys.messages import (
+    MESSAGE_BYTES_MAX,
+    Announce,
+    BlockState,
+    BlockView,
+    Hello,
+    ReceiverView,
+    SenderView,
+    Stored,
+    decode_message,
+    encode_message,
+)
 from shosoin.keys.policy import KmeLimits, PolicyBook
 from shosoin.keys.quota import Quota
 from shosoin.keys.receiver import ReceivingEnd
@@ -311,15 +322,34 @@ async def test_k08_a_full_queue_does_not_keep_the_kme_from_stopping():
 
 
 async def test_k09_long_messages_do_not_pile_up_in_the_queue():
-    """A hello may have 16 MiB and takes ten times that in memory."""
+    """A hello may have 8 MiB and takes ten times that in memory."""
     driver = LinkDriver(Wedged(), None, Hands(), None)
-    channel = Talkative(encode_message(Announce("s", 1, 2, 3, 4, tuple(range(100_000)))))
+    blocks = tuple(BlockView(number, number, 1, BlockState.READY) for number in range(10_000))
+    view = SenderView(0, 0, 0, blocks, ())
+    hello = Hello("kme-b", 1, "", True, "", "", 0, "", "", view, ReceiverView(0, 0, 0, (), ()))
+    channel = Talkative(encode_message(hello))
     handle = asyncio.create_task(driver.handle_classical(channel))
+    await until(lambda: driver._queue.qsize() == 2)  # that there is a channel, and one hello
     for _ in range(1000):
         await asyncio.sleep(0)
     assert channel.received <= 2
+    assert driver._queue.qsize() == 2
     handle.cancel()
     await asyncio.wait([handle], timeout=0.1)
+
+
+async def test_k09b_only_the_first_message_of_a_channel_may_be_long():
+    """Messages of a session that is over are parsed too: what they cost is bounded before."""
+    driver = LinkDriver(Wedged(), None, Hands(), None)
+    hello = Hello("kme-b", 1, "", True, "", "", 0, "", "", SenderView(0, 0, 0, (), ()), ReceiverView(0, 0, 0, (), ()))
+    raw = encode_message(hello)
+    channel = Talkative(raw + b" " * MESSAGE_BYTES_MAX)
+    work = asyncio.create_task(driver.run())
+    async with asyncio.timeout(10):
+        await driver.handle_classical(channel)  # ends by itself
+    assert channel.received == 2
+    work.cancel()
+    await asyncio.wait([work], timeout=5)
 
 
 def test_k10_what_waits_in_a_queue_does_not_show_key_bits():

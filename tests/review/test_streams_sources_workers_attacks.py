@@ -15,13 +15,13 @@ from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.postgres import PostgresDatabase
 from shosoin.base import KmeId, Rejected
 from shosoin.keys.wire004 import GetKeyResponse, Status
+from shosoin.keys.worker_stock import Grant, KeyStocks
 from shosoin.services.kme_config import load_kme_config
 from shosoin.services.kme_pairs import burn
 from shosoin.services.sources.build import check_recordings
 from shosoin.services.sources.port import UndeclaredSimulation
 from shosoin.services.sources.recording import Recording, RecordingHeader, write_recording
 from shosoin.services.sources.repeats import BitMemory, BitsRepeated
-from shosoin.services.worker_stock import Grant, KeyStocks
 from tests.services.test_etsi004 import QOS, chunk, joined, running
 from tests.services.test_pull004 import ends, rig, works  # noqa: F401  # a fixture
 from tests.support.client004 import Client004

@@ -124,6 +124,8 @@ async def test_qos_is_negotiated(pair):
             ("key_chunk_size_bytes", 1 << 20, 65536),
             ("max_bps", 4_000_000_000, 100_000_000),
             ("min_bps", 900_000_000, int(rate_bps)),
+            ("jitter_bps", 7, 100_000_000),
+            ("priority", 7, 0),
             ("timeout_ms", 3_600_000, 60_000),
             ("ttl_s", 864_000, 86_400),
             ("metadata_mimetype", "application/xml", "application/json"),
@@ -139,6 +141,49 @@ async def test_qos_is_negotiated(pair):
         again = await a.open("sae-b1", proposed.qos, proposed.key_stream_id)
         assert again == replace(proposed, status=Status.PEER_NOT_CONNECTED)
         assert (await a.close(proposed.key_stream_id)).status == Status.SUCCESS
+
+
+RULES = """
+[[policy]]
+master = "sae-a1"
+slave = "sae-b1"
+priority = 2
+"""
+
+
+async def test_priority_takes_the_terms_and_counts_where_the_stock_is_short(tmp_path):
+    """Two streams of one SAE with a priority, one of another without: who may have the last of the stock."""
+    pair = KmePair(
+        tmp_path,
+        stock_bits=1 << 18,
+        attenuation_db=90.0,  # nothing is added
+        etsi004={},
+        link_lines="reserved_share = 0.01",  # of 4 Mib: 41,943 bits
+        extra={"end": RULES},
+    )
+    async with running(pair, "sae-a1", "sae-a2", "sae-b1") as (kmes, a1, a2, b1):
+        asked = await a1.open("sae-b1", replace(QOS, priority=9))
+        assert (asked.status, asked.qos.priority) == (Status.QOS_NOT_MET, 2)
+        plain = await a2.open("sae-b1", replace(QOS, priority=1))
+        assert (plain.status, plain.qos.priority) == (Status.QOS_NOT_MET, 0)
+        low = await joined(a1, b1, replace(QOS, key_chunk_size_bytes=1024, priority=1))
+        high = await a1.open("sae-b1", replace(QOS, key_chunk_size_bytes=1024))
+        assert (high.status, high.qos.priority) == (Status.PEER_NOT_CONNECTED, 2), "left to us it is that of the terms"
+        assert (await b1.open("sae-a1", ksid=high.key_stream_id)).status == Status.SUCCESS
+        none = await joined(a2, b1, replace(QOS, key_chunk_size_bytes=1024))
+        homes = kmes["kme-a"].services["etsi004"].streams.homes
+        homes.get(high.key_stream_id).stream.qos = replace(high.qos, min_bps=20_000)  # as a faster link would promise
+        stock = kmes["kme-a"].drivers["kme-b"].pair.outgoing.stock_granules
+        left = {}
+        for name, client, ksid in (("none", a2, none), ("low", a1, low), ("high", a1, high.key_stream_id)):
+            for index in range(1000):
+                if (await client.get(ksid, index)).status != Status.SUCCESS:
+                    break
+            left[name] = stock() * 256
+        reserved, promised, chunk_bits = 41_943, 20_000, 8192
+        assert reserved + promised - 256 < left["none"] < reserved + promised + chunk_bits
+        assert promised - 256 < left["low"] < promised + chunk_bits
+        assert left["high"] < chunk_bits
 
 
 async def test_a_proposal_to_the_far_end(pair):

@@ -157,3 +157,15 @@ def test_a_vendor_may_have_the_authority_of_another_plane_and_devices_may_not(si
             load_kme_config(path)
     else:
         load_kme_config(path)
+
+
+async def test_nor_may_they_in_a_renewal(site):
+    site.authority.revoke(path=site.crl / "list.crl")
+    async with site.running():
+        ca = site.authority.certificate
+        ca.write_bytes(ca.read_bytes() + site.pair.sae_plane.certificate.read_bytes())
+        if isinstance(site.rig, PushRig):
+            await until(lambda: "would trust the same authority" in site.plane.fault)
+        else:
+            await until(lambda: len(site.plane.trusted) == 2)
+            assert not site.processes["kme-a"].identity.planes["sae_api"].fault

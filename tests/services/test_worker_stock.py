@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from shosoin.base import KeyMaterial
 from shosoin.keys.kme import Delivery, Key
+from shosoin.keys.worker_stock import HOLD_S, Grant, KeyStock, KeyStocks
 from shosoin.link import LinkFacts
 from shosoin.services.request_tally import RequestTally
 from shosoin.services.wire014 import container_json
 from shosoin.services.worker_counts import WorkerCounts
-from shosoin.services.worker_stock import HOLD_S, Grant, KeyStock, KeyStocks
 
 FACTS = LinkFacts("simulated-qkd", True, 1e-10, 1000.0)
 

@@ -11,21 +11,24 @@ Security: encryption at rest (AES-256-GCM) is computational and guards stolen di
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
+from shosoin.adapters.copy_sealing import CopySeal, HeldCopy, copy_of_row, row_of_copy
 from shosoin.base import KmeId, Rejected, SaeId
 from shosoin.keys.errors import KeyDamaged, KeyNotFound, StreamRefused
 
-__all__ = ["COPIES_NAME", "DAMAGED_SUFFIX", "CopiesDamaged", "CopyStore", "HeldCopy", "open_copy_store"]
+__all__ = [
+    "COPIES_NAME",
+    "DAMAGED_SUFFIX",
+    "CopiesDamaged",
+    "CopyStorage",
+    "CopyStore",
+    "HeldCopy",
+    "open_copy_store",
+]
 
 COPIES_NAME = "copies.sqlite"
 """In the state directory of a KME."""
@@ -41,31 +44,7 @@ CREATE TABLE IF NOT EXISTS sent (
     key_id TEXT NOT NULL, slave TEXT NOT NULL, peer TEXT NOT NULL, born_s REAL NOT NULL,
     PRIMARY KEY (key_id, slave)) WITHOUT ROWID;
 """
-_NONCE_BYTES = 12
 _PLACE = "peer = ? AND key_id = ? AND slave = ?"
-
-
-@dataclass(frozen=True, slots=True)
-class HeldCopy:
-    """A key that a slave of this KME may fetch."""
-
-    key_id: str
-    slave: SaeId
-    master: SaeId
-    peer: KmeId
-    """KME of the master."""
-    born_s: float
-    length_bytes: int
-    named: frozenset[SaeId]
-    """All SAEs of this KME that the key was drawn for."""
-    bits: bytes | bytearray = field(default=b"", repr=False)
-    simulated: bool = True
-    """Whether one of the links that copies of the key travelled over is simulated."""
-
-    @property
-    def place(self) -> tuple[KmeId, str, SaeId]:
-        """What names the copy: peers choose key_IDs, and one could choose another's."""
-        return self.peer, self.key_id, self.slave
 
 
 class CopiesDamaged(StreamRefused):
@@ -73,6 +52,71 @@ class CopiesDamaged(StreamRefused):
 
     code = "keys.copies_damaged"
     hint = "the copies in it count as burned"
+
+
+class CopyStorage(Protocol):
+    """What keeps multicast copies; every change is durable when its method returns, or did not happen.
+
+    Raises (all methods):
+        StreamRefused: it cannot be read or written; ``StoreUnavailable`` if that may pass.
+    """
+
+    @property
+    def epoch(self) -> int:
+        """Changes whenever what is stored may have changed otherwise than through this object; 0 before the first."""
+        ...
+
+    def tick(self) -> None:
+        """Do what has to be done every few seconds."""
+        ...
+
+    def index(self) -> list[HeldCopy]:
+        """Return what is held, without the bits."""
+        ...
+
+    def add_held(self, copies: Sequence[HeldCopy]) -> None:
+        """Store copies for slaves of this KME."""
+        ...
+
+    def take_held(self, copies: Sequence[HeldCopy]) -> list[bytearray]:
+        """Remove copies and return their bits.
+
+        Raises:
+            KeyDamaged: one of them does not open; all are gone.
+            KeyNotFound: one of them is not there; all are gone.
+        """
+        ...
+
+    def drop_held(self, copies: Sequence[HeldCopy]) -> None:
+        """Remove copies."""
+        ...
+
+    def add_sent(self, rows: Sequence[tuple[str, SaeId, KmeId]], born_s: float) -> None:
+        """Write down what other KMEs may claim: key_ID, slave, KME of the slave."""
+        ...
+
+    def claim(self, peer: KmeId, slave: SaeId, key_ids: Sequence[str]) -> bool:
+        """Remove the rows of all these keys, if all are there; whether they were."""
+        ...
+
+    def expire(self, before_s: float, now_s: float) -> None:
+        """Remove everything born before a time of the wall clock; what was born after ``now_s`` counts as born then."""
+        ...
+
+    def burn(self, peer: KmeId) -> None:
+        """Remove everything that came from a KME's masters or may be claimed by a KME."""
+        ...
+
+    def reseal(self, storage_key: bytes) -> None:
+        """Seal every copy under another storage key, in one transaction; copies that do not open are removed.
+
+        Called again after it was done, under either key, it changes nothing.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
 
 
 def open_copy_store(path: Path, storage_key: bytes) -> tuple[CopyStore, bool]:
@@ -99,7 +143,7 @@ class CopyStore:
 
     def __init__(self, path: Path, storage_key: bytes) -> None:
         self._path = path
-        self._seal = _seal_of(storage_key)
+        self._seal = CopySeal(storage_key)
         try:
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as err:
@@ -124,35 +168,23 @@ class CopyStore:
         if damage != ("ok",):
             raise CopiesDamaged(f"{self._path} is damaged: {damage[0]}")
 
+    epoch = 1
+    """A file is nobody else's."""
+
+    def tick(self) -> None:
+        """Do nothing."""
+
     def index(self) -> list[HeldCopy]:
         """Return what is held, without the bits."""
         rows = self._all("SELECT key_id, slave, master, peer, born_s, length_bytes, named, simulated FROM copy", ())
         try:
-            return [
-                HeldCopy(
-                    key_id,
-                    SaeId(slave),
-                    SaeId(master),
-                    KmeId(peer),
-                    float(born_s),
-                    int(length),
-                    frozenset(map(SaeId, named.split())),
-                    simulated=bool(simulated),
-                )
-                for key_id, slave, master, peer, born_s, length, named, simulated in rows
-            ]
+            return [copy_of_row(row) for row in rows]
         except (Rejected, AttributeError, TypeError, ValueError) as err:
             raise StreamRefused(f"{self._path} holds what was not written here") from err
 
     def add_held(self, copies: Sequence[HeldCopy]) -> None:
         """Store copies for slaves of this KME."""
-        rows = [
-            (
-                *(one.key_id, one.slave, one.master, one.peer, one.born_s, one.length_bytes),
-                *(" ".join(sorted(one.named)), one.simulated, self._sealed(one)),
-            )
-            for one in copies
-        ]
+        rows = [(*row_of_copy(one), self._seal.sealed(one, bytes(one.bits))) for one in copies]
         self._change([("INSERT INTO copy VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)])
 
     def take_held(self, copies: Sequence[HeldCopy]) -> list[bytearray]:
@@ -213,16 +245,16 @@ class CopyStore:
 
         Called again after it was done, under either key, it changes nothing.
         """
-        fresh, changed, gone = _seal_of(storage_key), [], []
+        fresh, changed, gone = CopySeal(storage_key), [], []
         for one in self.index():
             ((sealed,),) = self._all(f"SELECT sealed FROM copy WHERE {_PLACE}", one.place)  # noqa: S608
-            if _opened(fresh, one, sealed) is not None:
+            if fresh.opened(one, sealed) is not None:
                 continue
-            bits = _opened(self._seal, one, sealed)
+            bits = self._seal.opened(one, sealed)
             if bits is None:
                 gone.append(one.place)
             else:
-                changed.append((_sealed(fresh, one, bits), *one.place))
+                changed.append((fresh.sealed(one, bits), *one.place))
         self._change(
             [
                 (f"UPDATE copy SET sealed = ? WHERE {_PLACE}", changed),  # noqa: S608
@@ -258,34 +290,8 @@ class CopyStore:
     def _failed(self, err: sqlite3.Error) -> StreamRefused:
         return StreamRefused(f"{self._path} failed: {err}")
 
-    def _sealed(self, one: HeldCopy) -> bytes:
-        return _sealed(self._seal, one, bytes(one.bits))
-
     def _unsealed(self, one: HeldCopy, sealed: object) -> bytearray:
-        bits = _opened(self._seal, one, sealed)
+        bits = self._seal.opened(one, sealed)
         if bits is None:
             raise TypeError("a row of another type, or altered")
         return bytearray(bits)
-
-
-def _seal_of(storage_key: bytes) -> AESGCM:
-    return AESGCM(blake2b(key=storage_key, digest_size=32, person=b"shosoin copies").digest())
-
-
-def _sealed(seal: AESGCM, one: HeldCopy, bits: bytes) -> bytes:
-    nonce = os.urandom(_NONCE_BYTES)
-    return nonce + seal.encrypt(nonce, bits, _context(one))
-
-
-def _opened(seal: AESGCM, one: HeldCopy, sealed: object) -> bytes | None:
-    """Return the bits of a copy, ``None`` if it was altered or sealed under another key."""
-    if not isinstance(sealed, bytes) or len(sealed) < _NONCE_BYTES:
-        return None
-    try:
-        return seal.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], _context(one))
-    except InvalidTag:
-        return None
-
-
-def _context(one: HeldCopy) -> bytes:
-    return f"{one.key_id}\0{one.slave}\0{one.master}\0{one.peer}\0{int(one.simulated)}".encode()

@@ -13,26 +13,26 @@ from __future__ import annotations
 import sqlite3
 from hashlib import blake2b
 
-__all__ = ["SCHEMA", "add_ended", "is_ended"]
+__all__ = ["BLOCK_BYTES", "SCHEMA", "add_ended", "is_ended", "place_of"]
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS ended (place INTEGER PRIMARY KEY, bits BLOB NOT NULL);"
 _PLACES = 1 << 18
-_BLOCK_BYTES = 64
+BLOCK_BYTES = 64
 _BITS_PER_NAME = 8
-_BIT_MASK = _BLOCK_BYTES * 8 - 1
+_BIT_MASK = BLOCK_BYTES * 8 - 1
 
 
 def add_ended(database: sqlite3.Connection, name: str) -> None:
     """Remember a name, within the caller's transaction."""
-    place, bits = _place_of(name)
+    place, bits = place_of(name)
     bits |= _found(database, place)
-    row = place, bits.to_bytes(_BLOCK_BYTES, "big")
+    row = place, bits.to_bytes(BLOCK_BYTES, "big")
     database.execute("INSERT OR REPLACE INTO ended VALUES (?, ?)", row)
 
 
 def is_ended(database: sqlite3.Connection, name: str) -> bool:
     """Whether a name was added; rarely also whether it was not."""
-    place, bits = _place_of(name)
+    place, bits = place_of(name)
     return _found(database, place) & bits == bits
 
 
@@ -41,7 +41,7 @@ def _found(database: sqlite3.Connection, place: int) -> int:
     return int.from_bytes(row[0], "big") if row else 0
 
 
-def _place_of(name: str) -> tuple[int, int]:
+def place_of(name: str) -> tuple[int, int]:
     """Return the block of a name, and its bits there."""
     digest = int.from_bytes(blake2b(name.encode(), digest_size=16, person=b"shosoin ended").digest(), "big")
     place, digest = digest % _PLACES, digest // _PLACES

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from shosoin.adapters.copy_store_postgres import COPIES_PLACE, PostgresCopyStore
 from shosoin.adapters.postgres import PostgresDatabase, reason_of
 from shosoin.adapters.stream_store_postgres import PostgresStreamStore
 from shosoin.adapters.stream_tables import statements
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-__all__ = ["PostgresStores"]
+__all__ = ["PostgresCopies", "PostgresStores"]
 
 
 class PostgresStores:
@@ -68,6 +69,15 @@ class PostgresStores:
                 store.reseal(new_key)
         told(size.block_bytes)
 
+    def has_copies(self) -> bool:
+        """Whether anything is stored of multicast keys."""
+        with self._connected() as connection:
+            if not self._has_tables(connection) or not self._has_copies(connection):
+                return False
+            where = [self._kme, COPIES_PLACE]
+            row = connection.execute(self._do["count_copies"], [*where, *where]).fetchone()
+            return row is not None and row[0] > 0
+
     def discard(self, peer: str) -> None:
         """Remove all that is stored of a pair; its place in the order of owners stays."""
         with closing(self._opened(peer, bytes(32))), self._connected() as connection, connection.transaction():
@@ -85,6 +95,11 @@ class PostgresStores:
         row = connection.execute(self._do["has_tables"]).fetchone()
         return row is not None and bool(row[0])
 
+    def _has_copies(self, connection: Connection[Any]) -> bool:
+        """Whether the tables are of a version that has those of copies; a pair that is opened brings them to it."""
+        row = connection.execute(self._do["has_copies"]).fetchone()
+        return row is not None and bool(row[0])
+
     @contextmanager
     def _connected(self) -> Iterator[Connection[Any]]:
         import psycopg  # noqa: PLC0415  # an extra
@@ -96,3 +111,38 @@ class PostgresStores:
             raise StoreUnavailable(f"the database failed: {reason_of(err)}") from err
         finally:
             connection.close()
+
+
+class PostgresCopies:
+    """``ReencryptableStores`` with one store at most: the multicast copies of a KME, beside its pairs."""
+
+    def __init__(self, database: PostgresDatabase, kme: str) -> None:
+        self._database, self._kme = database, kme
+
+    def names(self) -> Sequence[str]:
+        """Return a name that no pair has, if anything is stored."""
+        return [COPIES_PLACE] if PostgresStores(self._database, self._kme).has_copies() else []
+
+    def check(self, name: str, keys: Sequence[bytes]) -> StoreSize:
+        """Return how many copies there are; those that do not open are lost, not an obstacle."""
+        del name
+        with closing(self.opened(keys[0])) as store:
+            return StoreSize(len(store.index()), 0, 0)
+
+    def check_room(self, sizes: Iterable[StoreSize]) -> None:
+        """Ask for nothing: copies stay where they are."""
+
+    def reencrypt(self, name: str, old_key: bytes, new_key: bytes, told: Told) -> None:
+        """Bring all copies under the new key."""
+        del name
+        with closing(self.opened(old_key)) as store:
+            store.reseal(new_key)
+        told(0)
+
+    def opened(self, key: bytes) -> PostgresCopyStore:
+        """Open the copies.
+
+        Raises:
+            StoreUnavailable: they are in use, or the database cannot be used.
+        """
+        return PostgresCopyStore(self._database, self._kme, key, wait_s=0.0)

@@ -1,11 +1,7 @@
 """Durable store of one pair's key streams in a PostgreSQL database: for operators who run a cluster of their own.
 
-A commit is one transaction, and durable when it returns. A pair has one owner: the process whose session holds the
-pair's advisory lock. Each owner takes a *fencing token*, one higher than the last, and every commit checks it in the
-same transaction; so an owner that was paused, replaced and woken cannot write over its successor. The lock alone would
-do while sessions and processes die together; the token holds where they do not (a pooler, a failover, an operator who
-ends a session). An owner says with every commit, empty ones included, for how long it holds the pair; whoever comes
-after that ends its session.
+A commit is one transaction, and durable when it returns. A pair has one owner (``postgres_owner``), and every commit
+and read checks that it still is.
 After any failure the store refuses further work: what is stored is then no longer known. Whoever opens the pair anew
 reads what was committed, as after a crash.
 
@@ -18,32 +14,27 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import struct
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from shosoin.adapters.postgres import PostgresDatabase, reason_of, within
+from shosoin.adapters.postgres import PostgresDatabase
+from shosoin.adapters.postgres_owner import PostgresOwner
 from shosoin.adapters.stream_sealing import BLOCK_NONCE_BYTES, CHECK_BYTES, BlockSeal, RecordSeal, SealedBlock
-from shosoin.adapters.stream_tables import FORMAT, PIECE_GRANULES, statements, tables
-from shosoin.keys.errors import StoreUnavailable, StreamRefused
+from shosoin.adapters.stream_tables import PIECE_GRANULES, statements
+from shosoin.keys.errors import StreamRefused
 from shosoin.keys.key_id import GRANULE_BYTES
 from shosoin.keys.store import Batch, WipeRange
 
 if TYPE_CHECKING:
-    from psycopg import Connection, Cursor
+    from psycopg import Cursor
 
 __all__ = ["PostgresStreamStore"]
 
 _NAME = re.compile(r"(?:in|out)-[0-9]{12}")
 _KEY = struct.Struct(f">I{BLOCK_NONCE_BYTES}s32s")
 """Granules, nonce and data key of a block."""
-_POLL_S = 0.1
-_COMMIT_S = 15.0
-"""Also for a synchronous standby to answer."""
 _READ_S = 3.0
 """A read may happen while an SAE waits, and others with it."""
 
@@ -73,30 +64,29 @@ class PostgresStreamStore:
         self._where = f"the pair of {kme} and {peer} in schema {database.schema}"
         self._context = f"{kme}\0{peer}\0".encode()
         self._do = statements(database.schema)
-        self._hold_s = hold_s
         self._seal = RecordSeal(storage_key, self._context)
-        self._failed = ""
         self._reading = threading.Lock()
-        self._writer = database.connect()
+        self._owner = PostgresOwner(database, kme, peer, self._where, hold_s=hold_s, wait_s=wait_s)
+        self._pair = self._owner.place
         try:
-            with self._guarded(self._writer, wait_s + _COMMIT_S):
-                _make_tables(self._writer, database.schema, self._do)
-                self._pair = self._find_pair(kme, peer)
-                self._wait_for_lock(wait_s)
-                self._token = self._take()
             self._reader = database.connect()
         except BaseException:
-            self._writer.close()
+            self._owner.connection.close()
             raise
+
+    @property
+    def owner(self) -> PostgresOwner:
+        """The ownership of the pair, for what else belongs to it."""
+        return self._owner
 
     @property
     def token(self) -> int:
         """The fencing token of this owner."""
-        return self._token
+        return self._owner.token
 
     def load(self) -> dict[str, bytes]:
         """Return all records; remove blocks that no record names."""
-        with self._transaction() as cursor:
+        with self._owner.transaction() as cursor:
             records = self._unsealed(cursor.execute(self._do["records"], [self._pair]).fetchall())
             found = {name for (name,) in cursor.execute(self._do["blocks"], [self._pair, self._pair])}
             if not records and found:
@@ -107,7 +97,7 @@ class PostgresStreamStore:
 
     def commit(self, batch: Batch) -> None:
         """Make the batch durable, as one transaction."""
-        with self._transaction() as cursor:
+        with self._owner.transaction() as cursor:
             for name, content in batch.blocks.items():
                 self._write_block(cursor, name, content)
             self._write_records(cursor, batch)
@@ -118,12 +108,12 @@ class PostgresStreamStore:
 
     def read_block(self, name: str) -> tuple[bytearray, Sequence[int]]:
         """Return a block's bytes and the granules whose check fails (zeroed); no bytes if it is beyond use."""
-        self._require_sound()
-        with self._reading, self._guarded(self._reader, _READ_S):
+        self._owner.require_sound()
+        with self._reading, self._owner.guarded(self._reader, _READ_S):
             cursor = self._reader.cursor(binary=True)
             owner = cursor.execute(self._do["block_key"], [name, self._pair]).fetchone()
-            if owner is None or owner[0] != self._token:
-                raise self._fenced()
+            if owner is None or owner[0] != self.token:
+                raise self._owner.fenced()
             rows = cursor.execute(self._do["pieces"], [self._pair, name]).fetchall()
         try:
             granules, nonce, key = _KEY.unpack(self._seal.unseal(_key_name(name), owner[1] or b""))
@@ -142,7 +132,7 @@ class PostgresStreamStore:
         its keys are burned as they come up.
         """
         fresh = RecordSeal(storage_key, self._context)
-        with self._transaction() as cursor:
+        with self._owner.transaction() as cursor:
             records = self._unsealed(cursor.execute(self._do["records"], [self._pair]).fetchall())
             sealed = [(self._pair, name, fresh.seal(name, value)) for name, value in records.items()]
             if sealed:
@@ -158,77 +148,8 @@ class PostgresStreamStore:
 
     def close(self) -> None:
         """Let go of the pair; whoever waits for it may take it at once."""
-        try:
-            if not self._failed:
-                with self._guarded(self._writer, _READ_S):
-                    self._writer.execute(self._do["let_go"], [self._pair, self._token])
-        except StoreUnavailable:
-            self._failed = "the connection was lost while the store was closed"  # whoever comes next waits a little
-        finally:
-            self._reader.close()
-            self._writer.close()
-
-    # Ownership
-
-    def _find_pair(self, kme: str, peer: str) -> int:
-        self._writer.execute(self._do["make_pair"], [kme, peer])
-        return int(_one(self._writer.execute(self._do["find_pair"], [kme, peer])))
-
-    def _wait_for_lock(self, wait_s: float) -> None:
-        deadline_s = time.monotonic() + wait_s
-        while not _one(self._writer.execute(self._do["lock"], [self._pair])):
-            holder, is_over = self._writer.execute(self._do["holder"], [self._pair]).fetchone() or ("", False)
-            if is_over:
-                self._writer.execute(self._do["end_holder"], [self._pair, self._pair])
-            elif time.monotonic() >= deadline_s:
-                raise StoreUnavailable(f"{self._where} is in use by {holder or 'another process'}")
-            time.sleep(_POLL_S)
-
-    def _take(self) -> int:
-        holder = f"process {os.getpid()} at {socket.gethostname()}"
-        return int(_one(self._writer.execute(self._do["take"], [holder, self._hold_s, self._pair])))
-
-    def _fenced(self) -> StoreUnavailable:
-        return StoreUnavailable(f"another process has taken {self._where}")
-
-    # Failing
-
-    def _require_sound(self) -> None:
-        if self._failed:
-            raise StoreUnavailable(f"an earlier access to {self._where} failed: {self._failed}")
-
-    @contextmanager
-    def _transaction(self) -> Iterator[Cursor[Any]]:
-        """Run the body in a transaction of the owner; whatever goes wrong is the end of this store."""
-        self._require_sound()
-        warnings: list[str] = []
-        notice = _noting(warnings)
-        with self._guarded(self._writer, _COMMIT_S):
-            self._writer.add_notice_handler(notice)
-            try:
-                with self._writer.transaction(), self._writer.cursor(binary=True) as cursor:
-                    held = cursor.execute(self._do["hold"], [self._hold_s, self._pair, self._token])
-                    if held.rowcount != 1:
-                        raise self._fenced()
-                    yield cursor
-            finally:
-                self._writer.remove_notice_handler(notice)
-            if warnings:  # committed here, but a synchronous standby may lack it
-                raise StoreUnavailable(f"a commit to {self._where} is in doubt: {warnings[0]}")
-
-    @contextmanager
-    def _guarded(self, connection: Connection[Any], seconds: float) -> Iterator[None]:
-        import psycopg  # noqa: PLC0415  # an extra
-
-        try:
-            with within(connection, seconds):
-                yield
-        except (psycopg.Error, OSError) as err:
-            self._failed = reason_of(err)
-            raise StoreUnavailable(f"access to {self._where} failed: {self._failed}") from err
-        except StreamRefused as err:
-            self._failed = err.message
-            raise
+        self._reader.close()
+        self._owner.close()
 
     # What is stored
 
@@ -278,32 +199,8 @@ class PostgresStreamStore:
         cursor.execute(self._do["delete_pieces"], [self._pair, name])
 
 
-def _make_tables(connection: Connection[Any], schema: str, do: dict[str, bytes]) -> None:
-    if not _one(connection.execute(do["has_tables"])):
-        with connection.transaction():
-            connection.execute(do["lock_tables"])  # two processes may start at once
-            if not _one(connection.execute(do["has_tables"])):
-                connection.execute(tables(schema))
-    version = _one(connection.execute(do["format"]))
-    if version != FORMAT:
-        raise StreamRefused(f"the tables in schema {schema} have version {version}, expected {FORMAT}")
-
-
-def _one(cursor: Cursor[Any]) -> Any:
-    row = cursor.fetchone()
-    return row[0] if row is not None else None
-
-
 def _key_name(block: str) -> str:
     return f"key/{block}"
-
-
-def _noting(warnings: list[str]) -> Callable[[Any], None]:
-    def note(diagnostic: Any) -> None:
-        if diagnostic.severity_nonlocalized == "WARNING":
-            warnings.append(str(diagnostic.message_primary))
-
-    return note
 
 
 def _pieces(sealed: SealedBlock) -> Iterator[tuple[int, bytes, bytes]]:

@@ -6,12 +6,12 @@ most two to be changed. Each block has a data key of its own, sealed, in a row o
 
 from __future__ import annotations
 
-__all__ = ["FORMAT", "PIECE_GRANULES", "statements", "tables"]
+__all__ = ["FORMAT", "PIECE_GRANULES", "statements", "tables", "upgrade"]
 
 PIECE_GRANULES = 32
 """A piece with its checks is 1,280 bytes: below the size at which PostgreSQL moves values elsewhere."""
 
-FORMAT = 1
+FORMAT = 2
 """Version of the tables."""
 
 _TABLES = """
@@ -49,10 +49,61 @@ CREATE TABLE {schema}.piece (
 INSERT INTO {schema}.format VALUES (1);
 """
 
+_SINCE_2 = """
+CREATE TABLE {schema}.copy (
+    owner integer NOT NULL REFERENCES {schema}.pair,
+    peer text NOT NULL,
+    key_id text NOT NULL,
+    slave text NOT NULL,
+    master text NOT NULL,
+    born_s double precision NOT NULL,
+    length_bytes integer NOT NULL,
+    named text NOT NULL,
+    simulated boolean NOT NULL,
+    sealed bytea NOT NULL,
+    PRIMARY KEY (owner, peer, key_id, slave)
+);
+CREATE TABLE {schema}.sent (
+    owner integer NOT NULL REFERENCES {schema}.pair,
+    key_id text NOT NULL,
+    slave text NOT NULL,
+    peer text NOT NULL,
+    born_s double precision NOT NULL,
+    PRIMARY KEY (owner, key_id, slave)
+);
+CREATE TABLE {schema}.used (
+    pair integer NOT NULL REFERENCES {schema}.pair,
+    ticket bytea NOT NULL,
+    number bigint NOT NULL,
+    PRIMARY KEY (pair, ticket)
+);
+CREATE INDEX ON {schema}.used (pair, number);
+CREATE TABLE {schema}.mark (
+    pair integer NOT NULL REFERENCES {schema}.pair,
+    stream text NOT NULL,
+    below bigint NOT NULL,
+    turn bigint NOT NULL,
+    PRIMARY KEY (pair, stream)
+);
+CREATE INDEX ON {schema}.mark (pair, turn);
+CREATE TABLE {schema}.ended (
+    pair integer NOT NULL REFERENCES {schema}.pair,
+    place integer NOT NULL,
+    bits bytea NOT NULL,
+    PRIMARY KEY (pair, place)
+);
+UPDATE {schema}.format SET version = 2;
+"""
+
 
 def tables(schema: str) -> bytes:
     """Return what makes the tables in a schema whose name was checked: parameters cannot stand for names."""
-    return _TABLES.format(schema=schema).encode()
+    return (_TABLES + _SINCE_2).format(schema=schema).encode()
+
+
+def upgrade(schema: str, version: int) -> bytes:
+    """Return what brings the tables of an earlier version to the present one."""
+    return {1: _SINCE_2}[version].format(schema=schema).encode()
 
 
 def statements(schema: str) -> dict[str, bytes]:
@@ -63,6 +114,7 @@ def statements(schema: str) -> dict[str, bytes]:
 _STATEMENTS = {
     # %b asks for a value in binary form.
     "has_tables": "SELECT to_regclass('{schema}.format') IS NOT NULL",
+    "has_copies": "SELECT to_regclass('{schema}.copy') IS NOT NULL",
     "lock_tables": "SELECT pg_advisory_xact_lock(hashtext('shosoin {schema}'), 0)",
     "format": "SELECT version FROM {schema}.format",
     "make_pair": "INSERT INTO {schema}.pair (kme, peer) VALUES (%s, %s) ON CONFLICT DO NOTHING",
@@ -103,5 +155,44 @@ _STATEMENTS = {
     " WHERE block.pair = pair.id AND pair.kme = %s AND pair.peer = %s",
     "discard_records": "DELETE FROM {schema}.record USING {schema}.pair"
     " WHERE record.pair = pair.id AND pair.kme = %s AND pair.peer = %s",
+    # Multicast copies
+    "copies": "SELECT key_id, slave, master, peer, born_s, length_bytes, named, simulated, sealed FROM {schema}.copy"
+    " WHERE owner = %s",
+    "copy_index": "SELECT key_id, slave, master, peer, born_s, length_bytes, named, simulated FROM {schema}.copy"
+    " WHERE owner = %s",
+    "add_copy": "INSERT INTO {schema}.copy (owner, key_id, slave, master, peer, born_s, length_bytes, named,"
+    " simulated, sealed) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %b)",
+    "take_copy": "DELETE FROM {schema}.copy WHERE owner = %s AND peer = %s AND key_id = %s AND slave = %s"
+    " RETURNING sealed",
+    "reseal_copy": "UPDATE {schema}.copy SET sealed = %b WHERE owner = %s AND peer = %s AND key_id = %s AND slave = %s",
+    "add_sent": "INSERT INTO {schema}.sent (owner, key_id, slave, peer, born_s) VALUES (%s, %s, %s, %s, %s)",
+    "count_sent": "SELECT count(*) FROM {schema}.sent"
+    " WHERE owner = %s AND slave = %s AND peer = %s AND key_id = ANY(%s)",
+    "take_sent": "DELETE FROM {schema}.sent WHERE owner = %s AND slave = %s AND peer = %s AND key_id = ANY(%s)",
+    "redate_copies": "UPDATE {schema}.copy SET born_s = %s WHERE owner = %s AND born_s > %s",
+    "redate_sent": "UPDATE {schema}.sent SET born_s = %s WHERE owner = %s AND born_s > %s",
+    "expire_copies": "DELETE FROM {schema}.copy WHERE owner = %s AND born_s < %s",
+    "expire_sent": "DELETE FROM {schema}.sent WHERE owner = %s AND born_s < %s",
+    "burn_copies": "DELETE FROM {schema}.copy WHERE owner = %s AND peer = %s",
+    "burn_sent": "DELETE FROM {schema}.sent WHERE owner = %s AND peer = %s",
+    "count_copies": "SELECT (SELECT count(*) FROM {schema}.copy JOIN {schema}.pair ON owner = id"
+    " WHERE kme = %s AND pair.peer = %s)"
+    " + (SELECT count(*) FROM {schema}.sent JOIN {schema}.pair ON owner = id WHERE kme = %s AND pair.peer = %s)",
+    "discard_copies": "DELETE FROM {schema}.copy WHERE owner = %s",
+    "discard_sent": "DELETE FROM {schema}.sent WHERE owner = %s",
+    # What was used of key sources
+    "newest_ticket": "SELECT coalesce(max(number), 0) FROM {schema}.used WHERE pair = %s",
+    "add_ticket": "INSERT INTO {schema}.used (pair, ticket, number) VALUES (%s, %b, %s) ON CONFLICT DO NOTHING",
+    "forget_tickets": "DELETE FROM {schema}.used WHERE pair = %s AND number <= %s",
+    "mark": "SELECT below FROM {schema}.mark WHERE pair = %s AND stream = %s",
+    "count_marks": "SELECT count(*) FROM {schema}.mark WHERE pair = %s",
+    "latest_turn": "SELECT coalesce(max(turn), 0) FROM {schema}.mark WHERE pair = %s",
+    "put_mark": "INSERT INTO {schema}.mark (pair, stream, below, turn) VALUES (%s, %s, %s, %s)"
+    " ON CONFLICT (pair, stream) DO UPDATE SET below = greatest(mark.below, EXCLUDED.below), turn = EXCLUDED.turn",
+    "oldest_marks": "SELECT stream FROM {schema}.mark WHERE pair = %s ORDER BY turn LIMIT %s",
+    "delete_mark": "DELETE FROM {schema}.mark WHERE pair = %s AND stream = %s",
+    "ended": "SELECT bits FROM {schema}.ended WHERE pair = %s AND place = %s",
+    "put_ended": "INSERT INTO {schema}.ended (pair, place, bits) VALUES (%s, %s, %b)"
+    " ON CONFLICT (pair, place) DO UPDATE SET bits = EXCLUDED.bits",
     "pieces": "SELECT number, cells, checks FROM {schema}.piece WHERE pair = %s AND name = %s",
 }

@@ -13,21 +13,36 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from shosoin.adapters.ended_streams import SCHEMA, add_ended, is_ended
 from shosoin.base import Alarm, Unavailable
 
-__all__ = ["MARKS_MAX", "TicketUsed", "UsedTickets"]
+__all__ = [
+    "FOLDED_SHARE",
+    "MARKS_MAX",
+    "OVER",
+    "USED_NAME",
+    "Remembered",
+    "TicketUsed",
+    "UsedMemory",
+    "UsedTickets",
+    "failed",
+    "used_before",
+    "used_mark",
+]
 
 T = TypeVar("T")
 MARKS_MAX = 4096
+USED_NAME = "used.sqlite"
+"""In the directory of a source."""
 """Streams that may go on; with one more, those that were used longest ago are over."""
-_FOLDED_SHARE = 64
+FOLDED_SHARE = 64
 """One in so many of them at once."""
-_OVER = (1 << 63) - 1
+OVER = (1 << 63) - 1
 """The mark of a stream that is over."""
 _SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS used (number INTEGER PRIMARY KEY AUTOINCREMENT, ticket BLOB NOT NULL UNIQUE);
@@ -45,6 +60,38 @@ class TicketUsed(Alarm):
 
     code = "source.used_before"
     hint = "the device or the vendor's KME gives key material out twice, or an old copy of it is running"
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """All that a memory has."""
+
+    tickets: Sequence[bytes]
+    """The oldest first."""
+    marks: Sequence[tuple[str, int]]
+    """Streams and the lowest number not used, what was used longest ago first."""
+    ended: Sequence[tuple[int, bytes]]
+    """Blocks of streams that are over (``shosoin.adapters.ended_streams``)."""
+
+
+class UsedMemory(Protocol):
+    """What remembers, durably, what one end of a link has used."""
+
+    async def claim(self, tickets: Collection[bytes]) -> None:
+        """Remember that tickets are used; see ``UsedTickets.claim``."""
+        ...
+
+    async def raise_mark(self, stream: str, first: int, last: int) -> None:
+        """Remember that everything of a stream up to ``last`` is used; see ``UsedTickets.raise_mark``."""
+        ...
+
+    async def mark(self, stream: str) -> int:
+        """Return the lowest number of a stream that is not used."""
+        ...
+
+    def close(self) -> None:
+        """Let go of it."""
+        ...
 
 
 class UsedTickets:
@@ -68,7 +115,7 @@ class UsedTickets:
                 self._database.execute(_TURN)
             self._database.execute(_TURN_INDEX)
         except (OSError, sqlite3.Error) as err:
-            raise _failed(err) from err
+            raise failed(err) from err
 
     async def claim(self, tickets: Collection[bytes]) -> None:
         """Remember that tickets are used.
@@ -92,6 +139,20 @@ class UsedTickets:
         """Return the lowest number of a stream that is not used, beyond all numbers if the stream is over."""
         return await asyncio.to_thread(self._in_transaction, lambda: self._mark(stream))
 
+    def everything(self) -> Remembered:
+        """Return all that is remembered, for another memory."""
+
+        def read() -> Remembered:
+            queries = (
+                "SELECT ticket FROM used ORDER BY number",
+                "SELECT stream, below FROM mark ORDER BY turn",
+                "SELECT place, bits FROM ended",
+            )
+            tickets, marks, ended = (self._database.execute(query).fetchall() for query in queries)
+            return Remembered([ticket for (ticket,) in tickets], marks, ended)
+
+        return self._in_transaction(read)
+
     def close(self) -> None:
         """Close the file."""
         with self._lock:
@@ -111,7 +172,7 @@ class UsedTickets:
                     raise
                 self._database.execute("COMMIT")
             except (OSError, sqlite3.Error) as err:
-                raise _failed(err) from err
+                raise failed(err) from err
             return result
 
     def _claim(self, tickets: Collection[bytes]) -> None:
@@ -121,13 +182,12 @@ class UsedTickets:
         fresh = self._database.total_changes - before
         self._database.execute("DELETE FROM used WHERE number <= (SELECT MAX(number) FROM used) - ?", (self._keep,))
         if fresh < len(tickets):
-            raise TicketUsed(f"{len(tickets) - fresh} of {len(tickets)} pieces of key material were used before")
+            raise used_before(fresh, len(tickets))
 
     def _raise(self, stream: str, first: int, last: int) -> None:
         below = self._mark(stream)
         if first < below or last < first:
-            state = "the stream is over" if below == _OVER else f"the next unused is at {below}"
-            raise TicketUsed(f"key material at {first} was used before, {state}")
+            raise used_mark(first, below)
         (latest,) = self._database.execute("SELECT COALESCE(MAX(turn), 0) FROM mark").fetchone()
         row = stream, last + 1, latest + 1
         self._database.execute("INSERT OR REPLACE INTO mark (stream, below, turn) VALUES (?, ?, ?)", row)
@@ -138,7 +198,7 @@ class UsedTickets:
         (streams,) = self._database.execute("SELECT COUNT(*) FROM mark").fetchone()
         if streams <= MARKS_MAX:
             return
-        some = max(1, MARKS_MAX // _FOLDED_SHARE)
+        some = max(1, MARKS_MAX // FOLDED_SHARE)
         over = self._database.execute("SELECT stream FROM mark ORDER BY turn LIMIT ?", (some,)).fetchall()
         for (stream,) in over:
             add_ended(self._database, stream)
@@ -148,8 +208,20 @@ class UsedTickets:
         row = self._database.execute("SELECT below FROM mark WHERE stream = ?", (stream,)).fetchone()
         if row:
             return int(row[0])
-        return _OVER if is_ended(self._database, stream) else 0
+        return OVER if is_ended(self._database, stream) else 0
 
 
-def _failed(err: Exception) -> Unavailable:
+def used_before(fresh: int, number: int) -> TicketUsed:
+    """Return what says that only ``fresh`` of a number of tickets were not used before."""
+    return TicketUsed(f"{number - fresh} of {number} pieces of key material were used before")
+
+
+def used_mark(first: int, below: int) -> TicketUsed:
+    """Return what says that a stream's material at ``first`` was used before."""
+    state = "the stream is over" if below == OVER else f"the next unused is at {below}"
+    return TicketUsed(f"key material at {first} was used before, {state}")
+
+
+def failed(err: Exception) -> Unavailable:
+    """Return what says that nothing could be recorded."""
     return Unavailable(f"what was used of a key source cannot be recorded: {err}", code="source.record")

@@ -18,15 +18,20 @@ def doctor(
     directory: Annotated[
         Path, typer.Option("--dir", metavar="DIR", help="Whose disk to test.", exists=True, file_okay=False)
     ] = Path(),
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="Examine the KME of this config.toml.", exists=True)
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Examine this machine.
+    """Examine this machine, or a KME on it.
 
-    Kernels, randomness, TLS, disk and clock, each with what it means for the assurance label.
+    Kernels, randomness, TLS, disk and clock, each with what it means for the assurance label. Of a KME: its files, its
+    process, the certificates in use, its port, and its workers.
     """
     from shosoin.testbed.doctor import examine
+    from shosoin.testbed.doctor_kme import examine_kme
 
-    findings = examine(directory.resolve())
+    findings = examine(directory.resolve()) if config is None else examine_kme(config)
     if as_json:
         print_json(
             {

@@ -9,7 +9,8 @@ at any point only burns again.
 *Re-keying* replaces the whole journal by that of a new pair under another pair secret. Nothing of the old pair stays
 but a fingerprint of each secret that it ever had: a pair secret used twice would use its one-time keys twice.
 
-Both are one batch, durable as a whole or not at all.
+Both are one batch, durable as a whole or not at all. ``burn_steps`` and ``rekey_steps`` say what else belongs to them,
+and in which order: whoever is interrupted between two steps calls the command again.
 """
 
 from __future__ import annotations
@@ -22,17 +23,22 @@ from shosoin.keys.blocks import Block, dump_record, load_record
 from shosoin.keys.errors import PairSecretRejected, StreamRefused
 from shosoin.keys.pair import PAIR_RECORD, PAIR_SECRET_BYTES, PairEnd, PairLimits, secret_check_of
 from shosoin.keys.receiver import FETCHED_RECORD
-from shosoin.keys.store import Batch, StreamStore
+from shosoin.keys.store import Batch, Commit, StreamStore
 
 __all__ = [
+    "BurnCopies",
     "Holding",
+    "InstallSecret",
+    "OperatorStep",
     "burn_batch",
+    "burn_steps",
     "burn_store",
     "check_secret",
     "closed_batch",
     "holding_of",
     "is_installed",
     "rekey_batch",
+    "rekey_steps",
 ]
 
 _DIFFERENT_BYTES_MIN = 128
@@ -48,6 +54,42 @@ class Holding:
     """Of all blocks, used or not."""
     burns: int
     """How often this end has been burned."""
+
+
+@dataclass(frozen=True, slots=True)
+class BurnCopies:
+    """Remove the multicast copies that came from the other end or were sent to it, durably."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstallSecret:
+    """Put the new pair secret in the place of the old one, durably, unless it is there."""
+
+
+OperatorStep = Commit | BurnCopies | InstallSecret
+
+
+def burn_steps(batch: Batch | None) -> list[OperatorStep]:
+    """Return the steps of a burn; there is no batch where nothing is stored of the pair."""
+    return [*([Commit(batch)] if batch is not None else []), BurnCopies()]
+
+
+def rekey_steps(
+    records: Mapping[str, bytes], own: str, peer: str, secret: bytes, *, store: StreamStore, entropy: Entropy
+) -> list[OperatorStep]:
+    """Return the steps that make a pair that of another secret, or what is left of them after an interruption.
+
+    The journal changes before the file of the secret: between the two it refuses the old secret, and knows that the new
+    one is in use.
+
+    Raises:
+        PairSecretRejected: this pair has used the secret before, and not for this journal.
+        StreamRefused: the journal is incomplete.
+    """
+    if is_installed(records, secret):
+        return [InstallSecret()]
+    batch = rekey_batch(records, own, peer, secret, store=store, entropy=entropy)
+    return [BurnCopies(), Commit(batch), InstallSecret()]
 
 
 def holding_of(records: Mapping[str, bytes]) -> Holding:

@@ -19,16 +19,16 @@ import json
 import re
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from shosoin.base import Rejected, SaeId
+from shosoin.base import KmeId, Rejected, SaeId
 from shosoin.kernels import polynomial_mac
 from shosoin.keys.errors import PairProtocolError
 
-__all__ = ["COPY_BYTES_MAX", "CopyHead", "open_copies", "pad_bytes", "read_head", "seal_copies"]
+__all__ = ["COPY_BYTES_MAX", "CopyHead", "HeldCopy", "open_copies", "pad_bytes", "read_head", "seal_copies"]
 
 COPY_BYTES_MAX = 1 << 20
 """Bits of all keys of one request, in bytes."""
@@ -55,6 +55,29 @@ class CopyHead:
     """The key of the stream that authenticates and pads the record."""
     simulated: bool
     """Whether a link that any of the copies travels over is simulated."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldCopy:
+    """A key that a slave of this KME may fetch."""
+
+    key_id: str
+    slave: SaeId
+    master: SaeId
+    peer: KmeId
+    """KME of the master."""
+    born_s: float
+    length_bytes: int
+    named: frozenset[SaeId]
+    """All SAEs of this KME that the key was drawn for."""
+    bits: bytes | bytearray = field(default=b"", repr=False)
+    simulated: bool = True
+    """Whether one of the links that copies of the key travelled over is simulated."""
+
+    @property
+    def place(self) -> tuple[KmeId, str, SaeId]:
+        """What names the copy: peers choose key_IDs, and one could choose another's."""
+        return self.peer, self.key_id, self.slave
 
 
 def pad_bytes(number: int, length_bytes: int) -> int:

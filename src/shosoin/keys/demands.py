@@ -54,6 +54,8 @@ class Demands:
     route_type: str | None = None
     """``direct``: no relay saw the bits; ``indirect``: relays did."""
     min_assurance: Assurance | None = None
+    leave_bits: int = 0
+    """What has to be left of the stock for others, besides the reserved share; no caller's to say."""
 
     def check(self, facts: LinkFacts) -> None:
         """Check what is known of a link before anything is drawn.
@@ -75,6 +77,7 @@ class Demands:
             max_age_s=min(ages, default=None),
             route_type=self.route_type or other.route_type,
             min_assurance=max(levels, default=None),
+            leave_bits=max(self.leave_bits, other.leave_bits),
         )
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "PairPaused",
     "PairProtocolError",
     "PairSecretRejected",
+    "PeerRefused",
     "QuotaExceeded",
     "RequestInvalid",
     "StoreUnavailable",
@@ -145,6 +146,10 @@ class PairSecretRejected(KeysError, Rejected):
 
     code = "keys.bad_pair_secret"
     hint = "make one with `shosoin kme new-secret FILE`, and carry the same file to both ends"
+
+
+class PeerRefused(PeerFault):
+    """The peer's KME understood a question and refused it; the code ends with the one that it gave."""
 
 
 class PairProtocolError(KeysError, PeerFault):

@@ -227,7 +227,7 @@ class Kme:
             keys = tuple(Key(key_id, KeyMaterial.of(bits)) for key_id, bits in drawn)
         else:
             pair = self._pair(target)
-            addresses = self._allocate(pair, target, number, length, policy, demands.max_age_s)
+            addresses = self._allocate(pair, target, number, length, policy, demands)
             age_s = pair.outgoing.age_s(addresses) if demands.max_age_s is not None else 0.0
             contents = self._reading(target, lambda: pair.outgoing.read(addresses))
             key_ids = pair.outgoing_ids.encode_all(addresses, caller, slave)
@@ -304,7 +304,7 @@ class Kme:
         least = min(policies, key=lambda policy: policy.priority)
         ages = [policy.max_age_s for policy in policies if policy.max_age_s]
         least = replace(least, max_age_s=min(ages, default=0.0))
-        addresses = self._allocate(pair, peer, 1, length_bytes, least, None)
+        addresses = self._allocate(pair, peer, 1, length_bytes, least, NO_DEMANDS)
         (content,) = self._reading(peer, lambda: pair.outgoing.read(addresses))
         return pair.outgoing_ids.encode(addresses[0], _as_party(self.kme_id), _as_party(peer)), content
 
@@ -336,13 +336,19 @@ class Kme:
             raise RequestInvalid(f"the keys of one request shall have at most {self.limits.max_request_bytes * 8} bits")
         admit(number, total_bytes)
 
+    def reserved_share(self, peer: KmeId) -> float:
+        """Return the share of the stock with a peer that is for those with a priority, 0 to 1."""
+        most = self._max_stock_bits.get(peer, 0)
+        return min(1.0, self._reserved_bits.get(peer, 0) / most) if most else 0.0
+
     def _kept_back_bits(self, target: KmeId, policy: KeyPolicy) -> int:
         return 0 if policy.priority > 0 else self._reserved_bits.get(target, 0)
 
     def _allocate(
-        self, pair: PairEnd, target: KmeId, number: int, length: int, policy: KeyPolicy, demanded_s: float | None
+        self, pair: PairEnd, target: KmeId, number: int, length: int, policy: KeyPolicy, demands: Demands
     ) -> list[KeyAddress]:
-        kept_back = self._kept_back_bits(target, policy) // 256
+        kept_back = (self._kept_back_bits(target, policy) + demands.leave_bits) // 256
+        demanded_s = demands.max_age_s
         if kept_back and pair.outgoing.stock_granules() - number * granules_of(length) < kept_back:
             raise KeyStreamDry(f"what is left for {target} is reserved for SAEs with a priority", retry_after_s=1.0)
         ages = [age for age in (policy.max_age_s or None, demanded_s) if age is not None]

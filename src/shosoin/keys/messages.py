@@ -16,6 +16,7 @@ from typing import Any, ClassVar, get_args
 from shosoin.keys.errors import PairProtocolError
 
 __all__ = [
+    "HELLO_BYTES_MAX",
     "MESSAGE_BYTES_MAX",
     "OTHER_VERSION",
     "PROTOCOL_VERSION",
@@ -50,8 +51,13 @@ PROTOCOL_VERSION = 2
 """Both KMEs of a pair must speak the same one; a hello says which."""
 OTHER_VERSION = "keys.protocol_version"
 """Code of the error that says that the two ends speak different ones."""
-MESSAGE_BYTES_MAX = 16 << 20
-"""Room for the blocks of a full stock in a hello."""
+HELLO_BYTES_MAX = 8 << 20
+"""Room for the blocks of a full stock, both ways."""
+MESSAGE_BYTES_MAX = 1 << 16
+"""Of any other message: what a peer may have us parse at once is bounded by its kind."""
+_BLOCKS_MAX = 1 << 16
+_NUMBERS_MAX = 256
+"""Entries of a verification pool, and more."""
 INTEGER_MAX = (1 << 63) - 1
 
 
@@ -64,6 +70,9 @@ class BlockState(StrEnum):
     CONFIRMED = "confirmed"
     STORED = "stored"
     READY = "ready"
+
+
+_STATES = {state.value: state for state in BlockState}
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,11 +352,13 @@ def decode_message(raw: bytes) -> Message:
     Raises:
         PairProtocolError: if it is not exactly a message of this protocol.
     """
-    if len(raw) > MESSAGE_BYTES_MAX:
-        raise PairProtocolError(f"message of {len(raw)} bytes, expected at most {MESSAGE_BYTES_MAX}")
+    if len(raw) > HELLO_BYTES_MAX:
+        raise PairProtocolError(f"message of {len(raw)} bytes, expected at most {HELLO_BYTES_MAX}")
     try:
         loaded = json.loads(raw)
         kind = _TYPES[loaded.pop("type")]
+        if kind is not Hello and len(raw) > MESSAGE_BYTES_MAX:
+            raise ValueError("longer than any of its kind")
         if kind is Hello:
             _check_version(loaded.get("version", 1))
         message: Message = _build(kind, loaded)
@@ -381,8 +392,11 @@ def _is_entry(value: Any) -> bool:
 def _block_view(item: Any) -> BlockView:
     index, start, granules, state, entries = item
     for number in (index, start, granules):
-        _value("int", number)
-    return BlockView(index, start, granules, BlockState(state), _value("tuple[int, ...]", entries))
+        if type(number) is not int or not 0 <= number <= INTEGER_MAX:
+            raise ValueError("wrong type")
+    return BlockView(
+        index, start, granules, _STATES[state], _value("tuple[int, ...]", entries) if entries != [] else ()
+    )
 
 
 def _value(declared: str, value: Any) -> Any:
@@ -392,6 +406,8 @@ def _value(declared: str, value: Any) -> Any:
         return value
     if declared == "str" and type(value) is str and len(value) <= 128 and value.isascii():
         return value
+    if type(value) is list and len(value) > (_BLOCKS_MAX if declared == "tuple[BlockView, ...]" else _NUMBERS_MAX):
+        raise ValueError("too many")
     if declared == "tuple[int, ...]" and type(value) is list and all(map(_is_entry, value)):
         return tuple(value)
     if declared == "tuple[BlockView, ...]" and type(value) is list:

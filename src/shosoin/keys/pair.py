@@ -327,6 +327,8 @@ class PairEnd:
         self._burns = max(self._burns, theirs.seen_burns)
         self._seen_burns = max(self._seen_burns, theirs.burns)
         yield Commit(self._own_batch(batch))
+        if self._awaits_rekey:
+            self.refusal = f"the pair with {self.peer} was healed and awaits another pair secret: shosoin kme rekey"
         self._session = _session_of(mine, theirs)
         yield Send(Welcome(self._session, self._proof(self.own, "welcome")))
 
@@ -338,7 +340,6 @@ class PairEnd:
         if not hmac.compare_digest(message.proof.encode(), self._proof(self.peer, "welcome").encode()):
             yield from self._forged()
         if self._awaits_rekey:
-            self.refusal = f"the pair with {self.peer} was healed and awaits another pair secret: shosoin kme rekey"
             return
         self._open, self._fresh, self.refusal = True, False, ""
         self.outgoing.session = self.incoming.session = self._session

@@ -31,6 +31,10 @@ class Offer:
     max_bps: int = 100_000_000
     spare_bps: int = 0
     """What the link yields and no other stream was promised."""
+    plain_bps: int | None = None
+    """How much of that is for streams without a priority; ``None`` for all."""
+    priority_max: int = 0
+    """Of the terms for the two SAEs (``shosoin.keys.policy``)."""
     timeout_ms: int = 5_000
     timeout_ms_max: int = 60_000
     ttl_s: int = 3_600
@@ -40,17 +44,22 @@ class Offer:
 def negotiate(wanted: Qos, offer: Offer) -> tuple[Qos, bool]:
     """Return the QoS nearest to what is wanted, and whether it is all that is wanted.
 
-    Jitter and Priority are guidance that the standard leaves to the key manager; they are returned as they came.
+    Priority is at most what the terms for the two SAEs say, and exactly that if it is left to us. Jitter, the greatest
+    deviation of the rate, is what lies between Max_bps, which is enforced, and Min_bps, which is promised: less cannot
+    be had, more is no harder; zero stays zero and promises nothing.
     """
+    priority = min(wanted.priority or offer.priority_max, offer.priority_max)
+    spare = offer.spare_bps if priority or offer.plain_bps is None else min(offer.spare_bps, offer.plain_bps)
     chunk = _within(wanted.key_chunk_size_bytes or offer.chunk_bytes, offer.chunk_bytes_min, offer.chunk_bytes_max)
     most = min(wanted.max_bps or offer.max_bps, offer.max_bps)
+    least = min(wanted.min_bps, spare, most)
     is_json = wanted.metadata_mimetype.partition(";")[0].strip().lower() == JSON_MIMETYPE
     granted = Qos(
         key_chunk_size_bytes=chunk,
         max_bps=most,
-        min_bps=min(wanted.min_bps, offer.spare_bps, most),
-        jitter_bps=wanted.jitter_bps,
-        priority=wanted.priority,
+        min_bps=least,
+        jitter_bps=max(wanted.jitter_bps, most - least) if wanted.jitter_bps else 0,
+        priority=priority,
         timeout_ms=min(wanted.timeout_ms or offer.timeout_ms, offer.timeout_ms_max),
         ttl_s=min(wanted.ttl_s or offer.ttl_s, offer.ttl_s_max),
         metadata_mimetype=wanted.metadata_mimetype if is_json or not wanted.metadata_mimetype else JSON_MIMETYPE,
@@ -59,6 +68,8 @@ def negotiate(wanted: Qos, offer: Offer) -> tuple[Qos, bool]:
         (wanted.key_chunk_size_bytes, granted.key_chunk_size_bytes),
         (wanted.max_bps, granted.max_bps),
         (wanted.min_bps, granted.min_bps),
+        (wanted.jitter_bps, granted.jitter_bps),
+        (wanted.priority, granted.priority),
         (wanted.timeout_ms, granted.timeout_ms),
         (wanted.ttl_s, granted.ttl_s),
     )

@@ -10,7 +10,7 @@ import asyncio
 import hmac
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -109,9 +109,10 @@ class Homes:
         """
         if not self._kme.status(near, far).stream_open:
             raise CallRefused(Status.NO_QKD_CONNECTION, "there is no key stream between the two")
-        limits, bounds = self._limits, self._kme.policies.of(near, far).limits
-        facts = self._kme.facts_of(far)
-        yields_bps = facts.secret_key_rate_bps if self._kme.kme_of(far) != self._kme.kme_id else float(limits.max_bps)
+        limits, policy, far_kme = self._limits, self._kme.policies.of(near, far), self._kme.kme_of(far)
+        bounds, rate_bps = policy.limits, self._kme.facts_of(far).secret_key_rate_bps
+        yields_bps = int(rate_bps) if far_kme != self._kme.kme_id else limits.max_bps
+        plain_bps = int(yields_bps * (1.0 - self._kme.reserved_share(far_kme)))
         shortest = max(1, -(-bounds.min_key_size_bits // 8))
         longest = min(limits.max_chunk_bytes, bounds.max_key_size_bits // 8, bounds.max_request_bytes)
         if shortest > longest:
@@ -123,16 +124,23 @@ class Homes:
             chunk_bytes_max=longest,
             chunk_bytes=limits.chunk_bytes,
             max_bps=limits.max_bps,
-            spare_bps=max(0, min(int(yields_bps) - self._promised_bps(self._kme.kme_of(far)), _WORD_MAX)),
+            spare_bps=_word(yields_bps - self._promised_bps(far_kme, lambda _: True)),
+            plain_bps=_word(plain_bps - self._promised_bps(far_kme, lambda priority: priority == 0)),
+            priority_max=_word(policy.priority),
             timeout_ms=limits.timeout_ms,
             timeout_ms_max=limits.max_timeout_ms,
             ttl_s=limits.ttl_s,
             ttl_s_max=limits.max_ttl_s,
         )
 
-    def _promised_bps(self, far_kme: KmeId) -> int:
+    def _promised_bps(self, far_kme: KmeId, counts: Callable[[int], bool]) -> int:
+        """Return the Min_bps of all streams to a KME that are agreed, and whose priority counts."""
         homes = (home for home in self._homes.values() if home.far_kme == far_kme and not home.proposed)
-        return sum(home.stream.qos.min_bps for home in homes)
+        return sum(home.stream.qos.min_bps for home in homes if counts(home.stream.qos.priority))
+
+    def _kept_back_bits(self, home: Home) -> int:
+        """Return what a stream leaves in stock: a second of what streams of a higher priority were promised."""
+        return self._promised_bps(home.far_kme, lambda priority: priority > home.stream.qos.priority)
 
     def make(self, ksid: UUID, near: SaeId, far: SaeId, wanted: Qos, opener: SaeId) -> Home:
         """Make a stream.
@@ -259,7 +267,7 @@ class Homes:
             stream.check_new(position)
             claim = self.reserved.claim()
             try:
-                chunk = await self._draw(stream, claim)
+                chunk = await self._draw(home, claim)
             except BaseException:
                 claim.drop()
                 raise
@@ -268,14 +276,21 @@ class Homes:
                 self._forget(home, position)
             return chunk
 
-    async def _draw(self, stream: HomeStream, claim: Claim) -> Chunk:
+    async def _draw(self, home: Home, claim: Claim) -> Chunk:
+        stream = home.stream
+
         def admit(_: int, total_bytes: int) -> None:
             claim.take(stream.near, total_bytes)
 
         near, far, oldest_s = stream.near, stream.far, self._kme.max_age_s(stream.near, stream.far)
         try:
             delivery: Delivery = await self._drawing.draw(
-                near, far, 1, stream.qos.key_chunk_size_bytes * 8, admit, Demands(max_age_s=oldest_s)
+                near,
+                far,
+                1,
+                stream.qos.key_chunk_size_bytes * 8,
+                admit,
+                Demands(max_age_s=oldest_s, leave_bits=self._kept_back_bits(home)),
             )
         except DemandUnmet as err:
             raise CallRefused(Status.INSUFFICIENT_KEY, "what is left is too old") from err
@@ -336,6 +351,11 @@ class Homes:
         self.voids.append(
             (home.far_kme, Void(str(stream.ksid), home.run, stream.near, stream.far, key_ids[:KEY_IDS_MAX], over))
         )
+
+
+def _word(number: int) -> int:
+    """Return what can be said of a number in 32 bits."""
+    return max(0, min(number, _WORD_MAX))
 
 
 def age_ms(chunk: Chunk, now_s: float) -> int:

@@ -22,7 +22,7 @@ from shosoin.adapters.http_parts import PartsPayload
 from shosoin.base import KeyMaterial, KmeId, Rejected, SaeId, ShosoinError
 from shosoin.base.ports import Clock
 from shosoin.keys.demands import NO_DEMANDS, Demands
-from shosoin.keys.errors import DemandUnmet, RequestInvalid
+from shosoin.keys.errors import DemandUnmet, KeyNotFound, RequestInvalid
 from shosoin.keys.kme import Admit, Delivery, Key, Kme
 from shosoin.services.guarded_connections import ConnectionGuard
 from shosoin.services.json_log import described, log
@@ -212,7 +212,11 @@ class Etsi014Service(Etsi014Http):
 
     async def _dec_keys(self, caller: SaeId, master: SaeId, key_ids: list[str], admit: Admit) -> Delivery:
         if not any(self._multicast.holds(master, one) for one in key_ids):
-            return self._kme.dec_keys(caller, master, key_ids, admit)
+            try:
+                return self._kme.dec_keys(caller, master, key_ids, admit)
+            except KeyNotFound:
+                self._multicast.require_indexed()  # else nobody can say that a key is not there
+                raise
         return await self._dec_copies(caller, master, key_ids, admit)
 
     async def _dec_copies(self, caller: SaeId, master: SaeId, key_ids: list[str], admit: Admit) -> Delivery:

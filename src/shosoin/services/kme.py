@@ -17,7 +17,7 @@ from typing import Any
 
 from shosoin.adapters.admin_log import AdminLogTampered
 from shosoin.adapters.clock import SystemClock
-from shosoin.adapters.copy_store import COPIES_NAME, CopyStore, open_copy_store
+from shosoin.adapters.copy_store import CopyStorage
 from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.memory import collect_garbage_rarely
 from shosoin.adapters.open_files import allow_many_open_files
@@ -29,6 +29,7 @@ from shosoin.keys.kme import Kme
 from shosoin.keys.local import LocalKeys
 from shosoin.keys.policy import KmeLimits, PolicyBook
 from shosoin.keys.quota import Quota
+from shosoin.keys.worker_grants import Granting
 from shosoin.services.admin_api import AdminApi
 from shosoin.services.admin_config import AdminSection
 from shosoin.services.etsi004 import Etsi004Service
@@ -51,9 +52,9 @@ from shosoin.services.sae_http import Drawing
 from shosoin.services.skip import SkipService
 from shosoin.services.skip_config import SkipConfig
 from shosoin.services.storage_key import storage_key
+from shosoin.services.store_config import open_copies
 from shosoin.services.tls_listener import TlsListener
-from shosoin.services.worker_grants import Granting
-from shosoin.services.worker_pool import WorkerPool
+from shosoin.services.worker_pool import WORKERS_FILE, WorkerPool
 
 __all__ = ["KmeProcess", "run"]
 
@@ -208,6 +209,7 @@ class KmeProcess:
             events=self._events,
             expiry_s=limits.key_expiry_s,
         )
+        await multicast.refresh()
         service = Etsi014Service(kme, self.links, http, self._clock, multicast)
         try:
             known = {str(link.peer) for link in self.config.links}
@@ -240,8 +242,8 @@ class KmeProcess:
         self._listeners.append(listener)
         return listener.port
 
-    def _copy_store(self, storage_key: bytes) -> CopyStore:
-        store, anew = open_copy_store(self.directory / COPIES_NAME, storage_key)
+    def _copy_store(self, storage_key: bytes) -> CopyStorage:
+        store, anew = open_copies(self.config.store, self.directory, self.config.kme.id, storage_key)
         if anew:
             self._events.emit(Event("keys.copies_damaged", "alarm", {"kme": self.config.kme.id}))
         return store
@@ -322,13 +324,16 @@ class KmeProcess:
     # Life
 
     async def _report(self) -> None:
-        last = ""
+        last = {"links.json": "", WORKERS_FILE: ""}
         while True:
+            states = {"links.json": self.link_states()}
+            if self.workers is not None:
+                states[WORKERS_FILE] = {"pid": os.getpid(), **self.workers.state()}
+            for name, state in states.items():
+                if (text := json.dumps(state)) != last[name]:
+                    last[name] = text
+                    _write_json(self.directory / name, state)
             await asyncio.sleep(_REPORT_S)
-            states = self.link_states()
-            if (text := json.dumps(states)) != last:
-                last = text
-                _write_json(self.directory / "links.json", states)
 
     async def _stop(self) -> None:
         for listener in self._listeners:
@@ -340,6 +345,7 @@ class KmeProcess:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._remove_signs()  # the report may have written some again
         for service in self.services.values():
             if service.guard is not None:
                 await service.guard.end_all()
@@ -362,7 +368,7 @@ class KmeProcess:
             self.stop_wanted.set()
 
     def _remove_signs(self) -> None:
-        for name in ("ready", "links.json", IDENTITY_FILE):
+        for name in ("ready", "links.json", IDENTITY_FILE, WORKERS_FILE):
             with contextlib.suppress(FileNotFoundError):
                 (self.directory / name).unlink()
 

@@ -7,6 +7,7 @@ import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from shosoin.adapters.private_files import read_private
@@ -27,7 +28,7 @@ from shosoin.services.sources.build import check_recordings, facts_of, make_sour
 from shosoin.services.sources.coordinated import SUBJECT, SourceParts
 from shosoin.services.sources.port import LinkSource
 from shosoin.services.sources.repeats import BitMemory
-from shosoin.services.store_config import open_store
+from shosoin.services.store_config import open_store, open_used
 from shosoin.services.tls_plane import TlsPlane
 
 __all__ = ["KmeLinks"]
@@ -283,8 +284,9 @@ class KmeLinks:
             driver, self.requests, self._repeats, self._entropy, self._clock, self._events, link.max_stock_bits
         )
         section, directory = self._config.sources.get(peer), self._config.kme.directory / "sources" / peer
+        used = partial(open_used, store, self._config.store.schema, directory)
         plane = self.source_planes.get(peer)
-        self._sources[peer] = make_source(link, section, parts, self._facts[peer], directory, plane)
+        self._sources[peer] = make_source(link, section, parts, self._facts[peer], used, plane)
         _keep_counting(self.pairs.get(peer), pair)
         self.drivers[peer], self.pairs[peer] = driver, pair
 

@@ -22,16 +22,22 @@ from shosoin.adapters.private_files import create_private, read_private, replace
 from shosoin.adapters.state_lock import StateLock
 from shosoin.base import Rejected
 from shosoin.keys.burning import (
+    BurnCopies,
     Holding,
-    burn_store,
+    InstallSecret,
+    OperatorStep,
+    burn_batch,
+    burn_steps,
     check_secret,
     closed_batch,
     holding_of,
     is_installed,
     rekey_batch,
+    rekey_steps,
 )
 from shosoin.keys.errors import PairSecretRejected, StoreUnavailable, StreamRefused
 from shosoin.keys.pair import PAIR_SECRET_BYTES, secret_check_of
+from shosoin.keys.store import Batch, Commit, StreamStore
 from shosoin.services.kme_config import KmeConfig, LinkSection
 from shosoin.services.kme_stores import burn_copies, discard_copies, discard_store, open_store, stored_peers
 from shosoin.services.storage_key import existing_storage_key, storage_key
@@ -114,18 +120,30 @@ def _burn_all(config: KmeConfig, peers: Sequence[str], key: bytes, *, dry_run: b
 
 
 def _burn_one(config: KmeConfig, peer: str, key: bytes, *, dry_run: bool, until_rekeyed: bool) -> Holding:
-    held = _NOTHING
     secret = _secret_in_place(config, peer) if until_rekeyed and not dry_run else b""
-    if secret or peer in stored_peers(config):  # else this end is new, and the handshake burns in any case
-        with closing(open_store(config, peer, key)) as store:
-            found = burn_store(store, dry_run=dry_run, until_rekeyed=until_rekeyed)
-            if found is not None:
-                held = found
-            elif secret:  # never used, and known to whoever was here all the same
-                store.commit(closed_batch(config.kme.id, peer, secret, store=store, entropy=SystemEntropy()))
-    if not dry_run:
-        burn_copies(config, peer, key)
+    if not secret and peer not in stored_peers(config):  # this end is new, and the handshake burns in any case
+        _carry_out([] if dry_run else burn_steps(None), None, config, peer, key)
+        return _NOTHING
+    with closing(open_store(config, peer, key)) as store:
+        records = store.load()
+        held = holding_of(records)
+        batch: Batch | None = None
+        if records:
+            batch = burn_batch(records, until_rekeyed=until_rekeyed)
+        elif secret:  # never used, and known to whoever was here all the same
+            batch = closed_batch(config.kme.id, peer, secret, store=store, entropy=SystemEntropy())
+        _carry_out([] if dry_run else burn_steps(batch), store, config, peer, key)
     return held
+
+
+def _carry_out(
+    steps: Sequence[OperatorStep], store: StreamStore | None, config: KmeConfig, peer: str, key: bytes
+) -> None:
+    for step in steps:
+        if isinstance(step, Commit) and store is not None:
+            store.commit(step.batch)
+        elif isinstance(step, BurnCopies):
+            burn_copies(config, peer, key)
 
 
 def rekey(config: KmeConfig, peer: str, secret_file: Path, *, dry_run: bool, discard_damaged: bool = False) -> Rekeyed:
@@ -146,12 +164,8 @@ def rekey(config: KmeConfig, peer: str, secret_file: Path, *, dry_run: bool, dis
     with StateLock(config.kme.directory, exclusive=True):
         key = storage_key(config)
         if discard_damaged and _is_damaged(config, peer, key, secret):
-            done = _rekey_unread(config, link, key, secret, dry_run=dry_run)
-        else:
-            done = _rekey_journal(config, link, key, secret, dry_run=dry_run, discard_damaged=discard_damaged)
-        if not dry_run:
-            _install(link.pair_secret_file, secret)
-    return done
+            return _rekey_unread(config, link, key, secret, dry_run=dry_run)
+        return _rekey_journal(config, link, key, secret, dry_run=dry_run, discard_damaged=discard_damaged)
 
 
 def _install(path: Path, secret: bytes) -> None:
@@ -188,24 +202,30 @@ def _rekey_journal(
         with closing(open_store(config, link.peer, key)) as store:
             records = store.load()
             held = holding_of(records)
-            if is_installed(records, secret):
-                return Rekeyed(held, was_installed=True, discarded=False)
-            batch = rekey_batch(records, config.kme.id, link.peer, secret, store=store, entropy=SystemEntropy())
-            if not dry_run:
-                discarded = _burn_copies(config, link.peer, key, discard_damaged=discard_damaged)
-                store.commit(batch)
+            was_installed = is_installed(records, secret)
+            steps = rekey_steps(records, config.kme.id, link.peer, secret, store=store, entropy=SystemEntropy())
+            for step in () if dry_run else steps:
+                match step:
+                    case BurnCopies():
+                        discarded = _burn_copies(config, link.peer, key, discard_damaged=discard_damaged)
+                    case Commit(batch):
+                        store.commit(batch)
+                    case InstallSecret():
+                        _install(link.pair_secret_file, secret)
     except StoreUnavailable:
         raise
     except StreamRefused as err:
         err.hint = "if what is stored is lost for good: --discard-damaged"
         raise
-    return Rekeyed(held, was_installed=False, discarded=discarded)
+    return Rekeyed(held, was_installed=was_installed, discarded=discarded)
 
 
 def _burn_copies(config: KmeConfig, peer: str, key: bytes, *, discard_damaged: bool) -> bool:
     """Remove the copies of a pair; return whether those of all pairs were thrown away, since they cannot be read."""
     try:
         burn_copies(config, peer, key)
+    except StoreUnavailable:
+        raise
     except StreamRefused:
         if not discard_damaged:
             raise
@@ -227,6 +247,7 @@ def _rekey_unread(config: KmeConfig, link: LinkSection, key: bytes, secret: byte
             batch = rekey_batch({}, config.kme.id, link.peer, secret, store=store, entropy=SystemEntropy(), used=used)
             store.commit(batch)
         mark.remove()
+        _install(link.pair_secret_file, secret)
     return Rekeyed(_NOTHING, was_installed=False, discarded=True)
 
 

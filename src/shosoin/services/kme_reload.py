@@ -18,9 +18,17 @@ from shosoin.base import Rejected, Unavailable
 from shosoin.services.kme_config import load_kme_config
 from shosoin.services.kme_identity import IDENTITY_FILE
 
-__all__ = ["reload_kme"]
+__all__ = ["reload_kme", "running_kme"]
 
 _LOOK_S = 0.05
+
+
+def running_kme(directory: Path) -> dict[str, Any] | None:
+    """Return what the KME that runs in a directory wrote down of its certificates, ``None`` if none runs."""
+    found = _state(directory)
+    if found is None or found["pid"] != _ready_pid(directory) or not is_running(found["pid"], found["mark"]):
+        return None
+    return found
 
 
 def reload_kme(config: Path, timeout_s: float) -> dict[str, Any]:
@@ -31,8 +39,8 @@ def reload_kme(config: Path, timeout_s: float) -> dict[str, Any]:
         Unavailable: no KME runs there, or it does not answer in time.
     """
     directory = load_kme_config(config).kme.directory
-    before = _state(directory)
-    if before is None or before["pid"] != _ready_pid(directory) or not is_running(before["pid"], before["mark"]):
+    before = running_kme(directory)
+    if before is None:
         raise Unavailable(
             f"no KME runs in {directory}", code="kme.not_running", hint="start it: it reads all files then"
         )

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 from shosoin.base import KmeId, PeerFault, ShosoinError, Unavailable
 from shosoin.base.foreign_text import printable_text
+from shosoin.keys.errors import PeerRefused
 from shosoin.services.json_log import described, log
 from shosoin.services.peer_channel import Channel
 
@@ -37,10 +38,6 @@ _UNSENT_BYTES_MAX = 16 << 20
 
 Serve = Callable[[KmeId, bytes], Awaitable[bytes]]
 """Answers a question of a peer; a ``ShosoinError`` becomes a refusal that carries its code and message."""
-
-
-class PeerRefused(PeerFault):
-    """The peer's KME understood a question and refused it."""
 
 
 @dataclass(slots=True)

@@ -11,11 +11,11 @@ from typing import Protocol
 from shosoin.adapters.copy_reencryption import CopyStores
 from shosoin.adapters.copy_store import COPIES_NAME, DAMAGED_SUFFIX, CopyStore
 from shosoin.adapters.discard_marks import marked_peers
-from shosoin.adapters.postgres_reencryption import PostgresStores
+from shosoin.adapters.postgres_reencryption import PostgresCopies, PostgresStores
 from shosoin.adapters.private_files import destroy
 from shosoin.adapters.stream_reencryption import FileStores
 from shosoin.base import KmeId
-from shosoin.keys.errors import StreamRefused
+from shosoin.keys.errors import StoreUnavailable, StreamRefused
 from shosoin.keys.reencryption import ReencryptableStores
 from shosoin.keys.store import StreamStore
 from shosoin.services.kme_config import KmeConfig
@@ -35,7 +35,13 @@ class _PairStores(ReencryptableStores, Protocol):
 
 def stores_of(config: KmeConfig) -> list[ReencryptableStores]:
     """Return everything of a KME that is under its storage key."""
-    return [_pair_stores(config), CopyStores(config.kme.directory)]
+    if config.store.kind == "files":
+        return [_pair_stores(config), CopyStores(config.kme.directory)]
+    return [_pair_stores(config), _copies_in_database(config)]
+
+
+def _copies_in_database(config: KmeConfig) -> PostgresCopies:
+    return PostgresCopies(database_of(config.store), config.kme.id)
 
 
 def _pair_stores(config: KmeConfig) -> _PairStores:
@@ -55,6 +61,11 @@ def burn_copies(config: KmeConfig, peer: str, key: bytes) -> None:
     Raises:
         StreamRefused: they cannot be read.
     """
+    if config.store.kind != "files":
+        stores = _copies_in_database(config)
+        if stores.names():
+            with closing(stores.opened(key)) as held:
+                held.burn(KmeId(peer))
     path = config.kme.directory / COPIES_NAME
     destroy(path.with_name(path.name + DAMAGED_SUFFIX))
     if path.exists():
@@ -84,11 +95,16 @@ def discard_store(config: KmeConfig, peer: str, key: bytes) -> None:
     _pair_stores(config).discard(peer)
     try:
         burn_copies(config, peer, key)
+    except StoreUnavailable:  # out of reach is not damaged
+        raise
     except StreamRefused:
         discard_copies(config)
 
 
 def discard_copies(config: KmeConfig) -> None:
     """Overwrite and remove the multicast copies of all pairs, readable or not."""
+    if config.store.kind != "files":
+        with closing(_copies_in_database(config).opened(bytes(32))) as held:
+            held.discard()
     for path in config.kme.directory.glob(f"{COPIES_NAME}*"):
         destroy(path)

@@ -13,8 +13,17 @@ from typing import Any, TypeVar
 from shosoin.base import ShosoinError
 from shosoin.base.ports import Clock, EventSink
 from shosoin.kernels import polynomial_mac
-from shosoin.keys.errors import StoreUnavailable, StreamNotReady, StreamRefused
-from shosoin.keys.messages import OTHER_VERSION, Closed, Leased, Message, decode_message, encode_message
+from shosoin.keys.errors import PairProtocolError, StoreUnavailable, StreamNotReady, StreamRefused
+from shosoin.keys.messages import (
+    HELLO_BYTES_MAX,
+    MESSAGE_BYTES_MAX,
+    OTHER_VERSION,
+    Closed,
+    Leased,
+    Message,
+    decode_message,
+    encode_message,
+)
 from shosoin.keys.pair import PairEnd
 from shosoin.keys.store import Batch, Commit, Effect, Emit, Mac, ReadBlock, Send, Steps, StreamStore
 from shosoin.services.json_log import described, log
@@ -24,8 +33,6 @@ __all__ = ["LinkDriver"]
 
 T = TypeVar("T")
 _QUEUE_MAX = 64
-_LONG_BYTES = 1 << 16
-"""Messages above this wait for their turn outside the queue, so that not 64 hellos of 16 MiB are in memory."""
 _TICK_S = 0.25
 _TICKS_PER_SIGN = 8
 """How often the store is told that its owner is there, and asked whether it still is the owner: every 2 s."""
@@ -105,10 +112,14 @@ class LinkDriver:
         self._latest = channel
         await self._queue.put(_Item(lambda: self._attach(channel)))
         try:
+            bytes_max = HELLO_BYTES_MAX  # a hello comes first, and no other message is so long
             while not self.failed:
                 raw = await channel.receive()
-                done = asyncio.Event() if len(raw) > _LONG_BYTES else None
-                await self._queue.put(_Item(partial(self._receive, decode_message(raw)), channel, done))
+                message = await _decoded(raw, bytes_max)
+                # A long one waits for its turn outside the queue, so that not 64 of them are in memory.
+                done = asyncio.Event() if len(raw) > MESSAGE_BYTES_MAX else None
+                await self._queue.put(_Item(partial(self._receive, message), channel, done))
+                bytes_max = MESSAGE_BYTES_MAX
                 if done is not None:
                     await done.wait()
         except ShosoinError as err:
@@ -308,6 +319,14 @@ class LinkDriver:
         log("stream.failed", peer=self.pair.peer, reason=err.message)
         if isinstance(err, StoreUnavailable):
             self.lost.set()
+
+
+async def _decoded(raw: bytes, bytes_max: int) -> Message:
+    if len(raw) <= MESSAGE_BYTES_MAX:
+        return decode_message(raw)
+    if len(raw) > bytes_max:
+        raise PairProtocolError(f"message of {len(raw)} bytes, expected at most {bytes_max}")
+    return await asyncio.get_running_loop().run_in_executor(None, decode_message, raw)
 
 
 def _sign_of_life() -> Steps:

@@ -1,50 +1,53 @@
-"""Keys for several slaves at once (ETSI GS QKD 014 V1.1.1, clause 5.4 and annex B).
+"""Keys for several slaves at once (ETSI GS QKD 014 V1.1.1, clause 5.4 and annex B), of one KME.
 
-The master's KME makes the bits and sends every other KME a record with a padded copy (``shosoin.keys.copies``); only
-when all have stored it does the master get its answer. A slave fetches its copy at its own KME, which first *claims* it
-from the master's: the row that allows it is removed there, durably, then the copy here, then it is served. So neither
-KME's memory or disk alone decides whether a copy is still unused; the price is that the master's KME must be reachable.
+What is decided about a copy is decided in ``shosoin.keys.multicast``; here its effects are carried out: on the store of
+copies, on a thread of its own, and over the requests channel to other KMEs.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import replace
-from typing import TypeVar
-from uuid import UUID
+from contextlib import AsyncExitStack, closing
+from typing import Any, TypeVar
 
-from shosoin.adapters.copy_store import CopyStore, HeldCopy
-from shosoin.base import Entropy, KeyMaterial, KmeId, PeerFault, SaeId, ShosoinError
-from shosoin.base.ports import Clock, Event, EventSink
-from shosoin.keys.copies import COPY_BYTES_MAX, CopyHead, open_copies, pad_bytes, read_head, seal_copies
+from shosoin.adapters.copy_store import CopyStorage
+from shosoin.base import Entropy, KmeId, SaeId
+from shosoin.base.ports import Clock, EventSink
+from shosoin.keys.copies import HeldCopy
 from shosoin.keys.demands import Demands
-from shosoin.keys.errors import KeyNotFound, KeyOfAnotherSae, PairProtocolError, RequestInvalid, StreamNotReady
-from shosoin.keys.key_id import GRANULE_BYTES, granules_of
-from shosoin.keys.kme import Admit, Delivery, Key, Kme
-from shosoin.link import LinkFacts
-from shosoin.services.kme_requests import PeerRefused, PeerRequests
+from shosoin.keys.errors import StoreUnavailable, StreamNotReady
+from shosoin.keys.kme import Admit, Delivery, Kme
+from shosoin.keys.multicast import (
+    CLAIM,
+    COPY,
+    READY,
+    Ask,
+    DrawPad,
+    Effect,
+    MulticastKeys,
+    OnTable,
+    Ready,
+    Steps,
+    Together,
+)
+from shosoin.services.json_log import log
+from shosoin.services.kme_requests import PeerRequests
 from shosoin.services.peer_readiness import PeerReadiness
 from shosoin.services.sae_http import Drawing
 
 __all__ = ["Multicast"]
 
 T = TypeVar("T")
-_COPY, _CLAIM, _READY = "multicast/copy", "multicast/claim", "multicast/ready"
 _ASK_S = 5.0
-_HELD_MAX = 1 << 16
-_HELD_BYTES_MAX = 64 << 20
-"""Copies of one peer's masters that may await fetching here; of one master at most half of what the others leave."""
-_Place = tuple[KmeId, str, SaeId]
-_CLAIM_BYTES_MAX = 1 << 20
 _EXPIRE_EVERY_S = 60.0
+_REFRESH_EVERY_S = 2.0
+"""How often a store elsewhere hears that its owner is there."""
 
 
-class Multicast:
+class Multicast(MulticastKeys):
     """Sends and serves multicast keys of one KME.
 
     Args:
@@ -56,41 +59,75 @@ class Multicast:
         kme: Kme,
         drawing: Drawing,
         requests: PeerRequests,
-        store: CopyStore,
+        store: CopyStorage,
         *,
         entropy: Entropy,
         clock: Clock,
         events: EventSink,
         expiry_s: float,
     ) -> None:
-        self._kme, self._drawing, self._requests = kme, drawing, requests
-        self._store, self._entropy, self._clock, self._events = store, entropy, clock, events
-        self._expiry_s = expiry_s
+        super().__init__(
+            kme,
+            (),
+            requests.is_connected,
+            entropy=entropy,
+            clock=clock,
+            events=events,
+            expiry_s=expiry_s,
+        )
+        self._drawing, self._requests, self._store = drawing, requests, store
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="multicast")
-        self._held: dict[tuple[KmeId, str], dict[SaeId, HeldCopy]] = defaultdict(dict)
-        """By the KME that chose the key_ID, for it may choose what is another's."""
-        self._named: dict[tuple[KmeId, str], frozenset[SaeId]] = {}
-        """Every slave here that a key was drawn for, as long as a copy waits."""
-        self._taking: set[_Place] = set()
-        self._claimed: set[_Place] = set()
-        """What the master's KME has let go, and nobody has been given yet."""
-        self._burns: Counter[KmeId] = Counter()
-        """How often a peer's pair was burned: what was being sent meanwhile can be claimed by nobody."""
-        self._number: Counter[tuple[KmeId, SaeId]] = Counter()
-        self._bytes: Counter[tuple[KmeId, SaeId]] = Counter()
-        held = store.index()
-        self._remember(held)
-        self._count(held, 1)
-        requests.serve(_COPY, self._serve_copy)
-        requests.serve(_CLAIM, self._serve_claim)
-        requests.serve(_READY, self._serve_ready)
-        self._peers = PeerReadiness(requests, _READY, clock.now_s, _ASK_S)
+        self._epoch = 0
+        """Of the store when it was last asked what is in it."""
+        self.is_indexed = False
+        """Whether it is known what waits here."""
+        requests.serve(COPY, lambda peer, body: self._carry_out(self.serving_copy(peer, body)))
+        requests.serve(CLAIM, lambda peer, body: self._carry_out(self.serving_claim(peer, body)))
+        requests.serve(READY, self._serve_ready)
+        self._peers = PeerReadiness(requests, READY, clock.now_s, _ASK_S)
 
     async def run(self) -> None:
-        """Destroy what is too old, until cancelled."""
-        while True:
-            await self._expire()
-            await asyncio.sleep(min(_EXPIRE_EVERY_S, self._expiry_s))
+        """Destroy what is too old, and stay in touch with the store, until cancelled."""
+        loop, expired_s = asyncio.get_running_loop(), -math.inf
+        try:
+            while True:
+                await self.refresh()
+                if loop.time() - expired_s >= min(_EXPIRE_EVERY_S, self._expiry_s):
+                    expired_s = loop.time()
+                    await self._carry_out(self.expiring())
+                await asyncio.sleep(min(_REFRESH_EVERY_S, self._expiry_s))
+        finally:
+            self._peers.stop()
+
+    async def refresh(self) -> None:
+        """Learn what is stored, where that may have changed without this object.
+
+        Raises:
+            StreamRefused: what is stored cannot be read; if that may pass, it is only noted.
+        """
+        try:
+            epoch, found = await self._on_thread(self._look)
+        except StoreUnavailable as err:
+            if self.is_indexed or not self._epoch:
+                log("multicast.store_unavailable", reason=err.message)
+            self._epoch, self.is_indexed = -1, False
+            return
+        if found is not None:
+            self.learn(found)
+        self._epoch, self.is_indexed = epoch, True
+
+    def _look(self, store: CopyStorage) -> tuple[int, list[HeldCopy] | None]:
+        store.tick()
+        return store.epoch, None if store.epoch == self._epoch else store.index()
+
+    def require_indexed(self) -> None:
+        """Check that it is known what waits here.
+
+        Raises:
+            StreamNotReady: the store cannot be asked now.
+        """
+        if not self.is_indexed:
+            raise StreamNotReady("which keys for several slaves wait here cannot be told now", retry_after_s=1.0)
 
     def close(self) -> None:
         """Let go of the store, after everything else has ended."""
@@ -103,291 +140,60 @@ class Multicast:
         Raises:
             StreamRefused: that could not be written.
         """
-        self._burns[peer] += 1
-        self._forget_all_of(peer)  # at once: a disk may take its time
+        self.forget_copies_of(peer)  # at once: a disk may take its time
         try:
-            await self._stored(lambda: self._store.burn(peer))
+            await self._on_thread(lambda store: store.burn(peer))
         finally:
-            self._forget_all_of(peer)  # what was being stored meanwhile
-
-    def _forget_all_of(self, peer: KmeId) -> None:
-        self._forget([copy for place, held in self._held.items() if place[0] == peer for copy in held.values()])
-
-    # The master's KME
+            self.forget_copies_of(peer)  # what was being stored meanwhile
 
     async def draw(
         self, caller: SaeId, slaves: Sequence[SaeId], number: int, size_bits: int, admit: Admit, demands: Demands
     ) -> Delivery:
-        """Make keys that every one of the slaves can fetch from its own KME, each once.
-
-        Raises:
-            RequestInvalid: too many or unknown slaves, or too many bits.
-            Unavailable: a KME of theirs cannot be reached; what it was sent is never served.
-        """
-        by_kme = self._grouped(caller, slaves)
-        facts = self._facts(slaves)
-        self._check(caller, slaves, number, size_bits)
-        demands.check(facts)
-        length, total = size_bits // 8, number * size_bits // 8
-        cost_bits = sum(
-            granules_of(pad_bytes(number, length)) * GRANULE_BYTES * 8 for kme in by_kme if kme != self._kme.kme_id
-        )
-        cost_bits = max(cost_bits, total * 8)
-        self._require_reachable(by_kme)
-        async with self._peers.of(kme for kme in by_kme if kme != self._kme.kme_id):
-            self._kme.check_quota(caller, slaves, cost_bits)
-            self._kme.require_local_room(caller, number * len(by_kme.get(self._kme.kme_id, ())), length)
-            admit(number, total)
-            keys = [(self._new_id(), self._entropy.random_bytes(length)) for _ in range(number)]
-            self._kme.spend_quota(caller, slaves, cost_bits)  # before the next await: others draw meanwhile
-            await self._send_all(caller, by_kme, keys, facts)
-        for slave in slaves:
-            self._kme.drawn[caller, slave].add(number, number * size_bits)
-        return Delivery(tuple(Key(key_id, KeyMaterial(bits)) for key_id, bits in keys), facts, 0.0)
-
-    async def _send_all(
-        self,
-        caller: SaeId,
-        by_kme: Mapping[KmeId, Sequence[SaeId]],
-        keys: Sequence[tuple[str, bytes]],
-        facts: LinkFacts,
-    ) -> None:
-        remote = {kme: slaves for kme, slaves in by_kme.items() if kme != self._kme.kme_id}
-        burns = {kme: self._burns[kme] for kme in remote}
-        sending = (self._send(kme, caller, slaves, keys, facts.simulated) for kme, slaves in remote.items())
-        await asyncio.gather(*sending)
-        if burned := [kme for kme in remote if self._burns[kme] != burns[kme]]:
-            raise StreamNotReady(f"the stream with {burned[0]} was burned meanwhile", retry_after_s=1.0)
-        rows = [(key_id, slave, kme) for kme, slaves in remote.items() for slave in slaves for key_id, _ in keys]
-        if rows:
-            await self._stored(lambda: self._store.add_sent(rows, self._clock.wall_s()))
-        own = by_kme.get(self._kme.kme_id, ())
-        if own:
-            self._kme.hold_locally(caller, own, keys, facts)
-
-    async def _send(
-        self,
-        peer: KmeId,
-        caller: SaeId,
-        slaves: Sequence[SaeId],
-        keys: Sequence[tuple[str, bytes]],
-        simulated: bool,
-    ) -> None:
-        length = len(keys[0][1])
-        size = pad_bytes(len(keys), length)
-        pad_id, pad = await self._drawing.patiently(lambda: self._kme.draw_pad(peer, size, caller, slaves))
-        head = CopyHead(caller, tuple(slaves), tuple(key_id for key_id, _ in keys), length, pad_id, simulated)
-        record = seal_copies(head, [bits for _, bits in keys], pad)
-        await self._peers.ask(peer, _COPY, record)
-        self._drawing.leases.refresh_lease(peer)
-
-    def _require_reachable(self, kmes: Iterable[KmeId]) -> None:
-        for peer in kmes:
-            if peer != self._kme.kme_id and not self._requests.is_connected(peer):
-                raise StreamNotReady(f"{peer} cannot be reached", retry_after_s=1.0)
-
-    def _grouped(self, caller: SaeId, slaves: Sequence[SaeId]) -> dict[KmeId, list[SaeId]]:
-        self._kme.require_own(caller)
-        by_kme: defaultdict[KmeId, list[SaeId]] = defaultdict(list)
-        for slave in slaves:
-            home = self._kme.home_of(slave)
-            if home is None:
-                raise RequestInvalid("an SAE in slave_SAE_ID or additional_slave_SAE_IDs is not known to this KME")
-            by_kme[home].append(slave)
-        return dict(by_kme)
-
-    def _check(self, caller: SaeId, slaves: Sequence[SaeId], number: int, size_bits: int) -> None:
-        most = self._kme.limits.max_additional_slaves
-        if len(slaves) - 1 > most:
-            raise RequestInvalid(f"additional_slave_SAE_IDs shall name at most {most} SAEs, got {len(slaves) - 1}")
-        for slave in slaves:
-            self._kme.policies.of(caller, slave).limits.check(number, size_bits)
-        if number * size_bits > COPY_BYTES_MAX * 8:
-            raise RequestInvalid(f"number times size shall be at most {COPY_BYTES_MAX * 8} bits for several slaves")
-
-    def _facts(self, slaves: Sequence[SaeId]) -> LinkFacts:
-        """Return what the label says: the bits come from a generator, and travelled over these links."""
-        links = [self._kme.facts_of(slave) for slave in slaves]
-        rates = [facts.secret_key_rate_bps for facts in links]
-        return LinkFacts("multicast", any(facts.simulated for facts in links), None, min(rates, default=0.0))
-
-    def _new_id(self) -> str:
-        return str(UUID(bytes=self._entropy.random_bytes(16), version=4))
-
-    async def _serve_claim(self, peer: KmeId, body: bytes) -> bytes:
-        try:
-            if len(body) > _CLAIM_BYTES_MAX:
-                raise ValueError("too long")
-            found = json.loads(body)
-            slave, key_ids = SaeId(str(found["slave"])), [str(key_id) for key_id in found["key_ids"]]
-        except (ValueError, KeyError, TypeError, RecursionError, ShosoinError) as err:
-            raise PairProtocolError("not a claim") from err
-        if len(set(key_ids)) < len(key_ids) or not await self._stored(lambda: self._store.claim(peer, slave, key_ids)):
-            raise KeyNotFound
-        return b"claimed"
-
-    # A slave's KME
-
-    def holds(self, master: SaeId, key_id: str) -> bool:
-        """Whether copies of this key wait here."""
-        return self._key(master, key_id) in self._held
-
-    def _key(self, master: SaeId, key_id: str) -> tuple[KmeId, str]:
-        return self._kme.home_of(master) or self._kme.kme_id, key_id.lower()
-
-    def check(self, caller: SaeId, master: SaeId, key_ids: Sequence[str]) -> list[HeldCopy]:
-        """Return the copies that a caller may fetch; nothing is consumed.
-
-        Raises:
-            KeyOfAnotherSae, KeyNotFound: one of them is not for it, no longer there, or older than it may be given.
-        """
-        names = [self._key(master, key_id) for key_id in key_ids]
-        if any(name in self._named and caller not in self._named[name] for name in names):
-            raise KeyOfAnotherSae("a key was drawn for another SAE")
-        copies = [self._held.get(name, {}).get(caller) for name in names]
-        found = [copy for copy in copies if copy is not None and copy.master == master]
-        busy = any(copy.place in self._taking for copy in found)
-        max_age_s = self._kme.policies.of(master, caller).max_age_s
-        too_old = any(0 < max_age_s < self._clock.wall_s() - copy.born_s for copy in found)
-        if len(found) < len(names) or len(set(names)) < len(names) or busy or too_old:
-            raise KeyNotFound
-        return found
+        """Make keys that every one of the slaves can fetch from its own KME; see ``MulticastKeys.drawing``."""
+        return await self._carry_out(self.drawing(caller, slaves, number, size_bits, admit, demands))
 
     async def take(self, copies: Sequence[HeldCopy], fetch_rest: Callable[[], T]) -> tuple[list[bytearray], T]:
-        """Claim and return copies that ``check`` found; none can be taken again.
-
-        Args:
-            fetch_rest: fetches what else belongs to the request, once all copies are claimed; if it fails, they wait
-                on, claimed as they are.
-
-        Raises:
-            StreamNotReady: the master's KME cannot be asked, or the pair with it is paused; ask again.
-            KeyNotFound: it says that they were claimed before.
-        """
-        places = {copy.place for copy in copies}
-        if places & self._taking:
-            raise KeyNotFound
-        self._taking |= places
-        try:
-            for peer in dict.fromkeys(copy.peer for copy in copies):
-                await self._claim(peer, [copy for copy in copies if copy.peer == peer])
-            if not all(copy.slave in self._held.get((copy.peer, copy.key_id), {}) for copy in copies):
-                raise KeyNotFound  # they have expired meanwhile
-            rest = fetch_rest()
-            self._forget(copies)
-            return await self._stored(lambda: self._store.take_held(copies)), rest
-        finally:
-            self._taking -= places
-
-    async def _claim(self, peer: KmeId, copies: Sequence[HeldCopy]) -> None:
-        self._kme.require_unpaused(peer)
-        copies = [copy for copy in copies if copy.place not in self._claimed]
-        if not copies:
-            return
-        body = json.dumps({"slave": copies[0].slave, "key_ids": [copy.key_id for copy in copies]}).encode()
-        try:
-            await self._requests.ask(peer, _CLAIM, body, _ASK_S)
-            self._claimed |= {copy.place for copy in copies}
-        except PeerRefused as err:
-            if not err.code.endswith(KeyNotFound.code):
-                raise StreamNotReady(f"{peer} cannot say now whether a key is unused", retry_after_s=1.0) from err
-            self._forget(copies)
-            await self._stored(lambda: self._store.drop_held(copies))
-            self._events.emit(Event("keys.copy_claimed_before", "warning", {"peer": peer, "keys": len(copies)}))
-            raise KeyNotFound from err
-
-    async def _serve_copy(self, peer: KmeId, body: bytes) -> bytes:
-        head = read_head(body)
-        if self._kme.home_of(head.master) != peer:
-            raise PairProtocolError(f"{head.master} is no SAE of {peer}")
-        for slave in head.slaves:
-            self._kme.require_own(slave)
-        if any((peer, key_id) in self._held for key_id in head.key_ids):
-            raise PairProtocolError("a key_ID is in use")
-        self._make_sure_of_room(peer, head)
-        pad = self._kme.fetch_pad(peer, head.pad_id, pad_bytes(len(head.key_ids), head.length_bytes))
-        try:
-            keys = open_copies(head, body, pad)
-        except PeerFault:
-            self._events.emit(Event("keys.forged_copy", "alarm", {"peer": peer}))
-            raise
-        now_s = self._clock.wall_s()
-        common = (head.master, peer, now_s, head.length_bytes, frozenset(head.slaves))
-        simulated = head.simulated or self._kme.facts_of(head.master).simulated
-        copies = [
-            HeldCopy(key_id, slave, *common, bits, simulated=simulated)
-            for key_id, bits in zip(head.key_ids, keys, strict=True)
-            for slave in head.slaves
-        ]
-        self._count(copies, 1)  # before the first await: others come meanwhile
-        try:
-            await self._stored(lambda: self._store.add_held(copies))
-        except BaseException:
-            self._count(copies, -1)
-            raise
-        finally:
-            for bits in keys:
-                bits[:] = bytes(len(bits))
-        self._remember([replace(copy, bits=b"") for copy in copies])
-        return b"stored"
+        """Claim and return copies that ``check`` found; see ``MulticastKeys.taking``."""
+        return await self._carry_out(self.taking(copies, fetch_rest))
 
     async def _serve_ready(self, _: KmeId, __: bytes) -> bytes:
         """Say that copies would be stored now: behind all others, where a disk that hangs holds it up."""
-        return await self._stored(lambda: b"ready")
+        return await self._on_thread(lambda _: b"ready")
 
-    def _make_sure_of_room(self, peer: KmeId, head: CopyHead) -> None:
-        number = len(head.key_ids) * len(head.slaves)
-        total = number * head.length_bytes
-        if not (
-            _has_room(self._number, (peer, head.master), number, _HELD_MAX)
-            and _has_room(self._bytes, (peer, head.master), total, _HELD_BYTES_MAX)
-        ):
-            raise StreamNotReady(f"too many multicast keys of {peer} await fetching", retry_after_s=1.0)
+    async def _carry_out(self, steps: Steps[T]) -> T:
+        async with AsyncExitStack() as room:
+            with closing(steps):
+                try:
+                    effect = next(steps)
+                    while True:
+                        try:
+                            answer = await self._do(effect, room)
+                        except Exception as err:  # noqa: BLE001  # whoever asked for it decides what that means
+                            effect = steps.throw(err)
+                        else:
+                            effect = steps.send(answer)
+                except StopIteration as done:
+                    result: T = done.value
+                    return result
 
-    def _remember(self, copies: Sequence[HeldCopy]) -> None:
-        for copy in copies:
-            self._held[copy.peer, copy.key_id][copy.slave] = copy
-            self._named[copy.peer, copy.key_id] = copy.named
+    async def _do(self, effect: Effect, room: AsyncExitStack) -> Any:
+        match effect:
+            case OnTable(work):
+                return await self._on_thread(work)
+            case Ready(peers):  # what it gives back, when these steps end, is room for others
+                await room.enter_async_context(self._peers.of(peers))
+                return None
+            case DrawPad(peer, length_bytes, caller, slaves):
+                return await self._drawing.patiently(lambda: self._kme.draw_pad(peer, length_bytes, caller, slaves))
+            case Ask(peer, subject, body):
+                if subject == CLAIM:
+                    return await self._requests.ask(peer, subject, body, _ASK_S)
+                answer = await self._peers.ask(peer, subject, body)
+                self._drawing.leases.refresh_lease(peer)
+                return answer
+            case Together(several):
+                await asyncio.gather(*(self._carry_out(steps) for steps in several))
+                return None
 
-    def _count(self, copies: Sequence[HeldCopy], sign: int) -> None:
-        for copy in copies:
-            owner = copy.peer, copy.master
-            self._number[owner] += sign
-            self._bytes[owner] += sign * copy.length_bytes
-            if not self._number[owner]:
-                del self._number[owner], self._bytes[owner]
-
-    def _forget(self, copies: Sequence[HeldCopy]) -> None:
-        for copy in copies:
-            key = copy.peer, copy.key_id
-            waiting = self._held.get(key, {})
-            if waiting.pop(copy.slave, None) is not None:
-                self._count([copy], -1)
-                self._claimed.discard(copy.place)
-            if not waiting:
-                self._held.pop(key, None)
-                self._named.pop(key, None)
-
-    async def _expire(self) -> None:
-        now_s = self._clock.wall_s()
-        before_s = now_s - self._expiry_s
-        self._redate(now_s)
-        old = [copy for copies in self._held.values() for copy in copies.values() if copy.born_s < before_s]
-        self._forget(old)
-        with suppress(ShosoinError):  # the next round tries again
-            await self._stored(lambda: self._store.expire(before_s, now_s))
-
-    def _redate(self, now_s: float) -> None:
-        """Let copies that were born in the future grow old from now: the clock was put back since they came."""
-        for waiting in self._held.values():
-            for slave, copy in waiting.items():
-                if copy.born_s > now_s:
-                    waiting[slave] = replace(copy, born_s=now_s)
-
-    async def _stored(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-
-
-def _has_room(counts: Counter[tuple[KmeId, SaeId]], owner: tuple[KmeId, SaeId], more: int, most: int) -> bool:
-    others = sum(count for (peer, master), count in counts.items() if peer == owner[0] and master != owner[1])
-    return counts[owner] + more <= (most - others) // 2
+    async def _on_thread(self, work: Callable[[CopyStorage], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._store)

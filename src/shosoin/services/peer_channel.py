@@ -19,12 +19,12 @@ from enum import StrEnum
 
 from shosoin.adapters.tls import Identity, negotiated_group, peer_identity, require_peer
 from shosoin.base import Denied, PeerFault, ShosoinError
-from shosoin.keys.messages import MESSAGE_BYTES_MAX
 from shosoin.services.json_log import log
 from shosoin.services.tls_listener import TlsListener
 
-__all__ = ["Channel", "ChannelKind", "Handler", "dial_forever", "listen"]
+__all__ = ["FRAME_BYTES_MAX", "Channel", "ChannelKind", "Handler", "dial_forever", "listen"]
 
+FRAME_BYTES_MAX = 16 << 20
 _LENGTH = struct.Struct(">I")
 _GREETING_S = 10.0
 _SEND_S = 30.0
@@ -76,8 +76,8 @@ class Channel:
         """
         try:
             (size,) = _LENGTH.unpack(await self.reader.readexactly(_LENGTH.size))
-            if size > MESSAGE_BYTES_MAX:
-                raise PeerFault(f"frame of {size} bytes, expected at most {MESSAGE_BYTES_MAX}")
+            if size > FRAME_BYTES_MAX:
+                raise PeerFault(f"frame of {size} bytes, expected at most {FRAME_BYTES_MAX}")
             return await self.reader.readexactly(size)
         except (OSError, EOFError, ssl.SSLError) as err:
             raise PeerFault(f"the {self.kind} channel to {self.peer} ended") from err

@@ -70,6 +70,11 @@ class PeerReadiness:
         self._answered_s[peer] = self._now_s()
         return answer
 
+    def stop(self) -> None:
+        """Ask no peer any more whether it answers."""
+        for probing in self._probing.values():
+            probing.cancel()
+
     async def _require_answering(self, peer: KmeId) -> None:
         if self._now_s() - self._answered_s[peer] <= _RECENT_S:
             return

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shosoin.adapters.copy_store import COPIES_NAME, CopyStorage, open_copy_store
+from shosoin.adapters.copy_store_postgres import PostgresCopyStore, ReopenedCopyStore
 from shosoin.adapters.discard_marks import DiscardMark
 from shosoin.adapters.postgres import PostgresDatabase
 from shosoin.adapters.stream_store import FileStreamStore
 from shosoin.adapters.stream_store_postgres import PostgresStreamStore
+from shosoin.adapters.used_tickets import USED_NAME, UsedMemory, UsedTickets
+from shosoin.adapters.used_tickets_postgres import PostgresUsedTickets
 from shosoin.base import Rejected
 from shosoin.keys.store import StreamStore
 from shosoin.services.toml_sections import Sections
 
-__all__ = ["StoreSection", "database_of", "open_store", "read_store"]
+__all__ = [
+    "StoreSection",
+    "database_of",
+    "open_copies",
+    "open_copies_in_database",
+    "open_store",
+    "open_used",
+    "read_store",
+]
 
 _DSN_BYTES_MAX = 1 << 16
 _NO_FILE = Path()
@@ -79,6 +92,53 @@ def open_store(
     return PostgresStreamStore(
         database_of(section), kme, peer, storage_key, hold_s=section.hold_s, wait_s=section.wait_s
     )
+
+
+def open_copies(section: StoreSection, directory: Path, kme: str, storage_key: bytes) -> tuple[CopyStorage, bool]:
+    """Return what keeps the multicast copies of a KME that is to run; a database is asked later.
+
+    Returns:
+        The store, and whether it began anew because what was there is damaged.
+
+    Raises:
+        StreamRefused: it cannot be used.
+    """
+    if section.kind == "files":
+        return open_copy_store(directory / COPIES_NAME, storage_key)
+    return ReopenedCopyStore(lambda: open_copies_in_database(section, kme, storage_key, section.wait_s)), False
+
+
+def open_copies_in_database(section: StoreSection, kme: str, storage_key: bytes, wait_s: float) -> PostgresCopyStore:
+    """Open them where they are; this may wait for a network, or another process.
+
+    Raises:
+        StreamRefused: they cannot be used.
+    """
+    return PostgresCopyStore(database_of(section), kme, storage_key, hold_s=section.hold_s, wait_s=wait_s)
+
+
+def open_used(store: StreamStore, schema: str, directory: Path) -> UsedMemory:
+    """Return what remembers, beside the streams of a pair, what its source has used.
+
+    What an earlier configuration kept in a file moves into the database with it.
+
+    Args:
+        directory: where files of the source are.
+
+    Raises:
+        StoreUnavailable: the database does not take it.
+        Unavailable: the file cannot be used.
+    """
+    path = directory / USED_NAME
+    if not isinstance(store, PostgresStreamStore):
+        return UsedTickets(path)
+    used = PostgresUsedTickets(store.owner, schema)
+    if path.exists():
+        with closing(UsedTickets(path)) as before:
+            used.take_over(before.everything())
+        for each in directory.glob(f"{USED_NAME}*"):
+            each.unlink()
+    return used
 
 
 def _check_database(section: StoreSection, sections: Sections) -> None:

@@ -85,13 +85,14 @@ class WorkerCounts:
     def counters(self) -> dict[object, float]:
         """Return all that only ever grows, by what names it."""
         tally = self.tally
-        classes = {
-            (key, bound): count
-            for key, each in tally.latencies.items()
-            for bound, count in enumerate([*each.counts, each.total_s])
-        }
+        found: dict[object, float] = {}
+        for key, each in tally.latencies.items():
+            found.update({(key, bound): count for bound, count in enumerate([*each.counts, each.total_s])})
+        for counter in (tally.refusals, tally.groups):
+            found.update(counter.items())
         single = (tally.connections_refused, self.connections_refused, self.turned_away, self.cut)
-        return {**classes, **tally.refusals, **tally.groups, **dict(enumerate(single))}
+        found.update(enumerate(single))
+        return found
 
     def over(self) -> WorkerCounts:
         """Return what remains of a worker that has ended."""

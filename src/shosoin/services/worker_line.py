@@ -13,14 +13,13 @@ import asyncio
 import json
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
 from shosoin.base import Alarm, Denied, PeerFault, Rejected, ShosoinError, Unavailable
 from shosoin.services.json_log import described, log
 
-__all__ = ["Call", "Draw", "FrameKind", "WorkerLine", "pack_call", "pack_error", "unpack_call", "unpack_error"]
+__all__ = ["Call", "FrameKind", "WorkerLine", "pack_call", "pack_error", "unpack_call", "unpack_error"]
 
 _HEAD = struct.Struct(">IBQ")
 _LENGTH = struct.Struct(">I")
@@ -50,6 +49,8 @@ class FrameKind(IntEnum):
     """Worker: what it has counted."""
     RELOAD = 12
     """Owner: certificate, key, authorities, lists and revoked names to use from now on."""
+    SHOWS = 13
+    """Worker: digest of the certificate that it shows from now on."""
     STOP = 8
     """Owner: accept no more, answer what is under way, end."""
     DRAW = 9
@@ -153,28 +154,6 @@ def unpack_call(payload: bytes) -> Call:
     body_at = _LENGTH.size + length
     caller, sae, call, query = json.loads(payload[_LENGTH.size : body_at])
     return caller, sae, call, query, payload[body_at:]
-
-
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """Keys that a worker wants."""
-
-    master: str
-    slave: str
-    size_bits: int
-    number: int
-    """For the SAE that asks."""
-    ahead: int
-    """More, if the owner thinks so too."""
-
-    def pack(self) -> bytes:
-        """Return the payload."""
-        return json.dumps([self.master, self.slave, self.size_bits, self.number, self.ahead]).encode()
-
-    @classmethod
-    def unpack(cls, payload: bytes) -> Draw:
-        """Return what ``pack`` was called on."""
-        return cls(*json.loads(payload))
 
 
 def pack_error(err: ShosoinError) -> bytes:

@@ -19,8 +19,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from shosoin.base import Rejected, SaeId, ShosoinError, Unavailable
+from shosoin.keys.worker_grants import Granting, Grants
+from shosoin.keys.worker_stock import Draw
 from shosoin.services.etsi014 import Etsi014Service
 from shosoin.services.json_log import described, log
 from shosoin.services.kme_config import KmeConfig
@@ -30,12 +33,16 @@ from shosoin.services.storage_key_config import PassphraseSection
 from shosoin.services.tls_listener import listening_sockets
 from shosoin.services.tls_plane import Approved
 from shosoin.services.worker_counts import WorkerCounts
-from shosoin.services.worker_grants import Granting, Grants
-from shosoin.services.worker_line import Draw, FrameKind, WorkerLine, pack_error, unpack_call
+from shosoin.services.worker_line import FrameKind, WorkerLine, pack_error, unpack_call
 
-__all__ = ["WorkerPool"]
+__all__ = ["WORKERS_FILE", "WorkerPool"]
+
+WORKERS_FILE = "workers.json"
+"""What the owner says of them, in the KME's directory."""
 
 _START_S = 60.0
+_SILENCE_S = 5.0
+"""A worker that was not heard for so long does not answer; it reports every second."""
 _STOP_S = 4.0
 _PORT_S = 5.0
 """For how long workers of an owner that was killed may still hold the port."""
@@ -57,6 +64,10 @@ class _Worker:
     counts: WorkerCounts = field(default_factory=WorkerCounts)
     is_set_up: bool = False
     is_ready: bool = False
+    shows: str = ""
+    """Digest of its certificate."""
+    heard_s: float = 0.0
+    """When it said something last, by the event loop's clock."""
     tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     rooms: dict[int, Claim] = field(default_factory=dict)
     """Memory of answers that the worker has not sent on yet."""
@@ -159,6 +170,22 @@ class WorkerPool:
     def pids(self) -> list[int]:
         """Workers that accept connections."""
         return [worker.process.pid for worker in self._workers.values() if worker.is_ready]
+
+    def state(self) -> dict[str, Any]:
+        """Return what an operator wants to know of each; nothing secret."""
+        oldest_s = asyncio.get_running_loop().time() - _SILENCE_S
+        return {
+            "configured": self._config.kme.workers,
+            "restarts": self.restarts,
+            "workers": [
+                {
+                    "pid": worker.process.pid,
+                    "answers": worker.is_ready and worker.heard_s >= oldest_s,
+                    "certificate": worker.shows,
+                }
+                for worker in self._workers.values()
+            ],
+        }
 
     @property
     def port(self) -> int:
@@ -281,7 +308,10 @@ class WorkerPool:
     # What workers say
 
     def _take(self, worker: _Worker, kind: FrameKind, number: int, payload: bytes) -> None:
+        worker.heard_s = asyncio.get_running_loop().time()
         match kind:
+            case FrameKind.SHOWS:
+                worker.shows = payload.decode()
             case FrameKind.CALL:
                 self._begin(worker, number, partial(self._act, payload))
             case FrameKind.DRAW:
@@ -327,18 +357,22 @@ class WorkerPool:
         return await self._service.act(SaeId(caller), SaeId(sae), call, body, query, room)
 
     async def _draw(self, worker: _Worker, number: int, draw: Draw, room: Claim) -> bytes:
-        master, slave = SaeId(draw.master), SaeId(draw.slave)
-        ahead = self._granting.allowed(slave, draw.size_bits, draw.ahead, draw.number)
-        if ahead:
-            with suppress(ShosoinError):  # then without; that says what is wrong, if it still is
-                answer = await self._enc_keys(master, slave, draw.number + ahead, draw.size_bits, room)
-                worker.grants.add(number, master, slave, draw.size_bits, ahead)
-                return answer
-        return await self._enc_keys(master, slave, draw.number, draw.size_bits, room)
+        steps = worker.grants.drawing(number, draw)
+        wanted = next(steps)
+        try:
+            while True:
+                try:
+                    answer = await self._enc_keys(draw, wanted, room)
+                except ShosoinError as err:
+                    wanted = steps.throw(err)
+                else:
+                    wanted = steps.send(answer)
+        except StopIteration as done:
+            return bytes(done.value)
 
-    async def _enc_keys(self, master: SaeId, slave: SaeId, number: int, size_bits: int, room: Claim) -> bytes:
-        body = json.dumps({"number": number, "size": size_bits}).encode()
-        return await self._service.act(master, slave, "enc_keys", body, {}, room)
+    async def _enc_keys(self, draw: Draw, number: int, room: Claim) -> bytes:
+        body = json.dumps({"number": number, "size": draw.size_bits}).encode()
+        return await self._service.act(SaeId(draw.master), SaeId(draw.slave), "enc_keys", body, {}, room)
 
 
 def _environment(config: KmeConfig) -> dict[str, str]:

@@ -18,12 +18,14 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from types import TracebackType
+from weakref import WeakKeyDictionary
 
 from shosoin.adapters.clock import SystemClock
 from shosoin.adapters.memory import collect_garbage_rarely
 from shosoin.adapters.open_files import allow_many_open_files
 from shosoin.adapters.state_lock import StateLock
 from shosoin.base import Rejected, SaeId, Unavailable
+from shosoin.keys.worker_stock import HOLD_S, Draw, Grant, KeyStock, KeyStocks
 from shosoin.services.etsi014 import Etsi014Http
 from shosoin.services.json_log import LoggedEvents, start_logging
 from shosoin.services.kme_config import KmeConfig
@@ -33,8 +35,7 @@ from shosoin.services.sae_access import draws_ahead, http_limits
 from shosoin.services.tls_plane import Approved, TlsPlane
 from shosoin.services.wire014 import KeyRequest, parse_key_request
 from shosoin.services.worker_counts import WorkerCounts
-from shosoin.services.worker_line import Draw, FrameKind, WorkerLine, pack_call, unpack_error
-from shosoin.services.worker_stock import HOLD_S, Grant, KeyStocks
+from shosoin.services.worker_line import FrameKind, WorkerLine, pack_call, unpack_error
 
 __all__ = ["main"]
 
@@ -44,8 +45,6 @@ _SPARE_S = 5.0
 """How much longer than its own patience an owner may take."""
 _SHORT_BITS = 16 << 13
 """Bits of a request that may be served from stock: such answers are in nobody's budget."""
-_AHEAD_BITS = 64 << 13
-"""Bits of keys ahead of demand in one stock."""
 _PLAIN = {"number", "size"}
 _PR_SET_PDEATHSIG = 1
 
@@ -160,6 +159,8 @@ class _Etsi014OfWorker(Etsi014Http):
         self._limits_of_keys = config.limits
         self._draws_ahead = draws_ahead(config)
         self._stocks = KeyStocks(self._tell)
+        self._turns: WeakKeyDictionary[KeyStock, asyncio.Lock] = WeakKeyDictionary()
+        """Whoever finds too few keys asks for more while the others wait."""
         self._timeout_s = limits.lease_timeout_s + _SPARE_S
         self.plane: TlsPlane | None = None
         """The endpoint, once it listens."""
@@ -201,21 +202,12 @@ class _Etsi014OfWorker(Etsi014Http):
 
     async def _draw(self, master: SaeId, slave: SaeId, number: int, size_bits: int) -> bytes:
         stock = self._stocks.get(master, slave, size_bits)
-        if stock is None:
-            answer = await self._ask_for(Draw(master, slave, size_bits, number, 0))
-            if self._stocks.get(master, slave, size_bits) is None:
-                self._stocks.begin(master, slave, size_bits)
-            return bytes(answer.text)
-        async with stock.turn:
-            now_s = self._loop.time()
-            content = stock.take(number, now_s)
-            if content is None:
-                ahead = min(stock.ahead(now_s), _AHEAD_BITS // size_bits)
-                grant = await self._ask_for(Draw(master, slave, size_bits, number, ahead))
-                content = grant.take(number)
-                grant.used -= number  # these were counted when they were drawn
-                stock.put(grant)
-            return content
+        turn = self._turns.setdefault(stock, asyncio.Lock()) if stock is not None else contextlib.nullcontext()
+        async with turn:
+            outcome = self._stocks.draw(stock, Draw(master, slave, size_bits, number), self._loop.time())
+            if isinstance(outcome, bytes):
+                return outcome
+            return self._stocks.granted(stock, outcome, await self._ask_for(outcome))
 
     async def _ask_for(self, draw: Draw) -> Grant:
         until_s = self._loop.time() + HOLD_S
@@ -272,8 +264,15 @@ async def _serve(config: KmeConfig, owner: _Owner, listening: list[socket.socket
     service = _Etsi014OfWorker(config, owner)
     lock = StateLock(config.kme.directory, exclusive=False)  # what burns or rotates waits for the last of us
     assert owner.approved is not None  # noqa: S101  # it comes with the setup
-    plane = service.plane = followed_plane(config, owner.approved, SystemClock(), LoggedEvents())
-    owner.follow = plane.follow
+    approved = owner.approved
+    plane = service.plane = followed_plane(config, approved, SystemClock(), LoggedEvents())
+
+    def follow(now: Approved) -> None:
+        plane.follow(now)
+        owner.line.send(FrameKind.SHOWS, payload=plane.credential.digest.encode())
+
+    follow(approved)
+    owner.follow = follow
     listener = await service.listen("", 0, plane.server_context, plane.admit, sockets=listening)
     owner.line.send(FrameKind.READY)
     while not owner.stopping.is_set():

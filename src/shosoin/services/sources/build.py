@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from shosoin.adapters.used_tickets import UsedTickets
+from shosoin.adapters.used_tickets import UsedMemory
 from shosoin.base import KmeId, Rejected, Unavailable
-from shosoin.keys.errors import StreamRefused
+from shosoin.keys.errors import StoreUnavailable, StreamRefused
 from shosoin.link import SimulatedLink
 from shosoin.link.port import LinkFacts
 from shosoin.services.sources.config import (
@@ -93,13 +92,13 @@ def make_source(
     section: SourceSection | None,
     parts: SourceParts,
     facts: LinkFacts,
-    directory: Path,
+    open_used: Callable[[], UsedMemory],
     plane: TlsPlane | None,
 ) -> LinkSource:
     """Return the source of a link.
 
     Args:
-        directory: where it keeps what it has used.
+        open_used: opens the memory of what it has used, if it needs one.
         plane: its TLS endpoint, loaded, if it has one (``planes.plane_of``).
 
     Raises:
@@ -120,15 +119,20 @@ def make_source(
         section.retry_max_s,
         section.offer_timeout_s,
     )
-    return CoordinatedSource(_supply(section, parts, directory, plane), parts, facts, pace)
+    return CoordinatedSource(_supply(section, parts, open_used, plane), parts, facts, pace)
 
 
-def _supply(section: SourceSection, parts: SourceParts, directory: Path, plane: TlsPlane | None) -> Supply:
+def _supply(
+    section: SourceSection, parts: SourceParts, open_used: Callable[[], UsedMemory], plane: TlsPlane | None
+) -> Supply:
     even = parts.driver.pair.own < parts.driver.pair.peer
     try:
-        used = UsedTickets(directory / "used.sqlite")
+        used = open_used()
+    except StoreUnavailable:
+        raise
     except Unavailable as err:
-        raise StreamRefused(err.message, hint=f"mend or remove {directory}; then old key material may pass") from err
+        hint = f"mend or remove sources/{parts.driver.pair.peer}; then old key material may pass"
+        raise StreamRefused(err.message, hint=hint) from err
     if isinstance(section, ReplaySection):
         return Replay(section, used, parts.clock, even=even)
     assert plane is not None  # noqa: S101  # all other sections have one

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Protocol
 
-from shosoin.adapters.used_tickets import UsedTickets
+from shosoin.adapters.used_tickets import UsedMemory
 from shosoin.base import Alarm
 from shosoin.services.peer_channel import Channel
 
@@ -102,7 +102,7 @@ class Supply:
     active at once, each one call at a time.
     """
 
-    def __init__(self, used: UsedTickets) -> None:
+    def __init__(self, used: UsedMemory) -> None:
         self._used = used
 
     async def start(self) -> None:

@@ -17,7 +17,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from shosoin.adapters.etsi004_client import Etsi004Client
-from shosoin.adapters.used_tickets import UsedTickets
+from shosoin.adapters.used_tickets import UsedMemory
 from shosoin.base import PeerFault, ShosoinError, Unavailable
 from shosoin.keys.wire004 import JSON_MIMETYPE, NO_STREAM, OpenConnectResponse, Qos, Status
 from shosoin.services.sources.config import Etsi004Section
@@ -134,7 +134,7 @@ class Pull004(Supply):
         plane: its TLS endpoint; a new certificate is shown before the next block.
     """
 
-    def __init__(self, section: Etsi004Section, plane: TlsPlane, used: UsedTickets) -> None:
+    def __init__(self, section: Etsi004Section, plane: TlsPlane, used: UsedMemory) -> None:
         super().__init__(used)
         self._outgoing, self._incoming = _Stream(section, plane), _Stream(section, plane)
         self._held = Material()

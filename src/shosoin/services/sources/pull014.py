@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from shosoin.adapters.kme_client import KmeClient
-from shosoin.adapters.used_tickets import UsedTickets
+from shosoin.adapters.used_tickets import UsedMemory
 from shosoin.base import Alarm, PeerFault, Rejected, SaeId, ShosoinError, Unavailable
 from shosoin.base.ports import DeliveredKey, KeyStatus
 from shosoin.services.sources.config import Etsi014Section
@@ -50,7 +50,7 @@ class Pull014(Supply):
         Rejected: the address is no https URL.
     """
 
-    def __init__(self, section: Etsi014Section, plane: TlsPlane, used: UsedTickets) -> None:
+    def __init__(self, section: Etsi014Section, plane: TlsPlane, used: UsedMemory) -> None:
         super().__init__(used)
         self._section, self._plane = section, plane
         self._peer_sae = cast("SaeId", section.peer_sae)  # theirs to name: any text that fits a path

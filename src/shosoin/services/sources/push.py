@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
-from shosoin.adapters.used_tickets import TicketUsed, UsedTickets
+from shosoin.adapters.used_tickets import TicketUsed, UsedMemory
 from shosoin.base import PeerFault, Unavailable
 from shosoin.base.ports import Clock
 from shosoin.services.sources.config import PushSection
@@ -38,7 +38,7 @@ class Pushed(Supply):
         even: whether this end transmits what has even indexes.
     """
 
-    def __init__(self, section: PushSection, plane: TlsPlane, used: UsedTickets, clock: Clock, *, even: bool) -> None:
+    def __init__(self, section: PushSection, plane: TlsPlane, used: UsedMemory, clock: Clock, *, even: bool) -> None:
         super().__init__(used)
         self._section = section
         self._parity = 0 if even else 1

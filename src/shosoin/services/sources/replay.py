@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from shosoin.adapters.used_tickets import UsedTickets
+from shosoin.adapters.used_tickets import UsedMemory
 from shosoin.base import PeerFault
 from shosoin.base.ports import Clock
 from shosoin.services.sources.config import ReplaySection
@@ -37,7 +37,7 @@ class Replay(Supply):
         Rejected: the file is no recording.
     """
 
-    def __init__(self, section: ReplaySection, used: UsedTickets, clock: Clock, *, even: bool) -> None:
+    def __init__(self, section: ReplaySection, used: UsedMemory, clock: Clock, *, even: bool) -> None:
         super().__init__(used)
         self._recording = Recording(section.file)
         self._header = self._recording.header

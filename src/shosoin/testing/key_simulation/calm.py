@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from shosoin.base import SaeId, ShosoinError
 from shosoin.keys.errors import LeaseNeeded
+from shosoin.keys.worker_stock import Draw
+from shosoin.testing.key_simulation.operators import Order
 from shosoin.testing.key_simulation.process import EXPIRY_S, OTHER, SAES, KmeProcess
+from shosoin.testing.key_simulation.workers import workers_of
 from shosoin.testing.key_simulation.world import Wish, World
 
 __all__ = ["PROGRESS_S", "calm_down"]
@@ -16,13 +21,19 @@ _OVERWRITTEN_S = 1.0
 _STEP_S = 0.1
 _LOST_MAX = 3
 _DRAIN_STEPS = 600
+_WORKER_DRAWS = 16
 
 
 def calm_down(world: World, *, tls_was_broken: bool) -> None:
     """End all faults and hold both ends to their promises."""
     _end_faults(world, tls_was_broken=tls_was_broken)
+    _finish_rekeying(world)
     for end in SAES:
         _keys_flow(world, end)
+    for end in SAES:
+        _copies_flow(world, end)
+    _workers_serve(world)
+    _workers_leave(world)
     world.producing = False
     _blocks_settle(world)
     _used_bits_are_overwritten(world)
@@ -39,16 +50,97 @@ def _end_faults(world: World, *, tls_was_broken: bool) -> None:
     world.cut_until_s = 0.0
     for end in world.ends.values():
         world.fates[end.name].clear()
+        world.request_fates[end.name].clear()
         world.wiretap.orders[end.name].clear()
         for process in end.servers():
             process.doom, process.frozen_until_s = None, 0.0
-            process.disk.crash_after = process.disk.full_after = None
+            process.disk.crash_after = process.disk.copies_crash_after = process.disk.full_after = None
         for zombie in end.zombies:
             if zombie.latest is not None:
                 zombie.latest.end()
     main = world.ends["a"].main
     if tls_was_broken and main is not None and main.latest is not None:
         main.latest.end()  # what was dropped from a connection is said again on the next one
+
+
+def _copies_flow(world: World, end: str) -> None:
+    """Draw a key for several slaves at an end and have all of them fetch it, once."""
+    began_s, master, slaves = world.now_s, SAES[end][0], (*SAES[OTHER[end]], SAES[end][1])
+    while world.now_s < began_s + PROGRESS_S and not world.trace.violations:
+        main = world.ends[end].main
+        if main is not None and main.is_serving and main.pair.is_connected and main.pair.outgoing.pool_exhausted:
+            return  # it may stay silent
+        given: list[bool] = []
+        if main is not None:
+            main.copies.draw(Wish(master, slaves[0], 1, 256), slaves, partial(_fetch_copies, world, slaves, given))
+        world.run_until(world.now_s + 1.0)
+        if given == [True] * len(slaves) + [False] * len(slaves):
+            world.trace.counts["multicast keys in calm"] += 1
+            return
+    world.trace.violate(f"no multicast key flows from {end} within {PROGRESS_S:g} s after the last fault")
+
+
+def _fetch_copies(world: World, slaves: tuple[SaeId, ...], given: list[bool], key_ids: list[str]) -> None:
+    master = world.judge.copies.keys[key_ids[0]].master
+    for turn in range(2):
+        for slave in slaves:
+            main = world.ends["a" if slave in SAES["a"] else "b"].main
+            if main is not None:
+                world.after(0.3 * turn, partial(main.copies.fetch, slave, master, key_ids, then=given.append))
+
+
+def _workers_serve(world: World) -> None:
+    """Have both workers of each end draw key after key; over it one stands still for a while, then the other dies."""
+    for end in SAES:
+        main = world.ends[end].main
+        for worker in workers_of(main) if main is not None and main.started else []:
+            for turn in range(_WORKER_DRAWS):
+                draw = Draw(SAES[end][0], SAES[OTHER[end]][0], 256, 1)
+                world.after(turn * 0.02, partial(worker.draw, draw, lambda _: None))
+    world.run_until(world.now_s + 0.15)
+    workers = [state.main.workers for state in world.ends.values() if state.main is not None and state.main.workers]
+    for each in workers:
+        each[-1].freeze(1.2)
+    world.run_until(world.now_s + 0.3)
+    for each in workers:
+        each[0].die()
+    world.run_until(world.now_s + 1.2)
+
+
+def _workers_leave(world: World) -> None:
+    """Have all workers overwrite what they hold: the judge compares what their owners count then."""
+    for process in (each for state in world.ends.values() for each in state.servers()):
+        for worker in process.workers:
+            worker.frozen_until_s = worker.stalled_until_s = 0.0
+            if worker.alive:
+                worker.give_up()
+    world.run_until(world.now_s + 1.0)
+
+
+def _finish_rekeying(world: World) -> None:
+    """Let operators finish what they have begun; if that leaves the ends apart, both get a fresh secret."""
+    began_s = world.now_s
+    forgot_alike = all(
+        end.disk.suspect for end in world.ends.values()
+    )  # both had the same secret before, and went back
+    if forgot_alike or not all(operator.is_in_step() for operator in world.operators.values()):
+        world.make_secret()
+    while not all(operator.is_in_step() for operator in world.operators.values()) or _any_awaits_rekey(world):
+        for end in SAES:
+            if not world.operators[end].is_in_step() or world.operators[end].awaits_rekey:
+                world.operators[end].begin(Order.REKEY, (0, 0, 0), at_last=True)
+        world.run_until(world.now_s + 0.5)
+        if world.trace.violations:
+            return
+        if world.now_s > began_s + PROGRESS_S:
+            world.trace.violate("the pair cannot be re-keyed")
+
+
+def _any_awaits_rekey(world: World) -> bool:
+    operators = world.operators.values()
+    return any(operator.awaits_rekey for operator in operators) or any(
+        end.in_maintenance for end in world.ends.values()
+    )
 
 
 def _keys_flow(world: World, end: str) -> None:

@@ -6,9 +6,11 @@ A snapshot shares nothing that changes with its original. Blocks are immutable v
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
+from shosoin.base import KmeId, SaeId
+from shosoin.keys.copies import HeldCopy
 from shosoin.keys.errors import StreamRefused
 from shosoin.keys.key_id import GRANULE_BYTES
 from shosoin.keys.store import Batch, WipeRange
@@ -34,27 +36,60 @@ class StoredBlock:
         return StoredBlock(content, self.damaged | frozenset(range(first, first + count)))
 
 
+@dataclass(slots=True)
+class CopyRows:
+    """The table of multicast copies: what is held here, and what the other end may claim, with when it was born."""
+
+    held: dict[tuple[KmeId, str, SaeId], HeldCopy] = field(default_factory=dict)
+    sent: dict[tuple[str, SaeId, KmeId], float] = field(default_factory=dict)
+
+    def burn(self) -> None:
+        """Remove everything: it all is of one pair."""
+        self.held.clear()
+        self.sent.clear()
+
+    def expire(self, before_s: float, now_s: float) -> None:
+        """Remove what is older; what is from the future grows old from now."""
+        held = {place: replace(copy, born_s=min(copy.born_s, now_s)) for place, copy in self.held.items()}
+        self.held = {place: copy for place, copy in held.items() if copy.born_s >= before_s}
+        self.sent = {row: min(born_s, now_s) for row, born_s in self.sent.items() if born_s >= before_s}
+
+
 class SimulatedDisk:
     """``StreamStore`` in memory that outlives its process.
 
     Order inside a commit is that of ``Batch``: blocks, then all records at once, then overwriting and removal.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, secret: bytes = b"") -> None:
         self.records: dict[str, bytes] = {}
         self.blocks: dict[str, StoredBlock] = {}
         self.suspect = False
         """An old copy, or left behind by another copy, that no handshake has brought up to date."""
         self.crash_after: int | None = None
         """Steps of commits that still happen before the process ends."""
+        self.copies_crash_after: int | None = None
+        """Likewise, of changes of the table of copies: each is two steps, itself and nothing."""
         self.full_after: int | None = None
         """Steps of commits that still happen before one fails and the process may not go on."""
         self._failed = False
+        self.copies = CopyRows()
+        self.copies_burned_before_s = -1.0
+        """As below, for multicast copies."""
+        self.secret = secret
+        """The file of the pair secret, which lies beside the journal."""
+        self.burned_before_s = -1.0
+        """What links made before then was burned here, or this end agreed with one where it was."""
+        self.awaits_rekey = False
+        """Its operator healed it and wants nothing served under the present secret."""
 
     def copy(self) -> SimulatedDisk:
         """Return the disk as it is now."""
-        disk = SimulatedDisk()
+        disk = SimulatedDisk(self.secret)
         disk.records, disk.blocks = dict(self.records), dict(self.blocks)
+        disk.copies = CopyRows(dict(self.copies.held), dict(self.copies.sent))
+        disk.copies_burned_before_s = self.copies_burned_before_s
+        disk.burned_before_s, disk.awaits_rekey = self.burned_before_s, self.awaits_rekey
         return disk
 
     def mixed_with(self, other: SimulatedDisk, takes_other: Callable[[str], bool]) -> SimulatedDisk:
@@ -71,7 +106,7 @@ class SimulatedDisk:
 
     def open(self) -> None:
         """Let a new process use the disk."""
-        self.crash_after = self.full_after = None
+        self.crash_after = self.copies_crash_after = self.full_after = None
         self._failed = False
 
     def load(self) -> dict[str, bytes]:
@@ -97,6 +132,19 @@ class SimulatedDisk:
                 self.crash_after -= 1
             if self.full_after is not None:
                 self.full_after -= 1
+            step()
+
+    def change_copies(self, change: Callable[[], object]) -> None:
+        """Change the table of copies, in one transaction.
+
+        Raises:
+            DiskCrash: the process ends before it or after it.
+        """
+        for step in (change, lambda: None):
+            if self.copies_crash_after == 0:
+                raise DiskCrash
+            if self.copies_crash_after is not None:
+                self.copies_crash_after -= 1
             step()
 
     def read_block(self, name: str) -> tuple[bytearray, list[int]]:

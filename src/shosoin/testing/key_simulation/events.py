@@ -1,18 +1,15 @@
 """What may happen in a plan: one function for each kind of event.
 
-An event has an end and three numbers below 2**16, which each function reads as it likes; so a plan is plain data, and a
-new kind of event is a new function here. ``weight`` says how often a plan draws the kind; kinds of group ``wire`` come
-only in plans where somebody broke the TLS between the KMEs.
+Those of workers, operators and copies for several slaves are in modules of their own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from shosoin.testing.key_simulation.disk import SimulatedDisk
+from shosoin.testing.key_simulation.kinds import Group, Values, event
 from shosoin.testing.key_simulation.network import Tamper
 from shosoin.testing.key_simulation.process import EXPIRY_S, OTHER, SAES, KmeProcess
 from shosoin.testing.key_simulation.world import BlockFate, Wish, World
@@ -20,48 +17,11 @@ from shosoin.testing.key_simulation.world import BlockFate, Wish, World
 if TYPE_CHECKING:
     from shosoin.testing.key_simulation.judge import DrawnKey
 
-__all__ = ["KINDS", "Group", "Kind", "Values", "happen"]
+__all__ = ["fetch_later"]
 
-Values = tuple[int, int, int]
-Reaction = Callable[[World, str, Values], None]
 _SIZES = ((1, 256), (1, 256), (2, 256), (3, 320), (1, 768), (1, 64), (16, 256), (4, 200))
 """Numbers and sizes in bits of what masters ask for."""
 _SNAPSHOTS_MAX = 6
-
-
-class Group:
-    """Names of groups of kinds."""
-
-    USE, FAULT, WIRE = "use", "fault", "wire"
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A kind of event."""
-
-    name: str
-    group: str
-    weight: int
-    react: Reaction
-
-
-KINDS: dict[str, Kind] = {}
-
-
-def event(weight: int, group: str = Group.FAULT) -> Callable[[Reaction], Reaction]:
-    """Register a kind of event under its function's name."""
-
-    def register(react: Reaction) -> Reaction:
-        KINDS[react.__name__] = Kind(react.__name__, group, weight, react)
-        return react
-
-    return register
-
-
-def happen(world: World, kind: str, end: str, values: Values) -> None:
-    """Let an event happen."""
-    world.trace.tell("---", f"{kind} {end} {values}", count=kind)
-    KINDS[kind].react(world, end, values)
 
 
 # What SAEs do
@@ -75,7 +35,7 @@ def draw(world: World, end: str, values: Values) -> None:
         return
     master, slave = SAES[end][values[0] % 2], SAES[OTHER[end]][values[0] // 2 % 2]
     number, size_bits = _SIZES[values[1] % len(_SIZES)]
-    world.draw(process, Wish(master, slave, number, size_bits), partial(_fetch_later, world, values[2]))
+    world.draw(process, Wish(master, slave, number, size_bits), partial(fetch_later, world, values[2]))
 
 
 @event(6, Group.USE)
@@ -86,9 +46,7 @@ def draw_local(world: World, end: str, values: Values) -> None:
         return
     master, slave = SAES[end] if values[0] % 2 else SAES[end][::-1]
     number, size_bits = _SIZES[values[1] % len(_SIZES)]
-    world.draw(
-        process, Wish(master, slave, number, size_bits), partial(_fetch_later, world, values[2], process=process)
-    )
+    world.draw(process, Wish(master, slave, number, size_bits), partial(fetch_later, world, values[2], process=process))
 
 
 @event(6, Group.USE)
@@ -97,7 +55,7 @@ def greedy(world: World, end: str, values: Values) -> None:
     master, slave = SAES[end][values[0] % 2], SAES[OTHER[end]][values[1] % 2]
     for process in world.ends[end].servers():
         for _ in range(4 + values[2] % 12):
-            world.draw(process, Wish(master, slave, 1, 256), partial(_fetch_later, world, values[2]))
+            world.draw(process, Wish(master, slave, 1, 256), partial(fetch_later, world, values[2]))
 
 
 @event(10, Group.USE)
@@ -145,7 +103,7 @@ def _fetch_from_main(world: World, end: str, key: DrawnKey) -> None:
         world.fetch(process, key.slave, key.master, [key.key_id])
 
 
-def _fetch_later(world: World, how: int, key_ids: list[str], *, process: KmeProcess | None = None) -> None:
+def fetch_later(world: World, how: int, key_ids: list[str], *, process: KmeProcess | None = None) -> None:
     """Let the slave fetch: at once or late, in one request or several, from whoever answers; or never."""
     key = world.judge.keys[key_ids[0]]
     delay_s = (0.005, 0.01, 0.02, 0.05, 0.2, 1.0, 3.0, EXPIRY_S)[how % 8]
@@ -264,6 +222,8 @@ def restore_disk(world: World, end: str, values: Values) -> None:
     snapshots = world.ends[end].snapshots
     if snapshots and world.may_restore(end):
         disk = snapshots[-1 - values[0] % len(snapshots)].copy()
+        if values[2] % 3 == 0:
+            disk.secret = world.ends[end].disk.secret  # that file lies elsewhere
         world.restore(end, disk, zombie=values[1] % 3 > 0)
 
 
@@ -298,7 +258,7 @@ def restore_files_of_two_moments(world: World, end: str, values: Values) -> None
 def lose_disk(world: World, end: str, values: Values) -> None:
     """Let an end start from nothing but its pair secret."""
     if world.may_restore(end):
-        world.restore(end, SimulatedDisk(), zombie=values[0] % 2 == 0)
+        world.restore(end, SimulatedDisk(world.ends[end].disk.secret), zombie=values[0] % 2 == 0)
 
 
 @event(3)

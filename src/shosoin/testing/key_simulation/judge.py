@@ -6,11 +6,16 @@
 * Nothing is drawn above the leases that both disks hold, nor before the other end holds it ready.
 * No end is named an old copy that is none.
 * A one-time key authenticates one content, and is never handed out.
+* What an operator burned at an end is given to nobody there, nor by the other end once it has heard of it; an end that
+  awaits another pair secret gives nothing.
+* What an owner drew for a worker that worker gives to one SAE, ahead of demand for a second at most; what a worker took
+  along is counted as burned, and nothing that an SAE got from one that lives.
 * A key that a KME's own generator made is given once at each side, to the two SAEs it was made for.
 """
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,11 +23,14 @@ from typing import TYPE_CHECKING, NamedTuple
 from shosoin.base import SaeId
 from shosoin.keys.blocks import Block, load_record
 from shosoin.keys.intervals import IntervalSet
-from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress
+from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress, granules_of
 from shosoin.keys.kme import Delivery
 from shosoin.keys.messages import BlockState
 from shosoin.keys.pool import ENTRY_BYTES, RESERVE_BYTES
 from shosoin.keys.store import Batch
+from shosoin.keys.tally import Burned
+from shosoin.keys.worker_stock import HOLD_S
+from shosoin.testing.key_simulation.copy_judge import CopyJudge
 from shosoin.testing.simulation.trace import Trace
 
 if TYPE_CHECKING:
@@ -32,6 +40,9 @@ __all__ = ["DrawnKey", "Judge", "Wish"]
 
 _PIECE_BYTES_MIN = 8
 """Shorter pieces may agree by chance."""
+_NO_GRANULE = ("", b"", float("inf"))
+_Stream = tuple[int, str]
+"""Which pair secret, and an end."""
 
 
 class Wish(NamedTuple):
@@ -64,52 +75,72 @@ class DrawnKey:
         return self.fetched_s is not None
 
 
+@dataclass(slots=True)
+class HandedKey:
+    """A key that a worker was given."""
+
+    owner: str
+    worker: str
+    granules: int
+    is_ahead: bool
+    """Nobody had asked for it."""
+    served: bool = False
+
+
 class Judge:
     """Everything anybody was ever given."""
 
     def __init__(self, trace: Trace) -> None:
         self._trace = trace
         self.keys: dict[str, DrawnKey] = {}
-        self._granules: dict[bytes, tuple[str, bytes]] = {}
-        """Direction and bits of every granule that a link made, by its first bytes."""
-        self._places: dict[tuple[str, int], str] = {}
-        """key_ID of the key that a granule of a stream went into."""
+        self._granules: dict[bytes, tuple[str, bytes, float]] = {}
+        """Direction, bits and time of every granule that a link made, by its first bytes."""
+        self._places: dict[tuple[int, str, int], str] = {}
+        """key_ID of the key that a granule of a stream went into, by pair secret and direction."""
         self._drawn: dict[bytes, str] = {}
-        self._leases = {"a": 0, "b": 0}
+        self._leases: Counter[_Stream] = Counter()
         """Highest lease that a disk of each end ever held as the receiver."""
         self._tags: dict[bytes, bytes] = {}
-        self._ready = {"a": IntervalSet(), "b": IntervalSet()}
+        self._ready: defaultdict[_Stream, IntervalSet] = defaultdict(IntervalSet)
         """What a disk of each end ever held ready as the receiver."""
+        self.copies = CopyJudge(trace)
+        self._handed: dict[str, HandedKey] = {}
+        """Keys that owners drew for workers."""
+        self._gone: set[str] = set()
+        """Workers that are no more, as their owners know."""
         self.restored: set[str] = set()
         """Ends that were put back to old copies."""
+        self.unsettled: set[str] = set()
+        """Ends that have not agreed with the other one since an operator burned something."""
         self.names_can_be_forged = False
         """Old hellos are said again, which makes their end look like an old copy."""
 
     # What links, disks and wires carry
 
-    def produced(self, end: str, bits: bytes) -> None:
+    def produced(self, end: str, bits: bytes, now_s: float) -> None:
         """Hear of a block that a link made for the stream that starts at ``end``."""
         for start in range(RESERVE_BYTES, len(bits), GRANULE_BYTES):
             granule = bits[start : start + GRANULE_BYTES]
-            self._granules[granule[:_PIECE_BYTES_MIN]] = end, granule
+            self._granules[granule[:_PIECE_BYTES_MIN]] = end, granule, now_s
 
     def committed(self, process: KmeProcess, batch: Batch) -> None:
         """Hear of a commit that is durable."""
-        raw = batch.records.get("stream/in")
+        raw, stream = batch.records.get("stream/in"), (process.era, process.end)
         if raw is not None:
-            self._leases[process.end] = max(self._leases[process.end], load_record(raw)["lease"])
+            self._leases[stream] = max(self._leases[stream], load_record(raw)["lease"])
         for name, record in batch.records.items():
             if name.startswith("block/in-") and record is not None:
                 block = Block.load(record)
                 if block.state is BlockState.READY:
-                    self._ready[process.end].add(block.start, block.end)
+                    self._ready[stream].add(block.start, block.end)
 
     def accused(self, process: KmeProcess, end: str) -> None:
         """Hear that an end is said to be an old copy.
 
-        When one was, and the other dies before it has made the burning durable, both are named: that is let pass.
+        When one was, or an operator burned it, and one of them dies before both have made the burning durable, the
+        other may be named too: that is let pass.
         """
-        if not self.restored and not self.names_can_be_forged:
+        if not self.restored and not self.unsettled and not self.names_can_be_forged:
             self._trace.violate(f"{process.name}: takes an honest {end} for an old copy")
 
     def authenticated(self, process: KmeProcess, key: bytes, content: bytes) -> None:
@@ -156,6 +187,52 @@ class Judge:
             if known.fetched:
                 self._trace.violate(f"{process.name}: {known.key_id} is fetched twice")
             known.fetched_s = process.world.now_s
+            if not known.local:
+                self._check_unburned(process, known)
+
+    # Workers
+
+    def handed_to_worker(self, owner: str, worker: str, key_ids: Sequence[str], *, ahead_from: int) -> None:
+        """Hear which keys an owner drew for a worker; those from the place ``ahead_from`` on are ahead of demand."""
+        for place, key_id in enumerate(key_ids):
+            granules = granules_of(len(self.keys[key_id].bits))
+            self._handed[key_id] = HandedKey(owner, worker, granules, place >= ahead_from)
+
+    def served(self, worker: str, keys: Sequence[tuple[str, bytes]], *, from_stock: bool, now_s: float) -> None:
+        """Hear what a worker gave to an SAE."""
+        for key_id, bits in keys:
+            handed, known = self._handed.get(key_id), self.keys.get(key_id)
+            if handed is None or known is None or handed.worker != worker or known.bits != bits:
+                self._trace.violate(f"{worker}: gives an SAE what its owner did not draw for it")
+                continue
+            if handed.served:
+                self._trace.violate(f"{worker}: {key_id} is given to two SAEs")
+            if from_stock and now_s - known.drawn_s > HOLD_S:
+                self._trace.violate(f"{worker}: {key_id} was drawn {now_s - known.drawn_s:.3f} s ago and is given out")
+            handed.served = True
+
+    def check_workers(self, owner: KmeProcess, gone: str) -> None:
+        """Check what an owner counts as burned when it has noticed that a worker is gone."""
+        self._gone.add(gone)
+        ahead = [handed for handed in self._handed.values() if handed.owner == owner.name and handed.is_ahead]
+        least = sum(handed.granules for handed in ahead if not handed.served and handed.worker in self._gone)
+        most = sum(handed.granules for handed in ahead if not handed.served or handed.worker in self._gone)
+        burned = owner.pair.outgoing.tally.burned_granules[Burned.UNUSED]
+        if not least <= burned <= most:
+            self._trace.violate(f"{owner.name}: {burned} granules of workers count as burned, not {least} to {most}")
+
+    # Multicast
+
+    def pad_drawn(self, process: KmeProcess, pad_id: str, pad: bytes) -> None:
+        """Hear of a key that one KME drew for the other, to pad a record."""
+        near = load_record(process.disk.records["stream/out"])["lease"]
+        own, peer = f"~kme-{process.end}", f"~kme-{process.peer}"
+        address = process.pair.outgoing_ids.decode(pad_id, own, peer, near=near)
+        if address is None or address.length_bytes != len(pad):
+            self._trace.violate(f"{process.name}: {pad_id} does not name the pad")
+            return
+        self._check_places(process, pad_id, address)
+        self._check_bits(process, pad_id, pad)
 
     def used_granules(self, before_s: float, *, fetched: bool) -> Iterator[bytes]:
         """Iterate over the granules of all keys that were drawn, or fetched, before a time."""
@@ -170,19 +247,28 @@ class Judge:
         if address is None or address.length_bytes != len(key.bits):
             self._trace.violate(f"{process.name}: key_ID {key.key_id} does not name the key")
             return
-        if address.end > min(near, self._leases[process.peer]):
+        if address.end > min(near, self._leases[process.era, process.peer]):
             self._trace.violate(f"{process.name}: drawn before both disks held the lease")
-        if not self._ready[process.peer].covers(address.offset, address.end):
+        if not self._ready[process.era, process.peer].covers(address.offset, address.end):
             self._trace.violate(f"{process.name}: drawn before the other end held it ready")
         self._check_places(process, key.key_id, address)
+        self._check_unburned(process, key)
         for piece in _pieces(key.bits):
-            end, granule = self._granules.get(piece[:_PIECE_BYTES_MIN], ("", b""))
+            end, granule, _ = self._granules.get(piece[:_PIECE_BYTES_MIN], _NO_GRANULE)
             if end != process.end or not granule.startswith(piece):
                 self._trace.violate(f"{process.name}: bits of {key.key_id} are no link's")
 
+    def _check_unburned(self, process: KmeProcess, key: DrawnKey) -> None:
+        if process.disk.awaits_rekey:
+            self._trace.violate(f"{process.name}: {key.key_id} is given out while the pair awaits another secret")
+        for piece in _pieces(key.bits):
+            _, _, born_s = self._granules.get(piece[:_PIECE_BYTES_MIN], _NO_GRANULE)
+            if born_s < process.burned_before_s:
+                self._trace.violate(f"{process.name}: burned bits are given out in {key.key_id}")
+
     def _check_places(self, process: KmeProcess, key_id: str, address: KeyAddress) -> None:
         for place in range(address.offset, address.end):
-            before = self._places.setdefault((process.end, place), key_id)
+            before = self._places.setdefault((process.era, process.end, place), key_id)
             if before != key_id:
                 self._trace.violate(f"{process.name}: granule {place} is given out again")
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shosoin.base import SimulationRng
-from shosoin.testing.key_simulation.events import KINDS, Group, Kind, Values
+from shosoin.testing.key_simulation import copy_events, events, operator_events, worker_events
+from shosoin.testing.key_simulation.kinds import KINDS, Group, Kind, Values
 from shosoin.testing.simulation.seeds import hash_of
 
 __all__ = ["Plan", "PlannedEvent", "make_plan"]
 
+_SOURCES = (copy_events, events, operator_events, worker_events)
+"""They fill ``KINDS``, in whatever order they are imported."""
 _EVENTS_MIN, _EVENTS_MAX = 120, 260
 _PACE_S = (0.01, 0.03, 0.06)
 """Mean times between two events: some plans leave no time to recover, some let the ends work."""
@@ -52,18 +55,18 @@ def make_plan(seed: int) -> Plan:
     rng = SimulationRng(hash_of(f"key plan {seed}"))
     kinds = _drawn_kinds(rng, with_wire=seed % 4 == 0)
     pace_s = rng.choice(_PACE_S)
-    at_s, events = 1.0, []
+    at_s, planned = 1.0, []
     for _ in range(rng.integer(_EVENTS_MIN, _EVENTS_MAX)):
         at_s += rng.uniform(0.0, 2 * pace_s)
         values = rng.integer(0, 65535), rng.integer(0, 65535), rng.integer(0, 65535)
-        events.append(PlannedEvent(at_s, rng.choice(kinds).name, rng.choice("ab"), values))
-    return Plan(seed, tuple(events))
+        planned.append(PlannedEvent(at_s, rng.choice(kinds).name, rng.choice("ab"), values))
+    return Plan(seed, tuple(planned))
 
 
 def _drawn_kinds(rng: SimulationRng, *, with_wire: bool) -> list[Kind]:
     """Return kinds as often as they shall come."""
     drawn, uses = [], rng.choice(_USES)
-    for kind in KINDS.values():
+    for _, kind in sorted(KINDS.items()):
         emphasis = uses if kind.group == Group.USE else rng.choice(_EMPHASES)
         if kind.group != Group.WIRE or with_wire:
             drawn += [kind] * kind.weight * emphasis

@@ -2,8 +2,8 @@
 
 The driver does what ``shosoin.services.link_driver`` does, with a simulated clock in place of threads and sockets.
 Between an effect's being asked for and its being carried out other things happen: keys are drawn and fetched, messages
-arrive, the process dies. Whoever serves keys at an end (``End.servers``) is asked through ``enc_keys``, ``dec_keys``: a
-process today, a worker that holds a leased range of a stream when there are such.
+arrive, the process dies. Whoever serves keys at an end (``End.servers``) is asked through ``enc_keys``, ``dec_keys``,
+by SAEs and by workers (``workers``).
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ from shosoin.keys.policy import KmeLimits, PolicyBook
 from shosoin.keys.quota import Quota
 from shosoin.keys.store import Commit, Effect, Emit, Mac, ReadBlock, Send, Steps
 from shosoin.link.port import LinkFacts
+from shosoin.testing.key_simulation.copies import Copies
 from shosoin.testing.key_simulation.disk import DiskCrash, SimulatedDisk
 
 if TYPE_CHECKING:
     from shosoin.testing.key_simulation.network import Connection
+    from shosoin.testing.key_simulation.workers import Worker
     from shosoin.testing.key_simulation.world import World
 
 __all__ = ["DIRECTORY", "EXPIRY_S", "LIMITS", "OTHER", "SAES", "KmeProcess"]
@@ -39,6 +41,7 @@ OTHER = {"a": "b", "b": "a"}
 SAES = {"a": (SaeId("sae-a1"), SaeId("sae-a2")), "b": (SaeId("sae-b1"), SaeId("sae-b2"))}
 DIRECTORY = {sae: KmeId(f"kme-{end}") for end, saes in SAES.items() for sae in saes}
 EXPIRY_S = 6.0
+COPIES_EXPIRY_S = 8.0
 LIMITS = PairLimits(lease_bytes=4 * GRANULE_BYTES, capacity_bytes=64 * GRANULE_BYTES, expiry_s=EXPIRY_S)
 TICK_S = 0.25
 _FAREWELL_S = 1.0
@@ -70,8 +73,12 @@ class KmeProcess:
         clock = _Clock(self)
         limits = replace(LIMITS, max_age_s=world.max_ages_s[end])
         self.pair = PairEnd(
-            f"kme-{end}", f"kme-{self.peer}", world.secret, disk, world.entropy, limits, wall_s=clock.wall_s
+            f"kme-{end}", f"kme-{self.peer}", disk.secret, disk, world.entropy, limits, wall_s=clock.wall_s
         )
+        self.era = world.era_of(disk.secret)
+        self.burned_before_s = disk.burned_before_s
+        self.copies_burned_before_s = disk.copies_burned_before_s
+        self.heard_of_burn_s = world.now_s
         self.alive, self.started, self.failed, self.stopping = True, False, False, False
         self.frozen_until_s = 0.0
         self.doom: int | None = None
@@ -82,8 +89,11 @@ class KmeProcess:
         self._steps: Steps | None = None
         self._pending: Effect | None = None
         self._busy = self._ticking = self._lease_asked = False
+        self.workers: list[Worker] = []
+        self.workers_started = 0
         self._macs: dict[str, tuple[bytes, bytes]] = {}
         self.kme = self._make_kme(clock)
+        self.copies = Copies(self, clock, expiry_s=COPIES_EXPIRY_S)
         self.do(self._start)
 
     def _make_kme(self, clock: _Clock) -> Kme:
@@ -116,6 +126,14 @@ class KmeProcess:
         """Whether it answers SAEs, which it does until the very end."""
         return self.alive and self.started and self.world.now_s >= self.frozen_until_s
 
+    def hear_of_burns(self, other: KmeProcess) -> None:
+        """Learn what was burned at the other end, or had been heard of there, when the two agreed."""
+        self.burned_before_s = max(self.burned_before_s, other.burned_before_s)
+        self.disk.burned_before_s = max(self.disk.burned_before_s, self.burned_before_s)
+        if other.copies_burned_before_s > self.copies_burned_before_s:
+            self.copies_burned_before_s, self.heard_of_burn_s = other.copies_burned_before_s, self.world.now_s
+        self.disk.copies_burned_before_s = max(self.disk.copies_burned_before_s, self.copies_burned_before_s)
+
     # What SAEs ask
 
     def enc_keys(self, caller: SaeId, slave: SaeId, number: int, size_bits: int) -> Delivery:
@@ -146,6 +164,9 @@ class KmeProcess:
     def die(self) -> None:
         """End here, whatever is under way."""
         self.alive = False
+        for worker in self.workers:
+            worker.orphan()
+        self.world.orphans[self.end] += self.workers
         if self._steps is not None:
             self._steps.close()
         self._queue.clear()
@@ -319,11 +340,19 @@ class KmeProcess:
             self._steps.close()
         self._steps = self._pending = None
 
-    def _carry_out(self, effect: Effect) -> Any:
+    def count_effect(self) -> None:
+        """Count an effect that is about to be carried out.
+
+        Raises:
+            DiskCrash: the process was to die before it.
+        """
         if self.doom is not None:
             if self.doom == 0:
                 raise DiskCrash
             self.doom -= 1
+
+    def _carry_out(self, effect: Effect) -> Any:
+        self.count_effect()
         match effect:
             case Commit(batch):
                 self.disk.commit(batch)

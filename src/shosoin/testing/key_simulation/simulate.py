@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from shosoin.testing.key_simulation.calm import calm_down
-from shosoin.testing.key_simulation.events import happen
+from shosoin.testing.key_simulation.kinds import happen
 from shosoin.testing.key_simulation.plan import Plan
 from shosoin.testing.key_simulation.world import World
 from shosoin.testing.simulation.seeds import hash_of

@@ -21,7 +21,9 @@ from shosoin.keys.pool import RESERVE_BYTES
 from shosoin.testing.key_simulation.disk import SimulatedDisk
 from shosoin.testing.key_simulation.judge import Judge, Wish
 from shosoin.testing.key_simulation.network import Connection, Wiretap
+from shosoin.testing.key_simulation.operators import Operator
 from shosoin.testing.key_simulation.process import OTHER, TICK_S, KmeProcess
+from shosoin.testing.key_simulation.workers import Worker, workers_of
 from shosoin.testing.simulation.trace import Trace
 
 __all__ = ["BlockFate", "End", "Wish", "World"]
@@ -64,11 +66,13 @@ class End:
     """One end: its disk, perhaps a process, and old processes that do not know they were replaced."""
 
     name: str
-    disk: SimulatedDisk = field(default_factory=SimulatedDisk)
+    disk: SimulatedDisk
     main: KmeProcess | None = None
     zombies: list[KmeProcess] = field(default_factory=list)
     snapshots: list[SimulatedDisk] = field(default_factory=list)
     started: int = 0
+    in_maintenance: bool = False
+    """Its operator is at work, and the KME stands still."""
 
     def servers(self) -> list[KmeProcess]:
         """Return all that SAEs of this end may reach, the present process first."""
@@ -83,15 +87,21 @@ class World:
         self.trace = Trace(lambda: self.now_s)
         self.rng = SimulationRng(seed)
         self.entropy = SimulatedEntropy(SimulationRng(seed ^ 0x5EED))
-        self.secret = self.entropy.random_bytes(1024)
+        self.secrets = [self.entropy.random_bytes(1024)]
+        """Pair secrets that were ever given to both operators; the last one counts."""
         self.judge = Judge(self.trace)
         self.wiretap = Wiretap(self)
-        self.ends = {"a": End("a"), "b": End("b")}
+        self.ends = {name: End(name, SimulatedDisk(self.secrets[0])) for name in "ab"}
+        self.operators = {name: Operator(self, name) for name in "ab"}
         self.clock_steps_s = {"a": 0.0, "b": 0.0}
         self.wall_steps_s = {"a": 0.0, "b": 0.0}
         self.max_ages_s = {name: self.rng.choice(_MAX_AGES_S) for name in "ab"}
         """Age at which each end wants bits of the pair burned."""
+        self.orphans: dict[str, list[Worker]] = {"a": [], "b": []}
+        """Workers whose owners are gone."""
         self.fates: dict[str, deque[BlockFate]] = {"a": deque(), "b": deque()}
+        self.request_fates: dict[str, deque[int]] = {"a": deque(), "b": deque()}
+        """How often the next questions of an end, and their answers, arrive."""
         self.cut_until_s = 0.0
         self.producing = True
         self.quiet = False
@@ -151,7 +161,7 @@ class World:
     def start(self, name: str) -> None:
         """Start the KME of an end, if it does not run."""
         end = self.ends[name]
-        if end.main is None:
+        if end.main is None and not end.in_maintenance:
             end.started += 1
             end.main = KmeProcess(self, name, end.disk, end.started)
             self.trace.tell(end.main.name, "starts", count="starts")
@@ -182,10 +192,23 @@ class World:
             if tally.restored_granules + tally.taken_granules != lost + side.left_granules():
                 self.trace.violate(f"{process.name}: the tally of a stream does not add up")
 
+    # Secrets
+
+    def era_of(self, secret: bytes) -> int:
+        """Return which of all secrets this is."""
+        return self.secrets.index(secret)
+
+    def make_secret(self) -> bytes:
+        """Return a new secret that both operators have."""
+        self.secrets.append(self.entropy.random_bytes(1024))
+        return self.secrets[-1]
+
     # Copies of disks
 
     def may_restore(self, name: str) -> bool:
         """Whether an end may be put back: only while the other end has the truth."""
+        if self.ends[name].in_maintenance:
+            return False
         other = self.ends[OTHER[name]]
         met = any(zombie.latest is not None for zombie in other.zombies)
         return not other.disk.suspect and not met
@@ -196,6 +219,7 @@ class World:
         old = end.main
         end.disk, end.main = disk, None
         self.judge.restored.add(name)
+        self.judge.copies.restored_s[name] = self.now_s
         disk.suspect = True
         if old is None:
             pass  # somebody is about to start it
@@ -213,7 +237,9 @@ class World:
     def reconciled(self, process: KmeProcess, channel: Connection) -> None:
         """Note that a process has agreed with the other end on what is unused."""
         process.disk.suspect = False
+        self.judge.unsettled.discard(process.end)
         other = channel.peer_of(process)
+        process.hear_of_burns(other)
         self.trace.tell(process.name, f"agrees with {other.name}", count="handshakes")
 
     # Connections
@@ -231,7 +257,8 @@ class World:
         for process in (dialer, listener):
             end = self.ends[process.end]
             for disk in (end.disk, *(zombie.disk for zombie in end.zombies)):
-                disk.suspect = disk.suspect or disk is not process.disk
+                behind = disk is not process.disk and dialer.era == listener.era == self.era_of(disk.secret)
+                disk.suspect = disk.suspect or behind
         connection = Connection(self, dialer, listener)
         for process in (dialer, listener):
             process.attach(connection)
@@ -249,7 +276,7 @@ class World:
             return
         receiver = process.channel.peer_of(process)
         bits = self.entropy.random_bytes(RESERVE_BYTES + self.rng.integer(1, 6) * GRANULE_BYTES)
-        self.judge.produced(name, bits)
+        self.judge.produced(name, bits, self.now_s)
         number, self._numbers[name] = self._numbers[name], self._numbers[name] + 1
         fate = self.fates[name].popleft() if self.fates[name] else BlockFate.ARRIVES
         if fate is not BlockFate.ARRIVES:
@@ -292,6 +319,15 @@ class World:
         if not servers:
             return None
         return servers[0] if len(servers) == 1 or self.rng.integer(0, 2) else self.rng.choice(servers[1:])
+
+    def worker(self, name: str) -> Worker | None:
+        """Return a worker that an SAE of an end reaches: now and then one whose owner is gone."""
+        orphans = self.orphans[name] = [worker for worker in self.orphans[name] if worker.alive]
+        process = self.server(name)
+        living = workers_of(process) if process is not None and process.started else []
+        if orphans and (not living or not self.rng.integer(0, 3)):
+            return self.rng.choice(orphans)
+        return self.rng.choice(living) if living else None
 
     def draw(
         self, process: KmeProcess, wish: Wish, then: Callable[[list[str]], None], tries: int = _DRAW_TRIES

@@ -11,17 +11,41 @@ keys of one request have one size.
 
 from __future__ import annotations
 
-import asyncio
+import json
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-__all__ = ["HOLD_S", "Grant", "KeyStock", "KeyStocks"]
+__all__ = ["HOLD_S", "Draw", "Grant", "KeyStock", "KeyStocks"]
 
 HOLD_S = 1.0
 """How long keys may wait; also how long a key may still come out after its stream was burned at the owner."""
 _STOCKS_MAX = 256
+_AHEAD_BITS = 64 << 13
+"""Bits of keys ahead of demand in one stock."""
 _HEAD = b'{"keys":['
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Keys that a worker wants."""
+
+    master: str
+    slave: str
+    size_bits: int
+    number: int
+    """For the SAE that asks."""
+    ahead: int = 0
+    """More, if the owner thinks so too."""
+
+    def pack(self) -> bytes:
+        """Return the payload."""
+        return json.dumps([self.master, self.slave, self.size_bits, self.number, self.ahead]).encode()
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> Draw:
+        """Return what ``pack`` was called on."""
+        return cls(*json.loads(payload))
 
 
 @dataclass(slots=True)
@@ -71,14 +95,14 @@ class Grant:
 class KeyStock:
     """Keys of one size from one master to one slave.
 
+    Whoever finds too few asks for more, and puts what came, while all others wait for their turn.
+
     Args:
         tell: told the number of a grant, how many of its keys were used, and whether it is over.
     """
 
     def __init__(self, tell: Callable[[int, int, bool], None]) -> None:
         self._tell = tell
-        self.turn = asyncio.Lock()
-        """Whoever finds too few keys asks for more while the others wait."""
         self._grant: Grant | None = None
         self._is_retired = False
         self._asked_s = 0.0
@@ -134,11 +158,33 @@ class KeyStock:
 
 
 class KeyStocks:
-    """The stocks of a worker: not many, and those that were used last."""
+    """The stocks of a worker: not many, and those that were used last.
+
+    A request is ``draw`` on the stock that ``get`` returns, if any, and ``granted`` where that says to ask the owner.
+    """
 
     def __init__(self, tell: Callable[[int, int, bool], None]) -> None:
         self._tell = tell
         self._stocks: OrderedDict[tuple[str, str, int], KeyStock] = OrderedDict()
+
+    def draw(self, stock: KeyStock | None, wanted: Draw, now_s: float) -> bytes | Draw:
+        """Return a container from a stock, or what to ask the owner for."""
+        if stock is None:
+            return wanted
+        content = stock.take(wanted.number, now_s)
+        if content is not None:
+            return content
+        return replace(wanted, ahead=min(stock.ahead(now_s), _AHEAD_BITS // wanted.size_bits))
+
+    def granted(self, stock: KeyStock | None, asked: Draw, grant: Grant) -> bytes:
+        """Return the container for whoever asked the owner; what is left of the grant is stock."""
+        content = grant.take(asked.number)
+        grant.used -= asked.number  # these were counted when they were drawn
+        if stock is not None:
+            stock.put(grant)
+        elif self.get(asked.master, asked.slave, asked.size_bits) is None:
+            self.begin(asked.master, asked.slave, asked.size_bits)
+        return content
 
     def get(self, master: str, slave: str, size_bits: int) -> KeyStock | None:
         """Return a stock, if it was asked for before."""

@@ -6,18 +6,20 @@ what a worker gives up, or takes along when it dies, counts as burned.
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from shosoin.base import KmeId, SaeId
+from shosoin.base import KmeId, SaeId, ShosoinError
 from shosoin.keys.key_id import granules_of
 from shosoin.keys.kme import Kme
 from shosoin.keys.pair import PairEnd
 from shosoin.keys.tally import Burned, StreamTally
+from shosoin.keys.worker_stock import Draw
 
 __all__ = ["Granting", "Grants"]
 
 _SHARE = 64
-"""Of what could be drawn at the moment, a worker gets at most one part in so many ahead of demand."""
 
 
 @dataclass(slots=True)
@@ -39,6 +41,8 @@ class Granting:
     pairs: dict[KmeId, PairEnd]
     is_allowed: bool
     """False where bits that nobody uses would count: quotas and policies of SAEs."""
+    share: int = _SHARE
+    """Of what could be drawn at the moment, a worker gets at most one part in so many ahead of demand."""
 
     def allowed(self, slave: SaeId, size_bits: int, wanted: int, number: int) -> int:
         """Return how many more keys than ``number`` to draw."""
@@ -47,7 +51,7 @@ class Granting:
         if not self.is_allowed or pair is None:
             return 0
         leased, size = pair.outgoing.leased_granules(), granules_of(max(8, size_bits) // 8)
-        room = min(leased // _SHARE, leased - number * size) // size  # nobody waits for a lease because of them
+        room = min(leased // self.share, leased - number * size) // size  # nobody waits for a lease because of them
         return max(0, min(wanted, room, self.kme.limits.max_key_per_request - number))
 
 
@@ -57,6 +61,21 @@ class Grants:
 
     granting: Granting
     _held: dict[int, _Grant] = field(default_factory=dict)
+
+    def drawing(self, number: int, draw: Draw) -> Generator[int, bytes, bytes]:
+        """Yield how many keys to draw, be sent the answer or thrown the refusal; return the answer for the worker.
+
+        Whoever drives this must go on in the same turn in which the keys were drawn, and may close it where the worker
+        or its SAE has left: then nothing more is drawn.
+        """
+        master, slave = SaeId(draw.master), SaeId(draw.slave)
+        ahead = self.granting.allowed(slave, draw.size_bits, draw.ahead, draw.number)
+        if ahead:
+            with suppress(ShosoinError):  # then without; that says what is wrong, if it still is
+                answer = yield draw.number + ahead
+                self.add(number, master, slave, draw.size_bits, ahead)
+                return answer
+        return (yield draw.number)
 
     def add(self, number: int, master: SaeId, slave: SaeId, size_bits: int, keys: int) -> None:
         """Count keys just drawn as held, not delivered; in the same turn of the event loop, so nobody saw them so."""
