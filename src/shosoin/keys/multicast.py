@@ -168,6 +168,8 @@ class MulticastKeys:
         self._claimed: dict[_Place, str] = {}
         """What the master's KME has let go and nobody has been given yet; and the pair's mark before that, for a burn
         since then is meant for it too."""
+        self._burns: Counter[KmeId] = Counter()
+        """Changes when the pair with a peer is burned: what is being sent then can be claimed by nobody."""
         self._number: Counter[tuple[KmeId, SaeId]] = Counter()
         self._bytes: Counter[tuple[KmeId, SaeId]] = Counter()
         self._remember(held)
@@ -213,7 +215,10 @@ class MulticastKeys:
         facts: LinkFacts,
     ) -> Steps[None]:
         remote = {kme: slaves for kme, slaves in by_kme.items() if kme != self._kme.kme_id}
+        burns = {kme: self._burns[kme] for kme in remote}
         yield Together(tuple(self._send(kme, caller, slaves, keys, facts.simulated) for kme, slaves in remote.items()))
+        if burned := [kme for kme in remote if self._burns[kme] != burns[kme]]:
+            raise StreamNotReady(f"the stream with {burned[0]} was burned meanwhile", retry_after_s=1.0)
         rows = [(key_id, slave, kme) for kme, slaves in remote.items() for slave in slaves for key_id, _ in keys]
         if rows:
             born_s = self._clock.wall_s()
@@ -458,7 +463,8 @@ class MulticastKeys:
         self._count(fresh, 1)
 
     def forget_copies_of(self, peer: KmeId) -> None:
-        """Forget the copies that came from a KME's masters: the table has them no more."""
+        """Forget the copies that came from a KME's masters, and whatever is being sent to it: the pair is burned."""
+        self._burns[peer] += 1
         self._forget([copy for place, held in self._held.items() if place[0] == peer for copy in held.values()])
 
 

@@ -21,7 +21,7 @@ class Burned(Enum):
 
     HANDSHAKE = "handshake"
     """What the two ends agreed to count as used. In the first handshake of a process also what an earlier run may have
-    handed out, for nobody knows that any more: an upper bound."""
+    handed out, for nobody knows that any more: an upper bound. And what an operator had burned."""
     REFUSED = "refused"
     """Blocks that one end gave up before they could be used."""
     GAP = "gap"
@@ -64,6 +64,12 @@ class StreamTally:
         """Count keys that were handed out."""
         self.used_granules += _granules(addresses)
         self.delivered.add(len(addresses), 8 * sum([length for _, length in addresses]))
+
+    def reopen(self, found_granules: int) -> None:
+        """Go on after the journal was read anew within the process: what was left and is not found is burned."""
+        left = self.restored_granules + self.taken_granules - self.used_granules - self.burned_granules.total()
+        self.restored_granules += max(0, found_granules - left)  # used, and not yet written down so
+        self.burn(Burned.HANDSHAKE, left - found_granules)
 
     def damage(self, addresses: Sequence[KeyAddress]) -> None:
         """Count keys that were burned because stored bytes of one of them failed their check."""

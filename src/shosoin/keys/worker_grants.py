@@ -85,7 +85,9 @@ class Grants:
         self._count(grant, -keys)
 
     def used(self, number: int, keys: int) -> None:
-        """Count held keys as delivered."""
+        """Count held keys as delivered; fewer than none are a defect of the worker."""
+        if keys < 0:
+            raise ValueError("a negative number of keys")
         grant = self._held.get(number)
         if grant is not None:
             keys = min(keys, grant.keys)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import os
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Protocol
 
@@ -54,6 +55,9 @@ class AdminActions:
         self._storage = StorageProbe(self._config.kme.directory, clock, interval_s=1.0)
         self._stopping: asyncio.TimerHandle | None = None
         self._turn = asyncio.Lock()
+        """Of whoever changes which pairs are paused."""
+        self._burning: defaultdict[KmeId, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """Likewise of whoever burns a pair; that may take long, and a pause must not wait for it."""
         self._calls: dict[str, Callable[[str, Mapping[str, Any], str], Awaitable[dict[str, Any]]]] = {
             "status": self._status,
             "links": self._links,
@@ -114,22 +118,25 @@ class AdminActions:
 
     async def _saes(self, _: str, __: Mapping[str, Any], ___: str) -> dict[str, Any]:
         identity, own = self._target.identity, self._config.kme.id
-        saes = {}
-        for sae, kme in self._config.directory.items():
-            holder = Identity("sae", sae)
-            planes = [plane for name, plane in identity.planes.items() if name in {"sae_api", "skip", "etsi004"}]
-            saes[sae] = {
+        planes = [plane for name, plane in identity.planes.items() if name in {"sae_api", "skip", "etsi004"}]
+        connections = self._at_workers()
+        for plane in planes:
+            connections.update(plane.callers("sae"))
+        saes = {
+            sae: {
                 "kme": kme,
                 "here": kme == own,
-                "revoked": holder in identity.revoked.identities,
-                "connections": sum(len(plane.connections(holder)) for plane in planes) + self._at_workers(sae),
+                "revoked": Identity("sae", sae) in identity.revoked.identities,
+                "connections": connections[sae],
             }
+            for sae, kme in self._config.directory.items()
+        }
         return {"saes": saes}
 
-    def _at_workers(self, sae: SaeId) -> int:
-        """Return how many connections with an SAE the workers had a second ago."""
+    def _at_workers(self) -> Counter[str]:
+        """Return how many connections with each SAE the workers had a second ago."""
         workers = self._target.workers
-        return workers.counts.callers[sae] if workers is not None else 0
+        return workers.counts.callers if workers is not None else Counter()
 
     async def _interfaces(self, _: str, __: Mapping[str, Any], ___: str) -> dict[str, Any]:
         target = self._target
@@ -163,10 +170,12 @@ class AdminActions:
 
     async def _set_paused(self, peer: str, *, paused: bool) -> dict[str, Any]:
         kme_id = KmeId(_known(peer, [link.peer for link in self._config.links], "peer KME"))
+        if paused:
+            self._kme.paused.add(kme_id)  # at once, whether or not it can be kept, and whatever others do
         async with self._turn:
             wanted = self._kme.paused | {kme_id} if paused else self._kme.paused - {kme_id}
             if paused:
-                self._kme.paused.add(kme_id)  # at once, whether or not it can be kept
+                self._kme.paused.add(kme_id)  # again: it may have been resumed in between
             await asyncio.to_thread(write_paused, self._config.kme.directory, wanted)
             if not paused:
                 self._kme.paused.discard(kme_id)
@@ -178,14 +187,14 @@ class AdminActions:
         reason = body.get("reason", "")
         own = [each for each, kme in self._config.directory.items() if kme == self._config.kme.id]
         holder = Identity("sae", SaeId(_known(sae, own, f"SAE of {self._config.kme.id}")))
-        at_workers = self._at_workers(SaeId(holder.id))  # which end them on their own
+        at_workers = self._at_workers()[holder.id]  # which end them on their own
         gone = at_workers + await self._target.identity.revoke(holder, f"by {who}" + (f": {reason}" if reason else ""))
         return {"sae": holder.id, "revoked": True, "connections_ended": gone}
 
     async def _burn(self, peer: str, body: Mapping[str, Any], _: str) -> dict[str, Any]:
         kme_id = KmeId(_known(peer, [link.peer for link in self._config.links], "peer KME"))
         dry_run = body.get("dry_run", False)
-        async with self._turn:
+        async with self._burning[kme_id]:
             held = await self._target.burn(kme_id, dry_run=dry_run)
         return {"peer": kme_id, "dry_run": dry_run, "blocks": held.blocks, "bits": held.granules * _BITS}
 

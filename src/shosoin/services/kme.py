@@ -184,10 +184,12 @@ class KmeProcess:
 
     async def burn(self, peer: KmeId, *, dry_run: bool) -> Holding:
         """Burn all that is shared with a peer at this end, or only look; see ``KmeLinks.burn``."""
-        held = await self.links.burn(peer, dry_run=dry_run)
-        if not dry_run and self._multicast is not None:
-            await self._multicast.burn(peer)
-        return held
+
+        async def burn_copies() -> None:
+            if self._multicast is not None:
+                await self._multicast.burn(peer)
+
+        return await self.links.burn(peer, dry_run=dry_run, burn_rest=burn_copies)
 
     # Parts
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -109,10 +109,14 @@ class KmeLinks:
 
     # Burning
 
-    async def burn(self, peer: KmeId, *, dry_run: bool) -> Holding:
+    async def burn(self, peer: KmeId, *, dry_run: bool, burn_rest: Callable[[], Awaitable[None]]) -> Holding:
         """Burn what this end holds of a pair, durably, and open the pair anew; return what that was, or would be.
 
         From the first step on nothing of it is handed out; the other end burns when the two meet, as soon as they can.
+
+        Args:
+            burn_rest: burns what else is shared with the peer, as soon as nothing more is drawn, whether or not the
+                pair's own state could be written; opening the pair anew may take its time.
 
         Raises:
             StreamNotReady: the pair cannot be used now; whoever wants to burn it stops the KME.
@@ -122,7 +126,11 @@ class KmeLinks:
         if driver is None or driver.failed:
             hint = "stop the KME, then: shosoin kme burn"
             raise StreamNotReady(f"what is stored of the stream with {peer} cannot be used now", hint=hint)
-        found = await driver.on_store(lambda store: burn_store(store, dry_run=dry_run), and_open_anew=not dry_run)
+        try:
+            found = await driver.on_store(lambda store: burn_store(store, dry_run=dry_run), and_open_anew=not dry_run)
+        finally:
+            if not dry_run:
+                await burn_rest()
         held = found or Holding(0, 0, 0)
         if not dry_run:
             log("stream.burned", peer=peer, blocks=held.blocks, bits=held.granules * 256)
@@ -279,4 +287,13 @@ class KmeLinks:
         used = partial(open_used, store, self._config.store.schema, directory)
         plane = self.source_planes.get(peer)
         self._sources[peer] = make_source(link, section, parts, self._facts[peer], used, plane)
+        _keep_counting(self.pairs.get(peer), pair)
         self.drivers[peer], self.pairs[peer] = driver, pair
+
+
+def _keep_counting(before: PairEnd | None, pair: PairEnd) -> None:
+    """Let what was counted in this process go on, for counters that go back tell something wrong."""
+    if before is not None:
+        before.outgoing.tally.reopen(pair.outgoing.tally.restored_granules)
+        before.incoming.tally.reopen(pair.incoming.tally.restored_granules)
+        pair.outgoing.tally, pair.incoming.tally = before.outgoing.tally, before.incoming.tally

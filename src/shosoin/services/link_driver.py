@@ -272,8 +272,9 @@ class LinkDriver:
             except Exception as err:  # noqa: BLE001  # whatever one peer provokes must not end the other pairs
                 log("stream.defect", peer=self.pair.peer, **described(err))
                 self._give_up(StreamRefused("a defect of this program"))
-            if item.done is not None:
-                item.done.set()
+            finally:  # also where this is cancelled: whoever waits must not wait for ever
+                if item.done is not None:
+                    item.done.set()
             self.progress.set()
 
     async def _carry_out(self, steps: _Steps) -> None:

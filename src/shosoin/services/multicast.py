@@ -140,10 +140,11 @@ class Multicast(MulticastKeys):
         Raises:
             StreamRefused: that could not be written.
         """
+        self.forget_copies_of(peer)  # at once: a disk may take its time
         try:
             await self._on_thread(lambda store: store.burn(peer))
         finally:
-            self.forget_copies_of(peer)
+            self.forget_copies_of(peer)  # what was being stored meanwhile
 
     async def draw(
         self, caller: SaeId, slaves: Sequence[SaeId], number: int, size_bits: int, admit: Admit, demands: Demands

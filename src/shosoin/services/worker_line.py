@@ -17,6 +17,7 @@ from enum import IntEnum
 from typing import Any
 
 from shosoin.base import Alarm, Denied, PeerFault, Rejected, ShosoinError, Unavailable
+from shosoin.services.json_log import described, log
 
 __all__ = ["Call", "FrameKind", "WorkerLine", "pack_call", "pack_error", "unpack_call", "unpack_error"]
 
@@ -66,10 +67,17 @@ class WorkerLine(asyncio.Protocol):
     Args:
         take: is told of each frame.
         ended: is told once when the other end is gone.
+        frame_bytes_max: what the other end may send at once.
     """
 
-    def __init__(self, take: Callable[[FrameKind, int, bytes], None], ended: Callable[[], object]) -> None:
-        self._take, self._ended = take, ended
+    def __init__(
+        self,
+        take: Callable[[FrameKind, int, bytes], None],
+        ended: Callable[[], object],
+        *,
+        frame_bytes_max: int = (1 << 32) - 1,
+    ) -> None:
+        self._take, self._ended, self._frame_bytes_max = take, ended, frame_bytes_max
         self._loop = asyncio.get_running_loop()
         self._received = bytearray()
         self._outgoing: list[bytes] = []
@@ -98,12 +106,24 @@ class WorkerLine(asyncio.Protocol):
         self._ended()
 
     def data_received(self, data: bytes) -> None:
-        """Cut what came into frames."""
+        """Cut what came into frames; what is none, or cannot be dealt with, ends the line."""
         self._received += data
+        try:
+            self._cut()
+        except Exception as err:  # noqa: BLE001  # a defect of one worker must not be one of all others
+            log("worker.line_defect", **described(err))
+            self._received[:] = bytes(len(self._received))
+            self._received.clear()
+            if self._transport is not None:
+                self._transport.abort()
+
+    def _cut(self) -> None:
         start = 0
         while len(self._received) - start >= _HEAD.size:
             length, kind, number = _HEAD.unpack_from(self._received, start)
             end = start + _HEAD.size + length
+            if length > self._frame_bytes_max:
+                raise ValueError("a frame that is too long")
             if len(self._received) < end:
                 break
             payload = bytes(self._received[start + _HEAD.size : end])

@@ -46,6 +46,8 @@ _SILENCE_S = 5.0
 _STOP_S = 4.0
 _PORT_S = 5.0
 """For how long workers of an owner that was killed may still hold the port."""
+_FRAME_BYTES_SPARE = 16 << 20
+"""What a worker may send at once besides the body of a request: a report of very many callers."""
 _LINGER_S = 1.0
 """For how long a worker may live on whose line has ended."""
 _PAUSE_S_MIN, _PAUSE_S_MAX = 0.1, 10.0
@@ -60,6 +62,7 @@ class _Worker:
     process: asyncio.subprocess.Process
     grants: Grants
     counts: WorkerCounts = field(default_factory=WorkerCounts)
+    is_set_up: bool = False
     is_ready: bool = False
     shows: str = ""
     """Digest of its certificate."""
@@ -226,10 +229,10 @@ class WorkerPool:
                 worker.line.send(FrameKind.STOP)
 
     def reload(self) -> None:
-        """Have all workers use what is in use here now."""
+        """Have all workers use what is in use here now, those that still start before they accept anybody."""
         payload = pickle.dumps(self._approved())
         for worker in self._workers.values():
-            if worker.is_ready and worker.line is not None:
+            if worker.is_set_up and worker.line is not None:
                 worker.line.send(FrameKind.RELOAD, payload=payload)
 
     async def stop(self) -> None:
@@ -285,9 +288,11 @@ class WorkerPool:
         line = worker.line = WorkerLine(
             lambda kind, number, payload: self._take(worker, kind, number, payload),
             lambda: loop.call_later(_LINGER_S, _kill, worker.process),
+            frame_bytes_max=self._config.limits.max_body_bytes + _FRAME_BYTES_SPARE,
         )
         await loop.create_unix_connection(lambda: line, sock=ours)
         line.send(FrameKind.SETUP, payload=pickle.dumps((self._config, self._approved())))
+        worker.is_set_up = True
         if self._stopping.is_set():
             line.send(FrameKind.STOP)
 
@@ -321,10 +326,9 @@ class WorkerPool:
             case FrameKind.RELEASE:
                 worker.let_go(number)
             case FrameKind.REPORT:
-                worker.counts = WorkerCounts.load(payload)
+                worker.counts = WorkerCounts.load(payload, after=worker.counts)
             case FrameKind.READY:
                 worker.is_ready = True
-                self.reload()  # there may be something new since it was told first
                 log("worker.ready", pid=worker.process.pid)
                 self._changed.set()
 

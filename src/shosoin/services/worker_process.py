@@ -53,11 +53,13 @@ class _Owner:
     """Who has the streams, as a worker sees it: questions out, answers in."""
 
     def __init__(self) -> None:
-        self.setup: asyncio.Future[tuple[KmeConfig, Approved]] = asyncio.get_running_loop().create_future()
+        self.setup: asyncio.Future[KmeConfig] = asyncio.get_running_loop().create_future()
+        self.approved: Approved | None = None
+        """What the owner uses for TLS now."""
         self.stopping = asyncio.Event()
         self.is_gone = False
         self.follow: Callable[[Approved], None] = lambda _: None
-        """Called with what the owner uses for TLS now."""
+        """Called when that changes."""
         self.line = WorkerLine(self._take, self._ended)
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
         self._number = 0
@@ -84,11 +86,13 @@ class _Owner:
     def _take(self, kind: FrameKind, number: int, payload: bytes) -> None:
         answer = self._waiting.get(number)
         if kind is FrameKind.SETUP:
-            self.setup.set_result(pickle.loads(payload))  # noqa: S301  # our own parent's, over a line of our own
+            config, self.approved = pickle.loads(payload)  # noqa: S301  # our own parent's, over a line of our own
+            self.setup.set_result(config)
         elif kind is FrameKind.STOP:
             self.stopping.set()
         elif kind is FrameKind.RELOAD:
-            self.follow(pickle.loads(payload))  # noqa: S301  # likewise
+            self.approved = pickle.loads(payload)  # noqa: S301  # likewise
+            self.follow(self.approved)
         elif answer is None or answer.done():
             return  # whoever asked has left
         elif kind is FrameKind.ANSWER:
@@ -253,12 +257,14 @@ async def _run(line: socket.socket, listening: list[socket.socket]) -> None:
         loop.add_signal_handler(number, lambda: None)
     await loop.create_unix_connection(lambda: owner.line, sock=line)
     with contextlib.suppress(asyncio.CancelledError):
-        await _serve(*await owner.setup, owner, listening)
+        await _serve(await owner.setup, owner, listening)
 
 
-async def _serve(config: KmeConfig, approved: Approved, owner: _Owner, listening: list[socket.socket]) -> None:
+async def _serve(config: KmeConfig, owner: _Owner, listening: list[socket.socket]) -> None:
     service = _Etsi014OfWorker(config, owner)
     lock = StateLock(config.kme.directory, exclusive=False)  # what burns or rotates waits for the last of us
+    assert owner.approved is not None  # noqa: S101  # it comes with the setup
+    approved = owner.approved
     plane = service.plane = followed_plane(config, approved, SystemClock(), LoggedEvents())
 
     def follow(now: Approved) -> None:
