@@ -140,6 +140,7 @@ class PairEnd:
         self._proof_key = blake2b(key=secret[:SECRET_BYTES], digest_size=32, person=b"shosoin proofkey").digest()
         self._exhaustion_told = False
         self._secret_check = secret_check_of(secret)
+        self.outgoing.era = self.incoming.era = self._secret_check[:16]
 
     # Life
 
