@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import struct
 import threading
 from typing import Any
 
+import aiohttp
 import psutil
 import pytest
 
@@ -23,6 +25,7 @@ from shosoin.services.worker_counts import WorkerCounts
 from shosoin.services.worker_line import FrameKind, WorkerLine
 from tests.services.test_etsi014 import Raw
 from tests.support.admin import Administration
+from tests.support.key_sources import PushRig
 from tests.support.kme import KmePair, until, until_stock
 
 pytestmark = pytest.mark.processes
@@ -311,3 +314,40 @@ async def test_a_worker_that_still_starts_hears_of_a_revocation_before_it_accept
             async with pair.client("sae-a1") as client:
                 with pytest.raises(ShosoinError):
                     await client.status("sae-a2")
+
+
+async def test_a_burn_opens_the_port_for_devices_anew_and_nothing_comes_twice(tmp_path, monkeypatch):
+    (tmp_path / "rig").mkdir()
+    rig, threads = PushRig(tmp_path / "rig"), []
+    pair = KmePair(tmp_path, source=rig.link)
+    opened = kme_links.open_used
+
+    def open_used(*arguments):
+        threads.append(threading.current_thread())
+        return opened(*arguments)
+
+    monkeypatch.setattr(kme_links, "open_used", open_used)
+    keys = [(number, os.urandom(256)) for number in range(40)]
+    async with pair.running() as kmes, pair.client("sae-a1") as a, aiohttp.ClientSession() as session:
+
+        async def push(name, some):
+            while True:
+                try:
+                    return await rig.deliver(session, name, some)
+                except OSError:
+                    await asyncio.sleep(0.05)
+
+        for name in kmes:
+            await push(name, keys)
+        await until_stock(a, "sae-b1", 8)
+        held = await kmes["kme-a"].burn(KmeId("kme-b"), dry_run=False)
+        assert held.blocks > 0
+        status, answer = await push("kme-a", keys)
+        used = {item["index"] for item in answer["refused"] if item["reason"] == "used"}
+        assert (status, used >= set(range(0, 40, 2))) == (200, True)
+        more = [(number, os.urandom(256)) for number in range(40, 80)]
+        for name in kmes:
+            await push(name, more)
+        await until_stock(a, "sae-b1", 1)
+        assert threads
+        assert threading.main_thread() not in threads, "a database that takes its time would hold up everybody"
