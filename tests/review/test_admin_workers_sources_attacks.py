@@ -23,6 +23,7 @@ from shosoin.services import kme_links
 from shosoin.services.link_driver import LinkDriver
 from shosoin.services.worker_counts import WorkerCounts
 from shosoin.services.worker_line import FrameKind, WorkerLine
+from tests.services.test_etsi004 import chunk, joined, running
 from tests.services.test_etsi014 import Raw
 from tests.support.admin import Administration
 from tests.support.key_sources import PushRig
@@ -351,3 +352,25 @@ async def test_a_burn_opens_the_port_for_devices_anew_and_nothing_comes_twice(tm
         await until_stock(a, "sae-b1", 1)
         assert threads
         assert threading.main_thread() not in threads, "a database that takes its time would hold up everybody"
+
+
+async def test_chunks_in_memory_go_with_the_burn_though_the_other_end_is_away(tmp_path):
+    """And nothing that opens the pair anew later may make whoever holds them believe that it was not burned."""
+    pair = KmePair(tmp_path, stock_bits=1 << 18, etsi004={})
+    async with running(pair, "sae-a1", "sae-b1") as (kmes, a, b):
+        ksid = await joined(a, b)
+        await chunk(b, ksid, 0)
+        kme, links = kmes["kme-a"], kmes["kme-a"].links
+        homes = kme.services["etsi004"].streams.homes
+        assert len(homes) == 1
+        links.admit = lambda _: False  # the other end is not met any more
+        marks = [kme.kme.burn_mark(KmeId("kme-b"))]
+        for _ in range(2):
+            await kme.burn(KmeId("kme-b"), dry_run=False)
+            marks.append(kme.kme.burn_mark(KmeId("kme-b")))
+        assert len(set(marks)) == 3
+        await until(lambda: not len(homes))
+        links.drivers["kme-b"].lost.set()
+        await until(lambda: not links.drivers)
+        await until(lambda: links.drivers)
+        assert kme.kme.burn_mark(KmeId("kme-b")) == marks[-1]

@@ -131,6 +131,7 @@ class KmeLinks:
             found = await driver.on_store(lambda store: burn_store(store, dry_run=dry_run), and_open_anew=not dry_run)
         finally:
             if not dry_run:
+                driver.pair.mark_burned()
                 await burn_rest()
         held = found or Holding(0, 0, 0)
         if not dry_run:
@@ -290,13 +291,14 @@ class KmeLinks:
             used = await tried_in_thread(used)
         plane = self.source_planes.get(peer)
         self._sources[peer] = make_source(link, section, parts, self._facts[peer], used, plane)
-        _keep_counting(self.pairs.get(peer), pair)
+        _follow(self.pairs.get(peer), pair)
         self.drivers[peer], self.pairs[peer] = driver, pair
 
 
-def _keep_counting(before: PairEnd | None, pair: PairEnd) -> None:
-    """Let what was counted in this process go on, for counters that go back tell something wrong."""
+def _follow(before: PairEnd | None, pair: PairEnd) -> None:
+    """Let go on what was counted in this process, and what tells holders of drawn keys of a burn."""
     if before is not None:
+        pair.burn_mark = before.burn_mark
         before.outgoing.tally.reopen(pair.outgoing.tally.restored_granules)
         before.incoming.tally.reopen(pair.incoming.tally.restored_granules)
         pair.outgoing.tally, pair.incoming.tally = before.outgoing.tally, before.incoming.tally
