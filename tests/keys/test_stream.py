@@ -8,7 +8,7 @@ from shosoin.base.ports import Event
 from shosoin.keys import reconcile
 from shosoin.keys.errors import KeyDamaged, KeyNotFound, KeyStreamDry, LeaseNeeded, StreamNotReady, StreamRefused
 from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress
-from shosoin.keys.messages import Compare, Confirmed, Ready, Stored, Welcome, decode_message
+from shosoin.keys.messages import Confirmed, Ready, Stored, Welcome, decode_message
 from shosoin.keys.pair import PairEnd
 from shosoin.keys.pool import VerificationPool
 from tests.keys.world import LIMITS, MemoryStore, World
@@ -182,7 +182,7 @@ def test_a_block_that_keys_passed_over_is_not_kept_by_the_receiver(world):
     honest = world.send
 
     def losing(sender, raw):
-        if not isinstance(decode_message(raw), Compare):
+        if not isinstance(decode_message(raw), Stored):
             honest(sender, raw)
 
     for _ in range(6):  # until the pool allows several blocks under way

@@ -1,10 +1,12 @@
 """``rekey --discard-damaged``, killed at every step: the pair never opens half gone, and no used secret comes back."""
 
+import fcntl
 import os
 import shutil
 import signal
+import sqlite3
 import sys
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 
 import pytest
 
@@ -13,7 +15,7 @@ from shosoin.adapters.private_files import create_private
 from shosoin.base import ShosoinError
 from shosoin.keys.blocks import Block
 from shosoin.keys.burning import is_installed
-from shosoin.keys.errors import PairSecretRejected, StreamRefused
+from shosoin.keys.errors import PairSecretRejected, StoreUnavailable, StreamRefused
 from shosoin.keys.messages import BlockState
 from shosoin.keys.pair import PairEnd, PairLimits
 from shosoin.keys.store import Batch, Commit
@@ -181,3 +183,21 @@ def test_a_dry_run_of_rekeying_writes_nothing(pair, config, secrets, state):
         with suppress(StreamRefused):
             rekey(config, "kme-b", secrets[0], dry_run=True, discard_damaged=discard)
         assert everything(pair.root) == before
+
+
+@pytest.mark.parametrize("why", ["in use", "locked"])
+def test_a_sound_journal_that_is_out_of_reach_is_not_thrown_away(config, secrets, why):
+    """Somebody else looks at it just now; whoever asks to discard what is damaged does not mean that."""
+    filled(config)
+    place = config.kme.directory / "links" / "kme-b"
+    with ExitStack() as stack:
+        if why == "in use":
+            fcntl.flock(stack.enter_context((place / "lock").open("w")), fcntl.LOCK_EX)
+        else:
+            other = stack.enter_context(closing(sqlite3.connect(place / "journal.sqlite", isolation_level=None)))
+            other.execute("PRAGMA locking_mode=EXCLUSIVE")
+            other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreUnavailable):
+            rekey(config, "kme-b", secrets[0], dry_run=False, discard_damaged=True)
+    assert in_place(config) == secrets[1].read_bytes()
+    assert started(config) == 4

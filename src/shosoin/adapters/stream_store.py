@@ -10,6 +10,7 @@ Security: overwriting is best effort on flash and copy-on-write file systems.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -23,7 +24,7 @@ from typing import Any
 from shosoin.adapters.private_files import read_private
 from shosoin.adapters.stream_sealing import BLOCK_NONCE_BYTES, CHECK_BYTES, BlockSeal, RecordSeal, SealedBlock
 from shosoin.base import Rejected
-from shosoin.keys.errors import StreamRefused
+from shosoin.keys.errors import StoreUnavailable, StreamRefused
 from shosoin.keys.key_id import GRANULE_BYTES
 from shosoin.keys.store import Batch, WipeRange
 
@@ -33,6 +34,17 @@ _MAGIC = b"SHOSBLK1"
 _HEADER = struct.Struct(">8sII16s")
 _NAME = re.compile(r"(?:in|out)-[0-9]{12}")
 _SCHEMA = "CREATE TABLE IF NOT EXISTS record (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
+
+_SQLITE_OUT_OF_REACH = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+}
+_SYSTEM_OUT_OF_REACH = {errno.EACCES, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EPERM, errno.EROFS}
 
 
 def read_or_make_storage_key(path: Path) -> bytes:
@@ -54,7 +66,9 @@ class FileStreamStore:
     """``StreamStore`` in a directory of its own, held exclusively.
 
     Raises:
-        StreamRefused: if another process holds the directory, the journal is damaged, or blocks lie there without one.
+        StreamRefused: if the journal is damaged, or blocks lie there without one.
+        StoreUnavailable: if another process holds the directory or the journal, or they are out of reach: nothing says
+            then that anything is damaged, so nothing may be thrown away.
     """
 
     def __init__(self, directory: Path, storage_key: bytes) -> None:
@@ -69,7 +83,8 @@ class FileStreamStore:
                 _sync_directory(place)
             self._lock = _lock(directory / "lock")
         except OSError as err:
-            raise StreamRefused(f"{directory} cannot be used: {err.strerror}") from err
+            kind = StoreUnavailable if err.errno in _SYSTEM_OUT_OF_REACH else StreamRefused
+            raise kind(f"{directory} cannot be used: {err.strerror}") from err
         self._records = RecordSeal(storage_key)
         self._cells = BlockSeal(storage_key)
         journal = directory / "journal.sqlite"
@@ -87,7 +102,9 @@ class FileStreamStore:
         try:
             rows = self._database.execute("SELECT name, value FROM record").fetchall()
             records = {name: self._unseal(name, value) for name, value in rows}
-        except (sqlite3.Error, ValueError) as err:
+        except sqlite3.Error as err:
+            raise _refusal(f"the journal in {self._directory}", err) from err
+        except ValueError as err:
             raise StreamRefused(f"the journal in {self._directory} is damaged") from err
         found = {path.name for path in self._blocks.iterdir()}
         named = {name.removeprefix("block/") for name in records if name.startswith("block/")}
@@ -144,7 +161,7 @@ class FileStreamStore:
             damage = database.execute("PRAGMA integrity_check(1)").fetchone()
         except sqlite3.Error as err:
             database.close()
-            raise StreamRefused(f"the journal {journal} is damaged: {err}") from err
+            raise _refusal(f"the journal {journal}", err) from err
         if damage != ("ok",):
             database.close()
             raise StreamRefused(f"the journal {journal} is damaged: {damage[0]}")
@@ -209,6 +226,12 @@ class FileStreamStore:
             return
 
 
+def _refusal(what: str, err: sqlite3.Error) -> StreamRefused:
+    if getattr(err, "sqlite_errorcode", 0) & 0xFF in _SQLITE_OUT_OF_REACH:
+        return StoreUnavailable(f"{what} cannot be used now: {err}")
+    return StreamRefused(f"{what} is damaged: {err}")
+
+
 def _granules_of(raw: bytes, size_bytes: int) -> int | None:
     """Return how many granules a block file has, from its head and its size; ``None`` if they contradict each other."""
     if len(raw) < _HEADER.size:
@@ -229,7 +252,7 @@ def _lock(path: Path) -> Any:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as err:
         file.close()
-        raise StreamRefused(f"{path.parent} is in use by another process") from err
+        raise StoreUnavailable(f"{path.parent} is in use by another process") from err
     return file
 
 

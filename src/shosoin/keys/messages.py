@@ -1,7 +1,8 @@
 """Messages between the two KMEs of a pair, as values and as JSON.
 
 They travel over mutual TLS, but nothing rests on that alone: every message carries a proof keyed from the pair secret,
-or is a tag over a block under a one-time key. Whoever breaks TLS can withhold messages, and cannot make one.
+or is a tag over a block under a one-time key. Whoever breaks TLS can withhold messages, and cannot make one, nor
+have one count twice or out of turn.
 ``docs/specs/key-streams.md`` is the specification; this module is its wire format.
 """
 

@@ -128,7 +128,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Together:
-    """Carry out several generators side by side; the first error of any is thrown, and the others go on."""
+    """Carry out several generators side by side, all of them to their end; then the first error of any is thrown."""
 
     steps: tuple[Generator[Effect, Any, None], ...]
 

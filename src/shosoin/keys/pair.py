@@ -9,7 +9,6 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from hashlib import blake2b
 from typing import Any
 
@@ -39,6 +38,7 @@ from shosoin.keys.messages import (
     Stored,
     Welcome,
     encode_message,
+    no_proof,
     statement_of,
 )
 from shosoin.keys.pool import VerificationPool
@@ -120,6 +120,8 @@ class PairEnd:
         self._outgoing_plan: StreamPlan
         self._incoming_plan: StreamPlan
         self._session = ""
+        self._spoken = {own: 0, peer: 0}
+        """How many proven messages each end has said in this session, so that none counts twice or out of turn."""
         self._open = False
         half = PAIR_SECRET_BYTES // 2
         parts = {own < peer: secret[:half], own > peer: secret[half:]}
@@ -168,6 +170,8 @@ class PairEnd:
     def connected(self) -> Steps:
         """Open the handshake on a new classical channel."""
         self._open = False
+        self._spoken = {self.own: 0, self.peer: 0}
+        self.outgoing.proof_of = self.incoming.proof_of = no_proof
         self.incoming.forget_announcements()
         hello = Hello(
             kme=self.own,
@@ -273,9 +277,15 @@ class PairEnd:
     # Handshake
 
     def _proof(self, speaker: str, statement: str) -> str:
-        """Return the keyed hash of what ``speaker`` states in this session."""
-        content = f"{self._session}\0{speaker}\0{statement}".encode()
+        """Return the keyed hash of what ``speaker`` states next in this session."""
+        content = f"{self._session}\0{speaker}\0{self._spoken[speaker]}\0{statement}".encode()
         return blake2b(content, key=self._proof_key, digest_size=16, person=b"shosoin proof").hexdigest()
+
+    def _prove(self, statement: str) -> str:
+        """Return the proof of what this end says now."""
+        proof = self._proof(self.own, statement)
+        self._spoken[self.own] += 1
+        return proof
 
     def _hello_proof(self, hello: Hello) -> str:
         """Return the keyed hash of a whole hello; an old one can be said again, which at most burns bits."""
@@ -348,7 +358,7 @@ class PairEnd:
             return
         self._open, self._fresh, self.refusal = True, False, ""
         self.outgoing.session = self.incoming.session = self._session
-        self.outgoing.proof_of = self.incoming.proof_of = partial(self._proof, self.own)
+        self.outgoing.proof_of = self.incoming.proof_of = self._prove
         self._exhaustion_told = False
         yield Emit(Event("keys.stream_open", "info", {"peer": self.peer, "generation": self._generation}))
         yield from self.outgoing.resume(self._outgoing_plan)
@@ -358,6 +368,7 @@ class PairEnd:
         expected = self._proof(self.peer, statement_of(message))
         if not hmac.compare_digest(message.proof.encode(), expected.encode()):
             raise PairProtocolError(f"somebody else spoke for {self.peer}: {message.type} without its proof")
+        self._spoken[self.peer] += 1
 
     def _dispatch(self, message: Any, now_s: float) -> Steps:
         if isinstance(message, Proven):
@@ -380,7 +391,7 @@ class PairEnd:
         yield from reactions[type(message)](message)
 
     def _proven(self, message: Closing | Closed) -> Closing | Closed:
-        return replace(message, proof=self._proof(self.own, statement_of(message)))
+        return replace(message, proof=self._prove(statement_of(message)))
 
     def _on_closing(self, message: Closing) -> Steps:
         self._peer_resume = message.resume

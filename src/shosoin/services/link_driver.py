@@ -120,10 +120,10 @@ class LinkDriver:
                 done = asyncio.Event() if len(raw) > MESSAGE_BYTES_MAX else None
                 await self._queue.put(_Item(partial(self._receive, message), channel, done))
                 bytes_max = MESSAGE_BYTES_MAX
-                if done is not None:
+                if done is not None and not self._over:
                     await done.wait()
         except ShosoinError as err:
-            if err.code == OTHER_VERSION:
+            if err.code == OTHER_VERSION and channel is self._latest:
                 self.pair.refusal = err.message  # nothing opens before that is mended: whoever asks is told why
             log("peer.channel_ended", peer=self.pair.peer, reason=err.message)
         finally:

@@ -192,7 +192,10 @@ class Multicast(MulticastKeys):
                 self._drawing.leases.refresh_lease(peer)
                 return answer
             case Together(several):
-                await asyncio.gather(*(self._carry_out(steps) for steps in several))
+                # To the end of all: as long as one is open, it counts among the questions that a silent KME may leave.
+                for ended in await asyncio.gather(*map(self._carry_out, several), return_exceptions=True):
+                    if isinstance(ended, BaseException):
+                        raise ended
                 return None
 
     async def _on_thread(self, work: Callable[[CopyStorage], T]) -> T:

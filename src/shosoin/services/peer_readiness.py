@@ -49,9 +49,10 @@ class PeerReadiness:
             StreamNotReady: one of them does not answer.
         """
         ordered = sorted(peers)
+        for peer in ordered:  # before any room is taken: who waits for a silent peer holds up nobody at the others
+            await self._require_answering(peer)
         async with AsyncExitStack() as held:
             for peer in ordered:  # all requests alike, or two requests would wait for each other
-                await self._require_answering(peer)
                 await held.enter_async_context(self._room[peer])
             for peer in ordered:  # it may have fallen silent while others were waited for
                 await self._require_answering(peer)
