@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 import threading
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -28,6 +29,7 @@ from tests.services.test_etsi014 import Raw
 from tests.support.admin import Administration
 from tests.support.key_sources import PushRig
 from tests.support.kme import KmePair, until, until_stock
+from tests.support.postgres import running_postgres
 
 pytestmark = pytest.mark.processes
 BURN_AT_B = "/v1/pairs/kme-a/burn"
@@ -374,3 +376,39 @@ async def test_chunks_in_memory_go_with_the_burn_though_the_other_end_is_away(tm
         await until(lambda: not links.drivers)
         await until(lambda: links.drivers)
         assert kme.kme.burn_mark(KmeId("kme-b")) == marks[-1]
+
+
+async def test_administrators_of_both_ends_burn_at_once_while_keys_are_drawn_and_fetched(tmp_path):
+    """With workers and PostgreSQL: no key comes twice, both ends of a key agree, and the pair goes on."""
+    with running_postgres(fsync=False) as server:
+        store = f'kind = "postgresql"\ndsn = "{server.dsn}"'
+        pair = KmePair(tmp_path, stock_bits=1 << 19, speedup=50.0, store=store, workers=2)
+        admins = {kme: Administration(pair, kme) for kme in ("kme-a", "kme-b")}
+        drawn, fetched, over = {}, {}, asyncio.Event()
+
+        async def use(master, slave):
+            async with pair.client(master) as mine, pair.client(slave) as theirs:
+                while not over.is_set():
+                    with suppress(ShosoinError):
+                        for key in await mine.enc_keys(slave, number=2, size_bits=256):
+                            assert key.key_id not in drawn
+                            drawn[key.key_id] = bytes(key.material.take())
+                            (same,) = await theirs.dec_keys(master, [key.key_id])
+                            fetched[key.key_id] = bytes(same.material.take())
+                    await asyncio.sleep(0)
+
+        async with pair.running(), pair.client("sae-a1") as a, pair.client("sae-b1") as b:
+            await until_stock(a, "sae-b1", 64)
+            using = [asyncio.create_task(use(*each)) for each in (("sae-a1", "sae-b1"), ("sae-b1", "sae-a1"))]
+            for _ in range(3):
+                both = (("kme-a", "kme-b"), ("kme-b", "kme-a"), ("kme-a", "kme-b"))
+                asked = [admins[here].ask("sec", "POST", f"/v1/pairs/{there}/burn", {}) for here, there in both]
+                assert {status for status, _ in await asyncio.gather(*asked)} <= {200, 503}
+                await until_stock(a, "sae-b1", 8)
+                await until_stock(b, "sae-a1", 8)
+                await asyncio.sleep(0.3)
+            over.set()
+            await asyncio.gather(*using)
+        assert len(fetched) > 10
+        assert all(drawn[key_id] == bits for key_id, bits in fetched.items())
+        assert len(set(drawn.values())) == len(drawn)
