@@ -87,7 +87,8 @@ def test_what_the_peer_did_not_say_changes_nothing(world, kind, whose):
 def test_stock_is_burned_at_the_peers_word_alone(world, kind):
     """The block is there after a forged message, and gone after the peer's."""
     b = world.ends["b"].pair
-    side, name = (b.incoming, "in-000000000000") if kind is Burn else (b.outgoing, "out-000000000000")
+    side, direction = (b.incoming, "in") if kind is Burn else (b.outgoing, "out")
+    name = world.ends["b"].stored_name(direction, 0)
     forged = PROVEN[kind](b._session)
     with pytest.raises(PairProtocolError):
         list(b.receive(forged, 0.0))

@@ -146,7 +146,7 @@ def test_a_restored_sender_hands_no_entry_back_that_it_may_have_spent(world):
             b.advance()
     world.disconnect()
     world.restore("a", 0, zombie=False)
-    a.disk.wiped["out-000000000000"].add(1)
+    a.disk.wiped[a.stored_name("out", 0)].add(1)
     world.heal()
     stock(world)  # what each key authenticates is checked as it is sent
     assert "keys.block_mismatch" in names(world)
@@ -197,7 +197,7 @@ def test_a_block_that_keys_passed_over_is_not_kept_by_the_receiver(world):
     world.heal()
     world.settle()
     assert a.pair.outgoing._blocks.get(6) is b.pair.incoming._blocks.get(6) is None
-    assert "in-000000000006" not in b.disk.blocks
+    assert b.stored_name("in", 6) not in b.disk.blocks
 
 
 def test_bits_that_never_arrive_cost_no_entry(world):
@@ -268,7 +268,7 @@ def test_fetched_and_expired_keys_leave_the_disks(world):
         end.later(lambda pair: pair.tick(world.now_s))
         world.settle()
     assert not a.disk.blocks
-    assert b.disk.wiped == {"in-000000000000": {0, 1}}
+    assert b.disk.wiped == {b.stored_name("in", 0): {0, 1}}
     world.now_s += LIMITS.expiry_s + 1
     b.later(lambda pair: pair.tick(world.now_s))
     world.settle()
@@ -279,7 +279,7 @@ def test_rotten_granules_are_never_served(world):
     _, b = ends(world)
     stock(world, 4)
     (good, bad) = drawn(world, 1, 32), drawn(world, 1, 32)
-    b.disk.wiped["in-000000000000"].add(1)
+    b.disk.wiped[b.stored_name("in", 0)].add(1)
     assert world.fetch(b.pair, good)
     address = b.pair.incoming_ids.decode(bad[0], "m", "s", near=0)
     with pytest.raises(KeyDamaged):

@@ -86,7 +86,7 @@ def test_rotten_keys_count_as_damaged(world):
     stock(world, 4)
     key_ids = draw(world, 2, 32)
     b = world.ends["b"]
-    b.disk.wiped["in-000000000000"].add(1)
+    b.disk.wiped[b.stored_name("in", 0)].add(1)
     addresses = [b.pair.incoming_ids.decode(key_id, "m", "s", near=0) for key_id in key_ids]
     with pytest.raises(KeyDamaged):
         b.pair.incoming.fetch(addresses)

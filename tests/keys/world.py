@@ -20,7 +20,7 @@ from shosoin.keys.burning import burn_batch
 from shosoin.keys.errors import LeaseNeeded
 from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress
 from shosoin.keys.messages import Hello, Message, decode_message, encode_message
-from shosoin.keys.pair import PairEnd, PairLimits
+from shosoin.keys.pair import PairEnd, PairLimits, secret_check_of
 from shosoin.keys.store import Batch, Commit, Emit, Mac, ReadBlock, Send, Steps
 
 LIMITS = PairLimits(lease_bytes=4 * GRANULE_BYTES, capacity_bytes=64 * GRANULE_BYTES, expiry_s=1000.0)
@@ -174,6 +174,10 @@ class End:
     def receive(self, pair: PairEnd, message: Message) -> Steps:
         self.planning = isinstance(message, Hello)
         yield from pair.receive(message, self.world.now_s)
+
+    def stored_name(self, direction: str, index: int) -> str:
+        """Return the name of a block's bytes on the disk."""
+        return f"{direction}-{index:012d}-{secret_check_of(self.world.secret)[:16]}"
 
     def later(self, make: Callable[[PairEnd], Steps]) -> None:
         pair = self.pair

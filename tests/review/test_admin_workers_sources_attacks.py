@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import struct
 import threading
+from contextlib import suppress
 from typing import Any
 
+import aiohttp
 import psutil
 import pytest
 
@@ -21,9 +24,12 @@ from shosoin.services import kme_links
 from shosoin.services.link_driver import LinkDriver
 from shosoin.services.worker_counts import WorkerCounts
 from shosoin.services.worker_line import FrameKind, WorkerLine
+from tests.services.test_etsi004 import chunk, joined, running
 from tests.services.test_etsi014 import Raw
 from tests.support.admin import Administration
+from tests.support.key_sources import PushRig
 from tests.support.kme import KmePair, until, until_stock
+from tests.support.postgres import running_postgres
 
 pytestmark = pytest.mark.processes
 BURN_AT_B = "/v1/pairs/kme-a/burn"
@@ -311,3 +317,98 @@ async def test_a_worker_that_still_starts_hears_of_a_revocation_before_it_accept
             async with pair.client("sae-a1") as client:
                 with pytest.raises(ShosoinError):
                     await client.status("sae-a2")
+
+
+async def test_a_burn_opens_the_port_for_devices_anew_and_nothing_comes_twice(tmp_path, monkeypatch):
+    (tmp_path / "rig").mkdir()
+    rig, threads = PushRig(tmp_path / "rig"), []
+    pair = KmePair(tmp_path, source=rig.link)
+    opened = kme_links.open_used
+
+    def open_used(*arguments):
+        threads.append(threading.current_thread())
+        return opened(*arguments)
+
+    monkeypatch.setattr(kme_links, "open_used", open_used)
+    keys = [(number, os.urandom(256)) for number in range(40)]
+    async with pair.running() as kmes, pair.client("sae-a1") as a, aiohttp.ClientSession() as session:
+
+        async def push(name, some):
+            while True:
+                try:
+                    return await rig.deliver(session, name, some)
+                except OSError:
+                    await asyncio.sleep(0.05)
+
+        for name in kmes:
+            await push(name, keys)
+        await until_stock(a, "sae-b1", 8)
+        held = await kmes["kme-a"].burn(KmeId("kme-b"), dry_run=False)
+        assert held.blocks > 0
+        status, answer = await push("kme-a", keys)
+        used = {item["index"] for item in answer["refused"] if item["reason"] == "used"}
+        assert (status, used >= set(range(0, 40, 2))) == (200, True)
+        more = [(number, os.urandom(256)) for number in range(40, 80)]
+        for name in kmes:
+            await push(name, more)
+        await until_stock(a, "sae-b1", 1)
+        assert threads
+        assert threading.main_thread() not in threads, "a database that takes its time would hold up everybody"
+
+
+async def test_chunks_in_memory_go_with_the_burn_though_the_other_end_is_away(tmp_path):
+    """And nothing that opens the pair anew later may make whoever holds them believe that it was not burned."""
+    pair = KmePair(tmp_path, stock_bits=1 << 18, etsi004={})
+    async with running(pair, "sae-a1", "sae-b1") as (kmes, a, b):
+        ksid = await joined(a, b)
+        await chunk(b, ksid, 0)
+        kme, links = kmes["kme-a"], kmes["kme-a"].links
+        homes = kme.services["etsi004"].streams.homes
+        assert len(homes) == 1
+        links.admit = lambda _: False  # the other end is not met any more
+        marks = [kme.kme.burn_mark(KmeId("kme-b"))]
+        for _ in range(2):
+            await kme.burn(KmeId("kme-b"), dry_run=False)
+            marks.append(kme.kme.burn_mark(KmeId("kme-b")))
+        assert len(set(marks)) == 3
+        await until(lambda: not len(homes))
+        links.drivers["kme-b"].lost.set()
+        await until(lambda: not links.drivers)
+        await until(lambda: links.drivers)
+        assert kme.kme.burn_mark(KmeId("kme-b")) == marks[-1]
+
+
+async def test_administrators_of_both_ends_burn_at_once_while_keys_are_drawn_and_fetched(tmp_path):
+    """With workers and PostgreSQL: no key comes twice, both ends of a key agree, and the pair goes on."""
+    with running_postgres(fsync=False) as server:
+        store = f'kind = "postgresql"\ndsn = "{server.dsn}"'
+        pair = KmePair(tmp_path, stock_bits=1 << 19, speedup=50.0, store=store, workers=2)
+        admins = {kme: Administration(pair, kme) for kme in ("kme-a", "kme-b")}
+        drawn, fetched, over = {}, {}, asyncio.Event()
+
+        async def use(master, slave):
+            async with pair.client(master) as mine, pair.client(slave) as theirs:
+                while not over.is_set():
+                    with suppress(ShosoinError):
+                        for key in await mine.enc_keys(slave, number=2, size_bits=256):
+                            assert key.key_id not in drawn
+                            drawn[key.key_id] = bytes(key.material.take())
+                            (same,) = await theirs.dec_keys(master, [key.key_id])
+                            fetched[key.key_id] = bytes(same.material.take())
+                    await asyncio.sleep(0)
+
+        async with pair.running(), pair.client("sae-a1") as a, pair.client("sae-b1") as b:
+            await until_stock(a, "sae-b1", 64)
+            using = [asyncio.create_task(use(*each)) for each in (("sae-a1", "sae-b1"), ("sae-b1", "sae-a1"))]
+            for _ in range(3):
+                both = (("kme-a", "kme-b"), ("kme-b", "kme-a"), ("kme-a", "kme-b"))
+                asked = [admins[here].ask("sec", "POST", f"/v1/pairs/{there}/burn", {}) for here, there in both]
+                assert {status for status, _ in await asyncio.gather(*asked)} <= {200, 503}
+                await until_stock(a, "sae-b1", 8)
+                await until_stock(b, "sae-a1", 8)
+                await asyncio.sleep(0.3)
+            over.set()
+            await asyncio.gather(*using)
+        assert len(fetched) > 10
+        assert all(drawn[key_id] == bits for key_id, bits in fetched.items())
+        assert len(set(drawn.values())) == len(drawn)

@@ -176,7 +176,7 @@ def test_r04_bits_that_a_crash_burned_are_overwritten(world, victim):
             end.later(lambda pair: pair.tick(world.now_s))
         world.settle()
     direction = "out" if victim == "a" else "in"
-    wiped = world.ends[victim].disk.wiped[f"{direction}-{0:012d}"]
+    wiped = world.ends[victim].disk.wiped[world.ends[victim].stored_name(direction, 0)]
     assert 0 in wiped, "a granule that was used before the crash is still on the disk"
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import re
 import sqlite3
 import struct
 from collections.abc import Iterable, Sequence
@@ -24,6 +23,7 @@ from typing import Any
 from shosoin.adapters.private_files import read_private
 from shosoin.adapters.stream_sealing import BLOCK_NONCE_BYTES, CHECK_BYTES, BlockSeal, RecordSeal, SealedBlock
 from shosoin.base import Rejected
+from shosoin.keys.blocks import BLOCK_NAME
 from shosoin.keys.errors import StoreUnavailable, StreamRefused
 from shosoin.keys.key_id import GRANULE_BYTES
 from shosoin.keys.store import Batch, WipeRange
@@ -32,7 +32,6 @@ __all__ = ["FileStreamStore", "read_or_make_storage_key"]
 
 _MAGIC = b"SHOSBLK1"
 _HEADER = struct.Struct(">8sII16s")
-_NAME = re.compile(r"(?:in|out)-[0-9]{12}")
 _SCHEMA = "CREATE TABLE IF NOT EXISTS record (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
 
 _SQLITE_OUT_OF_REACH = {
@@ -185,7 +184,7 @@ class FileStreamStore:
     # Blocks
 
     def _path(self, name: str) -> Path:
-        if not _NAME.fullmatch(name):
+        if not BLOCK_NAME.fullmatch(name):
             raise ValueError(f"not a block name: {name!r}")
         return self._blocks / name
 

@@ -13,7 +13,6 @@ in its backups, where they are safe only as long as the storage key is (docs/gui
 from __future__ import annotations
 
 import os
-import re
 import struct
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +22,7 @@ from shosoin.adapters.postgres import PostgresDatabase
 from shosoin.adapters.postgres_owner import PostgresOwner
 from shosoin.adapters.stream_sealing import BLOCK_NONCE_BYTES, CHECK_BYTES, BlockSeal, RecordSeal, SealedBlock
 from shosoin.adapters.stream_tables import PIECE_GRANULES, statements
+from shosoin.keys.blocks import BLOCK_NAME
 from shosoin.keys.errors import StreamRefused
 from shosoin.keys.key_id import GRANULE_BYTES
 from shosoin.keys.store import Batch, WipeRange
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PostgresStreamStore"]
 
-_NAME = re.compile(r"(?:in|out)-[0-9]{12}")
 _KEY = struct.Struct(f">I{BLOCK_NONCE_BYTES}s32s")
 """Granules, nonce and data key of a block."""
 _READ_S = 3.0
@@ -169,7 +168,7 @@ class PostgresStreamStore:
             cursor.executemany(self._do["delete_record"], gone)
 
     def _write_block(self, cursor: Cursor[Any], name: str, content: bytes) -> None:
-        if not _NAME.fullmatch(name):
+        if not BLOCK_NAME.fullmatch(name):
             raise ValueError(f"not a block name: {name!r}")
         self._drop(cursor, name)
         key = os.urandom(32)

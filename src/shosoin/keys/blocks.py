@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,9 +12,20 @@ from typing import Any
 from shosoin.keys.errors import StreamRefused
 from shosoin.keys.messages import BlockState, BlockView
 
-__all__ = ["MAC_CONFIRMED", "MAC_READY", "MAC_STORED", "Block", "dump_record", "load_record", "mac_header"]
+__all__ = [
+    "BLOCK_NAME",
+    "MAC_CONFIRMED",
+    "MAC_READY",
+    "MAC_STORED",
+    "Block",
+    "dump_record",
+    "load_record",
+    "mac_header",
+]
 
 MAC_STORED, MAC_READY, MAC_CONFIRMED = 1, 2, 3
+BLOCK_NAME = re.compile(r"(?:in|out)-[0-9]{12}(?:-[0-9a-f]{16})?")
+"""Every name of stored bytes: direction, index, and era if it has one."""
 
 
 @dataclass(slots=True)
@@ -31,6 +43,8 @@ class Block:
     """Whether the reserve joins the pool; fixed before anything about the block is signed."""
     reserve: bytes = field(default=b"", repr=False)
     """First bytes of the block until they join the verification pool."""
+    era: str = ""
+    """Of the pair secret that it came under: blocks of two secrets have no name in common, whatever lies on a disk."""
     born_s: float = 0.0
     """When it came from the link, by this end's wall clock; 0 if that was not written down."""
     entries: dict[int, bytes] = field(default_factory=dict, repr=False)
@@ -44,7 +58,7 @@ class Block:
     @property
     def name(self) -> str:
         """Name of the stored bytes."""
-        return f"{self.direction}-{self.index:012d}"
+        return f"{self.direction}-{self.index:012d}" + (f"-{self.era}" if self.era else "")
 
     @property
     def record_name(self) -> str:
@@ -71,6 +85,7 @@ class Block:
                 "granules": self.granules,
                 "state": self.state.value,
                 "keep": self.keep,
+                "era": self.era,
                 "born_s": self.born_s,
                 "reserve": self.reserve.hex(),
                 "entries": {str(number): key.hex() for number, key in self.entries.items()},
@@ -88,6 +103,7 @@ class Block:
             granules=record["granules"],
             state=BlockState(record["state"]),
             keep=record["keep"],
+            era=record.get("era", ""),
             born_s=record.get("born_s", 0.0),
             reserve=bytes.fromhex(record["reserve"]),
             entries={int(number): bytes.fromhex(key) for number, key in record["entries"].items()},

@@ -106,7 +106,8 @@ class PairEnd:
         self._resume = self._peer_resume = ""
         self._burns = self._seen_burns = 0
         self.burn_mark = ""
-        """Changes whenever a handshake burns all that both ends hold, for those who hold drawn keys in memory."""
+        """Changes whenever a handshake or an operator burns all that is held, for those who hold drawn keys in memory.
+        """
         self._retired: Sequence[str] = ()
         self._awaits_rekey = False
         """Whether an intruder may know the pair secret: the other end is told to burn, and nothing else happens.
@@ -140,6 +141,7 @@ class PairEnd:
         self._proof_key = blake2b(key=secret[:SECRET_BYTES], digest_size=32, person=b"shosoin proofkey").digest()
         self._exhaustion_told = False
         self._secret_check = secret_check_of(secret)
+        self.outgoing.era = self.incoming.era = self._secret_check[:16]
 
     # Life
 
@@ -249,6 +251,10 @@ class PairEnd:
         self._open, self._fresh, self._hello = False, True, None
         self.wipe()
 
+    def mark_burned(self) -> None:
+        """Tell whoever holds drawn keys in memory that all is burned."""
+        self.burn_mark = self._entropy.random_bytes(8).hex()
+
     def wipe(self) -> None:
         """Forget all plaintext in memory."""
         self._cache.forget_all()
@@ -316,7 +322,7 @@ class PairEnd:
             culprit = self.peer if was_restored(theirs, mine) else self.own
             yield Emit(Event("keys.restored_copy", "alarm", {"peer": self.peer, "restored": culprit}))
         if was_restored(theirs, mine) or was_restored(mine, theirs) or must_burn(mine, theirs):
-            self.burn_mark = self._entropy.random_bytes(8).hex()
+            self.mark_burned()
         if must_burn(mine, theirs):
             yield Emit(
                 Event("keys.burned", "warning", {"peer": self.peer, "burned_here": mine.burns > theirs.seen_burns})

@@ -76,6 +76,8 @@ class ReceivingEnd:
         """Makes the proof that a statement of this session is ours."""
         self.max_age_s = 0
         """Age at which both ends burn bits, 0 for never."""
+        self.era = ""
+        """Of the pair secret, in the names of blocks that come under it."""
         self._wall_s = wall_s
         self._cache = cache
         self._pool = pool
@@ -214,7 +216,7 @@ class ReceivingEnd:
         if not fits or not entries_right or message.index < self._next_index or not self._has_room(message.granules):
             yield self._refusal(message)
             return
-        block = Block("in", message.index, message.start, message.granules, BlockState.STORED)
+        block = Block("in", message.index, message.start, message.granules, BlockState.STORED, era=self.era)
         block.born_s = self._wall_s()
         block.reserve = bytes(bits[:RESERVE_BYTES])
         block.entries = self._pool.take(message.entries)

@@ -77,6 +77,8 @@ class SendingEnd:
         """Makes the proof that a statement of this session is ours."""
         self.max_age_s = 0
         """Age at which both ends burn bits, 0 for never."""
+        self.era = ""
+        """Of the pair secret, in the names of blocks that come under it."""
         self._wall_s = wall_s
         self._cache = cache
         self._pool = pool
@@ -188,7 +190,7 @@ class SendingEnd:
         granules = (len(bits) - RESERVE_BYTES) // GRANULE_BYTES
         if granules <= 0 or len(bits) % GRANULE_BYTES:
             raise PairProtocolError(f"link delivered a block of {len(bits)} bytes")
-        block = Block("out", self._next_index, self._next_start, granules, BlockState.PENDING)
+        block = Block("out", self._next_index, self._next_start, granules, BlockState.PENDING, era=self.era)
         block.born_s = self._wall_s()
         block.reserve = bytes(bits[:RESERVE_BYTES])
         block.entries = self._pool.take_newest()

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from shosoin.adapters.private_files import read_private
+from shosoin.adapters.used_tickets import UsedMemory
 from shosoin.base import Denied, Entropy, KmeId, Rejected, Unavailable
 from shosoin.base.ports import Clock, EventSink
 from shosoin.keys.burning import Holding, burn_store
@@ -22,7 +23,7 @@ from shosoin.services.json_log import log
 from shosoin.services.kme_config import KmeConfig, LinkSection
 from shosoin.services.kme_requests import PeerRequests
 from shosoin.services.link_driver import LinkDriver
-from shosoin.services.link_keeping import open_in_thread, serve_until_lost
+from shosoin.services.link_keeping import open_in_thread, serve_until_lost, tried_in_thread
 from shosoin.services.peer_channel import Channel, ChannelKind, dial_forever
 from shosoin.services.sources.build import check_recordings, facts_of, make_source
 from shosoin.services.sources.coordinated import SUBJECT, SourceParts
@@ -130,6 +131,7 @@ class KmeLinks:
             found = await driver.on_store(lambda store: burn_store(store, dry_run=dry_run), and_open_anew=not dry_run)
         finally:
             if not dry_run:
+                driver.pair.mark_burned()
                 await burn_rest()
         held = found or Holding(0, 0, 0)
         if not dry_run:
@@ -284,16 +286,19 @@ class KmeLinks:
             driver, self.requests, self._repeats, self._entropy, self._clock, self._events, link.max_stock_bits
         )
         section, directory = self._config.sources.get(peer), self._config.kme.directory / "sources" / peer
-        used = partial(open_used, store, self._config.store.schema, directory)
+        used: Callable[[], UsedMemory] = partial(open_used, store, self._config.store.schema, directory)
+        if section is not None:
+            used = await tried_in_thread(used)
         plane = self.source_planes.get(peer)
         self._sources[peer] = make_source(link, section, parts, self._facts[peer], used, plane)
-        _keep_counting(self.pairs.get(peer), pair)
+        _follow(self.pairs.get(peer), pair)
         self.drivers[peer], self.pairs[peer] = driver, pair
 
 
-def _keep_counting(before: PairEnd | None, pair: PairEnd) -> None:
-    """Let what was counted in this process go on, for counters that go back tell something wrong."""
+def _follow(before: PairEnd | None, pair: PairEnd) -> None:
+    """Let go on what was counted in this process, and what tells holders of drawn keys of a burn."""
     if before is not None:
+        pair.burn_mark = before.burn_mark
         before.outgoing.tally.reopen(pair.outgoing.tally.restored_granules)
         before.incoming.tally.reopen(pair.incoming.tally.restored_granules)
         pair.outgoing.tally, pair.incoming.tally = before.outgoing.tally, before.incoming.tally

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from shosoin.keys.store import StreamStore
 from shosoin.services.link_driver import LinkDriver
 
-__all__ = ["open_in_thread", "serve_until_lost"]
+__all__ = ["open_in_thread", "serve_until_lost", "tried_in_thread"]
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+T = TypeVar("T", bound=_Closable)
 
 
 async def serve_until_lost(driver: LinkDriver, parts: Iterable[Coroutine[Any, Any, None]]) -> None:
@@ -40,6 +47,17 @@ async def open_in_thread(open_store: Callable[[], StreamStore]) -> StreamStore:
         raise
 
 
-def _close_late(opening: asyncio.Future[StreamStore]) -> None:
+async def tried_in_thread(opening: Callable[[], T]) -> Callable[[], T]:
+    """Return what returns or raises what opening something did, which may take its time; likewise if cancelled."""
+    tried = asyncio.get_running_loop().run_in_executor(None, opening)
+    try:
+        await asyncio.wait({tried})
+    except asyncio.CancelledError:
+        tried.add_done_callback(_close_late)
+        raise
+    return tried.result
+
+
+def _close_late(opening: asyncio.Future[Any]) -> None:
     if not opening.cancelled() and opening.exception() is None:
         opening.result().close()

@@ -10,11 +10,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from shosoin.base import KmeId, SaeId
-from shosoin.keys.blocks import load_record
 from shosoin.keys.copies import HeldCopy
 from shosoin.keys.errors import StreamRefused
 from shosoin.keys.key_id import GRANULE_BYTES
-from shosoin.keys.pair import PAIR_RECORD
 from shosoin.keys.store import Batch, WipeRange
 
 __all__ = ["DiskCrash", "SimulatedDisk", "StoredBlock"]
@@ -105,12 +103,6 @@ class SimulatedDisk:
             else:
                 del disk.blocks[name]
         return disk
-
-    @property
-    def journal_secret(self) -> str:
-        """Fingerprint of the pair secret that the journal belongs to, empty if there is no journal."""
-        record = self.records.get(PAIR_RECORD)
-        return str(load_record(record)["secret_check"]) if record is not None else ""
 
     def open(self) -> None:
         """Let a new process use the disk."""

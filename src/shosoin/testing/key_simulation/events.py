@@ -250,8 +250,6 @@ def restore_files_of_two_moments(world: World, end: str, values: Values) -> None
     snapshots = world.ends[end].snapshots
     if snapshots and world.may_restore(end):
         journal, files = (snapshots[-1 - value % len(snapshots)] for value in values[:2])
-        if journal.journal_secret != files.journal_secret:
-            files = journal  # their names say nothing of the secret: outside
         mixed = journal.mixed_with(files, lambda name: (hash_of_name(name) ^ values[2]) % 3 > 0)
         world.restore(end, mixed, zombie=values[2] % 2 == 0)
 

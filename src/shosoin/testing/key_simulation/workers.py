@@ -62,12 +62,18 @@ class WorkerDesk:
                 steps = self.tasks[number] = self.grants.drawing(number, payload)
                 self._go_on(number, payload, partial(next, steps), _LEASE_TRIES)
             case "used":
-                self.grants.used(number, payload)
+                self._used(number, payload)
             case "over":
                 self.grants.over(number)
             case "cancel":
                 self.tasks.pop(number, None)
                 self.grants.over(number)
+
+    def _used(self, number: int, keys: int) -> None:
+        try:
+            self.grants.used(number, keys)
+        except ValueError as err:  # here all workers are honest
+            self.owner.world.trace.violate(f"a worker reports {err}")
 
     def end(self) -> None:
         """Notice that the worker is gone."""
