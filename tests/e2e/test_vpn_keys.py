@@ -59,7 +59,7 @@ async def fed(pair, script, of_side, *, rounds=0, interval=0.3, give_up=60.0):
                 "ca": pair.sae_plane.certificate,
                 "interval": interval,
                 "give-up": give_up,
-                "rounds": rounds,
+                "rounds": rounds if role == "lead" else 0,  # a round may fail at the leader alone
                 **of_side[number],
             }
             process = await asyncio.create_subprocess_exec(
@@ -82,6 +82,12 @@ async def fed(pair, script, of_side, *, rounds=0, interval=0.3, give_up=60.0):
 
 def keys_of(lines):
     return [line["key_id"] for line in lines if line["event"] == "key"]
+
+
+def agree(said):
+    """Whether every key of the leader is in service at both sides, in the same order, the last one still."""
+    led, followed = keys_of(said[0]), keys_of(said[1])
+    return [key for key in followed if key in led] == led and followed[-1:] == led[-1:]
 
 
 # WireGuard
@@ -151,8 +157,7 @@ async def test_wireguard_takes_a_new_preshared_key_again_and_again(pair, tmp_pat
         await tunnel.start()
         assert await tunnel.passes()
         async with fed(pair, "wireguard.py", tunnel.feeds(), rounds=3) as said:
-            await until(lambda: all(len(keys_of(lines)) == 3 for lines in said), timeout_s=60)
-            assert keys_of(said[0]) == keys_of(said[1])
+            await until(lambda: len(keys_of(said[0])) == 3 and agree(said), timeout_s=90)
             key = tunnel.preshared(0)
         assert key == tunnel.preshared(1)
         assert key is not None
@@ -246,8 +251,7 @@ async def test_strongswan_authenticates_with_a_new_ppk_again_and_again(pair, tmp
         for daemon in daemons:
             await daemon.start()
         async with fed(pair, "strongswan.py", [daemon.feed() for daemon in daemons], rounds=3) as said:
-            await until(lambda: all(len(keys_of(lines)) == 3 for lines in said), timeout_s=90)
-        assert keys_of(said[0]) == keys_of(said[1])
+            await until(lambda: len(keys_of(said[0])) == 3 and agree(said), timeout_s=120)
         for key_id in keys_of(said[0]):
             assert f"using PPK for PPK_ID '{key_id}'" in daemons[0].log.read_text()
         _, sas = daemons[0].ask("--list-sas")

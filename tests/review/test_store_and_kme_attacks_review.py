@@ -21,7 +21,7 @@ from tests.keys.world import World
 from tests.review.test_kme_attacks_review import asked, drawn, opened, produce, request
 from tests.services.test_node import directory, edge_of, head, pause_reading
 from tests.services.test_node_seals import SEAL, site_in
-from tests.support.kme import KmePair
+from tests.support.kme import KmePair, until_stock
 
 __all__ = ["directory"]  # the fixture
 
@@ -383,7 +383,8 @@ async def test_h12_odd_bodies_are_400_with_an_error_body(shared_pair, body, call
 @pytest.fixture
 async def shared_pair(tmp_path):
     pair = KmePair(tmp_path)
-    async with pair.running("kme-a", "kme-b"):
+    async with pair.running("kme-a", "kme-b"), pair.client("sae-a1") as client:
+        await until_stock(client, "sae-b1", 1)
         yield pair
 
 
