@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from binascii import b2a_base64
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -175,7 +176,7 @@ def error_of(err: ShosoinError) -> bytes:
 
 def _object(body: bytes) -> Mapping[str, Any]:
     try:
-        loaded = _JSON.decode(body.decode("utf-8-sig"))
+        loaded = _JSON.decode(body.removeprefix(BOM_UTF8).decode())
     except (ValueError, RecursionError) as err:
         raise _bad("body shall be a JSON object") from err
     if not isinstance(loaded, dict):
