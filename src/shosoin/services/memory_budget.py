@@ -15,7 +15,6 @@ other; what does not fit is refused with 503 before it is read or made.
 
 from __future__ import annotations
 
-from collections import Counter
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -46,12 +45,13 @@ class MemoryBudget:
     def __init__(self, total_bytes: int, *, code: str) -> None:
         self.total_bytes = total_bytes
         self._code = code
-        self._held_bytes: Counter[str] = Counter()
+        self._held_by: dict[str, int] = {}
+        self._held_bytes = 0
 
     @property
     def held_bytes(self) -> int:
         """What is held at this moment."""
-        return self._held_bytes.total()
+        return self._held_bytes
 
     def claim(self) -> Claim:
         """Return a claim on nothing yet; whatever it takes comes back when its context ends."""
@@ -63,17 +63,19 @@ class MemoryBudget:
         Raises:
             Unavailable: it is not there now.
         """
-        own_bytes = self._held_bytes[caller] + size_bytes
-        others_bytes = self.held_bytes - self._held_bytes[caller]
+        before_bytes = self._held_by.get(caller, 0)
+        own_bytes, others_bytes = before_bytes + size_bytes, self._held_bytes - before_bytes
         if own_bytes > (self.total_bytes - others_bytes) // 2:
             raise Unavailable("too many request bytes at once", code=self._code, retry_after_s=_BUSY_RETRY_S)
-        self._held_bytes[caller] = own_bytes
+        self._held_by[caller] = own_bytes
+        self._held_bytes += size_bytes
 
     def release(self, caller: str, size_bytes: int) -> None:
         """Give memory back."""
-        self._held_bytes[caller] -= size_bytes
-        if not self._held_bytes[caller]:
-            del self._held_bytes[caller]
+        self._held_bytes -= size_bytes
+        self._held_by[caller] -= size_bytes
+        if not self._held_by[caller]:
+            del self._held_by[caller]
 
 
 class Claim:
