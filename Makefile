@@ -7,7 +7,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 # Three workers on two cores, because tests of real processes wait most of their time; a file stays with one worker, and
-# files go in order of their names: by number of tests, those of a single long one would be left for the end.
+# files are not sorted by their number of tests: those of a single long one would all be left for the end.
 WORKERS ?= -n 3 --dist loadfile --no-loadscope-reorder
 # More arguments for pytest: make test PYTEST_ARGS="-k refresh"
 PYTEST_ARGS ?=
