@@ -113,7 +113,9 @@ def statements(schema: str) -> dict[str, bytes]:
 
 _STATEMENTS = {
     # %b asks for a value in binary form.
-    "has_tables": "SELECT to_regclass('{schema}.format') IS NOT NULL",
+    # Not to_regclass: after the wait for another process it may still remember that there were none.
+    "has_tables": "SELECT EXISTS (SELECT FROM pg_catalog.pg_tables"
+    " WHERE schemaname = '{schema}' AND tablename = 'format')",
     "has_copies": "SELECT to_regclass('{schema}.copy') IS NOT NULL",
     "lock_tables": "SELECT pg_advisory_xact_lock(hashtext('shosoin {schema}'), 0)",
     "format": "SELECT version FROM {schema}.format",
