@@ -251,7 +251,11 @@ async def test_strongswan_authenticates_with_a_new_ppk_again_and_again(pair, tmp
         for daemon in daemons:
             await daemon.start()
         async with fed(pair, "strongswan.py", [daemon.feed() for daemon in daemons], rounds=3) as said:
-            await until(lambda: len(keys_of(said[0])) == 3 and agree(said), timeout_s=240)
+            try:
+                await until(lambda: len(keys_of(said[0])) == 3 and agree(said), timeout_s=240)
+            except TimeoutError:
+                logs = [daemon.log.read_text()[-4000:] for daemon in daemons]
+                pytest.fail("\n".join([json.dumps(said)[-4000:], *logs]))
         for key_id in keys_of(said[0]):
             assert f"using PPK for PPK_ID '{key_id}'" in daemons[0].log.read_text()
         _, sas = daemons[0].ask("--list-sas")
