@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
 
-from shosoin.adapters import openssl_binding
+from shosoin.adapters import openssl_binding, pq_tls
 from shosoin.adapters.certificates import CertificateAlgorithm
 from shosoin.base.messages import CATALOGUES, text
 from shosoin.testbed import doctor, doctor_tls
@@ -138,9 +138,23 @@ def test_a_cryptography_without_ml_dsa_is_told_and_not_fatal(monkeypatch):
     assert "not supported" in finding.found
 
 
-def test_a_library_that_accepts_the_wrong_name_is_found_out(monkeypatch):
-    """Here the check of names is taken out of the binding: the doctor must not call that good."""
+def accept_any_name(monkeypatch):
+    """Take the check of names out of the binding."""
     monkeypatch.setattr(openssl_binding.OpenSslBinding, "expect_host", lambda self, connection, name: None)
+
+
+def test_a_library_that_accepts_the_wrong_name_is_found_out(monkeypatch):
+    """The doctor tries it itself, also where the library passed the adapter's own trial before."""
+    assert doctor_tls.ml_dsa().good  # the trial, once a process, is behind us
+    accept_any_name(monkeypatch)
     finding = doctor_tls.ml_dsa()
     assert (finding.good, finding.means) == (False, "ml_dsa_missing")
     assert "another name is accepted" in finding.found
+
+
+def test_a_library_that_fails_the_adapter_s_trial_is_not_called_good(monkeypatch):
+    pq_tls._self_test.cache_clear()
+    accept_any_name(monkeypatch)
+    finding = doctor_tls.ml_dsa()
+    assert (finding.good, finding.means) == (False, "ml_dsa_missing")
+    assert "accepts a wrong host name" in finding.found
