@@ -3,6 +3,8 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules --no-print-directory
+# Tests start hundreds of processes; where images forbid it, each would compile every module it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
@@ -109,4 +111,4 @@ lock: ## new versions into requirements/, with hashes
 .PHONY: clean
 clean: ## remove what was built, .venv included
 	rm -rf .venv .venv.lock build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	find src tests bench scripts -name __pycache__ -prune -exec rm -rf {} +
+	find src tests bench scripts fuzz examples __pycache__ -name __pycache__ -prune -exec rm -rf {} +
