@@ -110,5 +110,5 @@ lock: ## new versions into requirements/, with hashes
 
 .PHONY: clean
 clean: ## remove what was built, .venv included
-	rm -rf .venv .venv.lock build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	find src tests bench scripts fuzz examples __pycache__ -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf .venv .venv.lock __pycache__ build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find src tests bench scripts fuzz examples -name __pycache__ -prune -exec rm -rf {} +
