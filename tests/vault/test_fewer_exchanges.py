@@ -33,6 +33,7 @@ def staged(world: World) -> list[str]:
     return [name for name, site in world.stores.items() if site.staged or site.shares(ShareState.STAGED)]
 
 
+@pytest.mark.any_kernels
 async def test_one_client_prepares_once_for_many_puts() -> None:
     world = make_world()
     seen = counted(world)
