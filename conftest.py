@@ -1,7 +1,7 @@
 """What every test run shares: how hypothesis searches, and which test files come first."""
 
 import os
-from collections import Counter
+from collections import defaultdict
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -24,9 +24,9 @@ _SECONDS = {"slow": 30.0, "processes": 5.0}
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put files of long tests first: a worker that gets one at the end would work on alone. Else the order stays."""
-    weight: Counter[str] = Counter()
+    weight: dict[str, float] = defaultdict(float)
     for item in items:
-        weight[_file_of(item)] += max((s for name, s in _SECONDS.items() if item.get_closest_marker(name)), default=0)
+        weight[_file_of(item)] += max((s for name, s in _SECONDS.items() if item.get_closest_marker(name)), default=0.0)
     items.sort(key=lambda item: -weight[_file_of(item)])
 
 
