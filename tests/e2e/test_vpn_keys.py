@@ -21,7 +21,7 @@ from tests.support.kme import KmePair, free_ports, until, until_stock
 from tests.support.namespaces import ADDRESSES, two_hosts
 from tests.support.programs import program
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(280)]
 EXAMPLES = Path(__file__).parents[2] / "examples" / "vpn_keys"
 SIDES = (("lead", "sae-a1", "kme-a", "sae-b1"), ("follow", "sae-b1", "kme-b", "sae-a1"))
 
@@ -252,7 +252,7 @@ async def test_strongswan_authenticates_with_a_new_ppk_again_and_again(pair, tmp
             await daemon.start()
         async with fed(pair, "strongswan.py", [daemon.feed() for daemon in daemons], rounds=3) as said:
             try:
-                await until(lambda: len(keys_of(said[0])) == 3 and agree(said), timeout_s=240)
+                await until(lambda: len(keys_of(said[0])) == 3 and agree(said), timeout_s=200)
             except TimeoutError:
                 logs = [daemon.log.read_text()[-4000:] for daemon in daemons]
                 pytest.fail("\n".join([json.dumps(said)[-4000:], *logs]))
