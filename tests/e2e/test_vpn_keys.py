@@ -275,6 +275,25 @@ async def test_strongswan_authenticates_with_a_new_ppk_again_and_again(pair, tmp
         assert "AUTHENTICATION_FAILED" in told
 
 
+async def test_a_daemon_that_hangs_is_given_up(tmp_path, monkeypatch):
+    """Whoever steers strongSwan ends its own command in time, and says which: else no old key would be given up."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    feeder: Any = importlib.import_module("strongswan")
+    monkeypatch.setattr(feeder, "CALL_S", 0.5)
+    monkeypatch.setenv("PATH", f"{Path(program('swanctl')).parent}{os.pathsep}{os.environ['PATH']}")
+    (tmp_path / "swanctl.conf").write_text("")
+    asked = []
+    server = await asyncio.start_unix_server(lambda reader, writer: asked.append(writer), tmp_path / "vici")
+    ppk = feeder.Ppk(tmp_path / "ppk", tmp_path / "swanctl.conf", f"unix://{tmp_path}/vici", "qkd", starts=True)
+    async with server:
+        with pytest.raises(OSError, match="swanctl --load-all: the daemon does not answer"):
+            await ppk.apply("some-id", bytes(32))
+        for writer in asked:
+            writer.close()
+    assert asked
+    assert set((tmp_path / "ppk" / "secret.conf").read_text()) == {"#"}
+
+
 # The handover itself.
 
 
