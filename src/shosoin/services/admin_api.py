@@ -29,7 +29,7 @@ from shosoin.keys.quota import Quota
 from shosoin.services.admin_actions import AdminActions, AdminTarget
 from shosoin.services.admin_calls import AdminCall, BadMethod, NotThere, find_call
 from shosoin.services.admin_config import AdminRole, AdminSection
-from shosoin.services.guarded_connections import ConnectionGuard, holder_of
+from shosoin.services.guarded_connections import ConnectionGuard, identity_of
 from shosoin.services.http_answers import answer, json_response, refusal
 from shosoin.services.json_log import described, log
 from shosoin.services.tls_listener import TlsListener, listen_tls
@@ -102,7 +102,7 @@ class AdminApi:
 
     async def _response(self, request: web.BaseRequest) -> web.Response:
         try:
-            who = holder_of(request.transport) or _UNKNOWN
+            who = identity_of(request.transport) or _UNKNOWN
             return json_response(200, await self._answer(request, who))
         except ShosoinError as err:
             status = next((status for kind, status in _STATUS if isinstance(err, kind)), 500)
@@ -241,5 +241,5 @@ def _words(schema: Mapping[str, Any]) -> str:
 
 
 def _name_of(transport: asyncio.Transport) -> str:
-    identity = holder_of(transport)
+    identity = identity_of(transport)
     return f"{identity.role}:{identity.id}" if identity is not None else ""

@@ -36,7 +36,7 @@ from shosoin.keys.wire004 import (
 )
 from shosoin.services.etsi004_config import Etsi004Section
 from shosoin.services.etsi004_streams import KeyStreams
-from shosoin.services.guarded_connections import ConnectionGuard, GuardedConnection, holder_of
+from shosoin.services.guarded_connections import ConnectionGuard, GuardedConnection, identity_of
 from shosoin.services.json_log import described, log
 from shosoin.services.memory_budget import MemoryBudget
 from shosoin.services.request_tally import RequestTally
@@ -194,7 +194,7 @@ def _status_of(request: Request, err: Exception) -> tuple[Status, str]:
 
 
 def _caller(transport: asyncio.BaseTransport) -> SaeId | None:
-    identity = holder_of(transport)
+    identity = identity_of(transport)
     return SaeId(identity.id) if identity is not None and identity.role == "sae" else None
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from shosoin.adapters.tls import Identity, peer_identity
 from shosoin.base import Denied
 
-__all__ = ["ConnectionGuard", "GuardedConnection", "holder_of"]
+__all__ = ["ConnectionGuard", "GuardedConnection", "identity_of"]
 
 
 @dataclass(slots=True)
@@ -141,7 +141,7 @@ class GuardedConnection(asyncio.Protocol):
             self._inner.connection_lost(exc)
 
 
-def holder_of(transport: asyncio.BaseTransport | None) -> Identity | None:
+def identity_of(transport: asyncio.BaseTransport | None) -> Identity | None:
     """Return who is at the other end of a connection, ``None`` if its certificate names nobody."""
     if transport is None:
         return None

@@ -30,7 +30,7 @@ from shosoin.adapters.share_store import ShareStore, StoreLimits
 from shosoin.adapters.tls import server_context
 from shosoin.base import OwnerId, Rejected, SiteId, Unavailable
 from shosoin.base.ports import Event, EventSink, KeySource
-from shosoin.services.guarded_connections import ConnectionGuard, holder_of
+from shosoin.services.guarded_connections import ConnectionGuard, identity_of
 from shosoin.services.json_log import LoggedEvents, log, start_logging
 from shosoin.services.node_config import NodeConfig, OwnerSection, load_node_config
 from shosoin.services.node_edge import NodeEdge
@@ -241,7 +241,7 @@ async def listening(config: NodeConfig, edge: NodeEdge) -> AsyncIterator[int]:
 
 def _name_of(transport: asyncio.Transport) -> str:
     """Return who is at the other end of a connection, empty if its certificate names nobody."""
-    holder = holder_of(transport)
+    holder = identity_of(transport)
     return holder.id if holder is not None else ""
 
 
