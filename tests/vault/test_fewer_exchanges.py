@@ -12,6 +12,7 @@ from shosoin.base import ObjectId, ShosoinError
 from shosoin.vault.catalog import PROVEN, Conflict
 from shosoin.vault.index import index_register
 from shosoin.vault.ports import ShareState
+from tests.support.kme import until
 from tests.vault.support import OWNER, SITES, DirectLink, World, failing, fetch, kinds_of, make_world, store
 
 FIVE = SITES[:5]
@@ -214,6 +215,9 @@ async def test_a_put_that_is_cancelled_leaves_no_names_staged(kind: str) -> None
     task.cancel()
     await asyncio.wait([task])
     world.on_all()
-    await asyncio.sleep(0.1)
-    rows = [row for site in world.stores.values() for row in site.shares() if row.key.object_id == index]
-    assert ShareState.STAGED not in {row.state for row in rows}
+    await asyncio.sleep(0.1)  # what is on its way arrives
+
+    def states() -> set[ShareState]:
+        return {row.state for site in world.stores.values() for row in site.shares() if row.key.object_id == index}
+
+    await until(lambda: ShareState.STAGED not in states())
