@@ -26,7 +26,7 @@ from shosoin.vault.leaving import Ties, erase_leftovers, find_ties
 from shosoin.vault.lookup import Lookup, NotFound, chosen_entries
 from shosoin.vault.moving import Moved, move_objects
 from shosoin.vault.names import Names
-from shosoin.vault.naming import BadName, checked_name
+from shosoin.vault.naming import BadName, checked_name, checked_type
 from shosoin.vault.oversight import foreseen_put, labelled, listing_of, policy_in_force
 from shosoin.vault.policies import Policies
 from shosoin.vault.putting import BytesSource, Putter, erase_everywhere, remove_objects
@@ -83,13 +83,14 @@ class Vault:
         """Store an object under a name; an object of that name gets a new version.
 
         Raises:
-            BadName, BadScheme: before anything is read or drawn.
+            BadName, BadType, BadScheme: before anything is read or drawn.
             PolicyRefused: the policy for the name is not met; nothing is left behind.
             Unavailable: too few sites or too little key (``retry_after_s`` where known); nothing was committed.
             Conflict: another writer was faster; that writer's version stands, whole.
             SourceChanged: the file grew or shrank while it was read.
         """
         name = checked_name(name)
+        content_type = None if content_type is None else checked_type(content_type)
         chosen = self._scheme(scheme)
         self._context.channels(class_)
         await check_plan(self._context, [name], chosen, class_)
