@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from shosoin.adapters.copy_sealing import CopySeal, HeldCopy, copy_of_row, row_of_copy
+from shosoin.adapters.copy_sealing import CopySeal, HeldCopy, can_be_stored, copy_of_row, row_of_copy
 from shosoin.adapters.postgres import PostgresDatabase
 from shosoin.adapters.postgres_owner import PostgresOwner
 from shosoin.adapters.stream_tables import statements
@@ -88,6 +88,8 @@ class PostgresCopyStore:
 
     def claim(self, peer: KmeId, slave: SaeId, key_ids: Sequence[str]) -> bool:
         """Remove the rows of all these keys, if all are there; whether they were."""
+        if not all(map(can_be_stored, key_ids)):  # else the database would refuse them, and the place be lost
+            return False
         where = [self._place, slave, peer, list(key_ids)]
         with self._owner.transaction() as cursor:
             (there,) = cursor.execute(self._do["count_sent"], where).fetchone() or (0,)
