@@ -50,7 +50,7 @@ def copy_of_row(row: Sequence[Any]) -> HeldCopy:
 def can_be_stored(key_id: str) -> bool:
     """Whether a name that somebody else made up can stand in a table at all.
 
-    >>> [can_be_stored(name) for name in ("3f2a", "3f\\0a", "\\ud800")]
+    >>> [can_be_stored(name) for name in ("3f2a", chr(0), chr(0xD800))]
     [True, False, False]
     """
     return key_id.isascii() and "\0" not in key_id
