@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
+from itertools import count
 
 import pytest
 
+from shosoin.base import Unavailable
+from shosoin.keys.multicast import COPY
 from shosoin.keys.tally import StreamTally
 from shosoin.keys.worker_grants import _Grant
 from shosoin.services.worker_line import FrameKind, pack_call
+from tests.services.test_etsi014 import Raw
 from tests.support.kme import KmePair, until, until_stock
 
 pytestmark = pytest.mark.processes
@@ -91,3 +95,28 @@ async def test_a_worker_has_no_more_calls_open_than_its_connections_can_make(tmp
             await asyncio.sleep(0)
         assert len(worker.rooms) <= 16
         await until(lambda: pool.restarts == 1)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+async def test_what_another_kme_calls_its_refusals_is_no_label_and_costs_no_worker(tmp_path, workers):
+    """Counters of refusals are bounded, whatever a KME that lies makes up, and honest workers report them."""
+    pair = KmePair(tmp_path, stock_bits=1 << 18, speedup=20.0, workers=workers)
+    made_up = (f"{number:040}.{number:040}.{number:040}" for number in count())
+
+    async def refuse(_, __):
+        raise Unavailable("no", code=next(made_up))
+
+    async with pair.running() as kmes, pair.client("sae-a1") as a:
+        await until_stock(a, "sae-b1", 512)
+        kmes["kme-b"].links.requests.serve(COPY, refuse)
+        body = {"number": 1, "size": 256, "additional_slave_SAE_IDs": ["sae-b2"]}
+        async with Raw(pair, "sae-a1") as raw:
+            for _ in range(6):
+                status, _ = await raw.ask("POST", "/api/v1/keys/sae-b1/enc_keys", json=body)
+                assert status == 503
+        kme = kmes["kme-a"]
+        refusals = (lambda: kme.workers.tally.refusals) if workers else (lambda: kme.services["etsi014"].tally.refusals)
+        await until(lambda: sum(refusals().values()) >= 6)
+        assert {code for _, _, code in refusals()} == {"peer.refused"}
+        if workers:
+            assert kme.workers.restarts == 0
