@@ -339,7 +339,7 @@ class WorkerPool:
     def _begin(self, worker: _Worker, number: int, work: Callable[[Claim], Awaitable[bytes]]) -> None:
         if number in worker.tasks or number in worker.rooms:  # the memory of one of the two would never come back
             raise ValueError("a call has the number of another")
-        if len(worker.tasks.keys() | worker.rooms.keys()) >= _CALLS_PER_CONNECTION * self.guard.connections_max:
+        if len(worker.tasks.keys() | worker.rooms.keys()) >= _CALLS_PER_CONNECTION * max(2, self.guard.connections_max):
             raise ValueError("more calls than connections can make")
         worker.tasks[number] = asyncio.create_task(self._answer(worker, number, work))
 
