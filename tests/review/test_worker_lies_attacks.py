@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import struct
 from itertools import count
 
@@ -13,14 +14,16 @@ from shosoin.base import Unavailable
 from shosoin.keys.multicast import COPY
 from shosoin.keys.tally import StreamTally
 from shosoin.keys.worker_grants import _Grant
-from shosoin.services.worker_line import FrameKind, pack_call
+from shosoin.services.worker_line import FrameKind, WorkerLine, pack_call
 from tests.services.test_etsi014 import Raw
 from tests.support.kme import KmePair, until, until_stock
 
 pytestmark = pytest.mark.processes
+FAR = 1 << 40
+"""A number that no honest call has."""
 
 
-def frame(kind, payload=b"", number=7):
+def frame(kind, payload=b"", number=FAR):
     return struct.pack(">IBQ", len(payload), kind, number) + payload
 
 
@@ -56,17 +59,17 @@ async def test_what_no_honest_worker_says_is_refused_and_counts_for_nothing(tmp_
         pool, tally = kmes["kme-a"].workers, StreamTally()
         worker, _ = pool._workers.values()
         before = worker.shows
-        worker.grants._held[5] = _Grant("sae-a1", "sae-b1", 256, 3, tally)
+        worker.grants._held[FAR] = _Grant("sae-a1", "sae-b1", 256, 3, tally)
         for what, (kind, payload) in LIES.items():
             refused = False
             try:
-                pool._take(worker, kind, 5, payload)
+                pool._take(worker, kind, FAR, payload)
             except (TypeError, ValueError):
                 refused = True
             assert refused, what
         await asyncio.sleep(0)
         assert (worker.shows, tally.delivered.keys) == (before, 0)
-        assert 5 not in worker.tasks.keys() | worker.rooms.keys()
+        assert FAR not in worker.tasks.keys() | worker.rooms.keys()
 
 
 @pytest.mark.parametrize("kind", [FrameKind.CALL, FrameKind.DRAW])
@@ -90,11 +93,25 @@ async def test_a_worker_has_no_more_calls_open_than_its_connections_can_make(tmp
     async with pair.running("kme-a") as kmes:
         pool = kmes["kme-a"].workers
         worker, _ = pool._workers.values()
-        for number in range(100, 200):
+        for number in range(FAR, FAR + 100):
             worker.line.data_received(frame(FrameKind.CALL, STATUS, number))
             await asyncio.sleep(0)
         assert len(worker.rooms) <= 16
         await until(lambda: pool.restarts == 1)
+
+
+async def test_a_line_whose_other_end_does_not_read_ends_instead_of_growing():
+    """A worker may say that it has sent answers on that it never read: their memory is in no budget then."""
+    ours, theirs = socket.socketpair()
+    ended, loop = asyncio.Event(), asyncio.get_running_loop()
+    line = WorkerLine(lambda *_: None, ended.set, unsent_bytes_max=1 << 20)
+    await loop.create_unix_connection(lambda: line, sock=ours)
+    with theirs:
+        for _ in range(32):
+            line.send(FrameKind.ANSWER, 1, bytes(1 << 16))
+            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            await ended.wait()
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -293,6 +293,8 @@ class WorkerPool:
             lambda kind, number, payload: self._take(worker, kind, number, payload),
             lambda: loop.call_later(_LINGER_S, _kill, worker.process),
             frame_bytes_max=self._config.limits.max_body_bytes + _FRAME_BYTES_SPARE,
+            # An honest worker releases no memory of an answer that it has not read.
+            unsent_bytes_max=self._config.limits.max_answers_bytes + _FRAME_BYTES_SPARE,
         )
         await loop.create_unix_connection(lambda: line, sock=ours)
         line.send(FrameKind.SETUP, payload=pickle.dumps((self._config, self._approved())))
