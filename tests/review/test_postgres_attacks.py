@@ -13,7 +13,7 @@ from shosoin.adapters import postgres_owner
 from shosoin.adapters.copy_store_postgres import PostgresCopyStore, ReopenedCopyStore
 from shosoin.adapters.postgres import PostgresDatabase
 from shosoin.adapters.stream_store_postgres import PostgresStreamStore
-from shosoin.base import KmeId, SaeId
+from shosoin.base import KmeId, SaeId, ShosoinError
 from shosoin.keys.copies import HeldCopy
 from shosoin.keys.errors import KeyNotFound, StoreUnavailable
 from shosoin.keys.store import Batch
@@ -73,6 +73,21 @@ def test_a_claim_of_names_that_nothing_can_have_takes_nothing_and_disturbs_nobod
         store.add_held([HeldCopy("key-1111", SaeId("sae-a1"), SaeId("sae-b1"), B, 1.0, 32, frozenset(), bytes(32))])
         assert [one.key_id for one in store.index()] == ["key-1111"]
         assert store.claim(B, SLAVE, ["key-4444"])
+
+
+def test_copies_of_names_that_are_there_are_refused_and_cost_nothing_else(place):
+    """A peer may send two records with one key_ID at once."""
+    one, two = (
+        HeldCopy(name, SaeId("sae-a1"), SaeId("sae-b1"), B, 1.0, 32, frozenset(), bytes([number] * 32))
+        for number, name in enumerate(["key-1111", "key-2222"])
+    )
+    with closing(place.open()) as store:
+        store.add_held([one])
+        with pytest.raises(ShosoinError):
+            store.add_held([two, one])
+        store.tick()
+        assert [each.key_id for each in store.index()] == ["key-1111"], "all or none"
+        assert store.take_held([one]) == [bytes(32)]
 
 
 def test_a_connection_that_is_seldom_used_is_not_ended(server, schema, setting):
