@@ -1,4 +1,4 @@
-"""Attacks on what is kept in PostgreSQL: settings of its operator, names that a peer makes up, owners that overlap."""
+"""Attacks on copies in files and in PostgreSQL, and on its owners: settings of its operator, names that a peer makes up."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from itertools import count
 import pytest
 
 from shosoin.adapters import postgres_owner
+from shosoin.adapters.copy_store import COPIES_NAME, open_copy_store
 from shosoin.adapters.copy_store_postgres import PostgresCopyStore, ReopenedCopyStore
 from shosoin.adapters.postgres import PostgresDatabase
 from shosoin.adapters.stream_store_postgres import PostgresStreamStore
@@ -199,3 +200,25 @@ def test_two_that_take_copies_from_each_other_take_each_once(server, schema):
     for thread in threads:
         thread.join()
     assert 20 < len(taken) == len(set(taken))
+
+
+@pytest.mark.parametrize("began_anew", [True, False])
+def test_a_damaged_file_of_copies_that_was_put_aside_does_not_stay_under_the_old_key(tmp_path, began_anew):
+    """When everything is under another key, nothing is left for whoever has the old one."""
+    place, one = InFile(tmp_path), HeldCopy("k", SaeId("sae-a1"), SaeId("sae-b1"), B, 1.0, 32, frozenset(), bytes(32))
+    path = tmp_path / COPIES_NAME
+    with closing(place.open()) as store:
+        store.add_held([one])
+    content = bytearray(path.read_bytes())
+    content[100:108] = b"\xff" * 8
+    path.write_bytes(content)
+    store, is_new = open_copy_store(path, KEY)
+    store.close()
+    assert is_new
+    assert len(list(tmp_path.iterdir())) == 2
+    if not began_anew:
+        path.unlink()
+    for name in place.stores.names():
+        assert place.stores.check(name, [KEY]).records == 0
+        place.stores.reencrypt(name, KEY, bytes(range(32)), lambda _: None)
+    assert [each.name for each in tmp_path.iterdir()] == ([COPIES_NAME] if began_anew else [])
