@@ -1,4 +1,4 @@
-"""Attacks on copies in files and in PostgreSQL, and on its owners: settings of its operator, names that a peer makes up."""
+"""Attacks on copies in files and in PostgreSQL and on owners there: settings of its operator, names a peer made up."""
 
 from __future__ import annotations
 
