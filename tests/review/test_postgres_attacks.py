@@ -76,6 +76,15 @@ def test_a_claim_of_names_that_nothing_can_have_takes_nothing_and_disturbs_nobod
         assert store.claim(B, SLAVE, ["key-4444"])
 
 
+def test_a_claim_of_many_made_up_names_is_over_at_the_first(tmp_path):
+    """All copies of a KME have one thread: a peer that lies must not hold up those of others."""
+    with closing(InFile(tmp_path).open()) as store:
+        done: list[str] = []
+        store._database.set_trace_callback(done.append)
+        assert not store.claim(B, SLAVE, [f"{number:x}" for number in range(1000)])
+        assert len(done) < 10
+
+
 def test_copies_of_names_that_are_there_are_refused_and_cost_nothing_else(place):
     """A peer may send two records with one key_ID at once."""
     one, two = (

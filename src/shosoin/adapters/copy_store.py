@@ -219,13 +219,12 @@ class CopyStore:
             return False
         try:
             self._database.execute("BEGIN IMMEDIATE")
-            removed = sum(
+            whole = all(  # up to the first that is not there: a peer may name very many
                 self._database.execute(
                     "DELETE FROM sent WHERE key_id = ? AND slave = ? AND peer = ?", (key_id, slave, peer)
                 ).rowcount
                 for key_id in key_ids
             )
-            whole = removed == len(key_ids)
             self._database.execute("COMMIT" if whole else "ROLLBACK")
         except sqlite3.Error as err:
             self._roll_back()
