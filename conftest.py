@@ -1,7 +1,9 @@
-"""What every test run shares: how hypothesis searches."""
+"""What every test run shares: how hypothesis searches, and which test files come first."""
 
 import os
+from collections import defaultdict
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # A timing proves nothing on a busy machine, so no deadline and no complaint about slow data. In CI the examples are the
@@ -14,3 +16,19 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("shosoin")
+
+# What a test takes, roughly and in seconds, by its markers.
+_SECONDS = {"slow": 30.0, "processes": 5.0}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files of long tests first: a worker that gets one at the end would work on alone. Else the order stays."""
+    weight: dict[str, float] = defaultdict(float)
+    for item in items:
+        weight[_file_of(item)] += max((s for name, s in _SECONDS.items() if item.get_closest_marker(name)), default=0.0)
+    items.sort(key=lambda item: -weight[_file_of(item)])
+
+
+def _file_of(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]

@@ -10,7 +10,6 @@ from shosoin.adapters.revocation_lists import merged, read_lists
 from shosoin.adapters.tls_files import issuer_id
 from tests.support.pki import TestAuthority
 
-NOW = datetime.datetime.now(datetime.UTC)
 POINT: dict[str, Any] = {
     "relative_name": None,
     "full_name": None,
@@ -20,6 +19,11 @@ POINT: dict[str, Any] = {
     "indirect_crl": False,
     "only_contains_attribute_certs": False,
 }
+
+
+def now():
+    """The time of the test: tests are collected many minutes before the last one runs."""
+    return datetime.datetime.now(datetime.UTC)
 
 
 def certificate(path):
@@ -33,7 +37,7 @@ class Plane:
         self.id = issuer_id(self.known[0])
 
     def read(self, path):
-        return read_lists(path, self.known, NOW)
+        return read_lists(path, self.known, now())
 
 
 @pytest.fixture
@@ -49,7 +53,7 @@ def test_a_signed_list_is_read_in_pem_and_der(tmp_path, der, ml_dsa):
     reading = plane.read(plane.authority.revoke(gone, der=der))
     assert reading.faults == []
     assert reading.lists[plane.id].serials == {certificate(gone.certificate).serial_number}
-    assert reading.lists[plane.id].is_current(NOW)
+    assert reading.lists[plane.id].is_current(now())
 
 
 def test_several_lists_in_a_file_and_several_files_in_a_folder(tmp_path, plane):
@@ -59,10 +63,10 @@ def test_several_lists_in_a_file_and_several_files_in_a_folder(tmp_path, plane):
     first = plane.authority.revoke(path=folder / "one.crl").read_bytes()
     second = other.authority.revoke(path=folder / "two.pem").read_bytes()
     (folder / "note.txt").write_text("no list")
-    assert set(read_lists(folder, plane.known + other.known, NOW).lists) == {plane.id, other.id}
+    assert set(read_lists(folder, plane.known + other.known, now()).lists) == {plane.id, other.id}
     both = tmp_path / "both.pem"
     both.write_bytes(first + second)
-    assert set(read_lists(both, plane.known + other.known, NOW).lists) == {plane.id, other.id}
+    assert set(read_lists(both, plane.known + other.known, now()).lists) == {plane.id, other.id}
 
 
 def test_a_list_under_another_signature_is_not_believed(tmp_path, plane):
@@ -121,7 +125,7 @@ def test_what_may_be_in_a_whole_list_is_accepted(plane):
 def test_an_outdated_list_still_revokes_and_a_future_one_is_refused(plane):
     gone = plane.authority.issue("sae", "sae-1")
     reading = plane.read(plane.authority.revoke(gone, days=(-2, -1)))
-    assert not reading.lists[plane.id].is_current(NOW)
+    assert not reading.lists[plane.id].is_current(now())
     assert reading.lists[plane.id].serials
     assert "of the future" in plane.read(plane.authority.revoke(gone, days=(0.5, 1))).faults[0]
 

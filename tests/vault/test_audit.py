@@ -118,6 +118,7 @@ async def test_an_audit_of_a_name_that_does_not_exist_is_refused() -> None:
         await world.vault.audit(["name-0", "no such name"])
 
 
+@pytest.mark.any_kernels
 async def test_many_objects_travel_in_few_exchanges() -> None:
     world = make_world()
     contents = {f"name-{number:03}": pattern(20, number) for number in range(200)}

@@ -280,6 +280,7 @@ async def test_two_liars_of_five_frame_an_honest_site_in_an_audit_and_the_keyed_
     assert (await fetch(world.vault, "name-0"))[0] == pattern(3000, 0)
 
 
+@pytest.mark.any_kernels
 async def test_a_stopped_round_goes_on_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit_round, "_TOGETHER", 256)
     world, clock = await stored("pqc", 0)
@@ -334,6 +335,7 @@ async def test_what_is_gone_is_forgotten_by_a_round_of_everything() -> None:
     assert len(world.context.ledger._records) == 1 + len(world.vault._names.states["qkd"].parts)
 
 
+@pytest.mark.any_kernels
 async def test_a_rate_makes_a_round_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit_round, "_TOGETHER", 256)
     world, clock = await stored("pqc", 0)

@@ -38,6 +38,7 @@ async def turns(number: int) -> None:
         await asyncio.sleep(0)
 
 
+@pytest.mark.any_kernels
 async def test_one_client_prepares_once_for_many_puts() -> None:
     world = make_world()
     seen = counted(world)

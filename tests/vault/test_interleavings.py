@@ -14,6 +14,8 @@ from shosoin.vault.catalog import Conflict
 from shosoin.vault.client import NotFound
 from tests.vault.support import SITES, DirectLink, SeededEntropy, World, fetch, make_world, pattern, store
 
+pytestmark = pytest.mark.any_kernels
+
 
 @dataclass
 class Operation:

@@ -12,6 +12,7 @@ from shosoin.vault.putting import BytesSource
 from tests.vault.support import make_world
 
 
+@pytest.mark.any_kernels
 @pytest.mark.parametrize("deleted", [False, True])
 async def test_what_happens_to_an_object_never_takes_back_a_name_that_went_to_another(deleted: bool) -> None:
     world = make_world()

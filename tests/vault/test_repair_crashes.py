@@ -98,6 +98,7 @@ class Death:
                 raise Unavailable("the coordinator is dead")
 
 
+@pytest.mark.any_kernels
 @pytest.mark.parametrize("after", [False, True])
 async def test_coordinator_dies_at_every_step(after: bool) -> None:
     step, died = 0, True
@@ -117,6 +118,7 @@ async def test_coordinator_dies_at_every_step(after: bool) -> None:
     assert step > 30
 
 
+@pytest.mark.any_kernels
 @pytest.mark.parametrize(("class_", "after"), [("its", False), ("its", True), ("qkd", False)])
 @pytest.mark.parametrize("site", ["hakusan", TARGET])
 async def test_site_restarts_at_every_step(site: str, after: bool, class_: str) -> None:

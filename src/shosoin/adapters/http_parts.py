@@ -6,11 +6,13 @@ Small parts are joined (a TLS record each would cost more than the copy), large 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
 
-from shosoin.vault.ports import Buffer
+if TYPE_CHECKING:
+    from shosoin.vault.ports import Buffer  # a KME sends parts as well, and starts sooner without the vault
 
 __all__ = ["PartsPayload", "gathered"]
 
