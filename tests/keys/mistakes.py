@@ -458,8 +458,36 @@ MISTAKES = {
     ),
     "burn_leaves_the_copies": Mistake(
         "A burn leaves multicast copies, and what allows them.",
-        (Edit(burning, "burn_steps", ", BurnCopies()]", "]", BURNED),),
+        (
+            Edit(burning, "burn_steps", ", BurnCopies()]", "]", BURNED),
+            Edit(burning, "burn_batch", 'pair["owes_copies"] = True', "pass", BURNED),
+        ),
         seed=36,
+    ),
+    "burn_without_a_note": Mistake(
+        "A burn does not note in the journal that the copies are still to be burned.",
+        (Edit(burning, "burn_batch", 'pair["owes_copies"] = True', "pass", BURNED),),
+    ),
+    "note_of_a_burn_not_honoured": Mistake(
+        "A start does not read that an unfinished burn has left the copies.",
+        (Edit(PAIR, "start", "if self._owes_copies:", "if False:"),),
+    ),
+    "note_of_a_burn_cleared_too_early": Mistake(
+        "A start clears the note of an unfinished burn before it has burned the copies.",
+        (
+            Edit(
+                PAIR,
+                "start",
+                "yield BurnCopies()",
+                "self._owes_copies = False\n"
+                "        yield Commit(self._own_batch(Batch(records=self.outgoing.records())))\n"
+                "        yield BurnCopies()",
+            ),
+        ),
+    ),
+    "copies_served_over_an_unfinished_burn": Mistake(
+        "What may be claimed does not wait until a burn is finished.",
+        (Edit(KME, "require_settled", "if pair is None or not pair.is_settled:", "if False:"),),
     ),
     # Old keys and used bits
     "expiry_at_the_sender_only": Mistake(

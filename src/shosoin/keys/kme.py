@@ -152,6 +152,16 @@ class Kme:
         if peer in self.paused:
             raise PairPaused(f"an operator has paused keys between {self.kme_id} and {peer}", retry_after_s=60.0)
 
+    def require_settled(self, peer: KmeId) -> None:
+        """Check that copies that came from a peer or were sent to it may be used: no burn of the pair is unfinished.
+
+        Raises:
+            StreamNotReady: one may be.
+        """
+        pair = self._pairs.get(peer)
+        if pair is None or not pair.is_settled:
+            raise StreamNotReady(f"whether the pair with {peer} was burned cannot be told now", retry_after_s=1.0)
+
     def require_stream(self, peer: KmeId) -> None:
         """Check that keys drawn before may still be handed out: the stream is open, and nobody paused it.
 

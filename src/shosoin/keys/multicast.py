@@ -280,6 +280,7 @@ class MulticastKeys:
 
         Raises:
             KeyNotFound: not all of them were there; none is gone then.
+            StreamNotReady: the pair is being burned.
         """
         try:
             if len(body) > _CLAIM_BYTES_MAX:
@@ -288,8 +289,10 @@ class MulticastKeys:
             slave, key_ids = SaeId(str(found["slave"])), [str(key_id) for key_id in found["key_ids"]]
         except (ValueError, KeyError, TypeError, RecursionError, ShosoinError) as err:
             raise PairProtocolError("not a claim") from err
+        self._kme.require_settled(peer)
         if len(set(key_ids)) < len(key_ids) or not (yield OnTable(lambda table: table.claim(peer, slave, key_ids))):
             raise KeyNotFound
+        self._kme.require_settled(peer)  # a burn that has begun meanwhile is meant for these too
         return b"claimed"
 
     # A slave's KME
@@ -327,7 +330,7 @@ class MulticastKeys:
                 on, claimed as they are.
 
         Raises:
-            StreamNotReady: the master's KME cannot be asked, or the pair with it is paused; ask again.
+            StreamNotReady: the master's KME cannot be asked, or the pair with it is paused or being burned; ask again.
             KeyNotFound: it says that they were claimed before.
         """
         places = {copy.place for copy in copies}
@@ -335,8 +338,11 @@ class MulticastKeys:
             raise KeyNotFound
         self._taking |= places
         try:
-            for peer in dict.fromkeys(copy.peer for copy in copies):
+            peers = dict.fromkeys(copy.peer for copy in copies)
+            for peer in peers:
                 yield from self._claim(peer, [copy for copy in copies if copy.peer == peer])
+            for peer in peers:
+                self._kme.require_settled(peer)  # the others have taken their time
             if not all(copy.slave in self._held.get((copy.peer, copy.key_id), {}) for copy in copies):
                 raise KeyNotFound  # they have expired meanwhile
             rest = fetch_rest()
@@ -347,6 +353,7 @@ class MulticastKeys:
 
     def _claim(self, peer: KmeId, copies: Sequence[HeldCopy]) -> Steps[None]:
         self._kme.require_unpaused(peer)
+        self._kme.require_settled(peer)
         mark = self._kme.burn_mark(peer)
         copies = [copy for copy in copies if self._claimed.get(copy.place) != mark]
         if not copies:

@@ -45,7 +45,7 @@ from shosoin.keys.pool import VerificationPool
 from shosoin.keys.receiver import ReceivingEnd
 from shosoin.keys.reconcile import StreamPlan, must_burn, plan_stream, was_restored
 from shosoin.keys.sender import SendingEnd
-from shosoin.keys.store import Batch, Commit, Emit, Send, Steps, StreamStore
+from shosoin.keys.store import Batch, BurnCopies, Commit, Emit, Send, Steps, StreamStore
 
 __all__ = ["PAIR_RECORD", "PAIR_SECRET_BYTES", "PairEnd", "PairLimits", "secret_check_of"]
 
@@ -113,6 +113,9 @@ class PairEnd:
         """Whether an intruder may know the pair secret: the other end is told to burn, and nothing else happens.
 
         Both ends write it down, so that an old copy of one disk cannot forget it."""
+        self._owes_copies = False
+        """Whether an operator burned the pair and the multicast copies may still be there."""
+        self._settled = False
         self.refusal = ""
         """Why the last handshake was refused; empty when it was not."""
         self._fresh = True
@@ -156,17 +159,26 @@ class PairEnd:
         return self._open
 
     @property
+    def is_settled(self) -> bool:
+        """Whether no burn of this end is unfinished, as far as is known: only then do its multicast copies count."""
+        return self._settled
+
+    @property
     def generation(self) -> int:
         """How many times this end has started."""
         return self._generation
 
     def start(self) -> Steps:
-        """Load the journal and make this run's generation durable; must come first."""
+        """Load the journal, finish a burn, and make this run's generation durable; must come first."""
         records = self._store.load()
         if records:
             self._restore(records)
+        if self._owes_copies:
+            yield BurnCopies()
+            self._owes_copies = False  # durable with what follows, and nothing is sent or stored for slaves before that
         self._generation += 1
         yield Commit(self._own_batch(Batch(records={**self.outgoing.records(), **self.incoming.records()})))
+        self._settled = True
 
     def connected(self) -> Steps:
         """Open the handshake on a new classical channel."""
@@ -247,8 +259,9 @@ class PairEnd:
             yield Send(self._proven(Closing(self._session, self._resume)))
 
     def abandon(self) -> None:
-        """Stop serving for good: the store failed, so what is durable is no longer known."""
+        """Stop serving for good: the store failed, or is about to be burned, so what is durable is no longer known."""
         self._open, self._fresh, self._hello = False, True, None
+        self._settled = False
         self.wipe()
 
     def mark_burned(self) -> None:
@@ -425,6 +438,7 @@ class PairEnd:
             "seen_burns": self._seen_burns,
             "retired": list(self._retired),
             "awaits_rekey": self._awaits_rekey,
+            "owes_copies": self._owes_copies,
         }
         return _merge(batch, Batch(records={PAIR_RECORD: dump_record(record)}))
 
@@ -441,6 +455,7 @@ class PairEnd:
             self._burns, self._seen_burns = record.get("burns", 0), record.get("seen_burns", 0)
             self._retired = record.get("retired", ())
             self._awaits_rekey = record.get("awaits_rekey", False)
+            self._owes_copies = record.get("owes_copies", False)
             self.outgoing.restore(records)
             if not self.incoming.restore(records, self._resume):
                 self._resume = ""

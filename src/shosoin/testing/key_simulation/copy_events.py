@@ -14,6 +14,9 @@ from shosoin.testing.key_simulation.world import Wish, World
 
 __all__: list[str] = []
 
+_BETWEEN = 1
+"""After the first step of a burn, before the second."""
+
 
 @event(14, Group.USE)
 def draw_for_several(world: World, end: str, values: Values) -> None:
@@ -73,9 +76,21 @@ def go_back_over_copies(world: World, end: str, values: Values) -> None:
 
 @event(2)
 def burn_over_claims(world: World, end: str, values: Values) -> None:
-    """Burn the pair at the master's end while slaves have claimed their copies and cannot have them yet."""
-    _draw_and_fetch(world, end, [(0.05, True), (0.9, False), (1.6, False)])
-    world.after(0.15 + values[0] % 20 / 100, lambda: burn_pair(world, end, values))
+    """Burn the pair at the master's end while slaves have claimed their copies and cannot have them yet.
+
+    Every other time the operator's machine fails between the journal and the copies, and the KME starts over that, once
+    or, since it dies over it, twice.
+    """
+    _draw_and_fetch(world, end, [(0.05, True), (0.5, False), (0.7, False), (0.9, False), (1.2, False), (1.6, False)])
+
+    def burn() -> None:
+        if values[2] % 2:
+            world.ends[end].doom_at_start = (None, 0, 1, 1)[values[1] % 4]
+            burn_pair(world, end, (0, _BETWEEN, 0))
+        else:
+            burn_pair(world, end, values)
+
+    world.after(0.15 + values[0] % 20 / 100, burn)
 
 
 @event(5, Group.USE)
