@@ -10,7 +10,7 @@ import pytest
 
 from shosoin.adapters.copy_reencryption import CopyStores
 from shosoin.adapters.copy_store import COPIES_NAME, CopyStore, HeldCopy
-from shosoin.adapters.copy_store_postgres import PostgresCopyStore, ReopenedCopyStore
+from shosoin.adapters.copy_store_postgres import COPIES_PLACE, PostgresCopyStore, ReopenedCopyStore
 from shosoin.adapters.postgres import PostgresDatabase
 from shosoin.adapters.postgres_reencryption import PostgresCopies, PostgresStores
 from shosoin.base import KmeId, SaeId
@@ -214,6 +214,18 @@ def test_it_has_one_owner_and_whoever_lost_it_changes_nothing(server):
     first.close()
     with closing(place.open()) as store:
         assert names(store) == ["key-one1"]
+
+
+def test_what_a_running_kme_holds_comes_under_no_other_key(server):
+    place = InDatabase(server, f"copies_{next(NUMBERS)}")
+    store = ReopenedCopyStore(place.open)
+    with closing(store):
+        store.add_held([ONE])
+        with pytest.raises(StoreUnavailable, match="in use by process") as refused:
+            place.stores.reencrypt(COPIES_PLACE, OLD, NEW, lambda _: None)
+        assert refused.value.code == "keys.store_unavailable"
+        assert refused.value.hint
+        assert store.take_held([ONE]) == [ONE.bits]
 
 
 def test_kmes_share_a_schema_and_see_their_own_alone_and_copies_are_no_pair(server):

@@ -107,13 +107,6 @@ class CopyStorage(Protocol):
         """Remove everything that came from a KME's masters or may be claimed by a KME."""
         ...
 
-    def reseal(self, storage_key: bytes) -> None:
-        """Seal every copy under another storage key, in one transaction; copies that do not open are removed.
-
-        Called again after it was done, under either key, it changes nothing.
-        """
-        ...
-
     def close(self) -> None:
         """Let go of it."""
         ...

@@ -145,6 +145,8 @@ class PostgresCopyStore:
 class ReopenedCopyStore:
     """``CopyStorage`` that is opened when it is first needed, and again after the database was lost; for one thread.
 
+    A KME that runs has one storage key, so this seals nothing under another: whoever changes it opens the store itself.
+
     Args:
         open_store: opens it.
         now_s: a clock that is never set.
@@ -195,11 +197,6 @@ class ReopenedCopyStore:
     def burn(self, peer: KmeId) -> None:
         """Remove everything that came from a KME's masters or may be claimed by a KME."""
         self._with(lambda store: store.burn(peer))
-
-    def reseal(self, storage_key: bytes) -> None:
-        """Refuse: a KME that runs has one storage key."""
-        del storage_key
-        raise NotImplementedError
 
     def close(self) -> None:
         """Let go of it."""
