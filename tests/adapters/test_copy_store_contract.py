@@ -154,6 +154,16 @@ def test_a_burn_removes_what_belongs_to_one_peer(filled):
         assert store.claim(KmeId("kme-c"), SaeId("sae-c1"), ["key-5555"])
 
 
+def test_a_burn_removes_what_others_may_claim_of_keys_that_the_peer_may_claim_too(place):
+    b, c = (SaeId("sae-b1"), KmeId("kme-b")), (SaeId("sae-c1"), KmeId("kme-c"))
+    with closing(place.open()) as store:
+        store.add_sent([("key-both", *b), ("key-both", *c), ("key-gone", *b), ("key-gone", *c), ("key-only", *c)], 1.0)
+        assert store.claim(b[1], b[0], ["key-gone"])
+        store.burn(b[1])
+        assert not store.claim(c[1], c[0], ["key-both"])
+        assert store.claim(c[1], c[0], ["key-gone", "key-only"]), "what the peer has had already is in use"
+
+
 def test_a_copy_that_was_altered_is_damage_and_gone(filled):
     filled.spoil("key-one1")
     with closing(filled.open()) as store:

@@ -108,6 +108,8 @@ POOL, LOCAL, INTERVALS = pool.VerificationPool, local.LocalKeys, intervals.Inter
 PLAN = (reconcile, "plan_stream")
 PLANNED = (pair,)
 BURNED = (operators,)
+BURNED_AT_ONE_END = Edit(PAIR, "_on_hello", "if theirs.burns > mine.seen_burns:", "if False:")
+"""Copies are burned at both ends, and with either half of them the other half is of no use: that hides mistakes."""
 
 MISTAKES = {
     # Leases
@@ -453,6 +455,7 @@ MISTAKES = {
                 "if self._claimed.get(copy.place) != mark",
                 "if copy.place not in self._claimed",
             ),
+            BURNED_AT_ONE_END,
         ),
         seed=192,
     ),
@@ -461,16 +464,24 @@ MISTAKES = {
         (
             Edit(burning, "burn_steps", ", BurnCopies()]", "]", BURNED),
             Edit(burning, "burn_batch", 'pair["owes_copies"] = True', "pass", BURNED),
+            BURNED_AT_ONE_END,
         ),
-        seed=36,
+        seed=40,
+    ),
+    "whoever_hears_of_a_burn_keeps_the_copies": Mistake(
+        "An end that hears of a burn keeps what it holds for slaves.",
+        (BURNED_AT_ONE_END,),
+        seed=51,
     ),
     "burn_without_a_note": Mistake(
         "A burn does not note in the journal that the copies are still to be burned.",
-        (Edit(burning, "burn_batch", 'pair["owes_copies"] = True', "pass", BURNED),),
+        (Edit(burning, "burn_batch", 'pair["owes_copies"] = True', "pass", BURNED), BURNED_AT_ONE_END),
+        seed=3,
     ),
     "note_of_a_burn_not_honoured": Mistake(
         "A start does not read that an unfinished burn has left the copies.",
-        (Edit(PAIR, "start", "if self._owes_copies:", "if False:"),),
+        (Edit(PAIR, "start", "if self._owes_copies:", "if False:"), BURNED_AT_ONE_END),
+        seed=3,
     ),
     "note_of_a_burn_cleared_too_early": Mistake(
         "A start clears the note of an unfinished burn before it has burned the copies.",
@@ -484,10 +495,7 @@ MISTAKES = {
                 "        yield BurnCopies()",
             ),
         ),
-    ),
-    "copies_served_over_an_unfinished_burn": Mistake(
-        "What may be claimed does not wait until a burn is finished.",
-        (Edit(KME, "require_settled", "if pair is None or not pair.is_settled:", "if False:"),),
+        "test_a_start_that_ends_over_the_copies_of_a_burn_is_made_up_for_by_the_next",
     ),
     # Old keys and used bits
     "expiry_at_the_sender_only": Mistake(

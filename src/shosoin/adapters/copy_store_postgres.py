@@ -105,10 +105,10 @@ class PostgresCopyStore:
                 cursor.execute(self._do[name], [self._place, before_s])
 
     def burn(self, peer: KmeId) -> None:
-        """Remove everything that came from a KME's masters or may be claimed by a KME."""
+        """Remove what came from a KME's masters, and all that may be claimed of keys of which it may claim a copy."""
         with self._owner.transaction() as cursor:
-            for name in ("burn_copies", "burn_sent"):
-                cursor.execute(self._do[name], [self._place, peer])
+            cursor.execute(self._do["burn_copies"], [self._place, peer])
+            cursor.execute(self._do["burn_sent"], [self._place, self._place, peer])
 
     def discard(self) -> None:
         """Remove everything."""
@@ -195,7 +195,7 @@ class ReopenedCopyStore:
         self._with(lambda store: store.expire(before_s, now_s))
 
     def burn(self, peer: KmeId) -> None:
-        """Remove everything that came from a KME's masters or may be claimed by a KME."""
+        """Remove what came from a KME's masters, and all that may be claimed of keys of which it may claim a copy."""
         self._with(lambda store: store.burn(peer))
 
     def close(self) -> None:

@@ -217,15 +217,19 @@ class MulticastKeys:
         remote = {kme: slaves for kme, slaves in by_kme.items() if kme != self._kme.kme_id}
         burns = {kme: self._burns[kme] for kme in remote}
         yield Together(tuple(self._send(kme, caller, slaves, keys, facts.simulated) for kme, slaves in remote.items()))
-        if burned := [kme for kme in remote if self._burns[kme] != burns[kme]]:
-            raise StreamNotReady(f"the stream with {burned[0]} was burned meanwhile", retry_after_s=1.0)
+        self._require_unburned(burns)
         rows = [(key_id, slave, kme) for kme, slaves in remote.items() for slave in slaves for key_id, _ in keys]
         if rows:
             born_s = self._clock.wall_s()
             yield OnTable(lambda table: table.add_sent(rows, born_s))
+        self._require_unburned(burns)
         own = by_kme.get(self._kme.kme_id, ())
         if own:
-            self._kme.hold_locally(caller, own, keys, facts)
+            self._kme.hold_locally(caller, own, keys, facts, remote)
+
+    def _require_unburned(self, burns: Mapping[KmeId, int]) -> None:
+        if burned := [kme for kme in burns if self._burns[kme] != burns[kme]]:
+            raise StreamNotReady(f"the stream with {burned[0]} was burned meanwhile", retry_after_s=1.0)
 
     def _send(
         self,
@@ -470,8 +474,12 @@ class MulticastKeys:
         self._count(fresh, 1)
 
     def forget_copies_of(self, peer: KmeId) -> None:
-        """Forget the copies that came from a KME's masters, and whatever is being sent to it: the pair is burned."""
+        """Forget the copies that came from a KME's masters and those of keys that were sent to it: the pair is burned.
+
+        A key that was sent to others besides is gone as a whole: who made the operator burn may know its bits.
+        """
         self._burns[peer] += 1
+        self._kme.drop_local_copies(peer)
         self._forget([copy for place, held in self._held.items() if place[0] == peer for copy in held.values()])
 
 

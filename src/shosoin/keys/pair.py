@@ -355,6 +355,8 @@ class PairEnd:
         self._generation = max(self._generation, theirs.seen_generation)
         self._burns = max(self._burns, theirs.seen_burns)
         self._seen_burns = max(self._seen_burns, theirs.burns)
+        if theirs.burns > mine.seen_burns:
+            yield BurnCopies()  # before it counts as carried out
         yield Commit(self._own_batch(batch))
         if self._awaits_rekey:
             self.refusal = f"the pair with {self.peer} was healed and awaits another pair secret: shosoin kme rekey"
