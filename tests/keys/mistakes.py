@@ -108,6 +108,7 @@ POOL, LOCAL, INTERVALS = pool.VerificationPool, local.LocalKeys, intervals.Inter
 PLAN = (reconcile, "plan_stream")
 PLANNED = (pair,)
 BURNED = (operators,)
+NOT_NOTED = Edit(burning, "burn_batch", 'pair["owes_copies"] = pair["owes_plan"]', 'pair["owes_plan"]', BURNED)
 BURNED_AT_ONE_END = Edit(PAIR, "_on_hello", "if theirs.burns > mine.seen_burns:", "if False:")
 """Copies are burned at both ends, and with either half of them the other half is of no use: that hides mistakes."""
 
@@ -463,7 +464,7 @@ MISTAKES = {
         "A burn leaves multicast copies, and what allows them.",
         (
             Edit(burning, "burn_steps", ", BurnCopies()]", "]", BURNED),
-            Edit(burning, "burn_batch", 'pair["owes_copies"] = True', "pass", BURNED),
+            NOT_NOTED,
             BURNED_AT_ONE_END,
         ),
         seed=40,
@@ -475,7 +476,10 @@ MISTAKES = {
     ),
     "burn_without_a_note": Mistake(
         "A burn does not note in the journal that the copies are still to be burned.",
-        (Edit(burning, "burn_batch", 'pair["owes_copies"] = True', "pass", BURNED), BURNED_AT_ONE_END),
+        (
+            NOT_NOTED,
+            BURNED_AT_ONE_END,
+        ),
         seed=3,
     ),
     "note_of_a_burn_not_honoured": Mistake(
@@ -496,6 +500,21 @@ MISTAKES = {
             ),
         ),
         "test_a_start_that_ends_over_the_copies_of_a_burn_is_made_up_for_by_the_next",
+    ),
+    "whoever_died_in_a_burn_is_named_an_old_copy": Mistake(
+        "An end that is behind a plan of a burn which was not durable there is taken for an old copy by the other one.",
+        (Edit(PAIR, "_restored", " and not self._plan_open", ""),),
+        "test_an_end_that_dies_in_a_burn_is_taken_for_no_old_copy",
+    ),
+    "whoever_died_in_a_burn_takes_itself_for_an_old_copy": Mistake(
+        "An end that was burned and is behind the other one takes itself for an old copy.",
+        (Edit(PAIR, "_restored", "excused = self._owes_plan or theirs", "excused = theirs"),),
+        "test_an_end_that_dies_in_a_burn_is_taken_for_no_old_copy",
+    ),
+    "whoever_heard_of_a_burn_takes_itself_for_an_old_copy": Mistake(
+        "An end that has not carried out the other one's burn and is behind it takes itself for an old copy.",
+        (Edit(PAIR, "_restored", "self._owes_plan or theirs.burns > mine.seen_burns", "self._owes_plan"),),
+        "test_an_end_that_dies_in_a_burn_is_taken_for_no_old_copy",
     ),
     # Old keys and used bits
     "expiry_at_the_sender_only": Mistake(

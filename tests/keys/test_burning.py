@@ -256,3 +256,30 @@ def test_a_pair_that_was_given_up_is_not_settled_and_a_re_keyed_one_owes_nothing
     world.burn("a")
     rekey(world, "a", world.entropy.random_bytes(1024))  # whoever re-keys burns the copies first
     assert not owes_copies(world, "a")
+
+
+@pytest.mark.parametrize("dies", ["a", "b"])
+def test_an_end_that_dies_in_a_burn_is_taken_for_no_old_copy(world, dies):
+    for name in ("a", "b"):
+        drawn(world, name)
+    world.burn("a")
+    for name in ("a", "b"):
+        world.ends[name].start()
+    world.settle()
+    world.ends[dies].disk.crash_after = 0  # it hears the hello, and its plan does not become durable
+    world.connect()
+    world.settle()
+    assert world.ends[dies].pair is None
+    world.heal()
+    assert not [event for event in world.events if event.name == "keys.restored_copy"]
+    assert not any(pair._plan_open or pair._owes_plan for pair in (world.ends[name].pair for name in ("a", "b")))
+
+
+def test_an_old_copy_is_named_though_the_other_end_was_burned_meanwhile(world):
+    world.snapshot("b")
+    world.produce("b", 5, arrives=True)
+    world.settle()
+    world.burn("a")
+    world.restore("b", 0, zombie=False)
+    world.heal()
+    assert {event.fields["restored"] for event in world.events if event.name == "keys.restored_copy"} == {"b"}

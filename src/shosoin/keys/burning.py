@@ -139,7 +139,7 @@ def burn_batch(records: Mapping[str, bytes], *, until_rekeyed: bool = False) -> 
         pair = load_record(records[PAIR_RECORD])
         pair |= {"burns": pair.get("burns", 0) + 1, "resume": "", "peer_resume": "", "own": pair["own"]}
         pair["awaits_rekey"] = until_rekeyed or pair.get("awaits_rekey", False)
-        pair["owes_copies"] = True
+        pair["owes_copies"] = pair["owes_plan"] = True
     except (KeyError, TypeError) as err:
         raise StreamRefused("the journal is incomplete") from err
     blocks = [name for name in records if name.startswith("block/")]

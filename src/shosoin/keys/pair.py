@@ -43,7 +43,7 @@ from shosoin.keys.messages import (
 )
 from shosoin.keys.pool import VerificationPool
 from shosoin.keys.receiver import ReceivingEnd
-from shosoin.keys.reconcile import StreamPlan, must_burn, plan_stream, was_restored
+from shosoin.keys.reconcile import StreamPlan, must_burn, plan_stream, was_counted_back, was_restored
 from shosoin.keys.sender import SendingEnd
 from shosoin.keys.store import Batch, BurnCopies, Commit, Emit, Send, Steps, StreamStore
 
@@ -116,6 +116,11 @@ class PairEnd:
         self._owes_copies = False
         """Whether an operator burned the pair and the multicast copies may still be there."""
         self._settled = False
+        self._owes_plan = False
+        """Whether this end was burned and has made no plan durable since: the other end may have, and be ahead."""
+        self._plan_open = False
+        """Whether a plan that burns is durable here, and the other end has not said that it is there: it may be behind.
+        """
         self.refusal = ""
         """Why the last handshake was refused; empty when it was not."""
         self._fresh = True
@@ -331,10 +336,11 @@ class PairEnd:
         wrong = implausible_claim(mine, theirs)
         if wrong:
             yield from self._disbelieve(wrong)
-        if was_restored(theirs, mine) or was_restored(mine, theirs):
-            culprit = self.peer if was_restored(theirs, mine) else self.own
+        culprit = self._restored(mine, theirs)
+        if culprit:
             yield Emit(Event("keys.restored_copy", "alarm", {"peer": self.peer, "restored": culprit}))
-        if was_restored(theirs, mine) or was_restored(mine, theirs) or must_burn(mine, theirs):
+        burns = was_restored(theirs, mine) or was_restored(mine, theirs) or must_burn(mine, theirs)
+        if burns:
             self.mark_burned()
         if must_burn(mine, theirs):
             yield Emit(
@@ -355,6 +361,7 @@ class PairEnd:
         self._generation = max(self._generation, theirs.seen_generation)
         self._burns = max(self._burns, theirs.seen_burns)
         self._seen_burns = max(self._seen_burns, theirs.burns)
+        self._owes_plan, self._plan_open = False, self._plan_open or burns
         if theirs.burns > mine.seen_burns:
             yield BurnCopies()  # before it counts as carried out
         yield Commit(self._own_batch(batch))
@@ -363,6 +370,19 @@ class PairEnd:
         self._session = _session_of(mine, theirs)
         yield Send(Welcome(self._session, self._proof(self.own, "welcome")))
 
+    def _restored(self, mine: Hello, theirs: Hello) -> str:
+        """Return which KME's disk is an old copy, empty if neither need be.
+
+        A plan that burns moves the numbers of both streams, so an end that died before it was durable there is behind
+        the other one and no old copy; its own counts say whether it is one all the same.
+        """
+        if was_counted_back(theirs, mine) or (was_restored(theirs, mine) and not self._plan_open):
+            return self.peer
+        excused = self._owes_plan or theirs.burns > mine.seen_burns
+        if was_counted_back(mine, theirs) or (was_restored(mine, theirs) and not excused):
+            return self.own
+        return ""
+
     def _on_welcome(self, message: Welcome) -> Steps:
         if self._open:
             raise PairProtocolError("a second welcome in one session")
@@ -370,6 +390,9 @@ class PairEnd:
             raise PairProtocolError("the two ends saw different hellos")
         if not hmac.compare_digest(message.proof.encode(), self._proof(self.peer, "welcome").encode()):
             yield from self._forged()
+        if self._plan_open:
+            self._plan_open = False
+            yield Commit(self._own_batch(Batch()))
         if self._awaits_rekey:
             return
         self._open, self._fresh, self.refusal = True, False, ""
@@ -441,6 +464,8 @@ class PairEnd:
             "retired": list(self._retired),
             "awaits_rekey": self._awaits_rekey,
             "owes_copies": self._owes_copies,
+            "owes_plan": self._owes_plan,
+            "plan_open": self._plan_open,
         }
         return _merge(batch, Batch(records={PAIR_RECORD: dump_record(record)}))
 
@@ -458,6 +483,7 @@ class PairEnd:
             self._retired = record.get("retired", ())
             self._awaits_rekey = record.get("awaits_rekey", False)
             self._owes_copies = record.get("owes_copies", False)
+            self._owes_plan, self._plan_open = record.get("owes_plan", False), record.get("plan_open", False)
             self.outgoing.restore(records)
             if not self.incoming.restore(records, self._resume):
                 self._resume = ""

@@ -166,7 +166,6 @@ class Operator:
         """Write down beside the disk what its operator now counts on."""
         disk = self._disk
         disk.burned_before_s = disk.copies_burned_before_s = self._world.now_s
-        self._world.judge.unsettled.update("ab")
         if order is Order.HEAL:
             disk.awaits_rekey = True
         elif order is not Order.BURN:

@@ -240,7 +240,6 @@ class World:
     def reconciled(self, process: KmeProcess, channel: Connection) -> None:
         """Note that a process has agreed with the other end on what is unused."""
         process.disk.suspect = False
-        self.judge.unsettled.discard(process.end)
         other = channel.peer_of(process)
         process.hear_of_burns(other)
         self.trace.tell(process.name, f"agrees with {other.name}", count="handshakes")
