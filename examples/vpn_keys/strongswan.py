@@ -22,6 +22,9 @@ from pathlib import Path
 
 from handover import arguments, run
 
+CALL_S = 30.0
+"""What the daemon may take for one command: a feeder that waits for ever would never give up an old key."""
+
 
 class Ppk:
     """The files of one connection, and the daemon that reads them."""
@@ -50,7 +53,15 @@ class Ppk:
         process = await asyncio.create_subprocess_exec(
             "swanctl", *words, "--uri", self._uri, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
         )
-        said, _ = await process.communicate()
+        try:
+            async with asyncio.timeout(CALL_S):
+                said, _ = await process.communicate()
+        except TimeoutError as err:
+            raise OSError(f"swanctl {words[0]}: the daemon does not answer within {CALL_S:g} s") from err
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
         if process.returncode and not tolerant:
             last = said.decode(errors="replace").strip().splitlines()[-1:]
             raise OSError(f"swanctl {words[0]}: {' '.join(last)[:200]}")

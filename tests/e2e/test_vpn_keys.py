@@ -21,7 +21,7 @@ from tests.support.kme import KmePair, free_ports, until, until_stock
 from tests.support.namespaces import ADDRESSES, two_hosts
 from tests.support.programs import program
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(280)]
 EXAMPLES = Path(__file__).parents[2] / "examples" / "vpn_keys"
 SIDES = (("lead", "sae-a1", "kme-a", "sae-b1"), ("follow", "sae-b1", "kme-b", "sae-a1"))
 
@@ -252,7 +252,7 @@ async def test_strongswan_authenticates_with_a_new_ppk_again_and_again(pair, tmp
             await daemon.start()
         async with fed(pair, "strongswan.py", [daemon.feed() for daemon in daemons], rounds=3) as said:
             try:
-                await until(lambda: len(keys_of(said[0])) == 3 and agree(said), timeout_s=240)
+                await until(lambda: len(keys_of(said[0])) == 3 and agree(said), timeout_s=200)
             except TimeoutError:
                 logs = [daemon.log.read_text()[-4000:] for daemon in daemons]
                 pytest.fail("\n".join([json.dumps(said)[-4000:], *logs]))
@@ -273,6 +273,25 @@ async def test_strongswan_authenticates_with_a_new_ppk_again_and_again(pair, tmp
         code, told = daemons[0].ask("--initiate", "--ike", "qkd", "--timeout", "10")
         assert code != 0
         assert "AUTHENTICATION_FAILED" in told
+
+
+async def test_a_daemon_that_hangs_is_given_up(tmp_path, monkeypatch):
+    """Whoever steers strongSwan ends its own command in time, and says which: else no old key would be given up."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    feeder: Any = importlib.import_module("strongswan")
+    monkeypatch.setattr(feeder, "CALL_S", 0.5)
+    monkeypatch.setenv("PATH", f"{Path(program('swanctl')).parent}{os.pathsep}{os.environ['PATH']}")
+    (tmp_path / "swanctl.conf").write_text("")
+    asked = []
+    server = await asyncio.start_unix_server(lambda reader, writer: asked.append(writer), tmp_path / "vici")
+    ppk = feeder.Ppk(tmp_path / "ppk", tmp_path / "swanctl.conf", f"unix://{tmp_path}/vici", "qkd", starts=True)
+    async with server:
+        with pytest.raises(OSError, match="swanctl --load-all: the daemon does not answer"):
+            await ppk.apply("some-id", bytes(32))
+        for writer in asked:
+            writer.close()
+    assert asked
+    assert set((tmp_path / "ppk" / "secret.conf").read_text()) == {"#"}
 
 
 # The handover itself.

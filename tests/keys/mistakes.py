@@ -554,17 +554,17 @@ MISTAKES = {
     ),
     "key_id_without_the_slave": Mistake(
         "A key_ID opens for every SAE.",
-        (Edit(key_id, "_context", 'f"{master}\\0{slave}\\0"', 'f"{master}\\0"'),),
+        (Edit(key_id, "_context", '(master, slave, "")', '(master, "")'),),
         seed=3,
     ),
     "key_id_without_the_master": Mistake(
         "A key_ID opens under every master's name.",
-        (Edit(key_id, "_context", 'f"{master}\\0{slave}\\0"', 'f"{slave}\\0"'),),
+        (Edit(key_id, "_context", '(master, slave, "")', '(slave, "")'),),
         seed=3,
     ),
     "overlapping_keys_in_one_request": Mistake(
         "One request may name a key twice.",
-        (Edit(RECEIVER, "fetch", "if any(end > start", "if False and any(end > start"),),
+        (Edit(RECEIVER, "fetch", "if taken.size() <", "if False and taken.size() <"),),
         seed=3,
     ),
     "intervals_lose_their_tail": Mistake(

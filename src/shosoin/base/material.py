@@ -8,6 +8,7 @@ system made; a caller that keeps the result of ``take`` keeps the secret.
 from __future__ import annotations
 
 import hmac
+from binascii import b2a_base64
 from typing import NoReturn
 
 __all__ = ["KeyMaterial"]
@@ -39,11 +40,23 @@ class KeyMaterial:
 
         Security: this object's copy is zeroed; the returned ``bytes`` cannot be, so keep it in the narrowest scope.
         """
-        if self._taken:
-            raise RuntimeError("key material was already taken")
+        self._require()
         content = bytes(self._bytes)
         self.wipe()
         return content
+
+    def take_base64(self) -> str:
+        """Return the bytes in base64 (RFC 4648, padded) and forget them; no other copy is made on the way."""
+        self._require()
+        content = self._bytes
+        spelled = b2a_base64(content, newline=False)
+        content[:] = bytes(len(content))
+        self._taken = True
+        return spelled.decode()
+
+    def _require(self) -> None:
+        if self._taken:
+            raise RuntimeError("key material was already taken")
 
     def wipe(self) -> None:
         """Overwrite the content; the material counts as taken from here on."""

@@ -370,11 +370,13 @@ class Kme:
         demanded_s = demands.max_age_s
         if kept_back and pair.outgoing.stock_granules() - number * granules_of(length) < kept_back:
             raise KeyStreamDry(f"what is left for {target} is reserved for SAEs with a priority", retry_after_s=1.0)
-        ages = [age for age in (policy.max_age_s or None, demanded_s) if age is not None]
+        max_age_s = policy.max_age_s or None
+        if demanded_s is not None:
+            max_age_s = demanded_s if max_age_s is None else min(max_age_s, demanded_s)
         try:
-            return pair.outgoing.allocate(number, length, min(ages, default=None))
+            return pair.outgoing.allocate(number, length, max_age_s)
         except KeyTooOld as err:
-            if demanded_s is not None and demanded_s == min(ages):
+            if demanded_s is not None and demanded_s == max_age_s:
                 raise DemandUnmet from err
             raise
         except KeyStreamDry as err:

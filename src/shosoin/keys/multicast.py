@@ -305,6 +305,10 @@ class MulticastKeys:
         """Whether copies of this key wait here."""
         return self._key(master, key_id) in self._held
 
+    def holds_any(self, master: SaeId, key_ids: Sequence[str]) -> bool:
+        """Whether copies of one of these keys wait here; nearly always nothing does."""
+        return bool(self._held) and any(self.holds(master, key_id) for key_id in key_ids)
+
     def _key(self, master: SaeId, key_id: str) -> tuple[KmeId, str]:
         return self._kme.home_of(master) or self._kme.kme_id, key_id.lower()
 

@@ -22,8 +22,10 @@ class Quota:
         Raises:
             QuotaExceeded: with the time until it may.
         """
+        if self._rate_bps <= 0:
+            return
         missing = bits - self._level(sae)
-        if self._rate_bps > 0 and missing > 0:
+        if missing > 0:
             raise QuotaExceeded(
                 f"{sae} is {missing:.0f} above its quota",
                 retry_after_s=missing / self._rate_bps,
@@ -35,5 +37,8 @@ class Quota:
             self._buckets[sae] = (self._level(sae) - bits, self._clock.now_s())
 
     def _level(self, sae: str) -> float:
-        level, since = self._buckets.get(sae, (self._burst_bits, self._clock.now_s()))
+        bucket = self._buckets.get(sae)
+        if bucket is None:
+            return self._burst_bits
+        level, since = bucket
         return min(self._burst_bits, level + (self._clock.now_s() - since) * self._rate_bps)

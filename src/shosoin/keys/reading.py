@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from shosoin.keys.blocks import Block
 from shosoin.keys.cache import BlockCache
 from shosoin.keys.errors import KeyDamaged
-from shosoin.keys.intervals import joined
-from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress, spans_of
+from shosoin.keys.intervals import IntervalSet
+from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress
 
 __all__ = ["BlockTable", "read_keys"]
 
@@ -54,13 +54,19 @@ class BlockTable:
         return iter([self._by_index[index] for _, index in self._starts])
 
 
-def read_keys(cache: BlockCache, blocks: BlockTable, addresses: Sequence[KeyAddress]) -> list[bytearray]:
+def read_keys(
+    cache: BlockCache, blocks: BlockTable, addresses: Sequence[KeyAddress], runs: IntervalSet
+) -> list[bytearray]:
     """Return the bits of each key; they are gone from memory here, all of them even if one is damaged.
+
+    Args:
+        runs: all granules of these keys, of which no two may share one.
 
     Raises:
         KeyDamaged: if any granule fails its check.
     """
-    runs = joined(spans_of(addresses))
+    if len(addresses) == 1:
+        return [_read_one(cache, blocks, addresses[0])]
     contents = {start: _read_run(cache, blocks, start, end) for start, end in runs}
     if any(content is None for content in contents.values()):
         raise KeyDamaged("stored key bytes fail their check")
@@ -77,7 +83,29 @@ def read_keys(cache: BlockCache, blocks: BlockTable, addresses: Sequence[KeyAddr
     return keys
 
 
+def _read_one(cache: BlockCache, blocks: BlockTable, address: KeyAddress) -> bytearray:
+    content = _read_run(cache, blocks, address.offset, address.end)
+    if content is None:
+        raise KeyDamaged("stored key bytes fail their check")
+    if len(content) == address.length_bytes:
+        return content
+    key = content[: address.length_bytes]
+    content[:] = bytes(len(content))
+    return key
+
+
 def _read_run(cache: BlockCache, blocks: BlockTable, start: int, end: int) -> bytearray | None:
+    block = blocks.at(start)
+    if block is not None and end <= block.end:
+        try:
+            return cache.take(block.name, start - block.start, end - start)
+        except KeyDamaged:
+            return None
+    return _read_pieces(cache, blocks, start, end)
+
+
+def _read_pieces(cache: BlockCache, blocks: BlockTable, start: int, end: int) -> bytearray | None:
+    """Read from several blocks; all are taken, even if one is damaged."""
     content, sound = bytearray(), True
     while start < end:
         block = blocks.at(start)

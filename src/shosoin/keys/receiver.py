@@ -10,7 +10,6 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 from shosoin.base.ports import Event
 from shosoin.keys.blocks import MAC_CONFIRMED, MAC_READY, MAC_STORED, Block, dump_record, load_record, mac_header
@@ -346,10 +345,10 @@ class ReceivingEnd:
                 ``max_age_s``.
             KeyDamaged: if stored bytes fail their check; all keys of the request are burned.
         """
-        spans = sorted(spans_of(addresses))
-        if any(end > start for (_, end), (start, _) in pairwise(spans)):
-            raise KeyNotFound  # a key named twice, or two that overlap
+        spans = spans_of(addresses)
         taken = joined(spans)
+        if taken.size() < sum([end - start for start, end in spans]):
+            raise KeyNotFound  # a key named twice, or two that overlap
         if not all(self._servable(start, end) for start, end in taken):
             raise KeyNotFound
         if max_age_s is not None and any(self._age_s(address) > max_age_s for address in addresses):
@@ -358,11 +357,11 @@ class ReceivingEnd:
             self._fetched.add(start, end)
             self._unwiped.add(start, end)
         try:
-            keys = read_keys(self._cache, self._blocks, addresses)
+            keys = read_keys(self._cache, self._blocks, addresses, taken)
         except KeyDamaged:
-            self.tally.damage(addresses)
+            self.tally.burn(Burned.DAMAGED, taken.size())
             raise
-        self.tally.deliver(addresses)
+        self.tally.deliver(addresses, taken.size())
         return keys
 
     def _age_s(self, address: KeyAddress) -> float:

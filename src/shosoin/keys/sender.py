@@ -19,8 +19,8 @@ from shosoin.base.ports import Event
 from shosoin.keys.blocks import MAC_CONFIRMED, MAC_READY, MAC_STORED, Block, dump_record, load_record, mac_header
 from shosoin.keys.cache import BlockCache
 from shosoin.keys.errors import KeyDamaged, KeyStreamDry, KeyTooOld, LeaseNeeded, PairProtocolError
-from shosoin.keys.intervals import IntervalSet
-from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress, granules_of
+from shosoin.keys.intervals import IntervalSet, joined
+from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress, granules_of, spans_of
 from shosoin.keys.messages import (
     Announce,
     BlockState,
@@ -422,12 +422,13 @@ class SendingEnd:
         Raises:
             KeyDamaged: if stored bytes fail their check; all these keys are burned.
         """
+        runs = joined(spans_of(addresses))
         try:
-            keys = read_keys(self._cache, self._blocks, addresses)
+            keys = read_keys(self._cache, self._blocks, addresses, runs)
         except KeyDamaged:
-            self.tally.damage(addresses)
+            self.tally.burn(Burned.DAMAGED, runs.size())
             raise
-        self.tally.deliver(addresses)
+        self.tally.deliver(addresses, runs.size())
         return keys
 
     def report(self) -> Steps:

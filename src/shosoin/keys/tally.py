@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from shosoin.keys.key_id import KeyAddress, spans_of
+from shosoin.keys.key_id import KeyAddress
 
 __all__ = ["Burned", "KeyCount", "StreamTally"]
 
@@ -60,9 +60,9 @@ class StreamTally:
     delivered: KeyCount = field(default_factory=KeyCount)
     burned_granules: Counter[Burned] = field(default_factory=Counter)
 
-    def deliver(self, addresses: Sequence[KeyAddress]) -> None:
-        """Count keys that were handed out."""
-        self.used_granules += _granules(addresses)
+    def deliver(self, addresses: Sequence[KeyAddress], granules: int) -> None:
+        """Count keys that were handed out, and the granules that they lie in."""
+        self.used_granules += granules
         self.delivered.add(len(addresses), 8 * sum([length for _, length in addresses]))
 
     def reopen(self, found_granules: int) -> None:
@@ -71,15 +71,7 @@ class StreamTally:
         self.restored_granules += max(0, found_granules - left)  # used, and not yet written down so
         self.burn(Burned.HANDSHAKE, left - found_granules)
 
-    def damage(self, addresses: Sequence[KeyAddress]) -> None:
-        """Count keys that were burned because stored bytes of one of them failed their check."""
-        self.burn(Burned.DAMAGED, _granules(addresses))
-
     def burn(self, why: Burned, granules: int) -> None:
         """Count bits that were lost."""
         if granules > 0:
             self.burned_granules[why] += granules
-
-
-def _granules(addresses: Sequence[KeyAddress]) -> int:
-    return sum([end - start for start, end in spans_of(addresses)])

@@ -211,7 +211,7 @@ class Etsi014Service(Etsi014Http):
         return await draw(wanted.mandatory)
 
     async def _dec_keys(self, caller: SaeId, master: SaeId, key_ids: list[str], admit: Admit) -> Delivery:
-        if not any(self._multicast.holds(master, one) for one in key_ids):
+        if not self._multicast.holds_any(master, key_ids):
             try:
                 return self._kme.dec_keys(caller, master, key_ids, admit)
             except KeyNotFound:

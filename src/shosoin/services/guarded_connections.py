@@ -80,6 +80,8 @@ class GuardedConnection(asyncio.Protocol):
         self._guard = guard
         self._inner = guard.inner()
         self._timer: asyncio.TimerHandle | None = None
+        self._ends_s: float | None = None
+        """When the loop's clock ends the connection; None while a handler runs."""
         self._transport: asyncio.Transport | None = None
         self._counted = False
 
@@ -102,15 +104,27 @@ class GuardedConnection(asyncio.Protocol):
 
     def pause_begins(self) -> None:
         """Stop the clock: a handler runs."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._ends_s = None
 
     def pause_ends(self) -> None:
         """Start the clock: the next request's head must be complete before it runs out."""
-        self.pause_begins()
-        if self._transport is not None and self._counted:
-            self._timer = asyncio.get_running_loop().call_later(self._guard.idle_s, self._transport.abort)
+        if self._transport is None or not self._counted:
+            return
+        loop = asyncio.get_running_loop()
+        self._ends_s = loop.time() + self._guard.idle_s
+        if self._timer is None:
+            self._timer = loop.call_at(self._ends_s, self._time_is_up)
+
+    def _time_is_up(self) -> None:
+        """End the connection, unless its time began anew since the timer was set: requests only move the end."""
+        self._timer = None
+        if self._ends_s is None or self._transport is None:
+            return
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._ends_s:
+            self._transport.abort()
+        else:
+            self._timer = loop.call_at(self._ends_s, self._time_is_up)
 
     def data_received(self, data: bytes) -> None:
         """Hand on."""
@@ -132,6 +146,9 @@ class GuardedConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
         self.pause_begins()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._counted and self._transport is not None:
             self._counted = False
             self._guard.leave(self._transport)

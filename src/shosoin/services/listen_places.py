@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Mapping
 from itertools import combinations
 
@@ -14,6 +15,7 @@ from shosoin.services.toml_sections import Sections
 
 __all__ = ["check_places", "meet"]
 
+_OLD_CHARACTERS = set("0123456789abcdefx.")
 _LOCALHOST = {"127.0.0.1", "::1"}
 
 
@@ -50,7 +52,15 @@ def _hosts(host: str) -> set[str]:
     try:
         return {str(ipaddress.ip_address(name.strip("[]")))}
     except ValueError:
-        return {name}
+        return {_old_spelling(name) or name}
+
+
+def _old_spelling(name: str) -> str | None:
+    """Return the address that the system would read in ``127.1`` or ``0x7f000001``."""
+    try:
+        return None if set(name) - _OLD_CHARACTERS else socket.inet_ntoa(socket.inet_aton(name))
+    except OSError:
+        return None
 
 
 def _takes_all(here: set[str], there: set[str]) -> bool:

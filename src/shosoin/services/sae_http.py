@@ -85,7 +85,10 @@ class Drawing:
         demands: Demands = NO_DEMANDS,
     ) -> Delivery:
         """Draw keys that ``slave`` can fetch from its own KME; see ``Kme.enc_keys``."""
-        delivery = await self.patiently(lambda: self.kme.enc_keys(caller, slave, number, size_bits, admit, demands))
+        try:  # nearly always there is a lease
+            delivery = self.kme.enc_keys(caller, slave, number, size_bits, admit, demands)
+        except LeaseNeeded:
+            delivery = await self.patiently(lambda: self.kme.enc_keys(caller, slave, number, size_bits, admit, demands))
         self.leases.refresh_lease(self.kme.kme_of(slave))
         return delivery
 

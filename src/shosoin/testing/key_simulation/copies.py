@@ -145,7 +145,7 @@ class Copies:
             then(failure is None)
 
         try:
-            if any(self.keys.holds(master, key_id) for key_id in key_ids):
+            if self.keys.holds_any(master, key_ids):
                 self._run(
                     self.keys.taking(self.keys.check(caller, master, key_ids), partial(_fetch_rest, rest_fails)), done
                 )
