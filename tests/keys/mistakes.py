@@ -179,8 +179,7 @@ MISTAKES = {
     "sender_restarts_for_itself_alone": Mistake(
         "A sender does not begin at the lease when its receiver is new.",
         (Edit(*PLAN, "restart_sender=sender_new or receiver_new", "restart_sender=sender_new", PLANNED),),
-        unrecognized=True,
-        seed=153,
+        "test_a_sender_begins_at_the_lease_when_its_receiver_is_new",
     ),
     "receiver_serves_below_its_floor": Mistake(
         "The receiver serves again what an earlier run may have served.",
@@ -278,7 +277,7 @@ MISTAKES = {
     "entry_spent_before_it_is_written_down": Mistake(
         "The sender asks for a tag before it wrote down that its entry is spent.",
         (Edit(SENDER, "on_have", "yield Commit(Batch(records={block.record_name: block.dump()}))", "pass"),),
-        seed=377,
+        "test_an_entry_is_written_down_as_spent_before_the_tag_under_it_is_asked_for",
     ),
     "pool_does_not_give_entries_up": Mistake(
         "Entries for a block stay in the pool.",
