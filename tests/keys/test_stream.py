@@ -368,7 +368,7 @@ def test_the_pool_keeps_installed_entries_and_is_bounded():
 
 def test_an_entry_is_written_down_as_spent_before_the_tag_under_it_is_asked_for(world):
     a, _ = ends(world)
-    send, states = world.send, []
+    send, states = world.send, list[BlockState]()
 
     def seen(sender, raw):
         if sender is a and isinstance(decode_message(raw), Compare):

@@ -44,3 +44,10 @@ def test_a_claim_holds_one_thing_at_a_time() -> None:
         with pytest.raises(Unavailable):
             claim.take("a", 51)
         assert budget.held_bytes == 0
+
+
+def test_a_claim_on_nothing_leaves_no_name_behind() -> None:
+    budget = MemoryBudget(100, code="test.busy")
+    with budget.claim() as claim:
+        claim.take("a", 0)
+    assert not budget._held_by

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from shosoin.base import KmeId, SaeId
 from shosoin.keys.copies import HeldCopy
 
-__all__ = ["CopySeal", "HeldCopy", "copy_of_row", "row_of_copy"]
+__all__ = ["CopySeal", "HeldCopy", "can_be_stored", "copy_of_row", "row_of_copy"]
 
 _NONCE_BYTES = 12
 
@@ -45,6 +45,15 @@ def copy_of_row(row: Sequence[Any]) -> HeldCopy:
         frozenset(map(SaeId, named.split())),
         simulated=bool(simulated),
     )
+
+
+def can_be_stored(key_id: str) -> bool:
+    """Whether a name that somebody else made up can stand in a table at all.
+
+    >>> [can_be_stored(name) for name in ("3f2a", chr(0), chr(0xD800))]
+    [True, False, False]
+    """
+    return key_id.isascii() and "\0" not in key_id
 
 
 class CopySeal:

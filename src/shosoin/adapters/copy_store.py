@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from shosoin.adapters.copy_sealing import CopySeal, HeldCopy, copy_of_row, row_of_copy
+from shosoin.adapters.copy_sealing import CopySeal, HeldCopy, can_be_stored, copy_of_row, row_of_copy
 from shosoin.base import KmeId, Rejected, SaeId
 from shosoin.keys.errors import KeyDamaged, KeyNotFound, StreamRefused
 
@@ -208,15 +208,16 @@ class CopyStore:
 
     def claim(self, peer: KmeId, slave: SaeId, key_ids: Sequence[str]) -> bool:
         """Remove the rows of all these keys, if all are there; whether they were."""
+        if not all(map(can_be_stored, key_ids)):
+            return False
         try:
             self._database.execute("BEGIN IMMEDIATE")
-            removed = sum(
+            whole = all(  # up to the first that is not there: a peer may name very many
                 self._database.execute(
                     "DELETE FROM sent WHERE key_id = ? AND slave = ? AND peer = ?", (key_id, slave, peer)
                 ).rowcount
                 for key_id in key_ids
             )
-            whole = removed == len(key_ids)
             self._database.execute("COMMIT" if whole else "ROLLBACK")
         except sqlite3.Error as err:
             self._roll_back()

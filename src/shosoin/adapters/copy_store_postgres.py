@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from shosoin.adapters.copy_sealing import CopySeal, HeldCopy, copy_of_row, row_of_copy
+from shosoin.adapters.copy_sealing import CopySeal, HeldCopy, can_be_stored, copy_of_row, row_of_copy
 from shosoin.adapters.postgres import PostgresDatabase
 from shosoin.adapters.postgres_owner import PostgresOwner
 from shosoin.adapters.stream_tables import statements
 from shosoin.base import KmeId, Rejected, SaeId
-from shosoin.keys.errors import KeyDamaged, KeyNotFound, StoreUnavailable, StreamRefused
+from shosoin.keys.errors import KeyDamaged, KeyNotFound, PairProtocolError, StoreUnavailable, StreamRefused
 
 __all__ = ["COPIES_PLACE", "PostgresCopyStore", "ReopenedCopyStore"]
 
@@ -62,10 +62,16 @@ class PostgresCopyStore:
             raise StoreUnavailable(f"{self._where} hold what was not written here") from err
 
     def add_held(self, copies: Sequence[HeldCopy]) -> None:
-        """Store copies for slaves of this KME."""
+        """Store copies for slaves of this KME.
+
+        Raises:
+            PairProtocolError: the peer has sent such a copy already; none is stored then.
+        """
         rows = [(self._place, *row_of_copy(one), self._seal.sealed(one, bytes(one.bits))) for one in copies]
         with self._owner.transaction() as cursor:
             cursor.executemany(self._do["add_copy"], rows)
+            if rows and cursor.rowcount < len(rows):  # no failure of the database, which would cost the place
+                raise PairProtocolError("a key_ID is in use")
 
     def take_held(self, copies: Sequence[HeldCopy]) -> list[bytearray]:
         """Remove copies and return their bits."""
@@ -88,6 +94,8 @@ class PostgresCopyStore:
 
     def claim(self, peer: KmeId, slave: SaeId, key_ids: Sequence[str]) -> bool:
         """Remove the rows of all these keys, if all are there; whether they were."""
+        if not all(map(can_be_stored, key_ids)):  # else the database would refuse them, and the place be lost
+            return False
         where = [self._place, slave, peer, list(key_ids)]
         with self._owner.transaction() as cursor:
             (there,) = cursor.execute(self._do["count_sent"], where).fetchone() or (0,)

@@ -30,6 +30,11 @@ __all__ = ["PostgresDatabase", "reason_of", "within"]
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _TLS_MODES = {"verify-ca", "verify-full"}
 _CONNECT_S = 5
+_SETTINGS = {"default_transaction_isolation": "read committed", "idle_session_timeout": "0"}
+_USUAL = (
+    "SELECT set_config(name, wanted, false) FROM unnest(%s::text[], %s::text[]) AS setting (name, wanted)"
+    " JOIN pg_settings USING (name)"  # an older server does not know them all
+)
 _DEFAULTS = {
     "connect_timeout": str(_CONNECT_S),
     "target_session_attrs": "read-write",  # a standby would refuse every commit
@@ -95,6 +100,7 @@ class PostgresDatabase:
             with within(connection, _CONNECT_S):
                 _check_connection(connection)
                 _make_durable(connection)
+                _make_usual(connection)
         except psycopg.Error as err:
             connection.close()
             raise StoreUnavailable(f"the database failed: {reason_of(err)}") from err
@@ -189,3 +195,12 @@ def _make_durable(connection: Connection[Any]) -> None:
     row = connection.execute("SELECT current_setting('synchronous_commit')").fetchone()
     if row is None or row[0] != "remote_apply":  # which is stronger still
         connection.execute("SET synchronous_commit = on")
+
+
+def _make_usual(connection: Connection[Any]) -> None:
+    """Undo defaults of a server that what works here cannot live with.
+
+    Two processes that start at once see what the other has made only where each statement looks anew, and a session
+    that reads once an hour must still be there then.
+    """
+    connection.execute(_USUAL, [list(_SETTINGS), list(_SETTINGS.values())])

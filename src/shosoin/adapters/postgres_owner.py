@@ -127,8 +127,11 @@ class PostgresOwner:
             raise
 
     def _find_place(self, kme: str, name: str) -> int:
-        self.connection.execute(self._do["make_pair"], [kme, name])
-        return int(_one(self.connection.execute(self._do["find_pair"], [kme, name])))
+        found = _one(self.connection.execute(self._do["find_pair"], [kme, name]))
+        if found is None:  # to try that always would be to wait for an owner that hangs within a transaction
+            self.connection.execute(self._do["make_pair"], [kme, name])
+            found = _one(self.connection.execute(self._do["find_pair"], [kme, name]))
+        return int(found)
 
     def _wait_for_lock(self, wait_s: float) -> None:
         deadline_s = time.monotonic() + wait_s

@@ -163,7 +163,7 @@ _STATEMENTS = {
     "copy_index": "SELECT key_id, slave, master, peer, born_s, length_bytes, named, simulated FROM {schema}.copy"
     " WHERE owner = %s",
     "add_copy": "INSERT INTO {schema}.copy (owner, key_id, slave, master, peer, born_s, length_bytes, named,"
-    " simulated, sealed) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %b)",
+    " simulated, sealed) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %b) ON CONFLICT DO NOTHING",
     "take_copy": "DELETE FROM {schema}.copy WHERE owner = %s AND peer = %s AND key_id = %s AND slave = %s"
     " RETURNING sealed",
     "reseal_copy": "UPDATE {schema}.copy SET sealed = %b WHERE owner = %s AND peer = %s AND key_id = %s AND slave = %s",

@@ -151,6 +151,8 @@ class PairSecretRejected(KeysError, Rejected):
 class PeerRefused(PeerFault):
     """The peer's KME understood a question and refused it; the code ends with the one that it gave."""
 
+    code = "peer.refused"
+
 
 class PairProtocolError(KeysError, PeerFault):
     """The peer KME sent what the pair protocol does not allow."""

@@ -85,9 +85,9 @@ class Grants:
         self._count(grant, -keys)
 
     def used(self, number: int, keys: int) -> None:
-        """Count held keys as delivered; fewer than none are a defect of the worker."""
-        if keys < 0:
-            raise ValueError("a negative number of keys")
+        """Count held keys as delivered; fewer than none, or parts of one, are a defect of the worker."""
+        if type(keys) is not int or keys < 0:
+            raise ValueError("no number of keys")
         grant = self._held.get(number)
         if grant is not None:
             keys = min(keys, grant.keys)

@@ -23,6 +23,7 @@ HOLD_S = 1.0
 _STOCKS_MAX = 256
 _AHEAD_BITS = 64 << 13
 """Bits of keys ahead of demand in one stock."""
+_NUMBER_MAX = 1 << 32
 _HEAD = b'{"keys":['
 
 
@@ -44,8 +45,20 @@ class Draw:
 
     @classmethod
     def unpack(cls, payload: bytes) -> Draw:
-        """Return what ``pack`` was called on."""
-        return cls(*json.loads(payload))
+        """Return what ``pack`` was called on.
+
+        Raises:
+            ValueError: there is no such thing to want.
+        """
+        found = json.loads(payload)
+        names, numbers = (found[:2], found[2:]) if isinstance(found, list) else ([], [])
+        right = len(numbers) == 3 and all(type(name) is str for name in names)
+        if not right or not all(type(number) is int and 0 <= number <= _NUMBER_MAX for number in numbers):
+            raise ValueError("no draw")
+        draw = cls(*names, *numbers)
+        if not draw.number or not draw.size_bits:
+            raise ValueError("a draw of nothing")
+        return draw
 
 
 @dataclass(slots=True)

@@ -202,7 +202,7 @@ class FarEnds:
         if answer.status == Status.TIMEOUT:
             raise StreamNotReady(f"{end.home_kme} cannot draw now")
         if answer.status != Status.SUCCESS:
-            raise CallRefused(messages.status_of(answer.status), "the stream's home has no such chunk")
+            raise CallRefused(messages.refusal_of(answer.status), "the stream's home has no such chunk")
         if self._ends.get(end.ksid) is None:  # it was closed meanwhile
             self._burn(end.own, end.other, [answer.key_id])
             raise CallRefused(Status.NO_QKD_CONNECTION, "the caller has no such stream")

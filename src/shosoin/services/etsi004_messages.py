@@ -31,7 +31,7 @@ __all__ = [
     "pack",
     "qos_list",
     "qos_of",
-    "status_of",
+    "refusal_of",
     "texts",
     "unpack_answer",
     "unpack_question",
@@ -41,6 +41,13 @@ SUBJECT = "etsi004"
 KEY_IDS_MAX = 4096
 _TEXT_MAX = 512
 _WORD_MAX = (1 << 32) - 1
+_REFUSALS = (
+    Status.INSUFFICIENT_KEY,
+    Status.PEER_NOT_CONNECTED_GET_KEY,
+    Status.NO_QKD_CONNECTION,
+    Status.KSID_IN_USE,
+    Status.TIMEOUT,
+)
 _INT_MAX = 1 << 62
 
 T = TypeVar("T")
@@ -210,9 +217,12 @@ def texts(values: list[Any]) -> list[str]:
     return [value for value in values if isinstance(value, str)]
 
 
-def status_of(number: int) -> Status:
-    """Return the status that a message carries; one that this version does not know is a failure like others."""
-    known = {int(status): status for status in Status}
+def refusal_of(number: int) -> Status:
+    """Return the status that another KME refuses with; what is no refusal, or not known here, is a failure like others.
+
+    For an application status 0 comes with a key, and 1, 7 and 8 with something to go on with: none is a KME's to say.
+    """
+    known = {int(status): status for status in _REFUSALS}
     return known.get(number, Status.NO_QKD_CONNECTION)
 
 

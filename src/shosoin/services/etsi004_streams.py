@@ -43,6 +43,7 @@ from shosoin.services.etsi004_messages import (
     Void,
     pack,
     qos_list,
+    refusal_of,
     unpack_answer,
     unpack_question,
 )
@@ -316,4 +317,4 @@ class KeyStreams:
 def _status_of(err: PeerRefused) -> Status:
     """Return the status that a refusal of another KME stands for."""
     name = err.code.rpartition(".")[2].upper()
-    return Status[name] if name in Status.__members__ else Status.NO_QKD_CONNECTION
+    return refusal_of(Status[name]) if name in Status.__members__ else Status.NO_QKD_CONNECTION

@@ -174,7 +174,7 @@ class PeerRequests:
 def _refusal(peer: str, body: bytes) -> PeerRefused:
     code, _, message = body.decode("utf-8", "replace").partition("\0")
     said = f".{code}" if _CODE.fullmatch(code) else ""
-    return PeerRefused(f"{peer}: {printable_text(message)}", code=f"peer.refused{said}")
+    return PeerRefused(f"{peer}: {printable_text(message)}", code=f"{PeerRefused.code}{said}")
 
 
 def _frame(kind: int, number: int, subject: str, body: bytes) -> bytes:

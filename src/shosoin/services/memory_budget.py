@@ -67,7 +67,8 @@ class MemoryBudget:
         own_bytes, others_bytes = before_bytes + size_bytes, self._held_bytes - before_bytes
         if own_bytes > (self.total_bytes - others_bytes) // 2:
             raise Unavailable("too many request bytes at once", code=self._code, retry_after_s=_BUSY_RETRY_S)
-        self._held_by[caller] = own_bytes
+        if own_bytes:  # else nothing would come back, and the name stay for ever
+            self._held_by[caller] = own_bytes
         self._held_bytes += size_bytes
 
     def release(self, caller: str, size_bytes: int) -> None:

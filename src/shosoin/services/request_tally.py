@@ -16,6 +16,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from itertools import accumulate
 
+from shosoin.keys.errors import PeerRefused
+
 __all__ = ["Latencies", "RequestTally"]
 
 _CALLERS_MAX = 4096
@@ -69,8 +71,9 @@ class RequestTally:
         self.latencies[method, status].add(seconds)
 
     def refused(self, code: str, peer: str = "", direction: str = "") -> None:
-        """Count why an answer was an error."""
-        self.refusals[peer, direction, code] += 1
+        """Count why an answer was an error; what follows in a code that another KME refused with is its own word."""
+        name = PeerRefused.code if code.startswith(PeerRefused.code) else code
+        self.refusals[peer, direction, name] += 1
 
     def connected(self, group: str, caller: str) -> bool:
         """Count a connection; return whether this caller's last one had another group, or there was none."""

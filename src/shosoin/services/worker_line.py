@@ -68,6 +68,7 @@ class WorkerLine(asyncio.Protocol):
         take: is told of each frame.
         ended: is told once when the other end is gone.
         frame_bytes_max: what the other end may send at once.
+        unsent_bytes_max: what may wait until the other end reads on; with more the line ends.
     """
 
     def __init__(
@@ -76,8 +77,10 @@ class WorkerLine(asyncio.Protocol):
         ended: Callable[[], object],
         *,
         frame_bytes_max: int = (1 << 32) - 1,
+        unsent_bytes_max: int | None = None,
     ) -> None:
         self._take, self._ended, self._frame_bytes_max = take, ended, frame_bytes_max
+        self._unsent_bytes_max = unsent_bytes_max
         self._loop = asyncio.get_running_loop()
         self._received = bytearray()
         self._outgoing: list[bytes] = []
@@ -136,6 +139,10 @@ class WorkerLine(asyncio.Protocol):
         outgoing, self._outgoing = self._outgoing, []
         if outgoing and self._transport is not None:
             self._transport.write(b"".join(outgoing))
+            unsent_bytes = self._transport.get_write_buffer_size()
+            if self._unsent_bytes_max is not None and unsent_bytes > self._unsent_bytes_max:
+                log("worker.line_full", unsent_bytes=unsent_bytes)
+                self._transport.abort()
 
 
 Call = tuple[str, str, str, Mapping[str, str], bytes]

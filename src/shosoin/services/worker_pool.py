@@ -13,6 +13,7 @@ import errno
 import json
 import os
 import pickle
+import re
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -48,6 +49,9 @@ _PORT_S = 5.0
 """For how long workers of an owner that was killed may still hold the port."""
 _FRAME_BYTES_SPARE = 16 << 20
 """What a worker may send at once besides the body of a request: a report of very many callers."""
+_CALLS_PER_CONNECTION = 2
+"""One at a time, and one that has been left and is not known to be."""
+_DIGEST = re.compile(rb"[0-9a-f]{64}")
 _LINGER_S = 1.0
 """For how long a worker may live on whose line has ended."""
 _PAUSE_S_MIN, _PAUSE_S_MAX = 0.1, 10.0
@@ -289,6 +293,8 @@ class WorkerPool:
             lambda kind, number, payload: self._take(worker, kind, number, payload),
             lambda: loop.call_later(_LINGER_S, _kill, worker.process),
             frame_bytes_max=self._config.limits.max_body_bytes + _FRAME_BYTES_SPARE,
+            # An honest worker releases no memory of an answer that it has not read.
+            unsent_bytes_max=self._config.limits.max_answers_bytes + _FRAME_BYTES_SPARE,
         )
         await loop.create_unix_connection(lambda: line, sock=ours)
         line.send(FrameKind.SETUP, payload=pickle.dumps((self._config, self._approved())))
@@ -311,7 +317,7 @@ class WorkerPool:
         worker.heard_s = asyncio.get_running_loop().time()
         match kind:
             case FrameKind.SHOWS:
-                worker.shows = payload.decode()
+                worker.shows = _digest(payload)
             case FrameKind.CALL:
                 self._begin(worker, number, partial(self._act, payload))
             case FrameKind.DRAW:
@@ -327,12 +333,16 @@ class WorkerPool:
                 worker.let_go(number)
             case FrameKind.REPORT:
                 worker.counts = WorkerCounts.load(payload, after=worker.counts)
-            case FrameKind.READY:
+            case FrameKind.READY if not worker.is_ready:
                 worker.is_ready = True
                 log("worker.ready", pid=worker.process.pid)
                 self._changed.set()
 
     def _begin(self, worker: _Worker, number: int, work: Callable[[Claim], Awaitable[bytes]]) -> None:
+        if number in worker.tasks or number in worker.rooms:  # the memory of one of the two would never come back
+            raise ValueError("a call has the number of another")
+        if len(worker.tasks.keys() | worker.rooms.keys()) >= _CALLS_PER_CONNECTION * max(2, self.guard.connections_max):
+            raise ValueError("more calls than connections can make")
         worker.tasks[number] = asyncio.create_task(self._answer(worker, number, work))
 
     async def _answer(self, worker: _Worker, number: int, work: Callable[[Claim], Awaitable[bytes]]) -> None:
@@ -373,6 +383,17 @@ class WorkerPool:
     async def _enc_keys(self, draw: Draw, number: int, room: Claim) -> bytes:
         body = json.dumps({"number": number, "size": draw.size_bits}).encode()
         return await self._service.act(SaeId(draw.master), SaeId(draw.slave), "enc_keys", body, {}, room)
+
+
+def _digest(payload: bytes) -> str:
+    """Return what a worker says that it shows.
+
+    Raises:
+        ValueError: it is no digest of a certificate.
+    """
+    if not _DIGEST.fullmatch(payload):
+        raise ValueError("no digest of a certificate")
+    return payload.decode()
 
 
 def _environment(config: KmeConfig) -> dict[str, str]:
