@@ -7,6 +7,7 @@ import pytest
 from shosoin.adapters.admin_log import read_entries
 from shosoin.adapters.stream_store import FileStreamStore
 from shosoin.keys.errors import StreamRefused
+from shosoin.keys.pair import PAIR_RECORD
 from tests.services.test_etsi014 import Raw
 from tests.services.test_kme_pairs import assert_gone_and_new_keys_work, blocks
 from tests.support.admin import Administration
@@ -122,8 +123,14 @@ async def test_who_may_not_and_what_there_is_not(pair, admin):
 
 
 async def test_a_burn_that_cannot_be_written_says_so_and_hands_out_nothing(pair, admin, monkeypatch):
-    def fail(*_):
-        raise StreamRefused("the disk is full")
+    commit, full = FileStreamStore.commit, list[FileStreamStore]()
+
+    def fail(store, batch):
+        """Fail from the burn on; what else is written before it, by either KME, must not end the pair first."""
+        if full or b'"owes_copies":true' in (batch.records.get(PAIR_RECORD) or b""):
+            full.append(store)
+            raise StreamRefused("the disk is full")
+        commit(store, batch)
 
     async with pair.running() as processes, pair.client("sae-a1") as a:
         await until_stock(a, "sae-b1", 8)
