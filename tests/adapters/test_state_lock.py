@@ -27,9 +27,12 @@ def test_processes_share_and_a_command_has_it_alone(tmp_path):
 def test_a_dead_process_holds_nothing(tmp_path):
     child = os.fork()
     if child == 0:
-        StateLock(tmp_path, exclusive=True)
-        os._exit(0)
-    os.waitpid(child, 0)
+        try:
+            StateLock(tmp_path, exclusive=True)
+            os._exit(0)
+        finally:  # or a second pytest would go on from here
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
     StateLock(tmp_path, exclusive=True).release()
 
 

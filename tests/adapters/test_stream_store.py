@@ -105,7 +105,7 @@ def test_files_are_private_and_hold_no_plaintext(home):
     store.close()
     for path in [home, *home.rglob("*")]:
         mode = stat.S_IMODE(path.stat().st_mode)
-        assert mode == (0o700 if path.is_dir() else mode & 0o600 or 0o600) or path.suffix.startswith(".sqlite-")
+        assert mode == (0o700 if path.is_dir() else 0o600), path
         if path.is_file():
             raw = path.read_bytes()
             assert b"plaintext" not in raw

@@ -11,7 +11,7 @@ import sys
 
 import pytest
 from tests.support.admin import Administration
-from tests.support.kme import KmePair, ServerProcess
+from tests.support.kme import KmePair, ServerProcess, until
 
 pytestmark = pytest.mark.processes
 
@@ -89,14 +89,16 @@ def test_reload_signals_nobody_but_the_kme(shosoin, tmp_path):
 
 
 def test_a_hangup_ends_no_kme(bed):
-    _, _, runner, server = bed
+    pair, _, runner, server = bed
+    told = pair.directory("kme-a") / "identity.json"
 
-    async def hang_up():
-        os.kill(server.process.pid, signal.SIGHUP)
-        await asyncio.sleep(0)
-        assert server.process.returncode is None
+    def state():
+        return json.loads(told.read_text())
 
-    runner.run(hang_up())
+    before = state()
+    os.kill(server.process.pid, signal.SIGHUP)
+    runner.run(until(lambda: state()["reloads"] > before["reloads"]))
+    assert (state()["pid"], server.process.returncode) == (server.process.pid, None)
 
 
 def test_every_call_as_a_command(as_):

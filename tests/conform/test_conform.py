@@ -166,7 +166,7 @@ def errors_without_body(patch: Patch) -> None:
 
 def another_content_type(patch: Patch) -> None:
     """Answers say that they are text."""
-    patch.setattr(etsi014, "_HEADERS", {"Content-Type": "text/plain"})
+    patch.setattr(etsi014, "NO_STORE", {"Content-Type": "text/plain"})
 
 
 def another_message(patch: Patch) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from shosoin.keys.blocks import load_record
 from shosoin.keys.burning import burn_batch, check_secret, holding_of, is_installed, rekey_batch
-from shosoin.keys.errors import PairSecretRejected, StreamRefused
+from shosoin.keys.errors import PairSecretRejected, StreamNotReady, StreamRefused
 from shosoin.keys.store import BurnCopies
 from tests.keys.world import World
 
@@ -111,7 +111,7 @@ def test_with_one_end_rekeyed_the_pair_refuses_and_says_why(world):
         pair = world.ends[name].pair
         assert not pair.is_open
         assert "re-keyed" in pair.refusal
-        with pytest.raises(Exception, match="does not prove that it holds our pair secret"):
+        with pytest.raises(StreamNotReady, match="does not prove that it holds our pair secret"):
             pair.require_open()
     assert {event.name for event in world.events} >= {"keys.forged_handshake"}
     world.disconnect()

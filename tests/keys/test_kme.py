@@ -1,5 +1,7 @@
 """KME logic without transport: quotas, local keys, unknown callers."""
 
+from uuid import UUID
+
 import pytest
 
 from shosoin.base import KmeId, SaeId
@@ -12,12 +14,11 @@ from shosoin.keys.errors import (
     RequestInvalid,
     StreamNotReady,
 )
-from shosoin.keys.key_id import KeyIdCodec
 from shosoin.keys.kme import Kme
 from shosoin.keys.local import LocalKeys
 from shosoin.keys.policy import KmeLimits, PolicyBook
 from shosoin.keys.quota import Quota
-from tests.keys.world import CountedEntropy
+from tests.keys.world import CountedEntropy, World
 
 ALICE, ADA, BOB = SaeId("alice"), SaeId("ada"), SaeId("bob")
 
@@ -118,23 +119,13 @@ def test_limits_are_checked_first(kme, number, size):
         kme.enc_keys(ALICE, ADA, number, size)
 
 
-class OpenPair:
-    """A pair whose peer drew nothing: every key_ID is somebody's invention."""
-
-    class incoming:  # noqa: N801
-        near = 0
-
-    incoming_ids = KeyIdCodec(bytes(64))
-
-    def require_open(self):
-        pass
-
-
 def test_made_up_key_ids_are_counted_and_slowed_down(kme):
-    kme._pairs = {KmeId("kme-b"): OpenPair()}
-    for _ in range(3):
+    world = World()
+    world.heal()
+    kme._pairs = {KmeId("kme-b"): world.ends["a"].pair}  # whose peer drew nothing: every key_ID is an invention
+    for key_id in ("x", str(UUID(int=0)), "550e8400-e29b-41d4-a716-446655440000"):
         with pytest.raises(KeyNotFound):
-            kme.dec_keys(ALICE, BOB, ["x"])
+            kme.dec_keys(ALICE, BOB, [key_id])
     with pytest.raises(QuotaExceeded):
         kme.dec_keys(ALICE, BOB, ["x"])
     assert [event.name for event in kme._events] == ["keys.unknown_id"] * 3

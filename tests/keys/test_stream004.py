@@ -304,4 +304,5 @@ def test_names_of_applications(text, sae):
 
 @given(st.text(max_size=80))
 def test_any_text_names_an_application_or_none(text):
-    sae_of_uri(text)
+    sae = sae_of_uri(text)
+    assert sae is None or (sae in text and SaeId(sae) == sae)

@@ -12,7 +12,7 @@ from typing import Any
 from shosoin.base import ObjectId, SiteId, Unavailable
 from shosoin.vault.attestations import Certificate, SignatureSet
 from shosoin.vault.envelope import cut, parse_json
-from shosoin.vault.proposing import Done
+from shosoin.vault.proposals import Done
 from shosoin.vault.values import read_value
 from tests.mutants.attacks_register import FIVE, Old, promises_of, said, seeded
 from tests.vault.repair_support import committed

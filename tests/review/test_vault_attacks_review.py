@@ -267,7 +267,7 @@ async def test_an_interrupted_removal_does_not_stop_the_audit_of_everything_else
     world = make_world()
     await store(world, "gone", b"content", "qkd")
     await store(world, "kept", b"content", "qkd")
-    _, value = await world.vault._object("gone")
+    _, value = await world.vault._lookup.find("gone")
     await remove_objects(world.context, "qkd", [value])  # and dies before the index
     found = await world.vault.audit()
     assert set(found["kept"].values()) == {"ok"}

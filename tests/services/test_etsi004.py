@@ -50,6 +50,12 @@ async def joined(a, b, qos=QOS):
     return made.key_stream_id
 
 
+def home(kmes, ksid):
+    """The home of a stream, at whichever KME it is; nothing before somebody opened it."""
+    found = (kme.services["etsi004"].streams.homes.get(ksid) for kme in kmes.values())
+    return next((one for one in found if one is not None), None)
+
+
 async def chunk(client, ksid, index, **options):
     got = await client.get(ksid, index, **options)
     assert got.status == Status.SUCCESS, Status(got.status)
@@ -75,11 +81,11 @@ async def test_both_ends_get_the_same_chunks_once(pair, one, other):
 
 @pytest.mark.parametrize(("one", "other"), [("sae-a1", "sae-b1"), ("sae-b1", "sae-a1"), ("sae-a2", "sae-a1")])
 async def test_a_predefined_ksid_in_whatever_order(pair, one, other):
-    async with running(pair, one, other) as (_, a, b):
+    async with running(pair, one, other) as (kmes, a, b):
         for first, second in ((a, b), (b, a)):
             ksid = uuid.uuid4()
             waiting = asyncio.create_task(first.open(second.sae, replace(QOS, timeout_ms=20_000), ksid))
-            await asyncio.sleep(0.1)
+            await until(lambda: home(kmes, ksid) is not None)  # noqa: B023
             assert not waiting.done()
             assert (await second.open(first.sae, QOS, ksid)).status == Status.SUCCESS
             opened = await waiting
@@ -187,12 +193,13 @@ async def test_priority_takes_the_terms_and_counts_where_the_stock_is_short(tmp_
 
 
 async def test_a_proposal_to_the_far_end(pair):
-    async with running(pair, "sae-a1", "sae-b1") as (_, a, b):
+    async with running(pair, "sae-a1", "sae-b1") as (kmes, a, b):
         ksid = uuid.uuid4()
         proposed = await b.open("sae-a1", replace(QOS, ttl_s=864_000), ksid)
         assert (proposed.status, proposed.qos.ttl_s) == (Status.QOS_NOT_MET, 86_400)
         waiting = asyncio.create_task(b.open("sae-a1", proposed.qos, ksid))
-        await asyncio.sleep(0.1)
+        await until(lambda: not home(kmes, ksid).proposed)
+        assert not waiting.done()
         assert (await a.open("sae-b1", QOS, ksid)).qos == proposed.qos
         assert (await waiting).status == Status.SUCCESS
         assert await chunk(a, ksid, 0) == await chunk(b, ksid, 0)

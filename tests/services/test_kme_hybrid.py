@@ -215,7 +215,8 @@ async def test_one_strict_end_of_a_link_is_enough_and_nothing_falls_back(tmp_pat
     """Whether it dials (kme-a) or is dialled: the link stays down, and the strict end saw no connection."""
     pair = KmePair(tmp_path, key_exchange={f"{strict} peer_api": "require-hybrid"})
     async with pair.running() as kmes:
-        await asyncio.sleep(1.0)
+        listening = kmes["kme-b"]._listeners[0]
+        await until(lambda: listening._failed >= 2)  # tried, and tried again
         assert [kme.link_states()[peer]["connected"] for kme, peer in links(kmes)] == [False, False]
         assert not kmes[strict].peer_groups
 

@@ -161,7 +161,7 @@ def test_the_database_password_is_in_no_error(tmp_path, server):
     secret.chmod(0o600)
     config = tmp_path / "kme-a" / "other.toml"
     config.write_text(text.replace(f'dsn = "{server.dsn}"', 'dsn_file = "dsn"'))
-    with pytest.raises(Exception, match=r"\[kme.store\] the connection string") as caught:
+    with pytest.raises(Rejected, match=r"\[kme.store\] the connection string") as caught:
         load_kme_config(config)
     assert "sesame" not in str(caught.value)
 

@@ -274,11 +274,11 @@ async def test_consumed_bits_are_overwritten_on_both_disks(tmp_path):
             await b.dec_keys("sae-a1", [key.key_id for key in keys])
             count -= len(keys)
     after = _block_bytes(pair)
-    for name, content in before.items():
-        ours, theirs = name
-        outgoing = (ours == "kme-a") == theirs.startswith("out")
-        left = after.get(name, b"")
-        assert not outgoing or not any(content[i : i + 32] in left for i in range(32, len(content) - 32, 32))
+    drawn = {(kme, name) for kme, name in before if name.startswith("out" if kme == "kme-a" else "in")}
+    assert {kme for kme, _ in drawn} == {"kme-a", "kme-b"}
+    for name in drawn:
+        content, left = before[name], after.get(name, b"")
+        assert not any(content[i : i + 32] in left for i in range(32, len(content) - 32, 32))
 
 
 def _block_bytes(pair):

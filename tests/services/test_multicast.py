@@ -20,7 +20,7 @@ from shosoin.adapters.clock import SystemClock
 from shosoin.adapters.copy_store import CopyStore, HeldCopy
 from shosoin.base import KmeId, SaeId
 from shosoin.keys.copies import open_copies, pad_bytes, read_head
-from shosoin.keys.errors import KeyDamaged, KeyNotFound, PairProtocolError, StreamRefused
+from shosoin.keys.errors import KeyDamaged, KeyNotFound, PairProtocolError, PeerRefused, StreamRefused
 from shosoin.keys.key_id import granules_of
 from shosoin.services import multicast, peer_readiness
 from tests.services.test_etsi014 import NOT_FOUND, Raw
@@ -283,10 +283,10 @@ async def test_forged_and_changed_records_are_refused(pair):
         assert not at_b._held
         at_a.ask = ask
         # The record as it was meant: its pad is used up, so that it cannot be tried again.
-        with pytest.raises(Exception, match="not found"):
+        with pytest.raises(PeerRefused, match="not found"):
             await ask(KmeId("kme-b"), "multicast/copy", sent[0], 10.0)
         foreign = sent[0].replace(b'"master":"sae-a1"', b'"master":"sae-b1"')
-        with pytest.raises(Exception, match="no SAE of kme-a"):
+        with pytest.raises(PeerRefused, match="no SAE of kme-a"):
             await ask(KmeId("kme-b"), "multicast/copy", foreign, 10.0)
         assert not at_b._held
 

@@ -412,7 +412,7 @@ async def test_the_clock_of_a_connection_stands_still_while_a_request_is_handled
     guarded: list[GuardedConnection] = []
 
     async def look() -> None:
-        seen.append([made._timer for made in guarded])
+        seen.append([made._ends_s for made in guarded])
 
     async with edge_of(directory) as served:
         served.site.act = look
@@ -420,10 +420,10 @@ async def test_the_clock_of_a_connection_stands_still_while_a_request_is_handled
             writer.write(head("/v1/exchange", 3) + b"abc")
             await reader.readuntil(b"\r\n\r\n")
             guarded += [made for made in gc.get_objects() if isinstance(made, GuardedConnection) and made._counted]
-            assert [made._timer is not None for made in guarded] == [True]
+            assert [made._ends_s is not None for made in guarded] == [True]
             writer.write(head("/v1/exchange", 3) + b"abc")
             await reader.readuntil(b"\r\n\r\n")
-            assert [made._timer is not None for made in guarded] == [True]
+            assert [made._ends_s is not None for made in guarded] == [True]
     assert seen == [[], [None]]
 
 

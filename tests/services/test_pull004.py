@@ -26,7 +26,7 @@ from shosoin.services.kme_config import load_kme_config
 from shosoin.services.sources.pull004 import Pull004
 from tests.services.test_key_sources_contract import Watched
 from tests.support.key_sources import PACE, Pull004Rig, plane_for
-from tests.support.kme import KmePair
+from tests.support.kme import KmePair, until
 
 SITES = ("kme-a", "kme-b")
 
@@ -226,9 +226,10 @@ async def test_the_client_gives_up_and_begins_anew_after_a_slow_answer_or_a_canc
     rig.stall("kme-a")
     with pytest.raises(Unavailable, match="in time"):
         await client.close_stream(opened.key_stream_id)
+    asked = len(rig.vendor.calls)
     task = asyncio.create_task(client.close_stream(opened.key_stream_id))
-    await asyncio.sleep(0.1)
-    task.cancel()
+    await until(lambda: task.done() or len(rig.vendor.calls) > asked)
+    assert task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert client._connection is None
     rig.heal()

@@ -59,10 +59,17 @@ class Ends:
 
 
 def twisting(rig, change, *, at="kme-a", call="enc_keys"):
+    """Change what the vendor answers; return the answers that were to be changed, as they come."""
+    changed: list = []
+
     async def twist(site, called, answer):
-        return change(answer) if (site, called) == (at, call) else answer
+        if (site, called) != (at, call):
+            return answer
+        changed.append(answer)
+        return change(answer)
 
     rig.vendor.twist = twist
+    return changed
 
 
 def http(status, text, **headers):
@@ -265,11 +272,12 @@ async def test_two_kmes_under_a_parade_of_misbehaviour_stay_in_step(tmp_path, ri
     async with watched(tmp_path, rig) as kmes:
         await kmes.works()
         for number, change in enumerate(MISBEHAVIOURS.values()):
-            for call, at in (("enc_keys", "kme-a"), ("dec_keys", "kme-b")):
-                if number % 2 == (call == "dec_keys"):
-                    twisting(rig, change, at=at, call=call)
-            await kmes.drain()
-            await asyncio.sleep(0.1)
+            at, call = (("kme-a", "enc_keys"), ("kme-b", "dec_keys"))[number % 2]
+            met = twisting(rig, change, at=at, call=call)
+            async with asyncio.timeout(30):
+                while not met:
+                    await kmes.drain()  # or there would be nothing to fetch for
+                    await asyncio.sleep(0.02)
         assert "source.failed" in kmes.names("kme-a")
         rig.heal()
         await kmes.drain()

@@ -93,7 +93,7 @@ def test_ballots_that_only_some_sites_followed_block_nobody() -> None:
     for seed in range(4):
         assert simulate(driven_up(seed)).violations == ()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(proposing, "_lagging", lambda _: [])
+        patch.setattr(proposing, "lagging_sites", lambda _: [])
         assert any("fails" in found for seed in range(4) for found in simulate(driven_up(seed)).violations)
 
 

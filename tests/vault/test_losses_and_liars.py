@@ -19,7 +19,7 @@ CLASSES = ("its", "qkd", "pqc")
 
 async def layout_of(world: World, name: str) -> BodyLayout:
     entries = await world.vault._names.load()
-    _reading, value = await world.vault._object(name)
+    _reading, value = await world.vault._lookup.find(name)
     assert entries[name].object_id == value.register_id
     return value.bodies[0].layout
 
@@ -196,7 +196,7 @@ async def test_a_liar_who_knows_the_plaintext_cannot_shift_key_and_data_together
     content = b"pay 1000 yen to Alice".ljust(64, b"\0")
     receipt = await store(world, "object", content, "pqc")
     layout = await layout_of(world, "object")
-    reader = world.vault._reader((await world.vault._object("object"))[1])
+    reader = world.vault._lookup.reader((await world.vault._lookup.find("object"))[1])
     manifest = await reader.manifest()
     entry = manifest.inline[0]
     forged = b"pay 9999 yen to Mallory".ljust(64, b"\0")
@@ -237,7 +237,7 @@ def _place_of(record: bytes, needle: bytes) -> int:
 
 
 async def _root_record(world: World, name: str) -> bytes:
-    reader = world.vault._reader((await world.vault._object(name))[1])
+    reader = world.vault._lookup.reader((await world.vault._lookup.find(name))[1])
     await reader.manifest()
     assert reader._whole is not None
     return bytes(reader._whole[reader.body.layout.data :])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from shosoin.base import SiteId
 from shosoin.vault import Scheme
 from shosoin.vault.assurance import SiteDomains
-from shosoin.vault.naming import BadName, checked_name, padme_bytes
+from shosoin.vault.naming import BadName, BadType, checked_name, padme_bytes
 from shosoin.vault.scheme import BadScheme
 from tests.vault.support import make_world, store
 
@@ -37,6 +37,16 @@ def test_padding_leaves_few_length_classes() -> None:
     """The logarithm of the logarithm of the length is all that is told: few classes up to a mebibyte."""
     assert len({padme_bytes(length) for length in range(0, 1 << 20, 16)}) < 400
     assert {padme_bytes(length) for length in range(65)} == {64}
+
+
+@pytest.mark.parametrize("content_type", ["", "t" * 101, "text/plain\n", "\x1b[2Jtext/plain", "text/é"])
+async def test_a_type_for_which_a_manifest_has_no_room_is_refused_before_anything_is_sent(content_type: str) -> None:
+    world = make_world()
+    with pytest.raises(BadType):
+        await store(world, "object", b"content", content_type=content_type)
+    assert not any(link.seen or link.offers for link in world.links.values())
+    await store(world, "object", b"content", content_type="t" * 100)
+    assert (await world.vault.stat("object")).listing.content_type == "t" * 100
 
 
 @given(st.text(max_size=60))

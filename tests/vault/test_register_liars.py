@@ -24,7 +24,7 @@ from shosoin.vault.catalog_answers import AnswerReader, Asked
 from shosoin.vault.channel import open_channel
 from shosoin.vault.electorate import Electorate
 from shosoin.vault.ports import RegisterRow
-from shosoin.vault.proposing import commit_operation
+from shosoin.vault.proposal_operations import commit_operation
 from shosoin.vault.putting import BytesSource
 from shosoin.vault.values import RegisterValue, ValueDraft, read_value, sign_values
 from tests.vault.support import (

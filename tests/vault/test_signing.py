@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shosoin.vault.manifest import Manifest, decode_root, encode_roots, root_size
-from shosoin.vault.naming import NAME_BYTES_MAX
+from shosoin.vault.naming import NAME_BYTES_MAX, TYPE_BYTES_MAX
 from shosoin.vault.signing import PROOF_BYTES_MAX, SIGNED_TOGETHER_MAX, OwnerSigner, SignatureForged, check_proof
 from tests.vault.support import OWNER, SIGNER, SeededEntropy
 
@@ -69,7 +69,8 @@ def test_junk_is_forged(proof: bytes) -> None:
         check_proof(SIGNER.public_key, proof, b"a", CONTEXT)
 
 
-def test_the_longest_manifest_of_the_largest_batch_fits_its_root() -> None:
+@pytest.mark.parametrize("letter", ["t", '"'])
+def test_the_longest_manifest_of_the_largest_batch_fits_its_root(letter: str) -> None:
     """The room of a root is fixed; whatever fields and proof there are must fit it."""
     entropy = SeededEntropy(1)
     longest = Manifest(
@@ -78,7 +79,7 @@ def test_the_longest_manifest_of_the_largest_batch_fits_its_root() -> None:
         owner=OWNER.__class__("o" * 64),
         name="\N{HIRAGANA LETTER A}" * (NAME_BYTES_MAX // 3),
         size_bytes=1 << 46,
-        content_type="t" * 100,
+        content_type=letter * TYPE_BYTES_MAX,
         created_wall_s=1_234_567_890.123_456_7,
         segments=1 << 26,
         inline=(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -76,7 +76,7 @@ def conform(
     Uses up some hundreds of keys between two SAEs: take SAEs that are there for tests. Every line names the clause
     behind it; what no clause asks for but clients or security need is a warning. Exits 5 if the KME does not conform.
     """
-    from shosoin.conform import Session, chosen, run_checks
+    from shosoin.conform import chosen
 
     checks = chosen(only or [])
     if list_only:
@@ -84,33 +84,63 @@ def conform(
         return
     if testbed is not None:
         session = _of_testbed(testbed)
-    elif url is None or slave is None or certificate is None or key is None or ca is None:
+    else:
+        there = slave_url or url, slave_ca or ca, slave_server_name or (None if slave_url else server_name)
+        session = _of_options(
+            _Options(url, ca, server_name, certificate, key),
+            slave,
+            _Options(*there, slave_certificate, slave_key),
+            _Options(*there, stranger_certificate, stranger_key),
+        )
+    session.wait_s, session.slow = wait, slow
+    _check(session, checks, as_json)
+
+
+class _Options(NamedTuple):
+    """What the command line says of one caller."""
+
+    url: str | None
+    ca: Path | None
+    server_name: str | None
+    certificate: Path | None
+    key: Path | None
+
+
+def _of_options(master: _Options, slave_sae: str | None, slave: _Options, stranger: _Options) -> Session:
+    from shosoin.conform import Session
+
+    caller = _caller(master)
+    if caller is None or slave_sae is None:
         raise Rejected(
             "conform takes the URL of a KME, --slave, --cert, --key and --ca",
             code="cli.usage",
             hint=text("conform.usage_hint"),
         )
-    else:
-        slave_at = (slave_url or url, slave_ca or ca, slave_server_name or (None if slave_url else server_name))
-        session = Session(
-            master=_caller(url, ca, certificate, key, server_name),
-            slave_sae=slave,
-            slave=_maybe(slave_at, slave_certificate, slave_key, "--slave"),
-            stranger=_maybe(slave_at, stranger_certificate, stranger_key, "--stranger"),
-        )
-    session.wait_s, session.slow = wait, slow
-    try:
-        report = run_checks(session, checks, (lambda _: None) if as_json else _show)
-    finally:
-        session.close()
-    _tell(report, session.master_sae, session.slave_sae, as_json)
-    if not report.conforms:
-        raise PeerFault("the KME does not conform to ETSI GS QKD 014 V1.1.1", code="conform.not_conforming")
+    return Session(
+        master=caller, slave_sae=slave_sae, slave=_maybe(slave, "--slave"), stranger=_maybe(stranger, "--stranger")
+    )
+
+
+def _maybe(options: _Options, who: str) -> Caller | None:
+    """Return a caller whom the checks can do without."""
+    if (options.certificate is None) != (options.key is None):
+        raise Rejected(f"{who}-cert and {who}-key go together", code="cli.usage")
+    return _caller(options)
+
+
+def _caller(options: _Options) -> Caller | None:
+    """Return a caller if everything that it takes is given."""
+    from shosoin.conform import Caller, Identity
+
+    url, ca, server_name, certificate, key = options
+    if url is None or ca is None or certificate is None or key is None:
+        return None
+    return Caller(url, ca, Identity(certificate, key), server_name=server_name)
 
 
 def _of_testbed(root: Path) -> Session:
     """Return a session of a testbed's first owner with the node of another site, and of a third one as the stranger."""
-    from shosoin.conform import Session
+    from shosoin.conform import Caller, Identity, Session
     from shosoin.testbed.layout import HOST, Layout, ProcessRole
 
     layout = Layout.load(root)
@@ -123,7 +153,7 @@ def _of_testbed(root: Path) -> Session:
 
     def caller(at: str, kme_id: str, certificate: Path) -> Caller:
         url = f"https://{HOST}:{layout.process(at, ProcessRole.KME).port}"
-        return _caller(url, ca, certificate, certificate.with_suffix(".key"), kme_id)
+        return Caller(url, ca, Identity(certificate, certificate.with_suffix(".key")), server_name=kme_id)
 
     def node(site: str) -> Path:
         return layout.process(site, ProcessRole.NODE).directory / "sae.crt"
@@ -136,19 +166,21 @@ def _of_testbed(root: Path) -> Session:
     )
 
 
-def _maybe(where: tuple[str, Path, str | None], certificate: Path | None, key: Path | None, who: str) -> Caller | None:
-    if (certificate is None) != (key is None):
-        raise Rejected(f"{who}-cert and {who}-key go together", code="cli.usage")
-    if certificate is None or key is None:
-        return None
-    url, ca, server_name = where
-    return _caller(url, ca, certificate, key, server_name)
+def _check(session: Session, checks: Sequence[Check], as_json: bool) -> None:
+    """Run the checks and say what came of them.
 
+    Raises:
+        PeerFault: the KME does not conform.
+    """
+    from shosoin.conform import run_checks
 
-def _caller(url: str, ca: Path, certificate: Path, key: Path, server_name: str | None) -> Caller:
-    from shosoin.conform import Caller, Identity
-
-    return Caller(url, ca, Identity(certificate, key), server_name=server_name)
+    try:
+        report = run_checks(session, checks, (lambda _: None) if as_json else _show)
+    finally:
+        session.close()
+    _tell(report, session.master_sae, session.slave_sae, as_json)
+    if not report.conforms:
+        raise PeerFault("the KME does not conform to ETSI GS QKD 014 V1.1.1", code="conform.not_conforming")
 
 
 def _list(checks: Sequence[Check], as_json: bool) -> None:

@@ -20,8 +20,6 @@ __all__ = ["counting", "finding_lines", "found_json", "judge_tally", "plain", "s
 _NAMES_SHOWN = 5
 _FINDINGS_SHOWN = 20
 
-States = Mapping[str, str]
-
 
 def plain(states: Mapping[Any, Any]) -> dict[str, str]:
     """Return states as text."""

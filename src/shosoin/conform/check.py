@@ -22,9 +22,6 @@ __all__ = [
     "expect_refused",
 ]
 
-CODES = (200, 400, 401, 503)
-"""All that tables 4, 6 and 8 of the standard know."""
-
 
 class Level(StrEnum):
     """How much it means if a check fails."""

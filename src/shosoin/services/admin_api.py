@@ -15,14 +15,13 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from shosoin.adapters.admin_log import AdminLog
-from shosoin.adapters.tls import Identity, peer_identity
+from shosoin.adapters.tls import Identity
 from shosoin.base import Denied, Rejected, SaeId, ShosoinError, Unavailable
 from shosoin.base.ports import Clock
 from shosoin.keys.errors import QuotaExceeded
@@ -30,9 +29,10 @@ from shosoin.keys.quota import Quota
 from shosoin.services.admin_actions import AdminActions, AdminTarget
 from shosoin.services.admin_calls import AdminCall, BadMethod, NotThere, find_call
 from shosoin.services.admin_config import AdminRole, AdminSection
-from shosoin.services.guarded_connections import ConnectionGuard, GuardedConnection
+from shosoin.services.guarded_connections import ConnectionGuard, identity_of
+from shosoin.services.http_answers import answer, json_response, refusal
 from shosoin.services.json_log import described, log
-from shosoin.services.tls_listener import TlsListener
+from shosoin.services.tls_listener import TlsListener, listen_tls
 from shosoin.services.tls_plane import TlsPlane
 
 __all__ = ["ADMIN_LOG_FOLDER", "AdminApi"]
@@ -84,8 +84,7 @@ class AdminApi:
         self.guard = ConnectionGuard(
             connect, section.max_connections, section.idle_timeout_s, who=_name_of, allowed=self._plane.admit
         )
-        listener = TlsListener(self.guard, self._plane.server_context)
-        await listener.start(section.host, section.port)
+        listener = await listen_tls(self.guard, self._plane.server_context, section.host, section.port)
         self.port = listener.port
         log("admin.listening", host=section.host, port=self.port, remote=section.allow_remote, head=self._log.head)
         return listener
@@ -99,33 +98,21 @@ class AdminApi:
             self._log.close()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        connection = GuardedConnection.of(request.transport)
-        if connection is not None:
-            connection.pause_begins()
-        try:
-            response = await self._response(request)
-        finally:
-            if connection is not None:
-                connection.pause_ends()
-        with suppress(ConnectionError):  # an administrator who has left
-            await response.prepare(request)
-            await response.write_eof()
-        return response
+        return await answer(request, self._response)
 
     async def _response(self, request: web.BaseRequest) -> web.Response:
         try:
-            who = _caller(request) or _UNKNOWN
-            return _json(200, await self._answer(request, who))
+            who = identity_of(request.transport) or _UNKNOWN
+            return json_response(200, await self._answer(request, who))
         except ShosoinError as err:
             status = next((status for kind, status in _STATUS if isinstance(err, kind)), 500)
-            response = _json(status, {"code": err.code, "message": err.message, "hint": err.hint})
+            response = refusal(status, {"code": err.code, "message": err.message, "hint": err.hint})
             if isinstance(err, BadMethod):
                 response.headers["Allow"] = err.allowed
+            return response
         except Exception as err:  # noqa: BLE001  # whoever administers must not be able to end the KME by a defect
             log("admin.defect", **described(err))
-            response = _json(500, {"code": "admin.defect", "message": "internal error", "hint": "see the KME's log"})
-        response.force_close()  # a body may follow that nobody is going to read
-        return response
+            return refusal(500, {"code": "admin.defect", "message": "internal error", "hint": "see the KME's log"})
 
     async def _answer(self, request: web.BaseRequest, who: Identity) -> dict[str, Any]:
         name, roles = f"{who.role}:{who.id}", self._roles_of(who)
@@ -212,9 +199,7 @@ class _Connection(RequestHandler):
         """Answer; what the parser says of it may quote the request."""
         words = "internal error" if status >= 500 else "not a well-formed HTTP request"
         code = "admin.defect" if status >= 500 else "admin.bad_request"
-        response = _json(500 if status >= 500 else 400, {"code": code, "message": words, "hint": ""})
-        response.force_close()
-        return response
+        return refusal(500 if status >= 500 else 400, {"code": code, "message": words, "hint": ""})
 
 
 def _members(raw: bytes, call: AdminCall) -> dict[str, Any]:
@@ -255,21 +240,6 @@ def _words(schema: Mapping[str, Any]) -> str:
     return f"{schema['minimum']:g} to {schema['maximum']:g}"
 
 
-def _caller(request: web.BaseRequest) -> Identity | None:
-    return _holder(request.transport) if request.transport is not None else None
-
-
-def _holder(transport: asyncio.BaseTransport) -> Identity | None:
-    with suppress(Denied):
-        return peer_identity(transport.get_extra_info("ssl_object"))
-    return None
-
-
 def _name_of(transport: asyncio.Transport) -> str:
-    identity = _holder(transport)
+    identity = identity_of(transport)
     return f"{identity.role}:{identity.id}" if identity is not None else ""
-
-
-def _json(status: int, value: dict[str, Any]) -> web.Response:
-    headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
-    return web.Response(status=status, body=json.dumps(value).encode(), headers=headers)

@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from shosoin.adapters.tls import negotiated_group, peer_identity
+from shosoin.adapters.tls import negotiated_group
 from shosoin.base import Denied, SaeId, ShosoinError
 from shosoin.base.ports import Clock
 from shosoin.keys.metadata004 import MetadataTooLong
@@ -36,12 +36,12 @@ from shosoin.keys.wire004 import (
 )
 from shosoin.services.etsi004_config import Etsi004Section
 from shosoin.services.etsi004_streams import KeyStreams
-from shosoin.services.guarded_connections import ConnectionGuard, GuardedConnection
+from shosoin.services.guarded_connections import ConnectionGuard, GuardedConnection, identity_of
 from shosoin.services.json_log import described, log
 from shosoin.services.memory_budget import MemoryBudget
 from shosoin.services.request_tally import RequestTally
 from shosoin.services.sae_http import Allowed
-from shosoin.services.tls_listener import TlsListener
+from shosoin.services.tls_listener import TlsListener, listen_tls
 
 __all__ = ["Etsi004Service"]
 
@@ -83,9 +83,7 @@ class Etsi004Service:
 
         limits = self._limits
         self.guard = ConnectionGuard(connect, limits.max_connections, limits.idle_timeout_s, _holder, allowed=allowed)
-        listener = TlsListener(self.guard, context)
-        await listener.start(host, port)
-        return listener
+        return await listen_tls(self.guard, context, host, port)
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer what comes over a connection until it ends."""
@@ -196,11 +194,8 @@ def _status_of(request: Request, err: Exception) -> tuple[Status, str]:
 
 
 def _caller(transport: asyncio.BaseTransport) -> SaeId | None:
-    try:
-        identity = peer_identity(transport.get_extra_info("ssl_object"))
-    except Denied:
-        return None
-    return SaeId(identity.id) if identity.role == "sae" else None
+    identity = identity_of(transport)
+    return SaeId(identity.id) if identity is not None and identity.role == "sae" else None
 
 
 def _holder(transport: asyncio.Transport) -> str:

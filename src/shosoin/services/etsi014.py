@@ -25,6 +25,7 @@ from shosoin.keys.demands import NO_DEMANDS, Demands
 from shosoin.keys.errors import DemandUnmet, KeyNotFound, RequestInvalid
 from shosoin.keys.kme import Admit, Delivery, Key, Kme
 from shosoin.services.guarded_connections import ConnectionGuard
+from shosoin.services.http_answers import NO_STORE
 from shosoin.services.json_log import described, log
 from shosoin.services.memory_budget import Claim, MemoryBudget
 from shosoin.services.multicast import Multicast
@@ -49,7 +50,6 @@ _PREFIX = "/api/v1/keys/"
 _DIRECTIONS = {"status": "outgoing", "enc_keys": "outgoing", "dec_keys": "incoming"}
 """The calls, and which of the two streams with a KME each is about."""
 _LONG_ANSWER_BYTES = 256 << 10
-_HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store"}
 
 
 class Etsi014Http(ABC):
@@ -270,7 +270,7 @@ def _query(request: web.BaseRequest) -> Mapping[str, str]:
 def _reply(status: int, body: bytes) -> web.Response:
     # In one piece a long answer would go to the transport's buffer whole, and nothing would wait for a slow client.
     content = body if len(body) < _LONG_ANSWER_BYTES else PartsPayload((body,))
-    return web.Response(status=status, body=content, headers=_HEADERS)
+    return web.Response(status=status, body=content, headers=NO_STORE)
 
 
 def _bad(message: str) -> Rejected:

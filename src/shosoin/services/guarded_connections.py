@@ -12,7 +12,10 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-__all__ = ["ConnectionGuard", "GuardedConnection"]
+from shosoin.adapters.tls import Identity, peer_identity
+from shosoin.base import Denied
+
+__all__ = ["ConnectionGuard", "GuardedConnection", "identity_of"]
 
 
 @dataclass(slots=True)
@@ -153,3 +156,13 @@ class GuardedConnection(asyncio.Protocol):
             self._counted = False
             self._guard.leave(self._transport)
             self._inner.connection_lost(exc)
+
+
+def identity_of(transport: asyncio.BaseTransport | None) -> Identity | None:
+    """Return who is at the other end of a connection, ``None`` if its certificate names nobody."""
+    if transport is None:
+        return None
+    try:
+        return peer_identity(transport.get_extra_info("ssl_object"))
+    except Denied:
+        return None

@@ -27,10 +27,10 @@ from shosoin.adapters.memory import collect_garbage_rarely, reuse_large_blocks
 from shosoin.adapters.private_files import read_private, require_tls_key
 from shosoin.adapters.runtime import AsyncioRuntime
 from shosoin.adapters.share_store import ShareStore, StoreLimits
-from shosoin.adapters.tls import peer_identity, server_context
-from shosoin.base import Denied, OwnerId, Rejected, SiteId, Unavailable
+from shosoin.adapters.tls import server_context
+from shosoin.base import OwnerId, Rejected, SiteId, Unavailable
 from shosoin.base.ports import Event, EventSink, KeySource
-from shosoin.services.guarded_connections import ConnectionGuard
+from shosoin.services.guarded_connections import ConnectionGuard, identity_of
 from shosoin.services.json_log import LoggedEvents, log, start_logging
 from shosoin.services.node_config import NodeConfig, OwnerSection, load_node_config
 from shosoin.services.node_edge import NodeEdge
@@ -241,10 +241,8 @@ async def listening(config: NodeConfig, edge: NodeEdge) -> AsyncIterator[int]:
 
 def _name_of(transport: asyncio.Transport) -> str:
     """Return who is at the other end of a connection, empty if its certificate names nobody."""
-    try:
-        return peer_identity(transport.get_extra_info("ssl_object")).id
-    except Denied:
-        return ""
+    holder = identity_of(transport)
+    return holder.id if holder is not None else ""
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -18,7 +18,7 @@ import json
 import ssl
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -29,7 +29,7 @@ from shosoin.adapters.tls import Identity, peer_identity
 from shosoin.base import Alarm, Denied, OwnerId, PeerFault, Rejected, ShosoinError, Unavailable
 from shosoin.base.ports import Event, EventSink
 from shosoin.kernels import new_buffer
-from shosoin.services.guarded_connections import GuardedConnection
+from shosoin.services.http_answers import answer
 from shosoin.services.memory_budget import MemoryBudget
 from shosoin.services.node_config import NodeLimitSection
 from shosoin.vault.envelope import MalformedEnvelope
@@ -82,20 +82,8 @@ class NodeEdge:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; never raises anything but cancellation."""
-        connection = GuardedConnection.of(request.transport)
-        if connection is not None:
-            connection.pause_begins()
-        with ExitStack() as held:
-            try:
-                response = await self._response(request, held)
-            finally:
-                if connection is not None:
-                    connection.pause_ends()
-            # Here and not in the server: until the client has taken the answer, which is in memory, the request counts.
-            with suppress(ConnectionError):  # a client that has left is nobody's failure
-                await response.prepare(request)
-                await response.write_eof()
-        return response
+        with ExitStack() as held:  # until the client has taken the answer, which is in memory, the request counts
+            return await answer(request, lambda asked: self._response(asked, held))
 
     async def _response(self, request: web.BaseRequest, held: ExitStack) -> web.StreamResponse:
         try:

@@ -24,11 +24,12 @@ from shosoin.base import Rejected
 from shosoin.base.ports import Clock
 from shosoin.services.accepted_types import prefers
 from shosoin.services.health import Health, live, ready
+from shosoin.services.http_answers import json_response, refusal
 from shosoin.services.json_log import log
 from shosoin.services.kme_view import KmeView
 from shosoin.services.metrics import registry_of
 from shosoin.services.operations_config import OperationsSection
-from shosoin.services.small_http import SmallHttp, json_response, refusal
+from shosoin.services.small_http import SmallHttp
 from shosoin.services.storage_probe import StorageProbe
 
 __all__ = ["Operations"]

@@ -20,7 +20,7 @@ from enum import StrEnum
 from shosoin.adapters.tls import Identity, negotiated_group, peer_identity, require_peer
 from shosoin.base import Denied, PeerFault, ShosoinError
 from shosoin.services.json_log import log
-from shosoin.services.tls_listener import TlsListener
+from shosoin.services.tls_listener import TlsListener, listen_tls
 
 __all__ = ["FRAME_BYTES_MAX", "Channel", "ChannelKind", "Handler", "dial_forever", "listen"]
 
@@ -126,9 +126,7 @@ async def listen(
     def connect() -> asyncio.StreamReaderProtocol:
         return asyncio.StreamReaderProtocol(asyncio.StreamReader(loop=loop), accept, loop=loop)
 
-    listener = TlsListener(connect, context)
-    await listener.start(host, port)
-    return listener
+    return await listen_tls(connect, context, host, port)
 
 
 async def dial_forever(

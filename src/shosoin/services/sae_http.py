@@ -11,7 +11,6 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -24,11 +23,12 @@ from shosoin.base.ports import Clock
 from shosoin.keys.demands import NO_DEMANDS, Demands
 from shosoin.keys.errors import LeaseNeeded, StreamNotReady
 from shosoin.keys.kme import Admit, Delivery, Kme
-from shosoin.services.guarded_connections import ConnectionGuard, GuardedConnection
+from shosoin.services.guarded_connections import ConnectionGuard
+from shosoin.services.http_answers import answer
 from shosoin.services.json_log import log
 from shosoin.services.memory_budget import Claim, MemoryBudget
 from shosoin.services.request_tally import RequestTally
-from shosoin.services.tls_listener import TlsListener
+from shosoin.services.tls_listener import TlsListener, listen_tls
 
 __all__ = ["Allowed", "Drawing", "HttpLimits", "LeaseSource", "SaeHttp", "caller_of"]
 
@@ -155,25 +155,11 @@ class SaeHttp:
             )
 
         self.guard = ConnectionGuard(connect, limits.connections, limits.idle_timeout_s, allowed=allowed)
-        listener = TlsListener(self.guard, context)
-        await listener.start(host, port, sockets=sockets)
-        return listener
+        return await listen_tls(self.guard, context, host, port, sockets=sockets)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        connection = GuardedConnection.of(request.transport)
-        if connection is not None:
-            connection.pause_begins()
-        with self.answers.claim() as room:
-            try:
-                response = await self.respond(request, room)
-            finally:
-                if connection is not None:
-                    connection.pause_ends()
-            # Here and not in the server: until the client has taken the answer, its memory counts.
-            with suppress(ConnectionError):  # a client that has left is nobody's failure
-                await response.prepare(request)
-                await response.write_eof()
-        return response
+        with self.answers.claim() as room:  # until the client has taken the answer, its memory counts
+            return await answer(request, lambda asked: self.respond(asked, room))
 
 
 class _Connection(RequestHandler):

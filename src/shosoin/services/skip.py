@@ -19,6 +19,7 @@ from shosoin.base.ports import Clock
 from shosoin.keys.errors import KeyNotFound
 from shosoin.keys.kme import Kme
 from shosoin.services.guarded_connections import ConnectionGuard
+from shosoin.services.http_answers import NO_STORE
 from shosoin.services.json_log import described, log
 from shosoin.services.memory_budget import Claim, MemoryBudget
 from shosoin.services.request_tally import RequestTally
@@ -51,7 +52,6 @@ _METHODS: dict[type[Call], str] = {
     NewKeyCall: "new_key",
     FetchKeyCall: "fetch_key",
 }
-_HEADERS = {"Content-Type": "application/json", "Cache-Control": "no-store"}
 
 
 class SkipService:
@@ -195,4 +195,4 @@ def _method(request: web.BaseRequest) -> str:
 def _reply(status: int, body: bytes, headers: Mapping[str, str] | None = None) -> web.Response:
     # In one piece a long answer would go to the transport's buffer whole, and nothing would wait for a slow client.
     content = body if len(body) < _LONG_ANSWER_BYTES else PartsPayload((body,))
-    return web.Response(status=status, body=content, headers={**_HEADERS, **(headers or {})})
+    return web.Response(status=status, body=content, headers={**NO_STORE, **(headers or {})})

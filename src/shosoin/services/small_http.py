@@ -6,18 +6,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from typing import Any
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from shosoin.services.guarded_connections import ConnectionGuard, GuardedConnection
+from shosoin.services.guarded_connections import ConnectionGuard
+from shosoin.services.http_answers import answer, refusal
 from shosoin.services.json_log import described, log
 
-__all__ = ["SmallHttp", "json_response", "refusal"]
+__all__ = ["SmallHttp"]
 
 
 class SmallHttp:
@@ -51,18 +49,7 @@ class SmallHttp:
         return self._server()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        connection = GuardedConnection.of(request.transport)
-        if connection is not None:
-            connection.pause_begins()
-        try:
-            response = await self._response(request)
-        finally:
-            if connection is not None:
-                connection.pause_ends()
-        with suppress(ConnectionError):  # a client that has left is nobody's failure
-            await response.prepare(request)
-            await response.write_eof()
-        return response
+        return await answer(request, self._response)
 
     async def _response(self, request: web.BaseRequest) -> web.Response:
         try:
@@ -71,16 +58,3 @@ class SmallHttp:
             log(f"{self._name}.defect", **described(err))
             told = {"code": f"{self._name}.defect", "message": "internal error", "hint": "see the KME's log"}
             return refusal(500, told)
-
-
-def json_response(status: int, value: dict[str, Any]) -> web.Response:
-    """Return a response that nobody keeps."""
-    headers = {"Content-Type": "application/json", "Cache-Control": "no-store"}
-    return web.Response(status=status, body=json.dumps(value).encode(), headers=headers)
-
-
-def refusal(status: int, value: dict[str, Any]) -> web.Response:
-    """Return a response that ends the connection: a body may follow the request, which nobody is going to read."""
-    response = json_response(status, value)
-    response.force_close()
-    return response

@@ -22,7 +22,7 @@ from functools import partial
 
 from shosoin.services.json_log import described, log
 
-__all__ = ["HANDSHAKES_MAX", "TlsListener", "listening_sockets"]
+__all__ = ["HANDSHAKES_MAX", "TlsListener", "listen_tls", "listening_sockets"]
 
 HANDSHAKES_MAX = 256
 _HANDSHAKE_S = 10.0
@@ -182,6 +182,24 @@ class TlsListener:
         counts = Counter(handshake.address for handshake in self._handshakes)
         greediest = max(counts.values())
         return next(one for one in self._handshakes if counts[one.address] == greediest)
+
+
+async def listen_tls(
+    factory: Callable[[], asyncio.BaseProtocol],
+    context: Callable[[], ssl.SSLContext],
+    host: str,
+    port: int,
+    *,
+    sockets: Sequence[socket.socket] = (),
+) -> TlsListener:
+    """Return a listener that listens: on every address of ``host``, or on ``sockets`` that do already.
+
+    Raises:
+        OSError: an address cannot be used.
+    """
+    listener = TlsListener(factory, context)
+    await listener.start(host, port, sockets=sockets)
+    return listener
 
 
 async def listening_sockets(host: str, port: int, *, reuse_port: bool = False) -> list[socket.socket]:

@@ -20,7 +20,7 @@ from shosoin.vault.audit_bodies import AuditBody
 from shosoin.vault.consistency import agreeing_sites
 from shosoin.vault.digests import DigestAnswers
 
-__all__ = ["ALARMING", "ANSWERS_SPENT", "BAD", "SHORT", "Audited", "ShareFound", "events_of", "judge", "worst"]
+__all__ = ["ANSWERS_SPENT", "BAD", "SHORT", "Audited", "ShareFound", "events_of", "judge", "worst"]
 
 
 class ShareFound(StrEnum):
@@ -47,7 +47,6 @@ class ShareFound(StrEnum):
 Audited = dict[SiteId, ShareFound]
 BAD = (ShareFound.WRONG, ShareFound.DAMAGED, ShareFound.DOUBTFUL, ShareFound.REFUSED)
 SHORT = (ShareFound.MISSING, ShareFound.UNREACHABLE, ShareFound.UNCHECKED)
-ALARMING = (*BAD, ShareFound.MISSING)
 ANSWERS_SPENT = "vault.audits_used"
 """What a site says that has given all answers of a share and epoch."""
 _ORDER = list(ShareFound)

@@ -21,16 +21,9 @@ from shosoin.vault.catalog_answers import AnswerReader, Asked, SignersTooFew, Si
 from shosoin.vault.channel import Channel
 from shosoin.vault.concurrency import collect, succeeded
 from shosoin.vault.electorate import Electorate, decided_by
-from shosoin.vault.proposing import (
-    Attempt,
-    Conflict,
-    Memory,
-    Outcome,
-    Proposal,
-    Proposer,
-    commit_operation,
-    with_sets,
-)
+from shosoin.vault.proposal_operations import commit_operation, with_sets
+from shosoin.vault.proposals import Attempt, Conflict, Memory, Outcome, Proposal
+from shosoin.vault.proposing import Proposer
 from shosoin.vault.scheme import Scheme
 from shosoin.vault.values import RegisterValue
 

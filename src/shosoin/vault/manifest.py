@@ -45,7 +45,6 @@ _HEAD_BYTES = 6
 _PAGE_HASH_BYTES = 32
 _ROOT_FIXED_BYTES = 5888
 """Room for the proof, every field and the longest name: a root must not tell how long a name is."""
-CONTENT_TYPE_BYTES_MAX = 100
 
 
 class ManifestInvalid(Alarm):

@@ -27,7 +27,7 @@ from shosoin.vault.found_bad import found_bad
 from shosoin.vault.guard import label_now, verdicts_on
 from shosoin.vault.index import Entry
 from shosoin.vault.names import Names
-from shosoin.vault.proposing import Proposal
+from shosoin.vault.proposals import Proposal
 from shosoin.vault.putting import erase_everywhere
 from shosoin.vault.repair_plan import held_shares
 from shosoin.vault.values import RegisterValue, ValueDraft, sign_values

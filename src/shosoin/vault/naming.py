@@ -1,7 +1,8 @@
-"""Names of objects and the length class that sites see.
+"""Names and types of objects, and the length class that sites see.
 
 A name is 1 to 1,024 bytes of UTF-8 in normal form C, without control characters and without empty, ``.`` or ``..``
-path parts. The total length is padded by Padme: at most 12 % more, so that only the class of a length leaves the owner.
+path parts; a type is 1 to 100 visible ASCII characters, since the room of a manifest is fixed. The total length is
+padded by Padme: at most 12 % more, so that only the class of a length leaves the owner.
 
 Source: Nikitin et al., "Reducing metadata leakage from encrypted files and communication with PURBs", PETS 2019, 4.
 """
@@ -12,9 +13,10 @@ import unicodedata
 
 from shosoin.base import Rejected
 
-__all__ = ["BadName", "checked_name", "padme_bytes"]
+__all__ = ["BadName", "BadType", "checked_name", "checked_type", "padme_bytes"]
 
 NAME_BYTES_MAX = 1024
+TYPE_BYTES_MAX = 100
 _BLOCK_BYTES = 16
 _LENGTH_BYTES_MIN = 64
 
@@ -24,6 +26,13 @@ class BadName(Rejected):
 
     code = "vault.bad_name"
     hint = "use 1 to 1,024 bytes of UTF-8 without control characters and without empty, '.' or '..' path parts"
+
+
+class BadType(Rejected):
+    """A content type that is not allowed."""
+
+    code = "vault.bad_type"
+    hint = "use a media type such as text/plain, of at most 100 visible ASCII characters and spaces"
 
 
 def checked_name(name: str) -> str:
@@ -44,6 +53,19 @@ def checked_name(name: str) -> str:
     if any(part in {"", ".", ".."} for part in name.split("/")):
         raise BadName(f"the name has an empty, '.' or '..' part: {name[:80]!r}")
     return name
+
+
+def checked_type(content_type: str) -> str:
+    """Return a content type as it is; what it means is the reader's business.
+
+    Raises:
+        BadType: it is empty, too long for a manifest, or not visible on one line.
+    """
+    if not 1 <= len(content_type) <= TYPE_BYTES_MAX:
+        raise BadType(f"the content type has {len(content_type)} characters, expected 1 to {TYPE_BYTES_MAX}")
+    if not all(" " <= character <= "~" for character in content_type):
+        raise BadType("the content type has characters other than visible ASCII")
+    return content_type
 
 
 def padme_bytes(length: int) -> int:

@@ -8,27 +8,26 @@ brought the newest value about, for the ballot right after it.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, TypeVar, cast
+from typing import Any
 
-from shosoin.base import Entropy, ObjectId, Rejected, ShosoinError, SiteId
+from shosoin.base import Entropy, ObjectId, SiteId
 from shosoin.base.ports import Runtime
 from shosoin.vault import envelope
 from shosoin.vault.acceptor import Certified
 from shosoin.vault.attestations import Certificate, SignatureSet
-from shosoin.vault.ballots import FIRST_ROUND, JUMP_MAX, Ballot, ballot_after, round_of
-from shosoin.vault.catalog_answers import AnswerReader, Asked, Promised, ask
+from shosoin.vault.ballots import FIRST_ROUND, round_of
+from shosoin.vault.catalog_answers import AnswerReader, Asked, ask
 from shosoin.vault.channel import Channel
 from shosoin.vault.concurrency import gather_few
 from shosoin.vault.electorate import Electorate, decided_by
-from shosoin.vault.envelope import SharedJson
+from shosoin.vault.proposal_operations import Operation, accept_operations, commit_operations, with_sets
+from shosoin.vault.proposal_rounds import STEP_MAX, higher_round, ladder, lagging_sites
+from shosoin.vault.proposals import Attempt, Conflict, Done, Memory, Outcome, Proposal
 from shosoin.vault.scheme import Scheme
 from shosoin.vault.values import RegisterValue
 
-__all__ = ["Attempt", "Conflict", "Done", "Memory", "Outcome", "Proposal", "Proposer", "commit_operation", "with_sets"]
+__all__ = ["Proposer"]
 
 _ATTEMPTS = 6
 _BACKOFF_S = 0.05
@@ -37,128 +36,6 @@ _PREPARED_TOGETHER = 24
 _BATCHES = 2
 """Exchanges that run side by side, so that owner and sites work at the same time."""
 _WRITE_GRACE_S = 3.0
-_STEP_MAX = JUMP_MAX
-"""Rounds that a claim which may be a lie moves us on by: no less than a hostile proposer gains with one request."""
-_RUNGS_MAX = 32
-"""Jumps that a site which is far behind is asked for at once."""
-_ROUNDS_REMEMBERED = 4096
-_DONE_REMEMBERED = 16
-"""The indexes, and objects that are written over and over; each may take 100 kB."""
-T = TypeVar("T")
-_Operations = dict[str, Any]
-
-
-class Conflict(Rejected):
-    """Somebody else changed the object first."""
-
-    code = "vault.conflict"
-    hint = "the other writer's version stands, whole; look at it and put again if yours should replace it"
-
-
-@dataclass(slots=True)
-class Proposal:
-    """One register's wanted change."""
-
-    register_id: ObjectId
-    value: RegisterValue
-    fresh: bool
-    """Whether the register ID is random and new, so that phase one may be skipped."""
-    offered: bool = False
-    """Whether a site may have accepted the value: from then on its shares must not be withdrawn."""
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What came of a proposal: the sites that hold the certificate, or the error."""
-
-    proposal: Proposal
-    accepted_by: list[SiteId] = field(default_factory=list)
-    held_by: list[SiteId] = field(default_factory=list)
-    unreached: Asked = field(default_factory=lambda: Asked({}, {}))
-    """The last exchange, for the reasons of the sites that did not take part."""
-    error: ShosoinError | None = None
-    done: bool = False
-
-    @property
-    def durable_at(self) -> list[SiteId]:
-        """Sites that hold and pin the share that the value adds."""
-        return self.proposal.value.durable_sites(self.accepted_by)
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """A change that we brought about: whoever follows it may go on right after its ballot."""
-
-    certified: Certified
-    held_by: tuple[SiteId, ...]
-
-    def next_ballot(self, value: RegisterValue) -> Ballot | None:
-        """Return the ballot under which a value may follow without promises, ``None`` if it may not."""
-        before = self.certified.value
-        same = before.former is None and value.former is None
-        return ballot_after(self.certified.ballot) if same and value.follows(before) else None
-
-
-class Memory:
-    """What an owner's proposers know of registers, as far as it helps the next of them; bounded."""
-
-    def __init__(self) -> None:
-        self.settled: set[str] = set()
-        """Digests of values that handed a register over to other members, and that quorums of both hold."""
-        self._rounds: OrderedDict[ObjectId, int] = OrderedDict()
-        self._done: OrderedDict[ObjectId, Done] = OrderedDict()
-
-    def round_of(self, register_id: ObjectId) -> int:
-        """Return the round of a register's newest certified value, as last seen: a lower ballot would be refused."""
-        return self._rounds.get(register_id, 0)
-
-    def seen(self, register_id: ObjectId, ballot: Ballot) -> None:
-        """Note the ballot of a certified value."""
-        _remember(self._rounds, register_id, ballot[0], _ROUNDS_REMEMBERED)
-
-    def brought_about(self, register_id: ObjectId, done: Done) -> None:
-        """Note a change of ours that a quorum holds."""
-        self.seen(register_id, done.certified.ballot)
-        _remember(self._done, register_id, done, _DONE_REMEMBERED)
-
-    def take(self, register_id: ObjectId) -> Done | None:
-        """Return our last change, once: two values must not come under one ballot."""
-        return self._done.pop(register_id, None)
-
-
-def _remember(known: OrderedDict[ObjectId, T], register_id: ObjectId, what: T, most: int) -> None:
-    known[register_id] = what
-    known.move_to_end(register_id)
-    if len(known) > most:
-        known.popitem(last=False)
-
-
-@dataclass(slots=True)
-class Attempt:
-    """One try to have a value certified under a ballot."""
-
-    outcome: Outcome
-    ballot: Ballot
-    promised: dict[SiteId, Promised] = field(default_factory=dict)
-    certified: Certified | None = None
-    after: Done | None = None
-    """The value under whose ballot we go on, without promises."""
-
-    @property
-    def register_id(self) -> ObjectId:
-        """The register."""
-        return self.outcome.proposal.register_id
-
-    @property
-    def value(self) -> RegisterValue:
-        """What is wanted."""
-        return self.outcome.proposal.value
-
-    @property
-    def top(self) -> Certified | None:
-        """The newest certified value among the promises."""
-        tops = [one.top for one in self.promised.values() if one.top is not None]
-        return max(tops, key=lambda top: top.ballot, default=None)
 
 
 class Proposer:
@@ -256,9 +133,9 @@ class Proposer:
                 attempt.promised = self._answers.promises(attempt.register_id, attempt.ballot, index, asked)
             if all(decided_by(attempt.value.electorates, list(attempt.promised)) for attempt in preparing):
                 break
-            lagging = _lagging(asked.answers)
+            lagging = lagging_sites(asked.answers)
             led_up = bool(lagging) and not led_up
-            higher = self._higher_round(asked.answers, round_number, lagging=led_up)
+            higher = higher_round(self._scheme, asked.answers, round_number, lagging=led_up)
             if higher is None:
                 break
             if lagging:
@@ -292,7 +169,7 @@ class Proposer:
         told = [results for one in attempts for results in one.outcome.unreached.answers.values()]
         ahead = [round_of(each.get("promised")) for results in told for each in results if each.get("granted") is False]
         lowest = max(2, *(self._memory.round_of(one.register_id) + 1 for one in attempts)) + number
-        return max(lowest, min(max(ahead, default=0) + 1, lowest + _STEP_MAX))
+        return max(lowest, min(max(ahead, default=0) + 1, lowest + STEP_MAX))
 
     async def _lift(
         self, channels: Mapping[SiteId, Channel], attempts: Sequence[Attempt], sites: Sequence[SiteId], to_round: int
@@ -305,14 +182,14 @@ class Proposer:
         asked = await self._ask_briefly(channels, dict.fromkeys(sites, reads))
         ladders = {
             site: [
-                op for attempt, held in zip(attempts, results, strict=True) for op in _ladder(attempt, held, to_round)
+                op for attempt, held in zip(attempts, results, strict=True) for op in ladder(attempt, held, to_round)
             ]
             for site, results in asked.answers.items()
         }
         await self._ask_briefly(channels, {site: ops for site, ops in ladders.items() if ops})
 
     async def _ask_briefly(
-        self, channels: Mapping[SiteId, Channel], operations: Mapping[SiteId, list[_Operations]]
+        self, channels: Mapping[SiteId, Channel], operations: Mapping[SiteId, list[Operation]]
     ) -> Asked:
         return await ask(
             self._runtime,
@@ -322,29 +199,6 @@ class Proposer:
             grace_s=0.0,
             timeout_s=_WRITE_GRACE_S,
         )
-
-    def _higher_round(self, answers: Mapping[SiteId, list[_Operations]], refused: int, *, lagging: bool) -> int | None:
-        """Return the round to try after one that was refused, ``None`` if another would be of no use.
-
-        The f_r highest claims are passed over, they may be lies. If nothing is left, sites that lag are led up first,
-        for they may be enough with those that promised. If there are none, or that was done just now (who says that it
-        lags may lie as well), the claims may be true, and without those sites there is no quorum: then they are
-        followed, no further at a time than honest sites jump.
-        """
-        claims = []
-        for results in answers.values():
-            rounds = [round_of(result.get("promised")) for result in results if result.get("granted") is False]
-            if rounds and max(rounds) >= refused:
-                claims.append(max(rounds))
-        claims.sort(reverse=True)
-        liars = self._scheme.register_liars
-        if len(claims) > liars:
-            return claims[liars] + 1
-        if lagging:
-            return refused + 1
-        if claims and len(answers) >= self._scheme.write_quorum:
-            return min(claims[-1] + 1, refused + _STEP_MAX)
-        return None
 
     def _judge(self, attempt: Attempt, asked: Asked) -> None:
         """Decide whether the value may follow what the promises tell."""
@@ -395,10 +249,10 @@ class Proposer:
         before = [attempt.outcome.proposal.offered for attempt in attempts]
         for attempt in attempts:
             attempt.outcome.proposal.offered = True
-        operations: dict[SiteId, list[_Operations]] = {site: [] for site in self._members}
+        operations: dict[SiteId, list[Operation]] = {site: [] for site in self._members}
         sets: dict[SiteId, dict[str, SignatureSet]] = {site: {} for site in self._members}
         for attempt in attempts:
-            for site, operation in self._accept_operations(attempt, sets).items():
+            for site, operation in accept_operations(self._members, attempt, sets).items():
                 operations[site].append(operation)
         asked = await ask(
             self._runtime,
@@ -411,47 +265,6 @@ class Proposer:
             if len(asked.answers) == len(self._members) and not any(map(_is_granted, asked.results(index))):
                 attempt.outcome.proposal.offered = before[index]  # nobody took it, so it may be withdrawn
         return [attempt for index, attempt in enumerate(attempts) if self._certify(attempt, index, asked)]
-
-    def _accept_operations(
-        self, attempt: Attempt, sets: Mapping[SiteId, dict[str, SignatureSet]]
-    ) -> dict[SiteId, _Operations]:
-        """Return what each site is told, and add the signatures that it needs to ``sets``.
-
-        The newest certified value is shown to those that do not hold it.
-        """
-        common: _Operations = {  # encoded once for all sites
-            "op": "accept",
-            "register": attempt.register_id,
-            "ballot": list(attempt.ballot),
-            "value": attempt.value.text,
-        }
-        if attempt.after is not None:
-            return self._shown(common, attempt.after.certified, set(attempt.after.held_by), sets)
-        if not attempt.promised:
-            return dict.fromkeys(self._members, SharedJson(common))
-        signed = SignatureSet.of({site: one.signature for site, one in attempt.promised.items()})
-        for needed in sets.values():
-            needed[signed.name] = signed
-        given = [one.promise.to_json() for one in attempt.promised.values()]
-        common["promises"] = {"set": signed.name, "given": given}
-        top = attempt.top
-        if top is None:
-            return dict.fromkeys(self._members, SharedJson(common))
-        holding = {
-            site for site, one in attempt.promised.items() if one.top is not None and one.top.ballot == top.ballot
-        }
-        return self._shown(common, top, holding, sets)
-
-    def _shown(
-        self, common: _Operations, top: Certified, holding: set[SiteId], sets: Mapping[SiteId, dict[str, SignatureSet]]
-    ) -> dict[SiteId, _Operations]:
-        """Return an operation for each site, which shows a certified value to those that do not hold it."""
-        shown = {"ballot": list(top.ballot), "certificate": top.certificate.text, "value": top.value.text}
-        lacking = [site for site in self._members if site not in holding]
-        for site in lacking:
-            sets[site][top.signatures.name] = top.signatures
-        told = dict.fromkeys(self._members, cast("_Operations", SharedJson(common)))
-        return told | dict.fromkeys(lacking, SharedJson(common, top=shown))
 
     def _certify(self, attempt: Attempt, index: int, asked: Asked) -> bool:
         """Make the certificate out of the acceptances, if they are enough and their sites hold enough shares."""
@@ -473,7 +286,7 @@ class Proposer:
             return
         certified = [one.certified for one in attempts if one.certified is not None]
         sets = {one.signatures.name: one.signatures for one in certified}
-        told = [_told(self._members, one) for one in certified]
+        told = [commit_operations(self._members, one) for one in certified]
         asked = await ask(
             self._runtime,
             channels,
@@ -496,24 +309,6 @@ def _is_granted(result: Mapping[str, Any]) -> bool:
     return result.get("granted") is True
 
 
-def _lagging(answers: Mapping[SiteId, list[_Operations]]) -> list[SiteId]:
-    """Return the sites for which a ballot lies too far ahead."""
-    found = []
-    for site, results in answers.items():
-        errors = [result.get("error") for result in results]
-        if any(isinstance(error, dict) and error.get("code") == "vault.bad_ballot" for error in errors):
-            found.append(site)
-    return found
-
-
-def _ladder(attempt: Attempt, held: Mapping[str, Any], to_round: int) -> list[_Operations]:
-    """Return prepares that lead a site from what it holds to within a jump of a round."""
-    start = max(round_of(held.get("promised")), round_of(held.get("committed_ballot")))
-    rungs = range(start + JUMP_MAX, to_round, JUMP_MAX)[:_RUNGS_MAX]
-    name = attempt.ballot[1]
-    return [{"op": "prepare", "register": attempt.register_id, "ballot": [rung, name]} for rung in rungs]
-
-
 def _is_held(attempt: Attempt) -> bool:
     """Whether a quorum holds the newest certified value, as the promises tell.
 
@@ -534,32 +329,3 @@ def _was_replaced(wanted: RegisterValue, top: Certified) -> bool:
     newest = top.value
     changed = newest.version == wanted.version and newest.revision > 0
     return wanted.revision == 0 and (changed or wanted.version in newest.ancestors)
-
-
-def with_sets(operations: Sequence[_Operations], sets: Mapping[str, SignatureSet]) -> list[_Operations]:
-    """Put the signatures that operations refer to in front of them."""
-    return [*(_brings(one.text) for one in sets.values()), *operations]
-
-
-@lru_cache(maxsize=64)
-def _brings(text: str) -> _Operations:
-    return SharedJson(op="signatures", text=text)
-
-
-def _told(sites: Sequence[SiteId], certified: Certified) -> dict[SiteId, _Operations]:
-    """Tell sites that a value is certified: the whole value unless a site has just accepted it."""
-    whole: _Operations = commit_operation(certified.value.register_id, certified)
-    short: _Operations = SharedJson((key, what) for key, what in whole.items() if key != "value")
-    return {site: short if site in certified.signers else whole for site in sites}
-
-
-def commit_operation(register_id: ObjectId, certified: Certified) -> _Operations:
-    """Return the operation that gives a site a certified value."""
-    return SharedJson(
-        op="commit",
-        register=register_id,
-        ballot=list(certified.ballot),
-        digest=certified.value.digest,
-        value=certified.value.text,
-        certificate=certified.certificate.text,
-    )

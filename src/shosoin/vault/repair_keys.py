@@ -17,7 +17,7 @@ import hmac
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.hashes import SHA384
@@ -34,7 +34,6 @@ from shosoin.vault.session import QKD_KEY_BYTES, SessionOffer, accept_offer, rea
 __all__ = [
     "TAG_KEY_BYTES",
     "OneTimeSecrets",
-    "PairSecrets",
     "RepairForged",
     "SessionSecrets",
     "check_tag",
@@ -68,23 +67,6 @@ def check_tag(key: Buffer, tag: Any, *parts: Buffer) -> None:
     """
     if not hmac.compare_digest(tag_of(key, *parts).encode(), str(tag).encode()):
         raise RepairForged("a message between two nodes failed its authentication")
-
-
-class PairSecrets(Protocol):
-    """Fresh secrets shared with other nodes; every one is used for one purpose, once."""
-
-    @property
-    def facts(self) -> Counter[KeySourceFacts]:
-        """Origins of the keys drawn, with how many keys of each."""
-        ...
-
-    async def give(self, peer: Party, use: str, size_bytes: int) -> Pad:
-        """Return a fresh secret and the key_IDs by which the peer gets it."""
-        ...
-
-    async def take(self, peer: Party, use: str, key_ids: list[str], size_bytes: int) -> bytes:
-        """Return the secret that the peer drew."""
-        ...
 
 
 class OneTimeSecrets:

@@ -28,9 +28,10 @@ from aiohttp import web
 from cryptography import x509
 
 from shosoin.base import Denied, PeerFault, Rejected, ShosoinError
-from shosoin.services.small_http import SmallHttp, json_response, refusal
+from shosoin.services.http_answers import json_response, refusal
+from shosoin.services.small_http import SmallHttp
 from shosoin.services.sources.config import PushSection
-from shosoin.services.tls_listener import TlsListener
+from shosoin.services.tls_listener import TlsListener, listen_tls
 from shosoin.services.tls_plane import TlsPlane
 
 __all__ = ["PATH", "PushServer", "PushedKey", "certificate_names", "read_pushed"]
@@ -72,9 +73,8 @@ class PushServer:
             Rejected: the address cannot be used.
         """
         place = self._section
-        listener = TlsListener(self._guard, self._plane.server_context)
         try:
-            await listener.start(place.host, place.port)
+            listener = await listen_tls(self._guard, self._plane.server_context, place.host, place.port)
         except OSError as err:
             reason = err.strerror or str(err)
             raise Rejected(f"[link.push] cannot listen: {reason}", code="source.cannot_listen") from err
