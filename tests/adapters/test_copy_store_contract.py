@@ -10,7 +10,7 @@ import pytest
 
 from shosoin.adapters.copy_reencryption import CopyStores
 from shosoin.adapters.copy_store import COPIES_NAME, CopyStore, HeldCopy
-from shosoin.adapters.copy_store_postgres import PostgresCopyStore, ReopenedCopyStore
+from shosoin.adapters.copy_store_postgres import COPIES_PLACE, PostgresCopyStore, ReopenedCopyStore
 from shosoin.adapters.postgres import PostgresDatabase
 from shosoin.adapters.postgres_reencryption import PostgresCopies, PostgresStores
 from shosoin.base import KmeId, SaeId
@@ -154,6 +154,16 @@ def test_a_burn_removes_what_belongs_to_one_peer(filled):
         assert store.claim(KmeId("kme-c"), SaeId("sae-c1"), ["key-5555"])
 
 
+def test_a_burn_removes_what_others_may_claim_of_keys_that_the_peer_may_claim_too(place):
+    b, c = (SaeId("sae-b1"), KmeId("kme-b")), (SaeId("sae-c1"), KmeId("kme-c"))
+    with closing(place.open()) as store:
+        store.add_sent([("key-both", *b), ("key-both", *c), ("key-gone", *b), ("key-gone", *c), ("key-only", *c)], 1.0)
+        assert store.claim(b[1], b[0], ["key-gone"])
+        store.burn(b[1])
+        assert not store.claim(c[1], c[0], ["key-both"])
+        assert store.claim(c[1], c[0], ["key-gone", "key-only"]), "what the peer has had already is in use"
+
+
 def test_a_copy_that_was_altered_is_damage_and_gone(filled):
     filled.spoil("key-one1")
     with closing(filled.open()) as store:
@@ -214,6 +224,18 @@ def test_it_has_one_owner_and_whoever_lost_it_changes_nothing(server):
     first.close()
     with closing(place.open()) as store:
         assert names(store) == ["key-one1"]
+
+
+def test_what_a_running_kme_holds_comes_under_no_other_key(server):
+    place = InDatabase(server, f"copies_{next(NUMBERS)}")
+    store = ReopenedCopyStore(place.open)
+    with closing(store):
+        store.add_held([ONE])
+        with pytest.raises(StoreUnavailable, match="in use by process") as refused:
+            place.stores.reencrypt(COPIES_PLACE, OLD, NEW, lambda _: None)
+        assert refused.value.code == "keys.store_unavailable"
+        assert refused.value.hint
+        assert store.take_held([ONE]) == [ONE.bits]
 
 
 def test_kmes_share_a_schema_and_see_their_own_alone_and_copies_are_no_pair(server):

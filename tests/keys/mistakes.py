@@ -108,6 +108,9 @@ POOL, LOCAL, INTERVALS = pool.VerificationPool, local.LocalKeys, intervals.Inter
 PLAN = (reconcile, "plan_stream")
 PLANNED = (pair,)
 BURNED = (operators,)
+NOT_NOTED = Edit(burning, "burn_batch", 'pair["owes_copies"] = pair["owes_plan"]', 'pair["owes_plan"]', BURNED)
+BURNED_AT_ONE_END = Edit(PAIR, "_on_hello", "if theirs.burns > mine.seen_burns:", "if False:")
+"""Copies are burned at both ends, and with either half of them the other half is of no use: that hides mistakes."""
 
 MISTAKES = {
     # Leases
@@ -176,8 +179,7 @@ MISTAKES = {
     "sender_restarts_for_itself_alone": Mistake(
         "A sender does not begin at the lease when its receiver is new.",
         (Edit(*PLAN, "restart_sender=sender_new or receiver_new", "restart_sender=sender_new", PLANNED),),
-        unrecognized=True,
-        seed=153,
+        "test_a_sender_begins_at_the_lease_when_its_receiver_is_new",
     ),
     "receiver_serves_below_its_floor": Mistake(
         "The receiver serves again what an earlier run may have served.",
@@ -192,7 +194,7 @@ MISTAKES = {
     "every_restart_taken_for_clean": Mistake(
         "A receiver that was killed goes on serving keys under way.",
         (Edit(reconcile, "resumes_cleanly", 'own.resume != "" and own.resume == other.seen_resume', "True"),),
-        seed=7,
+        seed=3,
     ),
     "farewell_without_what_was_fetched": Mistake(
         "A clean stop does not write down what was fetched.",
@@ -275,7 +277,7 @@ MISTAKES = {
     "entry_spent_before_it_is_written_down": Mistake(
         "The sender asks for a tag before it wrote down that its entry is spent.",
         (Edit(SENDER, "on_have", "yield Commit(Batch(records={block.record_name: block.dump()}))", "pass"),),
-        seed=377,
+        "test_an_entry_is_written_down_as_spent_before_the_tag_under_it_is_asked_for",
     ),
     "pool_does_not_give_entries_up": Mistake(
         "Entries for a block stay in the pool.",
@@ -292,7 +294,7 @@ MISTAKES = {
             ),
         ),
         unrecognized=True,
-        seed=31,
+        seed=147,
     ),
     "pool_not_agreed_at_all": Mistake(
         "The sender keeps its pool as it is over a handshake.",
@@ -421,7 +423,7 @@ MISTAKES = {
     "copy_served_unclaimed": Mistake(
         "A slave's KME serves a copy without asking the master's.",
         (Edit(multicast.MulticastKeys, "_claim", "if not copies:", "if True:"),),
-        seed=7,
+        seed=20,
     ),
     "pad_for_two_records": Mistake(
         "A pad that was drawn for one record pads the next one too.",
@@ -453,13 +455,65 @@ MISTAKES = {
                 "if self._claimed.get(copy.place) != mark",
                 "if copy.place not in self._claimed",
             ),
+            BURNED_AT_ONE_END,
         ),
         seed=192,
     ),
     "burn_leaves_the_copies": Mistake(
         "A burn leaves multicast copies, and what allows them.",
-        (Edit(burning, "burn_steps", ", BurnCopies()]", "]", BURNED),),
-        seed=36,
+        (
+            Edit(burning, "burn_steps", ", BurnCopies()]", "]", BURNED),
+            NOT_NOTED,
+            BURNED_AT_ONE_END,
+        ),
+        seed=40,
+    ),
+    "whoever_hears_of_a_burn_keeps_the_copies": Mistake(
+        "An end that hears of a burn keeps what it holds for slaves.",
+        (BURNED_AT_ONE_END,),
+        seed=192,
+    ),
+    "burn_without_a_note": Mistake(
+        "A burn does not note in the journal that the copies are still to be burned.",
+        (
+            NOT_NOTED,
+            BURNED_AT_ONE_END,
+        ),
+        seed=192,
+    ),
+    "note_of_a_burn_not_honoured": Mistake(
+        "A start does not read that an unfinished burn has left the copies.",
+        (Edit(PAIR, "start", "if self._owes_copies:", "if False:"), BURNED_AT_ONE_END),
+        seed=192,
+    ),
+    "note_of_a_burn_cleared_too_early": Mistake(
+        "A start clears the note of an unfinished burn before it has burned the copies.",
+        (
+            Edit(
+                PAIR,
+                "start",
+                "yield BurnCopies()",
+                "self._owes_copies = False\n"
+                "        yield Commit(self._own_batch(Batch(records=self.outgoing.records())))\n"
+                "        yield BurnCopies()",
+            ),
+        ),
+        "test_a_start_that_ends_over_the_copies_of_a_burn_is_made_up_for_by_the_next",
+    ),
+    "whoever_died_in_a_burn_is_named_an_old_copy": Mistake(
+        "An end that is behind a plan of a burn which was not durable there is taken for an old copy by the other one.",
+        (Edit(PAIR, "_restored", " and not self._plan_open", ""),),
+        "test_an_end_that_dies_in_a_burn_is_taken_for_no_old_copy",
+    ),
+    "whoever_died_in_a_burn_takes_itself_for_an_old_copy": Mistake(
+        "An end that was burned and is behind the other one takes itself for an old copy.",
+        (Edit(PAIR, "_restored", "excused = self._owes_plan or theirs", "excused = theirs"),),
+        "test_an_end_that_dies_in_a_burn_is_taken_for_no_old_copy",
+    ),
+    "whoever_heard_of_a_burn_takes_itself_for_an_old_copy": Mistake(
+        "An end that has not carried out the other one's burn and is behind it takes itself for an old copy.",
+        (Edit(PAIR, "_restored", "self._owes_plan or theirs.burns > mine.seen_burns", "self._owes_plan"),),
+        "test_an_end_that_dies_in_a_burn_is_taken_for_no_old_copy",
     ),
     # Old keys and used bits
     "expiry_at_the_sender_only": Mistake(

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
+from shosoin.keys.blocks import load_record
 from shosoin.keys.burning import burn_batch, check_secret, holding_of, is_installed, rekey_batch
 from shosoin.keys.errors import PairSecretRejected, StreamNotReady, StreamRefused
+from shosoin.keys.store import BurnCopies
 from tests.keys.world import World
 
 
@@ -212,3 +214,72 @@ def test_a_pair_that_one_end_healed_opens_once_both_are_rekeyed(world):
     world.places_drawn.clear()
     world.heal()
     assert all(world.ends[name].pair.is_open for name in ("a", "b"))
+
+
+def owes_copies(world, name):
+    return load_record(world.ends[name].disk.records["pair"])["owes_copies"]
+
+
+def test_the_start_after_a_burn_burns_the_copies_once_before_it_opens(world):
+    end = world.ends["a"]
+    world.burn("a")
+    assert owes_copies(world, "a")
+    end.start()
+    effects = end.pair.start()
+    assert next(effects) == BurnCopies()
+    assert not end.pair.is_settled
+    assert owes_copies(world, "a")
+    world.heal()
+    assert end.copies_burned == 1
+    assert end.pair.is_settled
+    assert not owes_copies(world, "a")
+    end.crash()
+    world.heal()
+    assert end.copies_burned == 1
+
+
+def test_a_start_that_ends_over_the_copies_of_a_burn_is_made_up_for_by_the_next(world):
+    end = world.ends["a"]
+    world.burn("a")
+    for times in (1, 2):
+        end.start()
+        end.disk.crash_after = 0
+        world.settle()
+        assert (end.pair, end.copies_burned, owes_copies(world, "a")) == (None, times, True)
+    world.heal()
+    assert (end.copies_burned, owes_copies(world, "a")) == (3, False)
+
+
+def test_a_pair_that_was_given_up_is_not_settled_and_a_re_keyed_one_owes_nothing(world):
+    world.ends["a"].pair.abandon()
+    assert not world.ends["a"].pair.is_settled
+    world.burn("a")
+    rekey(world, "a", world.entropy.random_bytes(1024))  # whoever re-keys burns the copies first
+    assert not owes_copies(world, "a")
+
+
+@pytest.mark.parametrize("dies", ["a", "b"])
+def test_an_end_that_dies_in_a_burn_is_taken_for_no_old_copy(world, dies):
+    for name in ("a", "b"):
+        drawn(world, name)
+    world.burn("a")
+    for name in ("a", "b"):
+        world.ends[name].start()
+    world.settle()
+    world.ends[dies].disk.crash_after = 0  # it hears the hello, and its plan does not become durable
+    world.connect()
+    world.settle()
+    assert world.ends[dies].pair is None
+    world.heal()
+    assert not [event for event in world.events if event.name == "keys.restored_copy"]
+    assert not any(pair._plan_open or pair._owes_plan for pair in (world.ends[name].pair for name in ("a", "b")))
+
+
+def test_an_old_copy_is_named_though_the_other_end_was_burned_meanwhile(world):
+    world.snapshot("b")
+    world.produce("b", 5, arrives=True)
+    world.settle()
+    world.burn("a")
+    world.restore("b", 0, zombie=False)
+    world.heal()
+    assert {event.fields["restored"] for event in world.events if event.name == "keys.restored_copy"} == {"b"}

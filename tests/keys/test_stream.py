@@ -6,9 +6,10 @@ import pytest
 
 from shosoin.base.ports import Event
 from shosoin.keys import reconcile
+from shosoin.keys.blocks import Block
 from shosoin.keys.errors import KeyDamaged, KeyNotFound, KeyStreamDry, LeaseNeeded, StreamNotReady, StreamRefused
 from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress
-from shosoin.keys.messages import Confirmed, Ready, Stored, Welcome, decode_message
+from shosoin.keys.messages import BlockState, Compare, Confirmed, Ready, Stored, Welcome, decode_message
 from shosoin.keys.pair import PairEnd
 from shosoin.keys.pool import VerificationPool
 from tests.keys.world import LIMITS, MemoryStore, World
@@ -363,3 +364,28 @@ def test_the_pool_keeps_installed_entries_and_is_bounded():
     assert len(pool) == 128
     assert [number for number in pool if number < 0] == list(range(-14, 0))
     assert list(pool.take_newest()) == [397, 398, 399]
+
+
+def test_an_entry_is_written_down_as_spent_before_the_tag_under_it_is_asked_for(world):
+    a, _ = ends(world)
+    send, states = world.send, list[BlockState]()
+
+    def seen(sender, raw):
+        if sender is a and isinstance(decode_message(raw), Compare):
+            states.extend(
+                Block.load(record).state for name, record in a.disk.records.items() if name.startswith("block/")
+            )
+        send(sender, raw)
+
+    world.send = seen
+    stock(world)
+    assert states == [BlockState.OFFERED]
+
+
+def test_a_sender_begins_at_the_lease_when_its_receiver_is_new(world):
+    stock(world, 24)
+    drawn(world)
+    world.ends["b"].crash()
+    world.heal()
+    stock(world)
+    assert world.fetch(world.ends["b"].pair, drawn(world)), "what lies below the lease counts as fetched there"

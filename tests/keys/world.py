@@ -21,7 +21,7 @@ from shosoin.keys.errors import LeaseNeeded
 from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress
 from shosoin.keys.messages import Hello, Message, decode_message, encode_message
 from shosoin.keys.pair import PairEnd, PairLimits, secret_check_of
-from shosoin.keys.store import Batch, Commit, Emit, Mac, ReadBlock, Send, Steps
+from shosoin.keys.store import Batch, BurnCopies, Commit, Emit, Mac, ReadBlock, Send, Steps
 
 LIMITS = PairLimits(lease_bytes=4 * GRANULE_BYTES, capacity_bytes=64 * GRANULE_BYTES, expiry_s=1000.0)
 
@@ -114,6 +114,7 @@ class End:
         self.suspect = False
         """Restored from an old copy and not yet told the truth by the other end."""
         self.planning = False
+        self.copies_burned = 0
 
     def start(self) -> None:
         if self.pair is None:
@@ -161,6 +162,8 @@ class End:
                 if self.planning:
                     # The plan of a handshake is durable: what the other end knew is known here as well.
                     self.planning = self.suspect = False
+            case BurnCopies():
+                self.copies_burned += 1
             case ReadBlock(name):
                 return self.disk.read_block(name)
             case Mac(key, parts):

@@ -55,7 +55,7 @@ async def test_a_copy_claimed_before_does_not_burn_the_other_keys_of_the_request
     async with served(pair) as (processes, raws):
         many = (await drawn(raws, number=1))["keys"]
         _, single = await raws["sae-a1"].ask("POST", PATH, json={"number": 2})
-        assert processes[A]._multicast._store.claim(B, SaeId("sae-b1"), [many[0]["key_ID"]])
+        assert processes[A]._multicast._copies.store.claim(B, SaeId("sae-b1"), [many[0]["key_ID"]])
         assert (await fetched(raws["sae-b1"], [*single["keys"], *many]))[1]["message"] == NOT_FOUND
         status, got = await fetched(raws["sae-b1"], single["keys"])
         assert (status, got["keys"]) == (200, single["keys"])
@@ -156,7 +156,7 @@ async def test_a_peer_s_copies_do_not_stand_before_keys_of_others(pair):  # noqa
         key_id = local["keys"][0]["key_ID"]
         copy = HeldCopy(key_id, SaeId("sae-b2"), SaeId("sae-a1"), A, 1.0, 32, frozenset({SaeId("sae-b2")}), bytes(32))
         held = processes[B]._multicast
-        held._store.add_held([copy])
+        held._copies.store.add_held([copy])
         held._remember([copy])
         status, got = await fetched(raws["sae-b1"], local["keys"], master="sae-b2")
         assert (status, got["keys"]) == (200, local["keys"])

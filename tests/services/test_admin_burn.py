@@ -7,6 +7,7 @@ import pytest
 from shosoin.adapters.admin_log import read_entries
 from shosoin.adapters.stream_store import FileStreamStore
 from shosoin.keys.errors import StreamRefused
+from shosoin.keys.pair import PAIR_RECORD
 from tests.services.test_etsi014 import Raw
 from tests.services.test_kme_pairs import assert_gone_and_new_keys_work, blocks
 from tests.support.admin import Administration
@@ -93,6 +94,12 @@ async def test_copies_for_several_slaves_go_with_it(pair, admin):
             status, body = await b1.ask("POST", "/api/v1/keys/sae-a1/enc_keys", json=more)
             assert status == 200, body
             held, _ = ({"key_IDs": [{"key_ID": key["key_ID"]}]} for key in body["keys"])
+            local = {}
+            for raw, slave, own in ((a1, "sae-b1", "sae-a2"), (b1, "sae-a1", "sae-b2")):
+                wish = {"number": 1, "additional_slave_SAE_IDs": [own]}
+                status, body = await raw.ask("POST", f"/api/v1/keys/{slave}/enc_keys", json=wish)
+                assert status == 200, body
+                local[own] = {"key_IDs": [{"key_ID": body["keys"][0]["key_ID"]}]}
             assert (await admin.ask("sec", "POST", PATH, {}))[0] == 200
             assert not processes["kme-a"]._multicast._held
             await until_stock(a, "sae-b1", 1)
@@ -101,6 +108,10 @@ async def test_copies_for_several_slaves_go_with_it(pair, admin):
             assert (await b2.ask("POST", "/api/v1/keys/sae-a1/dec_keys", json=sent))[0] == 400
             async with Raw(pair, "sae-a2", "kme-a") as a2:
                 assert (await a2.ask("POST", "/api/v1/keys/sae-b1/dec_keys", json=held))[0] == 400
+                # Nor are those left that wait at the master's own KME, at either end.
+                assert (await a2.ask("POST", "/api/v1/keys/sae-a1/dec_keys", json=local["sae-a2"]))[0] == 400
+            assert (await b2.ask("POST", "/api/v1/keys/sae-b1/dec_keys", json=local["sae-b2"]))[0] == 400
+            assert not any(each._multicast._copies.store.index() for each in processes.values())
 
 
 async def test_who_may_not_and_what_there_is_not(pair, admin):
@@ -112,8 +123,14 @@ async def test_who_may_not_and_what_there_is_not(pair, admin):
 
 
 async def test_a_burn_that_cannot_be_written_says_so_and_hands_out_nothing(pair, admin, monkeypatch):
-    def fail(*_):
-        raise StreamRefused("the disk is full")
+    commit, full = FileStreamStore.commit, list[FileStreamStore]()
+
+    def fail(store, batch):
+        """Fail from the burn on; what else is written before it, by either KME, must not end the pair first."""
+        if full or b'"owes_copies":true' in (batch.records.get(PAIR_RECORD) or b""):
+            full.append(store)
+            raise StreamRefused("the disk is full")
+        commit(store, batch)
 
     async with pair.running() as processes, pair.client("sae-a1") as a:
         await until_stock(a, "sae-b1", 8)

@@ -140,7 +140,7 @@ async def test_what_is_refused_uses_nothing_up(pair, members):
 async def test_without_the_other_kme_there_is_no_answer_and_later_no_key(pair):
     async with served(pair) as (processes, raws):
         requests = processes["kme-b"].links.requests
-        store, thread = processes["kme-b"]._multicast._store, processes["kme-b"]._multicast
+        store, thread = processes["kme-b"]._multicast._copies.store, processes["kme-b"]._multicast
         serve = requests._serving.pop("multicast/copy")
         status, _ = await raws["sae-a1"].ask("POST", "/api/v1/keys/sae-b1/enc_keys", json=MANY)
         assert status == 503
@@ -192,7 +192,7 @@ async def test_a_kme_whose_store_hangs_costs_few_bits_too(pair, monkeypatch):
     monkeypatch.setattr(multicast, "_ASK_S", 0.3)
     async with served(pair) as (processes, raws):
         go = threading.Event()
-        processes["kme-b"]._multicast._thread.submit(go.wait)
+        processes["kme-b"]._multicast._copies.thread.submit(go.wait)
         tally = processes["kme-a"].links.pairs[KmeId("kme-b")].outgoing.tally
         before = tally.used_granules
         try:
@@ -241,7 +241,7 @@ async def test_old_copies_are_destroyed(pair, monkeypatch):
         body = await drawn(raws)
         await until(lambda: not processes["kme-b"]._multicast._held)
         assert (await fetched(raws["sae-b1"], body["keys"]))[0] == 400
-        assert not processes["kme-b"]._multicast._store.index()
+        assert not processes["kme-b"]._multicast._copies.store.index()
 
 
 async def test_copies_of_before_the_clock_was_put_back_grow_old_all_the_same(pair, monkeypatch):

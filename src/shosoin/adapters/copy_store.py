@@ -104,14 +104,7 @@ class CopyStorage(Protocol):
         ...
 
     def burn(self, peer: KmeId) -> None:
-        """Remove everything that came from a KME's masters or may be claimed by a KME."""
-        ...
-
-    def reseal(self, storage_key: bytes) -> None:
-        """Seal every copy under another storage key, in one transaction; copies that do not open are removed.
-
-        Called again after it was done, under either key, it changes nothing.
-        """
+        """Remove what came from a KME's masters, and all that may be claimed of keys of which it may claim a copy."""
         ...
 
     def close(self) -> None:
@@ -238,8 +231,9 @@ class CopyStore:
         self._change([*redated, *((f"DELETE FROM {table} WHERE born_s < ?", [(before_s,)]) for table in tables)])  # noqa: S608
 
     def burn(self, peer: KmeId) -> None:
-        """Remove everything that came from a KME's masters or may be claimed by a KME."""
-        self._change([(f"DELETE FROM {table} WHERE peer = ?", [(peer,)]) for table in ("copy", "sent")])  # noqa: S608
+        """Remove what came from a KME's masters, and all that may be claimed of keys of which it may claim a copy."""
+        shared = "DELETE FROM sent WHERE key_id IN (SELECT key_id FROM sent WHERE peer = ?)"
+        self._change([("DELETE FROM copy WHERE peer = ?", [(peer,)]), (shared, [(peer,)])])
 
     def reseal(self, storage_key: bytes) -> None:
         """Seal every copy under another storage key, in one transaction; copies that do not open are removed.

@@ -113,10 +113,10 @@ class PostgresCopyStore:
                 cursor.execute(self._do[name], [self._place, before_s])
 
     def burn(self, peer: KmeId) -> None:
-        """Remove everything that came from a KME's masters or may be claimed by a KME."""
+        """Remove what came from a KME's masters, and all that may be claimed of keys of which it may claim a copy."""
         with self._owner.transaction() as cursor:
-            for name in ("burn_copies", "burn_sent"):
-                cursor.execute(self._do[name], [self._place, peer])
+            cursor.execute(self._do["burn_copies"], [self._place, peer])
+            cursor.execute(self._do["burn_sent"], [self._place, self._place, peer])
 
     def discard(self) -> None:
         """Remove everything."""
@@ -152,6 +152,8 @@ class PostgresCopyStore:
 
 class ReopenedCopyStore:
     """``CopyStorage`` that is opened when it is first needed, and again after the database was lost; for one thread.
+
+    A KME that runs has one storage key, so this seals nothing under another: whoever changes it opens the store itself.
 
     Args:
         open_store: opens it.
@@ -201,13 +203,8 @@ class ReopenedCopyStore:
         self._with(lambda store: store.expire(before_s, now_s))
 
     def burn(self, peer: KmeId) -> None:
-        """Remove everything that came from a KME's masters or may be claimed by a KME."""
+        """Remove what came from a KME's masters, and all that may be claimed of keys of which it may claim a copy."""
         self._with(lambda store: store.burn(peer))
-
-    def reseal(self, storage_key: bytes) -> None:
-        """Refuse: a KME that runs has one storage key."""
-        del storage_key
-        raise NotImplementedError
 
     def close(self) -> None:
         """Let go of it."""

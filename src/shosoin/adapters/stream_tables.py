@@ -176,7 +176,8 @@ _STATEMENTS = {
     "expire_copies": "DELETE FROM {schema}.copy WHERE owner = %s AND born_s < %s",
     "expire_sent": "DELETE FROM {schema}.sent WHERE owner = %s AND born_s < %s",
     "burn_copies": "DELETE FROM {schema}.copy WHERE owner = %s AND peer = %s",
-    "burn_sent": "DELETE FROM {schema}.sent WHERE owner = %s AND peer = %s",
+    "burn_sent": "DELETE FROM {schema}.sent WHERE owner = %s"
+    " AND key_id IN (SELECT key_id FROM {schema}.sent WHERE owner = %s AND peer = %s)",
     "count_copies": "SELECT (SELECT count(*) FROM {schema}.copy JOIN {schema}.pair ON owner = id"
     " WHERE kme = %s AND pair.peer = %s)"
     " + (SELECT count(*) FROM {schema}.sent JOIN {schema}.pair ON owner = id WHERE kme = %s AND pair.peer = %s)",

@@ -11,6 +11,11 @@ but a fingerprint of each secret that it ever had: a pair secret used twice woul
 
 Both are one batch, durable as a whole or not at all. ``burn_steps`` and ``rekey_steps`` say what else belongs to them,
 and in which order: whoever is interrupted between two steps calls the command again.
+
+The multicast copies of the pair are in another store. So the batch of a burn notes that they are to be burned too
+(``owes_copies``), and the next start does that, again or for the first time, before it clears the note and before
+anything is served (``PairEnd.start``); a journal that cannot be read starts no pair. Re-keying burns them first:
+its batch needs no note, and of what is interrupted before it only copies are lost.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ from shosoin.keys.blocks import Block, dump_record, load_record
 from shosoin.keys.errors import PairSecretRejected, StreamRefused
 from shosoin.keys.pair import PAIR_RECORD, PAIR_SECRET_BYTES, PairEnd, PairLimits, secret_check_of
 from shosoin.keys.receiver import FETCHED_RECORD
-from shosoin.keys.store import Batch, Commit, StreamStore
+from shosoin.keys.store import Batch, BurnCopies, Commit, StreamStore
 
 __all__ = [
     "BurnCopies",
@@ -54,11 +59,6 @@ class Holding:
     """Of all blocks, used or not."""
     burns: int
     """How often this end has been burned."""
-
-
-@dataclass(frozen=True, slots=True)
-class BurnCopies:
-    """Remove the multicast copies that came from the other end or were sent to it, durably."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def burn_store(store: StreamStore, *, dry_run: bool, until_rekeyed: bool = False
 
 
 def burn_batch(records: Mapping[str, bytes], *, until_rekeyed: bool = False) -> Batch:
-    """Return what burns a pair at this end; the other end burns at the next handshake.
+    """Return what burns a pair at this end, its copies at the next start; the other end burns at the next handshake.
 
     Args:
         until_rekeyed: whether the pair stays closed at this end until it is given another secret.
@@ -139,6 +139,7 @@ def burn_batch(records: Mapping[str, bytes], *, until_rekeyed: bool = False) -> 
         pair = load_record(records[PAIR_RECORD])
         pair |= {"burns": pair.get("burns", 0) + 1, "resume": "", "peer_resume": "", "own": pair["own"]}
         pair["awaits_rekey"] = until_rekeyed or pair.get("awaits_rekey", False)
+        pair["owes_copies"] = pair["owes_plan"] = True
     except (KeyError, TypeError) as err:
         raise StreamRefused("the journal is incomplete") from err
     blocks = [name for name in records if name.startswith("block/")]

@@ -6,7 +6,7 @@ Everything is checked before anything is consumed; a request is served as a whol
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -151,6 +151,16 @@ class Kme:
         """
         if peer in self.paused:
             raise PairPaused(f"an operator has paused keys between {self.kme_id} and {peer}", retry_after_s=60.0)
+
+    def require_settled(self, peer: KmeId) -> None:
+        """Check that copies that came from a peer or were sent to it may be used: no burn of the pair is unfinished.
+
+        Raises:
+            StreamNotReady: one may be.
+        """
+        pair = self._pairs.get(peer)
+        if pair is None or not pair.is_settled:
+            raise StreamNotReady(f"whether the pair with {peer} was burned cannot be told now", retry_after_s=1.0)
 
     def require_stream(self, peer: KmeId) -> None:
         """Check that keys drawn before may still be handed out: the stream is open, and nobody paused it.
@@ -322,10 +332,19 @@ class Kme:
         return self._reading(peer, lambda: pair.incoming.fetch([address]))[0]
 
     def hold_locally(
-        self, master: SaeId, slaves: Sequence[SaeId], keys: Sequence[tuple[str, bytes]], facts: LinkFacts
+        self,
+        master: SaeId,
+        slaves: Sequence[SaeId],
+        keys: Sequence[tuple[str, bytes]],
+        facts: LinkFacts,
+        sent_to: Iterable[KmeId],
     ) -> None:
         """Hold copies of keys for SAEs of this KME; see ``LocalKeys.put``."""
-        self._local.put(master, slaves, keys, facts)
+        self._local.put(master, slaves, keys, facts, sent_to)
+
+    def drop_local_copies(self, sent_to: KmeId) -> None:
+        """Forget those of keys that a KME was sent copies of: the pair with it is burned."""
+        self._local.drop_sent_to(sent_to)
 
     def require_local_room(self, master: SaeId, number: int, length_bytes: int) -> None:
         """Check that as many copies may be held here; see ``LocalKeys.require_room``."""

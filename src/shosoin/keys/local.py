@@ -7,10 +7,10 @@ streams: each key once, to the SAE it was drawn for. The container says ``local-
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from shosoin.base import Entropy, SaeId
+from shosoin.base import Entropy, KmeId, SaeId
 from shosoin.base.ports import Clock
 from shosoin.keys.errors import KeyNotFound, KeyOfAnotherSae, KeyStreamDry
 from shosoin.keys.key_id import KeyAddress, KeyIdCodec
@@ -34,6 +34,8 @@ class _Waiting:
     bits: bytearray = field(repr=False)
     facts: LinkFacts
     """Where else the key has been."""
+    sent_to: frozenset[KmeId] = frozenset()
+    """KMEs that were sent copies."""
 
 
 class LocalKeys:
@@ -88,9 +90,17 @@ class LocalKeys:
         return max(found, key=lambda facts: facts.simulated, default=_FACTS)
 
     def put(
-        self, master: SaeId, slaves: Sequence[SaeId], keys: Sequence[tuple[str, bytes]], facts: LinkFacts = _FACTS
+        self,
+        master: SaeId,
+        slaves: Sequence[SaeId],
+        keys: Sequence[tuple[str, bytes]],
+        facts: LinkFacts = _FACTS,
+        sent_to: Iterable[KmeId] = (),
     ) -> None:
         """Hold copies of keys that were made elsewhere, one for each slave.
+
+        Args:
+            sent_to: KMEs that were sent copies of the same keys.
 
         Raises:
             KeyStreamDry: if too many keys await fetching; none is held then.
@@ -100,7 +110,14 @@ class LocalKeys:
         for key_id, bits in keys:
             for slave in slaves:
                 now_s, named = self._clock.now_s(), frozenset(slaves)
-                self._hold(key_id, _Waiting(master, slave, named, now_s, bytearray(bits), facts))
+                entry = _Waiting(master, slave, named, now_s, bytearray(bits), facts, frozenset(sent_to))
+                self._hold(key_id, entry)
+
+    def drop_sent_to(self, kme: KmeId) -> None:
+        """Overwrite and forget the copies of keys that a KME was sent copies of."""
+        for place in [place for place, one in self._waiting.items() if kme in one.sent_to]:
+            bits = self._remove(place).bits
+            bits[:] = bytes(len(bits))
 
     def size_bytes(self, slave: SaeId, master: SaeId, key_ids: Sequence[str]) -> int:
         """Return how many bytes those of the named keys have that ``master`` drew for ``slave``; others say nothing."""

@@ -217,15 +217,19 @@ class MulticastKeys:
         remote = {kme: slaves for kme, slaves in by_kme.items() if kme != self._kme.kme_id}
         burns = {kme: self._burns[kme] for kme in remote}
         yield Together(tuple(self._send(kme, caller, slaves, keys, facts.simulated) for kme, slaves in remote.items()))
-        if burned := [kme for kme in remote if self._burns[kme] != burns[kme]]:
-            raise StreamNotReady(f"the stream with {burned[0]} was burned meanwhile", retry_after_s=1.0)
+        self._require_unburned(burns)
         rows = [(key_id, slave, kme) for kme, slaves in remote.items() for slave in slaves for key_id, _ in keys]
         if rows:
             born_s = self._clock.wall_s()
             yield OnTable(lambda table: table.add_sent(rows, born_s))
+        self._require_unburned(burns)
         own = by_kme.get(self._kme.kme_id, ())
         if own:
-            self._kme.hold_locally(caller, own, keys, facts)
+            self._kme.hold_locally(caller, own, keys, facts, remote)
+
+    def _require_unburned(self, burns: Mapping[KmeId, int]) -> None:
+        if burned := [kme for kme in burns if self._burns[kme] != burns[kme]]:
+            raise StreamNotReady(f"the stream with {burned[0]} was burned meanwhile", retry_after_s=1.0)
 
     def _send(
         self,
@@ -280,6 +284,7 @@ class MulticastKeys:
 
         Raises:
             KeyNotFound: not all of them were there; none is gone then.
+            StreamNotReady: the pair is being burned.
         """
         try:
             if len(body) > _CLAIM_BYTES_MAX:
@@ -288,8 +293,10 @@ class MulticastKeys:
             slave, key_ids = SaeId(str(found["slave"])), [str(key_id) for key_id in found["key_ids"]]
         except (ValueError, KeyError, TypeError, RecursionError, ShosoinError) as err:
             raise PairProtocolError("not a claim") from err
+        self._kme.require_settled(peer)
         if len(set(key_ids)) < len(key_ids) or not (yield OnTable(lambda table: table.claim(peer, slave, key_ids))):
             raise KeyNotFound
+        self._kme.require_settled(peer)  # a burn that has begun meanwhile is meant for these too
         return b"claimed"
 
     # A slave's KME
@@ -331,7 +338,7 @@ class MulticastKeys:
                 on, claimed as they are.
 
         Raises:
-            StreamNotReady: the master's KME cannot be asked, or the pair with it is paused; ask again.
+            StreamNotReady: the master's KME cannot be asked, or the pair with it is paused or being burned; ask again.
             KeyNotFound: it says that they were claimed before.
         """
         places = {copy.place for copy in copies}
@@ -339,8 +346,11 @@ class MulticastKeys:
             raise KeyNotFound
         self._taking |= places
         try:
-            for peer in dict.fromkeys(copy.peer for copy in copies):
+            peers = dict.fromkeys(copy.peer for copy in copies)
+            for peer in peers:
                 yield from self._claim(peer, [copy for copy in copies if copy.peer == peer])
+            for peer in peers:
+                self._kme.require_settled(peer)  # the others have taken their time
             if not all(copy.slave in self._held.get((copy.peer, copy.key_id), {}) for copy in copies):
                 raise KeyNotFound  # they have expired meanwhile
             rest = fetch_rest()
@@ -351,6 +361,7 @@ class MulticastKeys:
 
     def _claim(self, peer: KmeId, copies: Sequence[HeldCopy]) -> Steps[None]:
         self._kme.require_unpaused(peer)
+        self._kme.require_settled(peer)
         mark = self._kme.burn_mark(peer)
         copies = [copy for copy in copies if self._claimed.get(copy.place) != mark]
         if not copies:
@@ -467,8 +478,12 @@ class MulticastKeys:
         self._count(fresh, 1)
 
     def forget_copies_of(self, peer: KmeId) -> None:
-        """Forget the copies that came from a KME's masters, and whatever is being sent to it: the pair is burned."""
+        """Forget the copies that came from a KME's masters and those of keys that were sent to it: the pair is burned.
+
+        A key that was sent to others besides is gone as a whole: who made the operator burn may know its bits.
+        """
         self._burns[peer] += 1
+        self._kme.drop_local_copies(peer)
         self._forget([copy for place, held in self._held.items() if place[0] == peer for copy in held.values()])
 
 

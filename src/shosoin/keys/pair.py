@@ -43,9 +43,9 @@ from shosoin.keys.messages import (
 )
 from shosoin.keys.pool import VerificationPool
 from shosoin.keys.receiver import ReceivingEnd
-from shosoin.keys.reconcile import StreamPlan, must_burn, plan_stream, was_restored
+from shosoin.keys.reconcile import StreamPlan, must_burn, plan_stream, was_counted_back, was_restored
 from shosoin.keys.sender import SendingEnd
-from shosoin.keys.store import Batch, Commit, Emit, Send, Steps, StreamStore
+from shosoin.keys.store import Batch, BurnCopies, Commit, Emit, Send, Steps, StreamStore
 
 __all__ = ["PAIR_RECORD", "PAIR_SECRET_BYTES", "PairEnd", "PairLimits", "secret_check_of"]
 
@@ -113,6 +113,14 @@ class PairEnd:
         """Whether an intruder may know the pair secret: the other end is told to burn, and nothing else happens.
 
         Both ends write it down, so that an old copy of one disk cannot forget it."""
+        self._owes_copies = False
+        """Whether an operator burned the pair and the multicast copies may still be there."""
+        self._settled = False
+        self._owes_plan = False
+        """Whether this end was burned and has made no plan durable since: the other end may have, and be ahead."""
+        self._plan_open = False
+        """Whether a plan that burns is durable here, and the other end has not said that it is there: it may be behind.
+        """
         self.refusal = ""
         """Why the last handshake was refused; empty when it was not."""
         self._fresh = True
@@ -156,17 +164,26 @@ class PairEnd:
         return self._open
 
     @property
+    def is_settled(self) -> bool:
+        """Whether no burn of this end is unfinished, as far as is known: only then do its multicast copies count."""
+        return self._settled
+
+    @property
     def generation(self) -> int:
         """How many times this end has started."""
         return self._generation
 
     def start(self) -> Steps:
-        """Load the journal and make this run's generation durable; must come first."""
+        """Load the journal, finish a burn, and make this run's generation durable; must come first."""
         records = self._store.load()
         if records:
             self._restore(records)
+        if self._owes_copies:
+            yield BurnCopies()
+            self._owes_copies = False  # durable with what follows, and nothing is sent or stored for slaves before that
         self._generation += 1
         yield Commit(self._own_batch(Batch(records={**self.outgoing.records(), **self.incoming.records()})))
+        self._settled = True
 
     def connected(self) -> Steps:
         """Open the handshake on a new classical channel."""
@@ -247,8 +264,9 @@ class PairEnd:
             yield Send(self._proven(Closing(self._session, self._resume)))
 
     def abandon(self) -> None:
-        """Stop serving for good: the store failed, so what is durable is no longer known."""
+        """Stop serving for good: the store failed, or is about to be burned, so what is durable is no longer known."""
         self._open, self._fresh, self._hello = False, True, None
+        self._settled = False
         self.wipe()
 
     def mark_burned(self) -> None:
@@ -318,10 +336,11 @@ class PairEnd:
         wrong = implausible_claim(mine, theirs)
         if wrong:
             yield from self._disbelieve(wrong)
-        if was_restored(theirs, mine) or was_restored(mine, theirs):
-            culprit = self.peer if was_restored(theirs, mine) else self.own
+        culprit = self._restored(mine, theirs)
+        if culprit:
             yield Emit(Event("keys.restored_copy", "alarm", {"peer": self.peer, "restored": culprit}))
-        if was_restored(theirs, mine) or was_restored(mine, theirs) or must_burn(mine, theirs):
+        burns = was_restored(theirs, mine) or was_restored(mine, theirs) or must_burn(mine, theirs)
+        if burns:
             self.mark_burned()
         if must_burn(mine, theirs):
             yield Emit(
@@ -342,11 +361,27 @@ class PairEnd:
         self._generation = max(self._generation, theirs.seen_generation)
         self._burns = max(self._burns, theirs.seen_burns)
         self._seen_burns = max(self._seen_burns, theirs.burns)
+        self._owes_plan, self._plan_open = False, self._plan_open or burns
+        if theirs.burns > mine.seen_burns:
+            yield BurnCopies()  # before it counts as carried out
         yield Commit(self._own_batch(batch))
         if self._awaits_rekey:
             self.refusal = f"the pair with {self.peer} was healed and awaits another pair secret: shosoin kme rekey"
         self._session = _session_of(mine, theirs)
         yield Send(Welcome(self._session, self._proof(self.own, "welcome")))
+
+    def _restored(self, mine: Hello, theirs: Hello) -> str:
+        """Return which KME's disk is an old copy, empty if neither need be.
+
+        A plan that burns moves the numbers of both streams, so an end that died before it was durable there is behind
+        the other one and no old copy; its own counts say whether it is one all the same.
+        """
+        if was_counted_back(theirs, mine) or (was_restored(theirs, mine) and not self._plan_open):
+            return self.peer
+        excused = self._owes_plan or theirs.burns > mine.seen_burns
+        if was_counted_back(mine, theirs) or (was_restored(mine, theirs) and not excused):
+            return self.own
+        return ""
 
     def _on_welcome(self, message: Welcome) -> Steps:
         if self._open:
@@ -355,6 +390,9 @@ class PairEnd:
             raise PairProtocolError("the two ends saw different hellos")
         if not hmac.compare_digest(message.proof.encode(), self._proof(self.peer, "welcome").encode()):
             yield from self._forged()
+        if self._plan_open:
+            self._plan_open = False
+            yield Commit(self._own_batch(Batch()))
         if self._awaits_rekey:
             return
         self._open, self._fresh, self.refusal = True, False, ""
@@ -425,6 +463,9 @@ class PairEnd:
             "seen_burns": self._seen_burns,
             "retired": list(self._retired),
             "awaits_rekey": self._awaits_rekey,
+            "owes_copies": self._owes_copies,
+            "owes_plan": self._owes_plan,
+            "plan_open": self._plan_open,
         }
         return _merge(batch, Batch(records={PAIR_RECORD: dump_record(record)}))
 
@@ -441,6 +482,8 @@ class PairEnd:
             self._burns, self._seen_burns = record.get("burns", 0), record.get("seen_burns", 0)
             self._retired = record.get("retired", ())
             self._awaits_rekey = record.get("awaits_rekey", False)
+            self._owes_copies = record.get("owes_copies", False)
+            self._owes_plan, self._plan_open = record.get("owes_plan", False), record.get("plan_open", False)
             self.outgoing.restore(records)
             if not self.incoming.restore(records, self._resume):
                 self._resume = ""

@@ -15,7 +15,16 @@ from enum import Enum
 from shosoin.keys.messages import BlockState, BlockView, Hello, ReceiverView, SenderView
 from shosoin.keys.pool import contributed_by
 
-__all__ = ["Action", "StreamPlan", "is_new", "must_burn", "plan_stream", "resumes_cleanly", "was_restored"]
+__all__ = [
+    "Action",
+    "StreamPlan",
+    "is_new",
+    "must_burn",
+    "plan_stream",
+    "resumes_cleanly",
+    "was_counted_back",
+    "was_restored",
+]
 
 
 class Action(Enum):
@@ -59,10 +68,14 @@ def was_restored(own: Hello, other: Hello) -> bool:
     Either it claims a generation that another run had already claimed, or (a copy of a running end starts one
     generation above, as an honest restart does) it has forgotten what it had made durable before it said so.
     """
+    return was_counted_back(own, other) or _sender_forgot(own, other) or _receiver_forgot(own, other)
+
+
+def was_counted_back(own: Hello, other: Hello) -> bool:
+    """Whether the disk of ``own`` is an old copy by its counts, which no plan raises at the other end alone."""
     if own.generation < other.seen_generation or own.burns < other.seen_burns:
         return True
-    claimed_before = own.generation == other.seen_generation and own.incarnation != other.seen_incarnation
-    return claimed_before or _sender_forgot(own, other) or _receiver_forgot(own, other)
+    return own.generation == other.seen_generation and own.incarnation != other.seen_incarnation
 
 
 def must_burn(one: Hello, other: Hello) -> bool:

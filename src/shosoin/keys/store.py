@@ -14,7 +14,19 @@ from typing import Any, Protocol
 from shosoin.base.ports import Event
 from shosoin.keys.messages import Message
 
-__all__ = ["Batch", "Commit", "Effect", "Emit", "Mac", "ReadBlock", "Send", "Steps", "StreamStore", "WipeRange"]
+__all__ = [
+    "Batch",
+    "BurnCopies",
+    "Commit",
+    "Effect",
+    "Emit",
+    "Mac",
+    "ReadBlock",
+    "Send",
+    "Steps",
+    "StreamStore",
+    "WipeRange",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +91,14 @@ class Commit:
 
 
 @dataclass(frozen=True, slots=True)
+class BurnCopies:
+    """Remove the multicast copies that came from the other end or were sent to it, durably.
+
+    Where that fails, so do the steps: with ``StreamRefused``, ``StoreUnavailable`` if it may pass.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Send:
     """Send a message to the peer over the classical channel."""
 
@@ -107,5 +127,5 @@ class Emit:
     event: Event
 
 
-Effect = Commit | Send | Mac | ReadBlock | Emit
+Effect = Commit | BurnCopies | Send | Mac | ReadBlock | Emit
 Steps = Generator[Effect, Any, None]

@@ -32,6 +32,7 @@ from shosoin.keys.quota import Quota
 from shosoin.keys.worker_grants import Granting
 from shosoin.services.admin_api import AdminApi
 from shosoin.services.admin_config import AdminSection
+from shosoin.services.copy_thread import CopyThread
 from shosoin.services.etsi004 import Etsi004Service
 from shosoin.services.etsi004_config import Etsi004Section
 from shosoin.services.etsi004_streams import KeyStreams
@@ -118,6 +119,8 @@ class KmeProcess:
         """Whether it is about to stop and should get no new work."""
         self.etsi004_port: int | None = None
         self._multicast: Multicast | None = None
+        self._copies: CopyThread | None = None
+        self.links.burn_copies = self._burn_copies
         self._lock: StateLock | None = None
         self.defect: BaseException | None = None
         """Why a part of the process ended by itself."""
@@ -132,8 +135,9 @@ class KmeProcess:
             self._lock = StateLock(self.directory, exclusive=False)
             key = storage_key(self.config)
             self.identity.load()
+            self._copies = CopyThread(self._copy_store(key))
             await self.links.open(key)
-            await self._listen(key)
+            await self._listen(self._copies)
             self._start_tasks()
         except BaseException:
             await self._stop()
@@ -184,16 +188,17 @@ class KmeProcess:
 
     async def burn(self, peer: KmeId, *, dry_run: bool) -> Holding:
         """Burn all that is shared with a peer at this end, or only look; see ``KmeLinks.burn``."""
+        return await self.links.burn(peer, dry_run=dry_run)
 
-        async def burn_copies() -> None:
-            if self._multicast is not None:
-                await self._multicast.burn(peer)
-
-        return await self.links.burn(peer, dry_run=dry_run, burn_rest=burn_copies)
+    async def _burn_copies(self, peer: KmeId) -> None:
+        if self._multicast is not None:
+            await self._multicast.burn(peer)
+        elif self._copies is not None:  # nobody knows of them yet
+            await self._copies.do(lambda store: store.burn(peer))
 
     # Parts
 
-    async def _listen(self, key: bytes) -> None:
+    async def _listen(self, copies: CopyThread) -> None:
         peer, limits = self.config.peer_api, self.config.limits
         peer_plane = self.identity.planes["peer_api"]
         http = http_limits(limits)
@@ -203,7 +208,7 @@ class KmeProcess:
             kme,
             Drawing(kme, self.links, self._clock, limits.lease_timeout_s),
             self.links.requests,
-            self._copy_store(key),
+            copies,
             entropy=self._entropy,
             clock=self._clock,
             events=self._events,
@@ -352,8 +357,8 @@ class KmeProcess:
         if self.admin is not None:
             await self.admin.stop()
         self.links.release()
-        if self._multicast is not None:
-            self._multicast.close()
+        if self._copies is not None:
+            self._copies.close()
         if self.operations is not None:
             await self.operations.stop()
         if self._lock is not None:

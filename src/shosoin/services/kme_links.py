@@ -65,6 +65,8 @@ class KmeLinks:
         """Says whether a connection with another KME may be used."""
         self.source_planes: Mapping[KmeId, TlsPlane] = {}
         """TLS endpoints of the links whose bits come over TLS."""
+        self.burn_copies: Callable[[KmeId], Awaitable[None]] = _no_copies
+        """Removes the multicast copies that came from a peer or were sent to it, durably."""
         self.requests.serve(SUBJECT, self._answer_source)
         self.groups: Counter[str] = Counter()
         """Connections by TLS key-exchange group; empty where the TLS library cannot tell."""
@@ -110,14 +112,12 @@ class KmeLinks:
 
     # Burning
 
-    async def burn(self, peer: KmeId, *, dry_run: bool, burn_rest: Callable[[], Awaitable[None]]) -> Holding:
+    async def burn(self, peer: KmeId, *, dry_run: bool) -> Holding:
         """Burn what this end holds of a pair, durably, and open the pair anew; return what that was, or would be.
 
         From the first step on nothing of it is handed out; the other end burns when the two meet, as soon as they can.
-
-        Args:
-            burn_rest: burns what else is shared with the peer, as soon as nothing more is drawn, whether or not the
-                pair's own state could be written; opening the pair anew may take its time.
+        Multicast copies go as soon as nothing more is drawn, whether or not the pair's own state could be written. If
+        they cannot, the pair stays shut and they are given to nobody, until that was made up for.
 
         Raises:
             StreamNotReady: the pair cannot be used now; whoever wants to burn it stops the KME.
@@ -132,7 +132,7 @@ class KmeLinks:
         finally:
             if not dry_run:
                 driver.pair.mark_burned()
-                await burn_rest()
+                await self._burn_copies(peer)
         held = found or Holding(0, 0, 0)
         if not dry_run:
             log("stream.burned", peer=peer, blocks=held.blocks, bits=held.granules * 256)
@@ -140,6 +140,13 @@ class KmeLinks:
                 async with asyncio.timeout(_BURNED_S):
                     await driver.replaced.wait()
         return held
+
+    async def _burn_copies(self, peer: KmeId) -> None:
+        try:
+            await self.burn_copies(peer)
+        except StreamRefused as err:
+            why = f"the multicast copies shared with {peer} are to be burned and cannot be: {err.message}"
+            raise StoreUnavailable(why, hint="until then nothing is shared with it; this is tried again") from err
 
     # Leases, for those who draw keys
 
@@ -280,7 +287,8 @@ class KmeLinks:
             link.max_age_s,
         )
         pair = PairEnd(self._config.kme.id, peer, secret, store, self._entropy, pair_limits, wall_s=self._clock.wall_s)
-        driver = LinkDriver(pair, store, self._clock, self._events)
+        burn_copies = partial(self._burn_copies, peer)  # if that is left of a burn
+        driver = LinkDriver(pair, store, self._clock, self._events, burn_copies)
         await driver.start()
         parts = SourceParts(
             driver, self.requests, self._repeats, self._entropy, self._clock, self._events, link.max_stock_bits
@@ -293,6 +301,10 @@ class KmeLinks:
         self._sources[peer] = make_source(link, section, parts, self._facts[peer], used, plane)
         _follow(self.pairs.get(peer), pair)
         self.drivers[peer], self.pairs[peer] = driver, pair
+
+
+async def _no_copies(peer: KmeId) -> None:
+    raise StreamRefused(f"those shared with {peer} are kept elsewhere")
 
 
 def _follow(before: PairEnd | None, pair: PairEnd) -> None:

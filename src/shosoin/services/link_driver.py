@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +25,7 @@ from shosoin.keys.messages import (
     encode_message,
 )
 from shosoin.keys.pair import PairEnd
-from shosoin.keys.store import Batch, Commit, Effect, Emit, Mac, ReadBlock, Send, Steps, StreamStore
+from shosoin.keys.store import Batch, BurnCopies, Commit, Effect, Emit, Mac, ReadBlock, Send, Steps, StreamStore
 from shosoin.services.json_log import described, log
 from shosoin.services.peer_channel import Channel
 
@@ -58,10 +58,25 @@ class _Item:
     done: asyncio.Event | None = None
 
 
-class LinkDriver:
-    """Runs one ``PairEnd``: its queue of events, its store's thread, its classical channel."""
+async def _no_copies() -> None:
+    raise StreamRefused("the multicast copies of a burned pair cannot be reached from here")
 
-    def __init__(self, pair: PairEnd, store: StreamStore, clock: Clock, events: EventSink) -> None:
+
+class LinkDriver:
+    """Runs one ``PairEnd``: its queue of events, its store's thread, its classical channel.
+
+    Args:
+        burn_copies: removes the multicast copies of the pair, wherever they are, durably.
+    """
+
+    def __init__(
+        self,
+        pair: PairEnd,
+        store: StreamStore,
+        clock: Clock,
+        events: EventSink,
+        burn_copies: Callable[[], Awaitable[None]] = _no_copies,
+    ) -> None:
         self.pair = pair
         self.progress = asyncio.Event()
         self.failed = False
@@ -72,6 +87,7 @@ class LinkDriver:
         self.replaced = asyncio.Event()
         """For whoever opens the pair anew to set once that was tried."""
         self._store, self._clock, self._events = store, clock, events
+        self._burn_copies = burn_copies
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"store-{pair.peer}")
         self._queue: asyncio.Queue[_Item] = asyncio.Queue(_QUEUE_MAX)
         self._channel: Channel | None = None
@@ -301,6 +317,8 @@ class LinkDriver:
                     await self._channel.send(encode_message(message))
             case Emit(event):
                 self._events.emit(event)
+            case BurnCopies():
+                await self._burn_copies()
             case _OnStore(work):
                 return await loop.run_in_executor(self._thread, work)
         return None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, closing
 from typing import Any, TypeVar
 
@@ -33,6 +32,7 @@ from shosoin.keys.multicast import (
     Steps,
     Together,
 )
+from shosoin.services.copy_thread import CopyThread
 from shosoin.services.json_log import log
 from shosoin.services.kme_requests import PeerRequests
 from shosoin.services.peer_readiness import PeerReadiness
@@ -59,7 +59,7 @@ class Multicast(MulticastKeys):
         kme: Kme,
         drawing: Drawing,
         requests: PeerRequests,
-        store: CopyStorage,
+        copies: CopyThread,
         *,
         entropy: Entropy,
         clock: Clock,
@@ -75,8 +75,7 @@ class Multicast(MulticastKeys):
             events=events,
             expiry_s=expiry_s,
         )
-        self._drawing, self._requests, self._store = drawing, requests, store
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="multicast")
+        self._drawing, self._requests, self._copies = drawing, requests, copies
         self._epoch = 0
         """Of the store when it was last asked what is in it."""
         self.is_indexed = False
@@ -128,11 +127,6 @@ class Multicast(MulticastKeys):
         """
         if not self.is_indexed:
             raise StreamNotReady("which keys for several slaves wait here cannot be told now", retry_after_s=1.0)
-
-    def close(self) -> None:
-        """Let go of the store, after everything else has ended."""
-        self._thread.shutdown(wait=True)
-        self._store.close()
 
     async def burn(self, peer: KmeId) -> None:
         """Destroy the copies that came from a KME's masters, and what its SAEs might claim here.
@@ -199,4 +193,4 @@ class Multicast(MulticastKeys):
                 return None
 
     async def _on_thread(self, work: Callable[[CopyStorage], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._store)
+        return await self._copies.do(work)

@@ -52,6 +52,7 @@ def _end_faults(world: World, *, tls_was_broken: bool) -> None:
         world.fates[end.name].clear()
         world.request_fates[end.name].clear()
         world.wiretap.orders[end.name].clear()
+        end.doom_at_start = None
         for process in end.servers():
             process.doom, process.frozen_until_s = None, 0.0
             process.disk.crash_after = process.disk.copies_crash_after = process.disk.full_after = None

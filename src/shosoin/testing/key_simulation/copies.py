@@ -167,6 +167,16 @@ class Copies:
             self._run(self.keys.expiring(), _ignore)
             self._world.after(self._period_s, self._expire)
 
+    def burn(self) -> None:
+        """Remove all that is stored, and forget it.
+
+        Raises:
+            DiskCrash: the process ends before that or after it.
+        """
+        self._process.disk.change_copies(self._process.disk.copies.burn)
+        self.keys.forget_copies_of(self._peer)
+        self._world.trace.counts["copies burned by a process"] += 1
+
     # Steps
 
     def _run(self, steps: _Steps, done: Done) -> None:

@@ -14,6 +14,9 @@ from shosoin.testing.key_simulation.world import Wish, World
 
 __all__: list[str] = []
 
+_BETWEEN = 1
+"""After the first step of a burn, before the second."""
+
 
 @event(14, Group.USE)
 def draw_for_several(world: World, end: str, values: Values) -> None:
@@ -57,6 +60,18 @@ def _draw_and_fetch(world: World, end: str, fetches: Sequence[tuple[float, bool]
         main.copies.draw(Wish(SAES[end][0], slaves[0], 1, 256), slaves, later)
 
 
+def _draw_for_both_ends(world: World, end: str, fetches_s: Sequence[float]) -> None:
+    """Draw a key for a slave of the other end, who never fetches it, and one of this end, who does at some times."""
+    main, (master, own) = world.ends[end].main, SAES[end]
+
+    def later(key_ids: list[str]) -> None:
+        for at_s in fetches_s:
+            world.after(at_s, partial(_fetch_copies, world, [own], key_ids))
+
+    if main is not None:
+        main.copies.draw(Wish(master, own, 1, 256), (SAES[OTHER[end]][0], own), later)
+
+
 @event(4)
 def go_back_over_copies(world: World, end: str, values: Values) -> None:
     """Put an end back to a copy of its disk from before slaves fetched a key, as master's end or slaves' end."""
@@ -73,9 +88,22 @@ def go_back_over_copies(world: World, end: str, values: Values) -> None:
 
 @event(2)
 def burn_over_claims(world: World, end: str, values: Values) -> None:
-    """Burn the pair at the master's end while slaves have claimed their copies and cannot have them yet."""
-    _draw_and_fetch(world, end, [(0.05, True), (0.9, False), (1.6, False)])
-    world.after(0.15 + values[0] % 20 / 100, lambda: burn_pair(world, end, values))
+    """Burn the pair at the master's end while slaves have claimed their copies and cannot have them yet.
+
+    Mostly the operator's machine fails between the journal and the copies, and the KME starts over that, once
+    or, since it dies over it, twice.
+    """
+    _draw_and_fetch(world, end, [(0.05, True), (0.5, False), (0.7, False), (0.9, False), (1.2, False), (1.6, False)])
+    _draw_for_both_ends(world, OTHER[end], [1.2, 2.0, 2.8])
+
+    def burn() -> None:
+        if values[2] % 4:
+            world.ends[end].doom_at_start = (None, None, 0, 1)[values[1] % 4]
+            burn_pair(world, end, (0, _BETWEEN, 0))
+        else:
+            burn_pair(world, end, values)
+
+    world.after(0.15 + values[0] % 20 / 100, burn)
 
 
 @event(5, Group.USE)

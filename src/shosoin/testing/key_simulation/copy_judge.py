@@ -3,7 +3,8 @@
 * Each slave is given its copy once, whichever processes of an end were asked, and nobody else is given it.
 * All slaves of a key_ID and its master get the same bits.
 * A pad of a stream goes into one record.
-* What an operator burned at an end is not given out there, nor at the other end once it has heard of it.
+* What an operator burned at an end is not given out there, nor at the other end once it has heard of it; nor are the
+  other copies of a key that was sent over the pair, those at the master's own end.
 
 Both disks put back since a key was drawn, one after the other, are outside: then no record of the truth is left.
 """
@@ -74,8 +75,7 @@ class CopyJudge:
             if caller in known.given:
                 self._given_again(process, caller, key_id, known)
             known.given.add(caller)
-            if process.end != known.end:
-                self._check_unburned(process, key_id, known)
+            self._check_unburned(process, key_id, known)
 
     def _given_again(self, process: KmeProcess, caller: SaeId, key_id: str, known: SeveralKey) -> None:
         if known.end != process.end and all(at_s >= known.drawn_s for at_s in self.restored_s.values()):

@@ -75,7 +75,7 @@ class SimulatedDisk:
         self._failed = False
         self.copies = CopyRows()
         self.copies_burned_before_s = -1.0
-        """As below, for multicast copies."""
+        """As below, for multicast copies: from the moment the journal is burned."""
         self.secret = secret
         """The file of the pair secret, which lies beside the journal."""
         self.burned_before_s = -1.0

@@ -110,8 +110,6 @@ class Judge:
         """Workers that are no more, as their owners know."""
         self.restored: set[str] = set()
         """Ends that were put back to old copies."""
-        self.unsettled: set[str] = set()
-        """Ends that have not agreed with the other one since an operator burned something."""
         self.names_can_be_forged = False
         """Old hellos are said again, which makes their end look like an old copy."""
 
@@ -137,10 +135,10 @@ class Judge:
     def accused(self, process: KmeProcess, end: str) -> None:
         """Hear that an end is said to be an old copy.
 
-        When one was, or an operator burned it, and one of them dies before both have made the burning durable, the
-        other may be named too: that is let pass.
+        When one was, and one of them dies before both have made the burning durable, the other may be named too: that
+        is let pass.
         """
-        if not self.restored and not self.unsettled and not self.names_can_be_forged:
+        if not self.restored and not self.names_can_be_forged:
             self._trace.violate(f"{process.name}: takes an honest {end} for an old copy")
 
     def authenticated(self, process: KmeProcess, key: bytes, content: bytes) -> None:

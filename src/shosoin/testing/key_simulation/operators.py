@@ -1,8 +1,9 @@
 """The operators of both ends, who burn, heal and re-key the pair while a KME stands still, and are interrupted.
 
 An operator does what ``shosoin.services.kme_pairs`` does with the steps of ``shosoin.keys.burning``: it stops the KME,
-carries the steps out one by one, and starts it again. Its machine may fail before any step and inside the commit. What
-it leaves half done it does again later, for a pair that is half re-keyed is refused until then.
+carries the steps out one by one, and starts it again. Its machine may fail before any step and inside the commit, so
+between a pair's journal and its multicast copies too. What it leaves half done it does again later, for a pair that is
+half re-keyed is refused until then; of a burn the KME that is started meanwhile must have finished the rest.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from shosoin.keys.blocks import load_record
 from shosoin.keys.burning import (
-    BurnCopies,
     InstallSecret,
     OperatorStep,
     burn_batch,
@@ -24,7 +24,7 @@ from shosoin.keys.burning import (
 )
 from shosoin.keys.errors import PairSecretRejected, StreamRefused
 from shosoin.keys.pair import PAIR_RECORD, secret_check_of
-from shosoin.keys.store import Commit
+from shosoin.keys.store import BurnCopies, Commit
 from shosoin.testing.key_simulation.disk import DiskCrash, SimulatedDisk
 
 if TYPE_CHECKING:
@@ -54,8 +54,6 @@ class Operator:
         self._used: set[bytes] = {world.secrets[0]}
         """Secrets that this end ever had, whatever its disk says."""
         self._secret = b""
-        self._has_burned = False
-        """Whether the journal changed, which the command at work was to do."""
 
     @property
     def _disk(self) -> SimulatedDisk:
@@ -71,7 +69,6 @@ class Operator:
         if end.in_maintenance or (world.quiet and not at_last):
             return
         end.in_maintenance = True
-        self._has_burned = False
         world.trace.tell(self._end, f"operator {order.value}", count=f"operator {order.value}")
         main = end.main
         if main is not None and main.started and values[0] % 2:
@@ -139,8 +136,6 @@ class Operator:
 
     def _go_on(self, order: Order, steps: deque[OperatorStep], crash_at: int) -> None:
         if not steps:
-            if self._has_burned:
-                self._disk.copies_burned_before_s = self._world.now_s
             self._finish("is done")
             return
         if crash_at == 0:
@@ -169,9 +164,8 @@ class Operator:
 
     def _note_burn(self, order: Order) -> None:
         """Write down beside the disk what its operator now counts on."""
-        disk, self._has_burned = self._disk, True
-        disk.burned_before_s = self._world.now_s
-        self._world.judge.unsettled.update("ab")
+        disk = self._disk
+        disk.burned_before_s = disk.copies_burned_before_s = self._world.now_s
         if order is Order.HEAL:
             disk.awaits_rekey = True
         elif order is not Order.BURN:

@@ -25,7 +25,7 @@ from shosoin.keys.messages import Closed, Leased, Message, Welcome, encode_messa
 from shosoin.keys.pair import PairEnd, PairLimits
 from shosoin.keys.policy import KmeLimits, PolicyBook
 from shosoin.keys.quota import Quota
-from shosoin.keys.store import Commit, Effect, Emit, Mac, ReadBlock, Send, Steps
+from shosoin.keys.store import BurnCopies, Commit, Effect, Emit, Mac, ReadBlock, Send, Steps
 from shosoin.link.port import LinkFacts
 from shosoin.testing.key_simulation.copies import Copies
 from shosoin.testing.key_simulation.disk import DiskCrash, SimulatedDisk
@@ -46,7 +46,13 @@ LIMITS = PairLimits(lease_bytes=4 * GRANULE_BYTES, capacity_bytes=64 * GRANULE_B
 TICK_S = 0.25
 _FAREWELL_S = 1.0
 _FACTS = LinkFacts("simulated-qkd", simulated=True, epsilon=1e-10, secret_key_rate_bps=1000.0)
-_COSTS_S = {Commit: (0.0002, 0.004), ReadBlock: (0.00005, 0.0005), Mac: (0.00001, 0.0001), Send: (0.00001, 0.0002)}
+_COSTS_S = {
+    Commit: (0.0002, 0.004),
+    BurnCopies: (0.0002, 0.004),
+    ReadBlock: (0.00005, 0.0005),
+    Mac: (0.00001, 0.0001),
+    Send: (0.00001, 0.0002),
+}
 
 
 class _Clock:
@@ -357,6 +363,8 @@ class KmeProcess:
             case Commit(batch):
                 self.disk.commit(batch)
                 self.world.judge.committed(self, batch)
+            case BurnCopies():
+                self.copies.burn()
             case ReadBlock(name):
                 return self.disk.read_block(name)
             case Mac(key, parts):

@@ -73,6 +73,8 @@ class End:
     started: int = 0
     in_maintenance: bool = False
     """Its operator is at work, and the KME stands still."""
+    doom_at_start: int | None = None
+    """Effects that the next process carries out before it dies."""
 
     def servers(self) -> list[KmeProcess]:
         """Return all that SAEs of this end may reach, the present process first."""
@@ -164,6 +166,7 @@ class World:
         if end.main is None and not end.in_maintenance:
             end.started += 1
             end.main = KmeProcess(self, name, end.disk, end.started)
+            end.main.doom, end.doom_at_start = end.doom_at_start, None
             self.trace.tell(end.main.name, "starts", count="starts")
 
     def ended(self, process: KmeProcess, how: str) -> None:
@@ -237,7 +240,6 @@ class World:
     def reconciled(self, process: KmeProcess, channel: Connection) -> None:
         """Note that a process has agreed with the other end on what is unused."""
         process.disk.suspect = False
-        self.judge.unsettled.discard(process.end)
         other = channel.peer_of(process)
         process.hear_of_burns(other)
         self.trace.tell(process.name, f"agrees with {other.name}", count="handshakes")
