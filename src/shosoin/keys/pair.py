@@ -362,8 +362,8 @@ class PairEnd:
         self._burns = max(self._burns, theirs.seen_burns)
         self._seen_burns = max(self._seen_burns, theirs.burns)
         self._owes_plan, self._plan_open = False, self._plan_open or burns
-        if theirs.burns > mine.seen_burns:
-            yield BurnCopies()  # before it counts as carried out
+        if theirs.burns > mine.seen_burns or theirs.seen_burns > mine.burns:
+            yield BurnCopies()  # before it counts as carried out; a disk that forgot a burn brought its copies back
         yield Commit(self._own_batch(batch))
         if self._awaits_rekey:
             self.refusal = f"the pair with {self.peer} was healed and awaits another pair secret: shosoin kme rekey"
