@@ -2,7 +2,124 @@
 
 from __future__ import annotations
 
-from tests.keys.world import World
+import json
+from itertools import count
+
+import pytest
+
+from shosoin.adapters.copy_store import COPIES_NAME, CopyStore
+from shosoin.adapters.copy_store_postgres import PostgresCopyStore
+from shosoin.adapters.postgres import PostgresDatabase
+from shosoin.base import KmeId, SaeId
+from shosoin.keys.burning import burn_store
+from shosoin.keys.errors import KeyNotFound, StreamNotReady
+from shosoin.keys.kme import Kme
+from shosoin.keys.local import LocalKeys
+from shosoin.keys.multicast import MulticastKeys, OnTable
+from shosoin.keys.pair import PairEnd
+from shosoin.keys.policy import KmeLimits, PolicyBook
+from shosoin.keys.quota import Quota
+from shosoin.keys.store import BurnCopies, Commit
+from tests.keys.test_kme import Events, Hands
+from tests.keys.world import LIMITS, CountedEntropy, MemoryStore, World
+from tests.support.postgres import running_postgres
+
+A, B, C = KmeId("kme-a"), KmeId("kme-b"), KmeId("kme-c")
+SLAVES = {B: SaeId("sae-b1"), C: SaeId("sae-c1")}
+SCHEMAS = (f"third_{number}" for number in count())
+
+
+@pytest.fixture(scope="module")
+def server():
+    with running_postgres(fsync=False) as running:
+        yield running
+
+
+@pytest.fixture(params=["files", "postgresql"])
+def table(request, tmp_path):
+    """What another KME may claim: a key that went to both, and one that went to C alone."""
+    if request.param == "files":
+        store = CopyStore(tmp_path / COPIES_NAME, bytes(32))
+    else:
+        dsn = request.getfixturevalue("server").dsn
+        store = PostgresCopyStore(PostgresDatabase(dsn, next(SCHEMAS)), A, bytes(32))
+    store.add_sent([("both", SLAVES[B], B), ("both", SLAVES[C], C), ("alone", SLAVES[C], C)], 4e9)
+    yield store
+    store.close()
+
+
+class Owner:
+    """``kme-a``, with a pair to each of two others."""
+
+    def __init__(self, table):
+        self.table, self.entropy, clock = table, CountedEntropy(), Hands()
+        self.secrets = {peer: self.entropy.random_bytes(1024) for peer in (B, C)}
+        self.disks = {peer: MemoryStore() for peer in (B, C)}
+        self.pairs = {}
+        kme = Kme(
+            A,
+            directory={slave: peer for peer, slave in SLAVES.items()},
+            pairs=self.pairs,
+            facts={},
+            max_stock_bits=dict.fromkeys((B, C), 1 << 20),
+            local=LocalKeys(self.entropy, clock, capacity_bytes=128, expiry_s=60.0),
+            quota=Quota(clock, rate_bps=256.0, burst_bits=1024.0),
+            guesses=Quota(clock, rate_bps=1.0, burst_bits=3.0),
+            policies=PolicyBook(KmeLimits(), (), clock),
+            events=Events(),
+        )
+        self.keys = MulticastKeys(
+            kme, (), lambda _: True, entropy=self.entropy, clock=clock, events=Events(), expiry_s=60.0
+        )
+
+    def start(self, peer, *, copies_stuck=False):
+        """Open a pair; with a table that cannot be written a burn that is left waits."""
+        pair = self.pairs[peer] = PairEnd(A, peer, self.secrets[peer], self.disks[peer], self.entropy, LIMITS)
+        for effect in pair.start():
+            match effect:
+                case Commit(batch):
+                    self.disks[peer].commit(batch)
+                case BurnCopies():
+                    if copies_stuck:
+                        return
+                    self.table.burn(peer)
+
+    def claimed_by_c(self, *key_ids):
+        steps = self.keys.serving_claim(C, json.dumps({"slave": SLAVES[C], "key_ids": key_ids}).encode())
+        answer = None
+        try:
+            while True:
+                effect = steps.send(answer)
+                assert isinstance(effect, OnTable)
+                answer = effect.work(self.table)
+        except StopIteration as done:
+            return done.value
+
+
+def test_a_third_kme_may_not_claim_what_an_unfinished_burn_is_about(table):
+    """Its own pair is in order, and keys that went to it alone are served on."""
+    owner = Owner(table)
+    for peer in (B, C):
+        owner.start(peer)
+    assert burn_store(owner.disks[B], dry_run=False)
+    owner.start(B, copies_stuck=True)
+    with pytest.raises(StreamNotReady, match="a key was burned"):
+        owner.claimed_by_c("both")
+    with pytest.raises(StreamNotReady, match="a key was burned"):
+        owner.claimed_by_c("alone", "both")
+    assert owner.claimed_by_c("alone") == b"claimed"
+    owner.start(B)
+    with pytest.raises(KeyNotFound):
+        owner.claimed_by_c("both")
+
+
+def test_what_no_burn_is_about_waits_for_the_journal_of_the_other_pair_and_is_served_then(table):
+    owner = Owner(table)
+    owner.start(C)
+    with pytest.raises(StreamNotReady, match="a key was burned"):
+        owner.claimed_by_c("both")
+    owner.start(B)
+    assert owner.claimed_by_c("both", "alone") == b"claimed"
 
 
 def test_an_old_copy_that_forgot_a_burn_burns_the_copies_that_came_back_with_it():

@@ -95,6 +95,10 @@ class CopyStorage(Protocol):
         """Write down what other KMEs may claim: key_ID, slave, KME of the slave."""
         ...
 
+    def shared_with(self, peers: Sequence[KmeId], key_ids: Sequence[str]) -> list[KmeId]:
+        """Return those of some KMEs that may claim a copy of one of these keys."""
+        ...
+
     def claim(self, peer: KmeId, slave: SaeId, key_ids: Sequence[str]) -> bool:
         """Remove the rows of all these keys, if all are there; whether they were."""
         ...
@@ -205,6 +209,13 @@ class CopyStore:
     def add_sent(self, rows: Sequence[tuple[str, SaeId, KmeId]], born_s: float) -> None:
         """Write down what other KMEs may claim: key_ID, slave, KME of the slave."""
         self._change([("INSERT INTO sent VALUES (?, ?, ?, ?)", [(*row, born_s) for row in rows])])
+
+    def shared_with(self, peers: Sequence[KmeId], key_ids: Sequence[str]) -> list[KmeId]:
+        """Return those of some KMEs that may claim a copy of one of these keys."""
+        query = "SELECT peer FROM sent WHERE key_id = ?"
+        named = filter(can_be_stored, key_ids)
+        found = {peer for key_id in named for (peer,) in self._all(query, (key_id,))}
+        return [peer for peer in peers if peer in found]
 
     def claim(self, peer: KmeId, slave: SaeId, key_ids: Sequence[str]) -> bool:
         """Remove the rows of all these keys, if all are there; whether they were."""
