@@ -10,18 +10,22 @@ import pytest
 from shosoin.adapters.copy_store import COPIES_NAME, CopyStore
 from shosoin.adapters.copy_store_postgres import PostgresCopyStore
 from shosoin.adapters.postgres import PostgresDatabase
+from shosoin.adapters.stream_store import FileStreamStore
 from shosoin.base import KmeId, SaeId
 from shosoin.keys.burning import burn_store
-from shosoin.keys.errors import KeyNotFound, StreamNotReady
+from shosoin.keys.errors import KeyNotFound, StreamNotReady, StreamRefused
 from shosoin.keys.kme import Kme
 from shosoin.keys.local import LocalKeys
 from shosoin.keys.multicast import MulticastKeys, OnTable
-from shosoin.keys.pair import PairEnd
+from shosoin.keys.pair import PAIR_RECORD, PairEnd
 from shosoin.keys.policy import KmeLimits, PolicyBook
 from shosoin.keys.quota import Quota
 from shosoin.keys.store import BurnCopies, Commit
 from tests.keys.test_kme import Events, Hands
 from tests.keys.world import LIMITS, CountedEntropy, MemoryStore, World
+from tests.services.test_kme_pairs import assert_gone_and_new_keys_work, blocks
+from tests.support.admin import Administration
+from tests.support.kme import KmePair, until, until_stock
 from tests.support.postgres import running_postgres
 
 A, B, C = KmeId("kme-a"), KmeId("kme-b"), KmeId("kme-c")
@@ -134,3 +138,30 @@ def test_an_old_copy_that_forgot_a_burn_burns_the_copies_that_came_back_with_it(
     world.heal()
     assert world.ends["a"].copies_burned == 2
     assert world.ends["b"].copies_burned == 1
+
+
+@pytest.mark.processes
+async def test_a_burn_that_could_not_be_written_is_made_up_for_before_anything_is_handed_out_again(
+    tmp_path, monkeypatch
+):
+    """The disk, or a database, was away for a moment: whoever ordered the burn must not find the old stock served."""
+    pair, commit, full = KmePair(tmp_path, stock_bits=1 << 17, speedup=20.0), FileStreamStore.commit, []
+    admin = Administration(pair)
+
+    def fail(store, batch):
+        if not full and b'"owes_copies":true' in (batch.records.get(PAIR_RECORD) or b""):
+            full.append(store)
+            raise StreamRefused("the disk is full")
+        commit(store, batch)
+
+    async with pair.running() as processes, pair.client("sae-a1") as a, pair.client("sae-b1") as b:
+        await until_stock(a, "sae-b1", 8)
+        drawn = [key.key_id for key in await a.enc_keys("sae-b1", number=3, size_bits=256)]
+        old = blocks(pair, "kme-a")
+        monkeypatch.setattr(FileStreamStore, "commit", fail)
+        status, answer = await admin.ask("sec", "POST", "/v1/pairs/kme-b/burn", {})
+        assert (status, answer["message"]) == (503, "the disk is full")
+        assert "tried again" in answer["hint"]
+        await until(lambda: processes["kme-a"].link_states()["kme-b"]["open"])
+        assert not old & blocks(pair, "kme-a"), "a block of before the burn is still there"
+        await assert_gone_and_new_keys_work(pair, a, b, drawn, [])
