@@ -124,7 +124,7 @@ class KmeLinks:
 
         Raises:
             StreamNotReady: the pair cannot be used now; whoever wants to burn it stops the KME.
-            StreamRefused: what is stored cannot be read or written; by this process nothing of it is handed out any more.
+            StreamRefused: what is stored cannot be read or written; this process hands out nothing of it any more.
         """
         driver = self.drivers.get(peer)
         if driver is None or driver.failed:
