@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from shosoin.adapters.copy_store import COPIES_NAME, CopyStore
+from shosoin.adapters.copy_store import COPIES_NAME, CopyStore, open_copy_store
 from shosoin.adapters.copy_store_postgres import PostgresCopyStore
 from shosoin.adapters.postgres import PostgresDatabase
 from shosoin.adapters.stream_store import FileStreamStore
@@ -165,3 +165,14 @@ async def test_a_burn_that_could_not_be_written_is_made_up_for_before_anything_i
         await until(lambda: processes["kme-a"].link_states()["kme-b"]["open"])
         assert not old & blocks(pair, "kme-a"), "a block of before the burn is still there"
         await assert_gone_and_new_keys_work(pair, a, b, drawn, [])
+
+
+def test_a_burn_of_a_running_kme_leaves_no_damaged_file_with_the_copies(tmp_path):
+    """It was set aside at the start; who has the storage key could read what is sealed in it."""
+    path = tmp_path / COPIES_NAME
+    path.write_bytes(b"?" * 8192)
+    store, anew = open_copy_store(path, bytes(32))
+    assert anew
+    store.burn(B)
+    store.close()
+    assert [each.name for each in tmp_path.iterdir()] == [COPIES_NAME]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from shosoin.adapters.copy_sealing import CopySeal, HeldCopy, can_be_stored, copy_of_row, row_of_copy
+from shosoin.adapters.private_files import destroy
 from shosoin.base import KmeId, Rejected, SaeId
 from shosoin.keys.errors import KeyDamaged, KeyNotFound, StreamRefused
 
@@ -245,6 +246,10 @@ class CopyStore:
         """Remove what came from a KME's masters, and all that may be claimed of keys of which it may claim a copy."""
         shared = "DELETE FROM sent WHERE key_id IN (SELECT key_id FROM sent WHERE peer = ?)"
         self._change([("DELETE FROM copy WHERE peer = ?", [(peer,)]), (shared, [(peer,)])])
+        try:  # whose copies are in a damaged file nobody can tell
+            destroy(self._path.with_name(self._path.name + DAMAGED_SUFFIX))
+        except OSError as err:
+            raise StreamRefused(f"{self._path.name}{DAMAGED_SUFFIX} cannot be removed: {err.strerror}") from err
 
     def reseal(self, storage_key: bytes) -> None:
         """Seal every copy under another storage key, in one transaction; copies that do not open are removed.
