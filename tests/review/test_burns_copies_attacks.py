@@ -176,3 +176,21 @@ def test_a_burn_of_a_running_kme_leaves_no_damaged_file_with_the_copies(tmp_path
     store.burn(B)
     store.close()
     assert [each.name for each in tmp_path.iterdir()] == [COPIES_NAME]
+
+
+def test_a_burn_of_a_disk_that_forgot_an_earlier_one_is_heard_of_at_the_other_end():
+    """Both burns have the same number; the other end has carried out the first, and had copies since."""
+    world = World()
+    world.heal()
+    world.snapshot("a")
+    world.burn("a")
+    world.heal()
+    assert world.ends["b"].copies_burned == 1
+    world.restore("a", 0, zombie=False)
+    world.burn("a")
+    world.heal()
+    assert world.ends["b"].copies_burned == 2
+    for name in ("a", "b"):
+        world.ends[name].crash()
+    world.heal()
+    assert world.ends["b"].copies_burned == 2, "once"

@@ -359,12 +359,16 @@ class PairEnd:
         self._seen = max(self._seen[0], theirs.generation), theirs.incarnation
         # The higher of both numbers, so that an old copy can catch up and start again.
         self._generation = max(self._generation, theirs.seen_generation)
-        self._burns = max(self._burns, theirs.seen_burns)
+        # A disk that forgot a burn and was burned since: what the other end has carried out is the burn of before.
+        is_another = self._owes_plan and mine.burns <= theirs.seen_burns and was_counted_back(mine, theirs)
+        self._burns = max(self._burns, theirs.seen_burns) + is_another
         self._seen_burns = max(self._seen_burns, theirs.burns)
         self._owes_plan, self._plan_open = False, self._plan_open or burns
         if theirs.burns > mine.seen_burns or theirs.seen_burns > mine.burns:
             yield BurnCopies()  # before it counts as carried out; a disk that forgot a burn brought its copies back
         yield Commit(self._own_batch(batch))
+        if is_another:
+            raise PairProtocolError("the last burn of this end has the number of an earlier one: it is told anew")
         if self._awaits_rekey:
             self.refusal = f"the pair with {self.peer} was healed and awaits another pair secret: shosoin kme rekey"
         self._session = _session_of(mine, theirs)
