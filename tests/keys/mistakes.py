@@ -110,7 +110,7 @@ PLANNED = (pair,)
 BURNED = (operators,)
 NOT_NOTED = Edit(burning, "burn_batch", 'pair["owes_copies"] = pair["owes_plan"]', 'pair["owes_plan"]', BURNED)
 BURNED_AT_ONE_END = Edit(
-    PAIR, "_on_hello", "if theirs.burns > mine.seen_burns or theirs.seen_burns > mine.burns:", "if False:"
+    PAIR, "_on_hello", "takes_copies = theirs.burns > mine.seen_burns or", "takes_copies = False and"
 )
 """Copies are burned at both ends, and with either half of them the other half is of no use: that hides mistakes."""
 

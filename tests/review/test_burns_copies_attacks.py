@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from itertools import count
 
 import pytest
@@ -23,7 +25,10 @@ from shosoin.keys.quota import Quota
 from shosoin.keys.store import BurnCopies, Commit
 from tests.keys.test_kme import Events, Hands
 from tests.keys.world import LIMITS, CountedEntropy, MemoryStore, World
+from tests.services.test_etsi014 import Raw
 from tests.services.test_kme_pairs import assert_gone_and_new_keys_work, blocks
+from tests.services.test_unfinished_burns import drawn as drawn_for
+from tests.services.test_unfinished_burns import fetched
 from tests.support.admin import Administration
 from tests.support.kme import KmePair, until, until_stock
 from tests.support.postgres import running_postgres
@@ -194,3 +199,40 @@ def test_a_burn_of_a_disk_that_forgot_an_earlier_one_is_heard_of_at_the_other_en
         world.ends[name].crash()
     world.heal()
     assert world.ends["b"].copies_burned == 2, "once"
+
+
+def ends(processes):
+    return (processes["kme-a"], B), (processes["kme-b"], A)
+
+
+@pytest.mark.processes
+async def test_an_end_that_hears_of_a_burn_and_cannot_remove_its_copies_gives_none_out_meanwhile(tmp_path):
+    pair = KmePair(tmp_path, stock_bits=1 << 17, speedup=20.0)
+    admin = Administration(pair)
+    async with (
+        pair.running() as processes,
+        pair.client("sae-a1") as a,
+        pair.client("sae-b1") as b,
+        Raw(pair, "sae-b1", "kme-b") as b1,
+        Raw(pair, "sae-b2", "kme-b") as b2,
+    ):
+        await until_stock(a, "sae-b1", 64)
+        await until_stock(b, "sae-a1", 64)
+        async with Raw(pair, "sae-a1") as a1:
+            held = await drawn_for(a1, "sae-b1", "sae-b2")
+        own = await drawn_for(b1, "sae-a1", "sae-b2")
+        hearing = processes["kme-b"]
+        with closing(sqlite3.connect(pair.directory("kme-b") / COPIES_NAME)) as database:
+            database.execute("CREATE TRIGGER stuck BEFORE DELETE ON sent BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+            assert (await admin.ask("sec", "POST", "/v1/pairs/kme-b/burn", {}))[0] == 200
+            await until(lambda: "to be burned" in hearing.link_states()["kme-a"].get("reason", ""))
+            assert not any(process.link_states()[other]["open"] for process, other in ends(processes))
+            assert await fetched(b2, "sae-a1", held) in {400, 503}
+            assert await fetched(b2, "sae-b1", own) == 400
+            claim = json.dumps({"slave": "sae-a1", "key_ids": [own[0]["key_ID"]]}).encode()
+            with pytest.raises(StreamNotReady, match="was burned"):
+                next(hearing._multicast.serving_claim(A, claim))
+            database.execute("DROP TRIGGER stuck")
+        await until(lambda: all(process.link_states()[other]["open"] for process, other in ends(processes)))
+        assert await fetched(b2, "sae-a1", held) == 400
+        assert not hearing._multicast._held

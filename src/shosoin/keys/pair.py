@@ -114,7 +114,7 @@ class PairEnd:
 
         Both ends write it down, so that an old copy of one disk cannot forget it."""
         self._owes_copies = False
-        """Whether an operator burned the pair and the multicast copies may still be there."""
+        """Whether the pair was burned, here or at the other end, and the multicast copies may still be there."""
         self._settled = False
         self._owes_plan = False
         """Whether this end was burned and has made no plan durable since: the other end may have, and be ahead."""
@@ -339,6 +339,11 @@ class PairEnd:
         culprit = self._restored(mine, theirs)
         if culprit:
             yield Emit(Event("keys.restored_copy", "alarm", {"peer": self.peer, "restored": culprit}))
+        # What is to be burned at the other end's word, or came back with a disk that forgot a burn.
+        takes_copies = theirs.burns > mine.seen_burns or theirs.seen_burns > mine.burns
+        if takes_copies:
+            self._owes_copies, self._settled = True, False
+            yield Commit(self._own_batch(Batch()))  # whatever ends this, they are given to nobody
         burns = was_restored(theirs, mine) or was_restored(mine, theirs) or must_burn(mine, theirs)
         if burns:
             self.mark_burned()
@@ -364,9 +369,11 @@ class PairEnd:
         self._burns = max(self._burns, theirs.seen_burns) + is_another
         self._seen_burns = max(self._seen_burns, theirs.burns)
         self._owes_plan, self._plan_open = False, self._plan_open or burns
-        if theirs.burns > mine.seen_burns or theirs.seen_burns > mine.burns:
-            yield BurnCopies()  # before it counts as carried out; a disk that forgot a burn brought its copies back
+        if takes_copies:
+            yield BurnCopies()  # before it counts as carried out
+            self._owes_copies = False
         yield Commit(self._own_batch(batch))
+        self._settled = True
         if is_another:
             raise PairProtocolError("the last burn of this end has the number of an earlier one: it is told anew")
         if self._awaits_rekey:
