@@ -333,14 +333,15 @@ MISTAKES = {
     "restored_copies_not_named": Mistake(
         "Nobody notices an old copy.",
         (
-            Edit(reconcile, "was_restored", "return True", "return False", (pair,)),
             Edit(
                 reconcile,
                 "was_restored",
-                "return claimed_before or _sender_forgot(own, other) or",
-                "return False and",
+                "was_counted_back(own, other) or _sender_forgot(own, other) or",
+                "False and",
                 (pair,),
             ),
+            Edit(reconcile, "was_counted_back", "return True", "return False", (pair,)),
+            Edit(reconcile, "was_counted_back", "own.generation == other.seen_generation", "False", (pair,)),
         ),
         "test_a_restored_copy_is_named_and_burns_both_directions",
     ),
