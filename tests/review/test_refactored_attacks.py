@@ -1,4 +1,4 @@
-"""Attacks on what was made shorter or stricter: lines of workers, keys read in one piece, requests that are remembered."""
+"""Attacks on what was made shorter or stricter: lines of workers, keys read in one piece, what a put may say."""
 
 from __future__ import annotations
 
@@ -12,9 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shosoin.adapters.revocation_lists import RevocationList
+from shosoin.keys.blocks import Block, BlockState
+from shosoin.keys.cache import BlockCache
+from shosoin.keys.errors import KeyDamaged
 from shosoin.keys.intervals import joined
 from shosoin.keys.key_id import GRANULE_BYTES, LENGTH_BYTES_MAX, KeyAddress, spans_of
+from shosoin.keys.reading import BlockTable, read_keys
 from shosoin.services.worker_line import FrameKind
+from tests.keys.world import MemoryStore
 from tests.review.test_worker_lies_attacks import FAR, draw, frame
 from tests.support.kme import KmePair, until, until_stock
 
@@ -80,3 +85,29 @@ def test_sizes_tell_an_overlap_as_neighbours_in_order_do(addresses):
     spans = spans_of(addresses)
     overlap = any(end > start for (_, end), (start, _) in pairwise(sorted(spans)))
     assert (joined(spans).size() < sum(end - start for start, end in spans)) == overlap
+
+
+class Watched(BlockCache):
+    """Remembers what it handed out."""
+
+    def __init__(self, store):
+        super().__init__(store)
+        self.taken = []
+
+    def take(self, name, first, count):
+        content = super().take(name, first, count)
+        self.taken.append(content)
+        return content
+
+
+def test_sound_bits_of_a_request_that_is_damaged_do_not_stay_in_memory():
+    store, blocks = MemoryStore(), BlockTable()
+    for index in range(2):
+        block = Block("in", index, 2 * index, 2, BlockState.READY)
+        blocks.add(block)
+        store.blocks[block.name], store.wiped[block.name] = b"s" * 2 * GRANULE_BYTES, {0} if index else set()
+    cache, addresses = Watched(store), [KeyAddress(0, 32), KeyAddress(2, 32)]
+    with pytest.raises(KeyDamaged):
+        read_keys(cache, blocks, addresses, joined(spans_of(addresses)))
+    assert cache.taken
+    assert not any(any(content) for content in cache.taken)
