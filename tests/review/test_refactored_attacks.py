@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
+import importlib
 import random
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -24,6 +28,7 @@ from tests.review.test_worker_lies_attacks import FAR, draw, frame
 from tests.support.kme import KmePair, until, until_stock
 
 SMALL = {"max_request_bytes": 1 << 20, "max_answers_bytes": 4 << 20}
+VPN_KEYS = Path(__file__).parents[2] / "examples/vpn_keys"
 DAY = datetime.timedelta(days=1)
 
 
@@ -111,3 +116,52 @@ def test_sound_bits_of_a_request_that_is_damaged_do_not_stay_in_memory():
         read_keys(cache, blocks, addresses, joined(spans_of(addresses)))
     assert cache.taken
     assert not any(any(content) for content in cache.taken)
+
+
+async def test_a_key_whose_time_is_up_is_given_up_once_the_daemon_answers_again(monkeypatch, capsys):
+    """A call that failed, which one that hangs does by now, must not end the watch over what served too long."""
+    monkeypatch.syspath_prepend(VPN_KEYS)
+    handover: Any = importlib.import_module("handover")
+    applied: list[str] = []
+
+    async def apply(key_id, key):
+        applied.append(key_id)
+        if len(applied) < 3:
+            raise OSError("swanctl --load-all: the daemon does not answer")
+
+    service = handover.Service(apply, handover.Terms(1.0, 0.05, 0), "follow")
+    watch = asyncio.create_task(service.watch())
+    try:
+        await until(lambda: len(applied) >= 3 or watch.done())
+        assert not watch.done()
+        await until(lambda: '"gave_up"' in capsys.readouterr().out)
+    finally:
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+
+
+async def test_a_key_that_comes_while_an_old_one_is_given_up_is_the_one_in_service(monkeypatch):
+    """Two calls at once write the same files: what is put out of service last must not be the new key."""
+    monkeypatch.syspath_prepend(VPN_KEYS)
+    handover: Any = importlib.import_module("handover")
+    begun, going_on, in_service = asyncio.Event(), asyncio.Event(), []
+
+    async def apply(key_id, key):
+        if key_id != "new":
+            begun.set()
+            await going_on.wait()
+        in_service.append(key_id)
+
+    service = handover.Service(apply, handover.Terms(1.0, 0.05, 0), "follow")
+    watch = asyncio.create_task(service.watch())
+    try:
+        await begun.wait()
+        put = asyncio.create_task(service.put("new", bytes(32)))
+        await asyncio.sleep(0)
+        going_on.set()
+        await put
+        assert in_service[-1] == "new"
+        assert len(in_service) == 2
+    finally:
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
