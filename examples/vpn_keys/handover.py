@@ -43,6 +43,9 @@ WAITING_MAX = 4
 RETRY_S = 5.0
 """After a round that failed; a key that is drawn in vain is burned, so not at once."""
 
+NOBODYS = "none-"
+"""How the ID of a key begins that the other side never gets: it only puts the last one out of service."""
+
 Apply = Callable[[str, bytes], Awaitable[None]]
 """Puts a key into service: its key_ID and 32 bytes."""
 
@@ -158,7 +161,7 @@ class Service:
 
     async def _give_up(self) -> None:
         try:
-            await self._apply(f"none-{secrets.token_hex(8)}", secrets.token_bytes(KEY_BYTES))
+            await self._apply(NOBODYS + secrets.token_hex(8), secrets.token_bytes(KEY_BYTES))
         except OSError as err:  # the old key serves on: try until it does not
             self.tell("failed", reason=str(err) or type(err).__name__)
         else:
