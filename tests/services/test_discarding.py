@@ -7,11 +7,13 @@ import signal
 import sqlite3
 import sys
 from contextlib import ExitStack, closing, suppress
+from unittest.mock import patch
 
+import psycopg
 import pytest
 
 from shosoin.adapters.entropy import SystemEntropy
-from shosoin.adapters.private_files import create_private
+from shosoin.adapters.private_files import create_private, replace_private
 from shosoin.base import ShosoinError
 from shosoin.keys.blocks import Block
 from shosoin.keys.burning import is_installed
@@ -19,11 +21,14 @@ from shosoin.keys.errors import PairSecretRejected, StoreUnavailable, StreamRefu
 from shosoin.keys.messages import BlockState
 from shosoin.keys.pair import PairEnd, PairLimits
 from shosoin.keys.store import Batch, Commit
+from shosoin.services import kme_pairs
 from shosoin.services.kme_config import load_kme_config
 from shosoin.services.kme_pairs import burn, heal, make_secret, rekey
 from shosoin.services.kme_stores import open_store, stored_peers
 from shosoin.services.storage_key import storage_key
+from shosoin.services.storage_key_config import PlainKeyFile
 from tests.support.kme import KmePair
+from tests.support.postgres import running_postgres
 
 pytestmark = pytest.mark.processes
 
@@ -163,6 +168,38 @@ def test_what_is_half_gone_is_named_and_left_alone_by_other_commands(config, sec
     with pytest.raises(ShosoinError) as told:
         started(config)
     assert "--discard-damaged" in told.value.hint
+
+
+def test_what_is_half_gone_in_a_database_opens_on_no_other_machine(tmp_path, secrets):
+    """The mark lies on the disk of the one that was discarding, and ended before it made a new journal."""
+    new, old = secrets
+    with running_postgres() as server:
+        store = f'kind = "postgresql"\ndsn = "{server.dsn}"\nschema = "halves"'
+        machines = [KmePair(root, stock_bits=1 << 17, store=store) for root in (tmp_path / "one", tmp_path / "two")]
+        here, there = (load_kme_config(machine.config("kme-a")) for machine in machines)
+        for config in (here, there):  # one KME on two machines: both have its storage key and its pair secret
+            assert isinstance(config.storage_key, PlainKeyFile)
+            create_private(config.storage_key.path, bytes(range(32)))
+            replace_private(config.links[0].pair_secret_file, old.read_bytes())
+        filled(here)
+        with psycopg.connect(server.dsn, autocommit=True) as outside:
+            outside.execute("UPDATE halves.record SET value = 'damaged'")
+        pid = os.fork()
+        if not pid:
+            with patch.object(kme_pairs, "rekey_batch", side_effect=lambda *_, **__: os._exit(9)):
+                rekey(here, "kme-b", new, dry_run=False, discard_damaged=True)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+        assert stored_peers(there) == ["kme-b"]
+        for config in (here, there):
+            with pytest.raises(StreamRefused):
+                started(config)
+        with pytest.raises(PairSecretRejected):
+            rekey(there, "kme-b", old, dry_run=False, discard_damaged=True)
+        rekey(there, "kme-b", new, dry_run=False, discard_damaged=True)
+        assert started(there) == 1
+        with pytest.raises(PairSecretRejected, match="used this secret before"):
+            rekey(there, "kme-b", old, dry_run=False)
 
 
 def everything(root):

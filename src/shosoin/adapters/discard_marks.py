@@ -5,6 +5,9 @@ and nobody opens it: a store that has lost its journal, or its newest part, woul
 that has never started, or of an earlier day. The mark also holds all that is still known of the secrets that the pair
 has used, for the journal that told of them is gone. It is durable before anything is destroyed, and goes when the new
 journal, which takes over what it knows, is durable.
+
+A mark is seen on its machine alone. So where another machine may open the pair, in a database, a record that opens
+under no key stands in place of the journal until then (``DISCARDED_RECORD``).
 """
 
 from __future__ import annotations
@@ -17,8 +20,10 @@ from pathlib import Path
 from shosoin.adapters.private_files import replace_private, settle, sync_directory
 from shosoin.keys.errors import StreamRefused
 
-__all__ = ["DiscardMark", "marked_peers"]
+__all__ = ["DISCARDED_RECORD", "DiscardMark", "marked_peers"]
 
+DISCARDED_RECORD = "discarded"
+"""Name of a record without content."""
 _DIRECTORY, _SUFFIX = "discarding", ".json"
 _FINGERPRINT = re.compile(r"[0-9a-f]{32}")
 

@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from shosoin.adapters.copy_store_postgres import COPIES_PLACE, PostgresCopyStore
+from shosoin.adapters.discard_marks import DISCARDED_RECORD
 from shosoin.adapters.postgres import PostgresDatabase, reason_of
 from shosoin.adapters.stream_store_postgres import PostgresStreamStore
 from shosoin.adapters.stream_tables import statements
@@ -79,10 +80,14 @@ class PostgresStores:
             return row is not None and row[0] > 0
 
     def discard(self, peer: str) -> None:
-        """Remove all that is stored of a pair; its place in the order of owners stays."""
+        """Remove all that is stored of a pair, and leave what no start takes for a journal until a new one is there.
+
+        Its place in the order of owners stays.
+        """
         with closing(self._opened(peer, bytes(32))), self._connected() as connection, connection.transaction():
             for statement in ("discard_pieces", "discard_blocks", "discard_records"):
                 connection.execute(self._do[statement], [self._kme, peer])
+            connection.execute(self._do["mark_discarded"], [DISCARDED_RECORD, self._kme, peer])
 
     def _size(self, name: str, key: bytes) -> StoreSize:
         with closing(self._opened(name, key)) as store:

@@ -157,6 +157,8 @@ _STATEMENTS = {
     " WHERE block.pair = pair.id AND pair.kme = %s AND pair.peer = %s",
     "discard_records": "DELETE FROM {schema}.record USING {schema}.pair"
     " WHERE record.pair = pair.id AND pair.kme = %s AND pair.peer = %s",
+    "mark_discarded": "INSERT INTO {schema}.record (pair, name, value)"
+    " SELECT id, %s, '' FROM {schema}.pair WHERE kme = %s AND peer = %s",
     # Multicast copies
     "copies": "SELECT key_id, slave, master, peer, born_s, length_bytes, named, simulated, sealed FROM {schema}.copy"
     " WHERE owner = %s",

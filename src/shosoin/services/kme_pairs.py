@@ -13,10 +13,10 @@ import difflib
 import hmac
 from collections.abc import Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shosoin.adapters.discard_marks import DiscardMark
+from shosoin.adapters.discard_marks import DISCARDED_RECORD, DiscardMark
 from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.private_files import create_private, read_private, replace_private, require_writable, settle
 from shosoin.adapters.state_lock import StateLock
@@ -245,7 +245,7 @@ def _rekey_unread(config: KmeConfig, link: LinkSection, key: bytes, secret: byte
         discard_store(config, link.peer, key)
         with closing(open_store(config, link.peer, key, half_gone=True)) as store:
             batch = rekey_batch({}, config.kme.id, link.peer, secret, store=store, entropy=SystemEntropy(), used=used)
-            store.commit(batch)
+            store.commit(replace(batch, records={**batch.records, DISCARDED_RECORD: None}))
         mark.remove()
         _install(link.pair_secret_file, secret)
     return Rekeyed(_NOTHING, was_installed=False, discarded=True)
