@@ -43,6 +43,9 @@ WAITING_MAX = 4
 RETRY_S = 5.0
 """After a round that failed; a key that is drawn in vain is burned, so not at once."""
 
+NOBODYS = "none-"
+"""How the ID of a key begins that the other side never gets: it only puts the last one out of service."""
+
 Apply = Callable[[str, bytes], Awaitable[None]]
 """Puts a key into service: its key_ID and 32 bytes."""
 
@@ -136,12 +139,15 @@ class Service:
         self._apply, self._terms, self._name = apply, terms, name
         self._since_s = time.monotonic()
         self._given_up = False
+        self._turn = asyncio.Lock()
+        """Two calls at once would write the same files, and the older one might come last."""
         self.rounds = 0
 
     async def put(self, key_id: str, key: bytes) -> None:
         """Put a key into service."""
-        await self._apply(key_id, key)
-        self._since_s, self._given_up = time.monotonic(), False
+        async with self._turn:
+            await self._apply(key_id, key)
+            self._since_s, self._given_up = time.monotonic(), False
         self.rounds += 1
         self.tell("key", key_id=key_id)
 
@@ -149,10 +155,18 @@ class Service:
         """Put the key out of service when it has served too long: nobody can know the one that replaces it."""
         while True:
             await asyncio.sleep(min(1.0, self._terms.give_up_s / 4))
-            if not self._given_up and time.monotonic() - self._since_s > self._terms.give_up_s:
-                self._given_up = True
-                await self._apply(f"none-{secrets.token_hex(8)}", secrets.token_bytes(KEY_BYTES))
-                self.tell("gave_up", after_s=self._terms.give_up_s)
+            async with self._turn:
+                if not self._given_up and time.monotonic() - self._since_s > self._terms.give_up_s:
+                    await self._give_up()
+
+    async def _give_up(self) -> None:
+        try:
+            await self._apply(NOBODYS + secrets.token_hex(8), secrets.token_bytes(KEY_BYTES))
+        except OSError as err:  # the old key serves on: try until it does not
+            self.tell("failed", reason=str(err) or type(err).__name__)
+        else:
+            self._given_up = True
+            self.tell("gave_up", after_s=self._terms.give_up_s)
 
     @property
     def is_done(self) -> bool:

@@ -20,7 +20,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from handover import arguments, run
+from handover import NOBODYS, arguments, run
 
 CALL_S = 30.0
 """What the daemon may take for one command: a feeder that waits for ever would never give up an old key."""
@@ -38,7 +38,7 @@ class Ppk:
             path.touch(mode=0o600)
 
     async def apply(self, key_id: str, key: bytes) -> None:
-        """Have the daemon know a PPK, and (at the side that starts) authenticate anew with it."""
+        """Have the daemon know a PPK, and (at the side that starts) authenticate anew with it, if that is possible."""
         _write(self.identity, f"ppk_id = {key_id}\n")
         _write(self.secret, f"secrets {{ ppk-shosoin {{ secret = 0x{key.hex()}\n id-1 = {key_id} }} }}\n")
         try:
@@ -47,6 +47,7 @@ class Ppk:
             _overwrite(self.secret)
         if self._starts:
             await self._call("--terminate", "--ike", self._connection, "--force", "--timeout", "5", tolerant=True)
+        if self._starts and not key_id.startswith(NOBODYS):  # with that one nobody can
             await self._call("--initiate", "--ike", self._connection, "--timeout", "10")
 
     async def _call(self, *words: str, tolerant: bool = False) -> None:

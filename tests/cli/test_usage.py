@@ -86,6 +86,17 @@ def test_a_bad_scheme_is_refused_before_anything_is_opened(shosoin, tmp_path, ar
     assert error in answer.errors[0]
 
 
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+@pytest.mark.parametrize("content_type", ["", "text/plain\n", "t" * 101])
+def test_a_bad_type_is_refused_before_anything_is_opened(shosoin, tmp_path, content_type, dry_run):
+    file = tmp_path / "file"
+    file.write_bytes(b"content")
+    answer = shosoin("put", file, "name", "--config", tmp_path / "none.toml", "--content-type", content_type, *dry_run)
+    assert answer.code == 2
+    assert "content type" in answer.errors[0]
+    assert "media type" in answer.hints[0]
+
+
 def test_put_refuses_what_is_no_file(shosoin, tmp_path):
     answer = shosoin("put", tmp_path, "name", "--config", "owner.toml")
     assert answer.code == 2

@@ -275,6 +275,21 @@ async def test_strongswan_authenticates_with_a_new_ppk_again_and_again(pair, tmp
         assert "AUTHENTICATION_FAILED" in told
 
 
+async def test_strongswan_stops_when_no_new_key_comes(pair, tmp_path):
+    """Nobody can authenticate then, which the side that starts must not take for a failure to give up."""
+    with two_hosts() as hosts:
+        daemons = [Daemon(host, side, tmp_path) for side, host in enumerate(hosts)]
+        for daemon in daemons:
+            await daemon.start()
+        feeds = [daemon.feed() for daemon in daemons]
+        async with fed(pair, "strongswan.py", feeds, interval=3600.0, give_up=3.0) as said:
+            await until(lambda: all(keys_of(lines) for lines in said), timeout_s=60)
+            assert "ESTABLISHED" in daemons[0].ask("--list-sas")[1]
+            await until(lambda: all(lines[-1]["event"] == "gave_up" for lines in said), timeout_s=60)
+        for daemon in daemons:
+            assert "ESTABLISHED" not in daemon.ask("--list-sas")[1]
+
+
 async def test_a_daemon_that_hangs_is_given_up(tmp_path, monkeypatch):
     """Whoever steers strongSwan ends its own command in time, and says which: else no old key would be given up."""
     monkeypatch.syspath_prepend(EXAMPLES)

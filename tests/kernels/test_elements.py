@@ -112,8 +112,9 @@ def test_weights_interpolate_every_polynomial_of_low_degree(path, data, points, 
     assert total == value(at)
 
 
-def test_equal_points_are_refused():
-    with pytest.raises(ValueError, match="distinct"):
+@each_path
+def test_equal_points_are_refused(path):
+    with using(path), pytest.raises(ValueError, match="distinct"):
         lagrange_weights([1, 2, 1])
 
 

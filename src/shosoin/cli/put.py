@@ -81,6 +81,7 @@ def put(
     Returns when enough sites hold it durably. An object of the same name is replaced by a new version. With --dry-run,
     exits 2 if the policy would refuse it.
     """
+    from shosoin.vault.naming import checked_type
     from shosoin.vault.scheme import Scheme
 
     request = _Request(
@@ -89,7 +90,7 @@ def put(
         config=owner_config_path(testbed, owner, config),
         scheme=None if scheme is None else Scheme.parse(scheme),
         class_=None if class_ is None else class_.value,
-        content_type=content_type,
+        content_type=None if content_type is None else checked_type(content_type),
         as_json=as_json,
     )
     run_async(request.plan() if dry_run else request.put())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from shosoin.keys.blocks import Block
 from shosoin.keys.cache import BlockCache
@@ -69,6 +69,7 @@ def read_keys(
         return [_read_one(cache, blocks, addresses[0])]
     contents = {start: _read_run(cache, blocks, start, end) for start, end in runs}
     if any(content is None for content in contents.values()):
+        _wipe(contents.values())
         raise KeyDamaged("stored key bytes fail their check")
     keys, start, end, content = [], 0, 0, bytearray()
     for offset, length in addresses:
@@ -77,10 +78,14 @@ def read_keys(
             content = contents[start] or bytearray()
         low = (offset - start) * GRANULE_BYTES
         keys.append(content[low : low + length])
-    for piece in contents.values():
-        if piece is not None:
-            piece[:] = bytes(len(piece))
+    _wipe(contents.values())
     return keys
+
+
+def _wipe(contents: Iterable[bytearray | None]) -> None:
+    for content in contents:
+        if content is not None:
+            content[:] = bytes(len(content))
 
 
 def _read_one(cache: BlockCache, blocks: BlockTable, address: KeyAddress) -> bytearray:
@@ -110,7 +115,8 @@ def _read_pieces(cache: BlockCache, blocks: BlockTable, start: int, end: int) ->
     while start < end:
         block = blocks.at(start)
         if block is None:
-            return None
+            sound = False
+            break
         count = min(block.end, end) - start
         try:
             piece = cache.take(block.name, start - block.start, count)
@@ -120,4 +126,7 @@ def _read_pieces(cache: BlockCache, blocks: BlockTable, start: int, end: int) ->
             content += piece
             piece[:] = bytes(len(piece))
         start += count
-    return content if sound else None
+    if sound:
+        return content
+    _wipe([content])
+    return None

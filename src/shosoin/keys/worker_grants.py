@@ -84,6 +84,10 @@ class Grants:
         grant = self._held[number] = _Grant(master, slave, size_bits, keys, tally)
         self._count(grant, -keys)
 
+    def holds(self, number: int) -> bool:
+        """Whether keys that this call brought may still be held."""
+        return number in self._held
+
     def used(self, number: int, keys: int) -> None:
         """Count held keys as delivered; fewer than none, or parts of one, are a defect of the worker."""
         if type(keys) is not int or keys < 0:

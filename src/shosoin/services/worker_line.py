@@ -68,7 +68,7 @@ class WorkerLine(asyncio.Protocol):
         take: is told of each frame.
         ended: is told once when the other end is gone.
         frame_bytes_max: what the other end may send at once.
-        unsent_bytes_max: what may wait until the other end reads on; with more the line ends.
+        unsent_bytes_max: what may wait, besides what the other end is told, until it reads on; with more the line ends.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class WorkerLine(asyncio.Protocol):
     ) -> None:
         self._take, self._ended, self._frame_bytes_max = take, ended, frame_bytes_max
         self._unsent_bytes_max = unsent_bytes_max
+        self._own_bytes = 0
         self._loop = asyncio.get_running_loop()
         self._received = bytearray()
         self._outgoing: list[bytes] = []
@@ -91,6 +92,14 @@ class WorkerLine(asyncio.Protocol):
         if not self._outgoing:
             self._loop.call_soon(self._flush)
         self._outgoing += (_HEAD.pack(len(payload), kind, number), payload)
+
+    def tell(self, kind: FrameKind, payload: bytes) -> None:
+        """Send what the other end never asked for, which may wait besides, two of the longest: one may follow another.
+
+        It is as long as an operator's files, and no fault of an end that has not read it yet.
+        """
+        self._own_bytes = max(self._own_bytes, 2 * len(payload))
+        self.send(kind, payload=payload)
 
     def close(self) -> None:
         """Send what is left and end the line."""
@@ -140,7 +149,7 @@ class WorkerLine(asyncio.Protocol):
         if outgoing and self._transport is not None:
             self._transport.write(b"".join(outgoing))
             unsent_bytes = self._transport.get_write_buffer_size()
-            if self._unsent_bytes_max is not None and unsent_bytes > self._unsent_bytes_max:
+            if self._unsent_bytes_max is not None and unsent_bytes > self._unsent_bytes_max + self._own_bytes:
                 log("worker.line_full", unsent_bytes=unsent_bytes)
                 self._transport.abort()
 

@@ -237,7 +237,7 @@ class WorkerPool:
         payload = pickle.dumps(self._approved())
         for worker in self._workers.values():
             if worker.is_set_up and worker.line is not None:
-                worker.line.send(FrameKind.RELOAD, payload=payload)
+                worker.line.tell(FrameKind.RELOAD, payload)
 
     async def stop(self) -> None:
         """Wait until all workers are gone; end those that do not go."""
@@ -297,7 +297,7 @@ class WorkerPool:
             unsent_bytes_max=self._config.limits.max_answers_bytes + _FRAME_BYTES_SPARE,
         )
         await loop.create_unix_connection(lambda: line, sock=ours)
-        line.send(FrameKind.SETUP, payload=pickle.dumps((self._config, self._approved())))
+        line.tell(FrameKind.SETUP, pickle.dumps((self._config, self._approved())))
         worker.is_set_up = True
         if self._stopping.is_set():
             line.send(FrameKind.STOP)
@@ -339,7 +339,8 @@ class WorkerPool:
                 self._changed.set()
 
     def _begin(self, worker: _Worker, number: int, work: Callable[[Claim], Awaitable[bytes]]) -> None:
-        if number in worker.tasks or number in worker.rooms:  # the memory of one of the two would never come back
+        # The memory of one of the two would never come back, nor what was granted to it.
+        if number in worker.tasks or number in worker.rooms or worker.grants.holds(number):
             raise ValueError("a call has the number of another")
         if len(worker.tasks.keys() | worker.rooms.keys()) >= _CALLS_PER_CONNECTION * max(2, self.guard.connections_max):
             raise ValueError("more calls than connections can make")
