@@ -109,7 +109,9 @@ PLAN = (reconcile, "plan_stream")
 PLANNED = (pair,)
 BURNED = (operators,)
 NOT_NOTED = Edit(burning, "burn_batch", 'pair["owes_copies"] = pair["owes_plan"]', 'pair["owes_plan"]', BURNED)
-BURNED_AT_ONE_END = Edit(PAIR, "_on_hello", "if theirs.burns > mine.seen_burns:", "if False:")
+BURNED_AT_ONE_END = Edit(
+    PAIR, "_on_hello", "takes_copies = theirs.burns > mine.seen_burns or", "takes_copies = False and"
+)
 """Copies are burned at both ends, and with either half of them the other half is of no use: that hides mistakes."""
 
 MISTAKES = {
@@ -331,14 +333,15 @@ MISTAKES = {
     "restored_copies_not_named": Mistake(
         "Nobody notices an old copy.",
         (
-            Edit(reconcile, "was_restored", "return True", "return False", (pair,)),
             Edit(
                 reconcile,
                 "was_restored",
-                "return claimed_before or _sender_forgot(own, other) or",
-                "return False and",
+                "was_counted_back(own, other) or _sender_forgot(own, other) or",
+                "False and",
                 (pair,),
             ),
+            Edit(reconcile, "was_counted_back", "return True", "return False", (pair,)),
+            Edit(reconcile, "was_counted_back", "own.generation == other.seen_generation", "False", (pair,)),
         ),
         "test_a_restored_copy_is_named_and_burns_both_directions",
     ),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from shosoin.adapters.copy_sealing import CopySeal, HeldCopy, can_be_stored, copy_of_row, row_of_copy
+from shosoin.adapters.private_files import destroy
 from shosoin.base import KmeId, Rejected, SaeId
 from shosoin.keys.errors import KeyDamaged, KeyNotFound, StreamRefused
 
@@ -93,6 +94,10 @@ class CopyStorage(Protocol):
 
     def add_sent(self, rows: Sequence[tuple[str, SaeId, KmeId]], born_s: float) -> None:
         """Write down what other KMEs may claim: key_ID, slave, KME of the slave."""
+        ...
+
+    def shared_with(self, peers: Sequence[KmeId], key_ids: Sequence[str]) -> list[KmeId]:
+        """Return those of some KMEs that may claim a copy of one of these keys."""
         ...
 
     def claim(self, peer: KmeId, slave: SaeId, key_ids: Sequence[str]) -> bool:
@@ -206,6 +211,13 @@ class CopyStore:
         """Write down what other KMEs may claim: key_ID, slave, KME of the slave."""
         self._change([("INSERT INTO sent VALUES (?, ?, ?, ?)", [(*row, born_s) for row in rows])])
 
+    def shared_with(self, peers: Sequence[KmeId], key_ids: Sequence[str]) -> list[KmeId]:
+        """Return those of some KMEs that may claim a copy of one of these keys."""
+        query = "SELECT peer FROM sent WHERE key_id = ?"
+        named = filter(can_be_stored, key_ids)
+        found = {peer for key_id in named for (peer,) in self._all(query, (key_id,))}
+        return [peer for peer in peers if peer in found]
+
     def claim(self, peer: KmeId, slave: SaeId, key_ids: Sequence[str]) -> bool:
         """Remove the rows of all these keys, if all are there; whether they were."""
         if not all(map(can_be_stored, key_ids)):
@@ -234,6 +246,10 @@ class CopyStore:
         """Remove what came from a KME's masters, and all that may be claimed of keys of which it may claim a copy."""
         shared = "DELETE FROM sent WHERE key_id IN (SELECT key_id FROM sent WHERE peer = ?)"
         self._change([("DELETE FROM copy WHERE peer = ?", [(peer,)]), (shared, [(peer,)])])
+        try:  # whose copies are in a damaged file nobody can tell
+            destroy(self._path.with_name(self._path.name + DAMAGED_SUFFIX))
+        except OSError as err:
+            raise StreamRefused(f"{self._path.name}{DAMAGED_SUFFIX} cannot be removed: {err.strerror}") from err
 
     def reseal(self, storage_key: bytes) -> None:
         """Seal every copy under another storage key, in one transaction; copies that do not open are removed.

@@ -92,6 +92,13 @@ class PostgresCopyStore:
         with self._owner.transaction() as cursor:
             cursor.executemany(self._do["add_sent"], [(self._place, *row, born_s) for row in rows])
 
+    def shared_with(self, peers: Sequence[KmeId], key_ids: Sequence[str]) -> list[KmeId]:
+        """Return those of some KMEs that may claim a copy of one of these keys."""
+        where = [self._place, list(filter(can_be_stored, key_ids))]
+        with self._owner.transaction() as cursor:
+            found = {peer for (peer,) in cursor.execute(self._do["sent_to"], where).fetchall()}
+        return [peer for peer in peers if peer in found]
+
     def claim(self, peer: KmeId, slave: SaeId, key_ids: Sequence[str]) -> bool:
         """Remove the rows of all these keys, if all are there; whether they were."""
         if not all(map(can_be_stored, key_ids)):  # else the database would refuse them, and the place be lost
@@ -193,6 +200,10 @@ class ReopenedCopyStore:
     def add_sent(self, rows: Sequence[tuple[str, SaeId, KmeId]], born_s: float) -> None:
         """Write down what other KMEs may claim."""
         self._with(lambda store: store.add_sent(rows, born_s))
+
+    def shared_with(self, peers: Sequence[KmeId], key_ids: Sequence[str]) -> list[KmeId]:
+        """Return those of some KMEs that may claim a copy of one of these keys."""
+        return self._with(lambda store: store.shared_with(peers, key_ids))
 
     def claim(self, peer: KmeId, slave: SaeId, key_ids: Sequence[str]) -> bool:
         """Remove the rows of all these keys, if all are there; whether they were."""

@@ -170,6 +170,7 @@ _STATEMENTS = {
     " RETURNING sealed",
     "reseal_copy": "UPDATE {schema}.copy SET sealed = %b WHERE owner = %s AND peer = %s AND key_id = %s AND slave = %s",
     "add_sent": "INSERT INTO {schema}.sent (owner, key_id, slave, peer, born_s) VALUES (%s, %s, %s, %s, %s)",
+    "sent_to": "SELECT DISTINCT peer FROM {schema}.sent WHERE owner = %s AND key_id = ANY(%s)",
     "count_sent": "SELECT count(*) FROM {schema}.sent"
     " WHERE owner = %s AND slave = %s AND peer = %s AND key_id = ANY(%s)",
     "take_sent": "DELETE FROM {schema}.sent WHERE owner = %s AND slave = %s AND peer = %s AND key_id = ANY(%s)",

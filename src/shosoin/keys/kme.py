@@ -162,6 +162,10 @@ class Kme:
         if pair is None or not pair.is_settled:
             raise StreamNotReady(f"whether the pair with {peer} was burned cannot be told now", retry_after_s=1.0)
 
+    def unsettled(self) -> list[KmeId]:
+        """Return the peers of all links of which a burn may be unfinished."""
+        return [peer for peer in self._max_stock_bits if peer not in self._pairs or not self._pairs[peer].is_settled]
+
     def require_stream(self, peer: KmeId) -> None:
         """Check that keys drawn before may still be handed out: the stream is open, and nobody paused it.
 

@@ -84,6 +84,10 @@ class CopyTable(Protocol):
         """Write down what other KMEs may claim: key_ID, slave, KME of the slave."""
         ...
 
+    def shared_with(self, peers: Sequence[KmeId], key_ids: Sequence[str]) -> list[KmeId]:
+        """Return those of some KMEs that may claim a copy of one of these keys."""
+        ...
+
     def claim(self, peer: KmeId, slave: SaeId, key_ids: Sequence[str]) -> bool:
         """Remove the rows of all these keys, if all are there; whether they were."""
         ...
@@ -284,7 +288,7 @@ class MulticastKeys:
 
         Raises:
             KeyNotFound: not all of them were there; none is gone then.
-            StreamNotReady: the pair is being burned.
+            StreamNotReady: the pair is being burned, or that with another KME which may claim a copy of the same key.
         """
         try:
             if len(body) > _CLAIM_BYTES_MAX:
@@ -294,6 +298,9 @@ class MulticastKeys:
         except (ValueError, KeyError, TypeError, RecursionError, ShosoinError) as err:
             raise PairProtocolError("not a claim") from err
         self._kme.require_settled(peer)
+        in_doubt = self._kme.unsettled()  # a burn takes the copies of others along
+        if in_doubt and (yield OnTable(lambda table: table.shared_with(in_doubt, key_ids))):
+            raise StreamNotReady("whether a key was burned cannot be told now", retry_after_s=1.0)
         if len(set(key_ids)) < len(key_ids) or not (yield OnTable(lambda table: table.claim(peer, slave, key_ids))):
             raise KeyNotFound
         self._kme.require_settled(peer)  # a burn that has begun meanwhile is meant for these too

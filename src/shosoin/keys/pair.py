@@ -114,7 +114,7 @@ class PairEnd:
 
         Both ends write it down, so that an old copy of one disk cannot forget it."""
         self._owes_copies = False
-        """Whether an operator burned the pair and the multicast copies may still be there."""
+        """Whether the pair was burned, here or at the other end, and the multicast copies may still be there."""
         self._settled = False
         self._owes_plan = False
         """Whether this end was burned and has made no plan durable since: the other end may have, and be ahead."""
@@ -339,6 +339,11 @@ class PairEnd:
         culprit = self._restored(mine, theirs)
         if culprit:
             yield Emit(Event("keys.restored_copy", "alarm", {"peer": self.peer, "restored": culprit}))
+        # What is to be burned at the other end's word, or came back with a disk that forgot a burn.
+        takes_copies = theirs.burns > mine.seen_burns or theirs.seen_burns > mine.burns
+        if takes_copies:
+            self._owes_copies, self._settled = True, False
+            yield Commit(self._own_batch(Batch()))  # whatever ends this, they are given to nobody
         burns = was_restored(theirs, mine) or was_restored(mine, theirs) or must_burn(mine, theirs)
         if burns:
             self.mark_burned()
@@ -359,12 +364,18 @@ class PairEnd:
         self._seen = max(self._seen[0], theirs.generation), theirs.incarnation
         # The higher of both numbers, so that an old copy can catch up and start again.
         self._generation = max(self._generation, theirs.seen_generation)
-        self._burns = max(self._burns, theirs.seen_burns)
+        # A disk that forgot a burn and was burned since: what the other end has carried out is the burn of before.
+        is_another = self._owes_plan and mine.burns <= theirs.seen_burns and was_counted_back(mine, theirs)
+        self._burns = max(self._burns, theirs.seen_burns) + is_another
         self._seen_burns = max(self._seen_burns, theirs.burns)
         self._owes_plan, self._plan_open = False, self._plan_open or burns
-        if theirs.burns > mine.seen_burns:
+        if takes_copies:
             yield BurnCopies()  # before it counts as carried out
+            self._owes_copies = False
         yield Commit(self._own_batch(batch))
+        self._settled = True
+        if is_another:
+            raise PairProtocolError("the last burn of this end has the number of an earlier one: it is told anew")
         if self._awaits_rekey:
             self.refusal = f"the pair with {self.peer} was healed and awaits another pair secret: shosoin kme rekey"
         self._session = _session_of(mine, theirs)

@@ -39,6 +39,7 @@ _SECRET_BYTES_MAX = 1 << 16
 _FAREWELL_S = 1.0
 _BURNED_S = 10.0
 """How long a burn waits until the pair is open anew at this end."""
+_BURN_STOPPED = "stop the KME, then: shosoin kme burn"
 _REOPEN_S_MIN, _REOPEN_S_MAX = 0.5, 8.0
 """Pauses before a store that was lost is opened again."""
 
@@ -55,6 +56,8 @@ class KmeLinks:
         self.pairs: dict[KmeId, PairEnd] = {}
         """The pair behind each link, from the moment it could be used first; a lost one is closed until it is back."""
         self._refusals: dict[KmeId, StreamRefused] = {}
+        self._burns_due: set[KmeId] = set()
+        """Peers of pairs whose burn could not be written: that comes before such a pair is opened anew."""
         self._storage_key = b""
         self._sources: dict[KmeId, LinkSource] = {}
         self._facts: dict[KmeId, LinkFacts] = {}
@@ -121,21 +124,26 @@ class KmeLinks:
 
         Raises:
             StreamNotReady: the pair cannot be used now; whoever wants to burn it stops the KME.
-            StreamRefused: what is stored cannot be read or written; nothing of it is handed out any more.
+            StreamRefused: what is stored cannot be read or written; this process hands out nothing of it any more.
         """
         driver = self.drivers.get(peer)
         if driver is None or driver.failed:
-            hint = "stop the KME, then: shosoin kme burn"
-            raise StreamNotReady(f"what is stored of the stream with {peer} cannot be used now", hint=hint)
+            why = f"what is stored of the stream with {peer} cannot be used now"
+            raise StreamNotReady(why, hint=_BURN_STOPPED)
         try:
             found = await driver.on_store(lambda store: burn_store(store, dry_run=dry_run), and_open_anew=not dry_run)
+        except StreamRefused as err:
+            if not dry_run:
+                self._burns_due.add(peer)
+                err.hint = "until it is burned nothing is shared with it; tried again at once, else: " + _BURN_STOPPED
+            raise
         finally:
             if not dry_run:
                 driver.pair.mark_burned()
                 await self._burn_copies(peer)
         held = found or Holding(0, 0, 0)
         if not dry_run:
-            log("stream.burned", peer=peer, blocks=held.blocks, bits=held.granules * 256)
+            _log_burn(peer, held)
             with suppress(TimeoutError):  # it is burned, whenever the pair goes on
                 async with asyncio.timeout(_BURNED_S):
                     await driver.replaced.wait()
@@ -289,6 +297,10 @@ class KmeLinks:
         pair = PairEnd(self._config.kme.id, peer, secret, store, self._entropy, pair_limits, wall_s=self._clock.wall_s)
         burn_copies = partial(self._burn_copies, peer)  # if that is left of a burn
         driver = LinkDriver(pair, store, self._clock, self._events, burn_copies)
+        if peer in self._burns_due:
+            held = await asyncio.to_thread(burn_store, store, dry_run=False)
+            self._burns_due.discard(peer)
+            _log_burn(peer, held or Holding(0, 0, 0))
         await driver.start()
         parts = SourceParts(
             driver, self.requests, self._repeats, self._entropy, self._clock, self._events, link.max_stock_bits
@@ -301,6 +313,10 @@ class KmeLinks:
         self._sources[peer] = make_source(link, section, parts, self._facts[peer], used, plane)
         _follow(self.pairs.get(peer), pair)
         self.drivers[peer], self.pairs[peer] = driver, pair
+
+
+def _log_burn(peer: KmeId, held: Holding) -> None:
+    log("stream.burned", peer=peer, blocks=held.blocks, bits=held.granules * 256)
 
 
 async def _no_copies(peer: KmeId) -> None:

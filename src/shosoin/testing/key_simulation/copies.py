@@ -68,6 +68,11 @@ class SimulatedTable:
         """Write down what other KMEs may claim."""
         self._process.disk.change_copies(lambda: self._rows.sent.update(dict.fromkeys(rows, born_s)))
 
+    def shared_with(self, peers: Sequence[KmeId], key_ids: Sequence[str]) -> list[KmeId]:
+        """Return those of some KMEs that may claim a copy of one of these keys."""
+        found = {peer for key_id, _, peer in self._rows.sent if key_id in key_ids}
+        return [peer for peer in peers if peer in found]
+
     def claim(self, peer: KmeId, slave: SaeId, key_ids: Sequence[str]) -> bool:
         """Remove the rows of all these keys, if all are there; whether they were."""
         rows = [(key_id, slave, peer) for key_id in key_ids]
