@@ -19,7 +19,7 @@ import pytest
 from shosoin.base import ShosoinError
 from tests.support.kme import KmePair, free_ports, until, until_stock
 from tests.support.namespaces import ADDRESSES, two_hosts
-from tests.support.programs import program
+from tests.support.programs import PLACES, program
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(280)]
 EXAMPLES = Path(__file__).parents[2] / "examples" / "vpn_keys"
@@ -68,6 +68,7 @@ async def fed(pair, script, of_side, *, rounds=0, interval=0.3, give_up=60.0):
                 *(str(word) for name, value in words.items() for word in (f"--{name}", value)),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
+                env={**os.environ, "PATH": os.pathsep.join([os.environ["PATH"], *PLACES])},
             )
             processes.append(process)
             readers.append(asyncio.create_task(read(process, said[number])))
