@@ -78,10 +78,11 @@ class Pull014(Supply):
         context = self._plane.client_context()
         made, client = self._clients.get(transmitting, (None, None))
         if client is None or made is not context:
-            await self._drop(transmitting=transmitting)
-            client = self._make_client(context)
+            old, client = client, self._make_client(context)
             await client.__aenter__()
-            self._clients[transmitting] = context, client
+            self._clients[transmitting] = context, client  # before anything is waited for: two calls make no two
+            if old is not None:
+                await old.__aexit__(None, None, None)
         return client
 
     async def _drop(self, *, transmitting: bool) -> None:
