@@ -7,6 +7,7 @@ import json
 import random
 from contextlib import AsyncExitStack, closing
 
+import psycopg
 import pytest
 
 from shosoin.base import Rejected, Unavailable
@@ -204,5 +205,19 @@ async def test_another_storage_key_a_burn_and_another_secret_reach_the_database(
         (key,) = await a.enc_keys("sae-b1", number=1, size_bits=256)
         (fetched,) = await b.dec_keys("sae-a1", [key.key_id])
         assert fetched.material == key.material
+    assert min(rows_of_kme_b(server)) > 0
     discard_store(config, "kme-a", storage_key(config))
-    assert stored_peers(config) == []
+    assert rows_of_kme_b(server) == [0, 0, 1], "the record that no key opens"
+    with (
+        pytest.raises(StreamRefused, match="damaged"),
+        closing(open_store(config, "kme-a", storage_key(config))) as store,
+    ):
+        store.load()
+
+
+def rows_of_kme_b(server):
+    count = (
+        "SELECT count(*) FROM streams.{} AS held JOIN streams.pair AS place ON held.pair = place.id WHERE kme = 'kme-b'"
+    )
+    with psycopg.connect(server.dsn) as outside:
+        return [outside.execute(count.format(table)).fetchall()[0][0] for table in ("block", "piece", "record")]
