@@ -61,12 +61,16 @@ def guarded(loop, story):
     loop.run_until_complete(run())
 
 
+async def ends_in_time(loop, inner):
+    await loop.passes(IDLE_S - 0.5)
+    assert not inner.ended
+    await loop.passes(0.5)
+    assert inner.ended
+
+
 def test_who_says_nothing_is_ended_in_time_and_not_before(loop):
     async def story(_, inner):
-        await loop.passes(IDLE_S - 0.5)
-        assert not inner.ended
-        await loop.passes(0.5)
-        assert inner.ended
+        await ends_in_time(loop, inner)
 
     guarded(loop, story)
 
@@ -78,10 +82,7 @@ def test_every_request_begins_the_time_anew(loop):
             assert not inner.ended
             connection.pause_begins()
             connection.pause_ends()
-        await loop.passes(IDLE_S - 0.5)
-        assert not inner.ended
-        await loop.passes(0.5)
-        assert inner.ended
+        await ends_in_time(loop, inner)
 
     guarded(loop, story)
 
@@ -92,10 +93,7 @@ def test_a_handler_may_take_longer(loop):
         await loop.passes(3 * IDLE_S)
         assert not inner.ended
         connection.pause_ends()
-        await loop.passes(IDLE_S - 0.5)
-        assert not inner.ended
-        await loop.passes(0.5)
-        assert inner.ended
+        await ends_in_time(loop, inner)
 
     guarded(loop, story)
 
