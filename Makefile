@@ -69,6 +69,8 @@ format: setup ## format the code, and mend what lint can mend
 
 .PHONY: bench
 bench: setup ## all of bench/, or ONLY=name: JSON lines on stdout, a table on stderr
+	@$(BIN)/python -c 'import ldpc' 2>/dev/null || $(BIN)/python -m pip install --quiet \
+		--disable-pip-version-check --no-deps --require-hashes --requirement requirements/peers.txt >&2
 	@$(BIN)/python bench/run.py $(ONLY)
 
 .PHONY: secrecy

@@ -38,7 +38,7 @@ from _vault_processes import cpu_s, end, free_ports, peak_mib, python, start, wa
 from _vault_report import emit
 from _vault_sink import make_certificates
 from _vault_tahoe import PROGRAM, NotInstalled, TahoeGrid
-from shosoin.link.decoy import METRO, secret_key_rate_bps
+from shosoin.link.rates.decoy import METRO, secret_key_rate_bps
 from shosoin.testbed.control import Testbed
 from shosoin.testbed.layout import ProcessRole
 from shosoin.testbed.scenario import load_scenario

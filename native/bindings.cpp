@@ -13,6 +13,7 @@
 
 #include "kernels.h"
 #include "key_ids.h"
+#include "python_buffers.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -22,39 +23,6 @@ namespace {
 
 // Elements that one seed may serve: the counter then stays below 2^60.
 constexpr std::uint64_t kBlocksMax = std::uint64_t{1} << 56;
-
-// Contiguous bytes of Python objects, held while this lives: nobody can resize them meanwhile.
-class Views {
-  public:
-    enum class Access { kRead, kWrite };
-
-    explicit Views(std::size_t capacity) { views_.reserve(capacity); }  // a Py_buffer must not move
-    Views(const Views&) = delete;
-    Views& operator=(const Views&) = delete;
-    ~Views() {
-        for (Py_buffer& view : views_) PyBuffer_Release(&view);
-    }
-
-    Bytes take(nb::handle object, Access access, const char* what) {
-        Py_buffer view;
-        if (PyObject_GetBuffer(object.ptr(), &view, access == Access::kWrite ? PyBUF_WRITABLE : PyBUF_SIMPLE) != 0) {
-            if (PyErr_ExceptionMatches(PyExc_TypeError)) nb::raise_python_error();
-            PyErr_Clear();
-            throw nb::value_error((std::string(what) + (access == Access::kWrite ? " must be contiguous and writable"
-                                                                                 : " must be contiguous"))
-                                      .c_str());
-        }
-        views_.push_back(view);
-        return static_cast<Bytes>(view.buf);
-    }
-
-    std::size_t size(std::size_t i) const { return static_cast<std::size_t>(views_[i].len); }
-
-  private:
-    std::vector<Py_buffer> views_;
-};
-
-[[noreturn]] void refuse(const std::string& why) { throw nb::value_error(why.c_str()); }
 
 // Inputs and outputs of equal length, a multiple of 16 bytes.
 class Arguments {
@@ -120,13 +88,6 @@ std::vector<Element> elements(const nb::bytes& packed, std::size_t count) {
 }
 
 nb::bytes bytes_of(Element e) { return nb::bytes(reinterpret_cast<const char*>(&e), sizeof e); }
-
-const Path& path_of(const std::string& name) {
-    for (const Path* const* path = available_paths(); *path; ++path) {
-        if (name == (*path)->name) return **path;
-    }
-    refuse("this machine has no kernels named " + name);
-}
 
 // The IDs of one key stream. All of a request are made or read in one call; the interpreter's lock is kept, since what
 // takes the time is making Python's strings.

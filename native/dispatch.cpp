@@ -19,6 +19,7 @@ bool has_avx2() {
 bool has_avx512() {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("gfni") &&
            __builtin_cpu_supports("vpclmulqdq") && __builtin_cpu_supports("vaes") &&
            __builtin_cpu_supports("pclmul") && __builtin_cpu_supports("aes");
 }

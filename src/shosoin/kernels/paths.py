@@ -7,6 +7,8 @@ the best native one, and a path's name that path.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import TypeVar
 
 from shosoin.kernels.backend import Backend
 from shosoin.kernels.numpy_backend import NumpyKernels
@@ -18,7 +20,9 @@ except ImportError:  # built without a compiler
 else:
     _NATIVE_PATHS = tuple(_native.path_names())
 
-__all__ = ["active", "active_path", "available_paths", "load", "use"]
+__all__ = ["active", "active_path", "available_paths", "family", "load", "use"]
+
+T = TypeVar("T")
 
 VARIABLE = "SHOSOIN_KERNELS"
 
@@ -75,3 +79,16 @@ def active() -> Backend:
 def active_path() -> str:
     """Return the name of the path in use."""
     return active().name
+
+
+def family(native_class: str, reference: Callable[[], T], path: str | None = None) -> T:
+    """Return one family of kernels on a path, by default the one in use.
+
+    A family is what belongs to one subject and is no arithmetic on elements: products of long polynomials, codes,
+    pulses. ``native_class`` is its name in ``_native``, called with the path; ``reference`` makes its specification.
+    """
+    chosen = active_path() if path is None else path
+    if chosen == NumpyKernels.name:
+        return reference()
+    kernels: T = getattr(_native, native_class)(chosen)
+    return kernels

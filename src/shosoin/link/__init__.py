@@ -5,8 +5,15 @@
 True
 """
 
-from shosoin.link.decoy import GYS, METRO, DecoyParameters, cutoff_km, secret_key_rate_bps, secret_key_rate_per_pulse
 from shosoin.link.port import LinkFacts
+from shosoin.link.rates.decoy import (
+    GYS,
+    METRO,
+    DecoyParameters,
+    cutoff_km,
+    secret_key_rate_bps,
+    secret_key_rate_per_pulse,
+)
 from shosoin.link.simulated import BlockDue, SimulatedLink
 
 __all__ = [

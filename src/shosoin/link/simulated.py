@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shosoin.base import Rejected, SimulationRng
-from shosoin.link.decoy import METRO, DecoyParameters, secret_key_rate_bps
 from shosoin.link.port import LinkFacts
+from shosoin.link.rates.decoy import METRO, DecoyParameters, secret_key_rate_bps
 
 __all__ = ["BlockDue", "SimulatedLink"]
 

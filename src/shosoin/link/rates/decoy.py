@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["GYS", "METRO", "DecoyParameters", "cutoff_km", "secret_key_rate_bps", "secret_key_rate_per_pulse"]
+from shosoin.link.information import Array, binary_entropy
 
-Array = npt.NDArray[np.float64]
+__all__ = ["GYS", "METRO", "DecoyParameters", "cutoff_km", "secret_key_rate_bps", "secret_key_rate_per_pulse"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +64,6 @@ METRO = DecoyParameters(
     attenuation_db_per_km=0.2,
 )
 """A 1 GHz system of our own choosing: about 6 Mb/s at 6 dB (12 km in a city), 1 Mb/s at 13.5 dB, kb/s at 40 dB."""
-
-
-def binary_entropy(probability: Array) -> Array:
-    """Return h(p) in bits for probabilities in [0, 1]."""
-    p = np.clip(probability, 1e-300, 1.0 - 1e-16)
-    return np.asarray(-p * np.log2(p) - (1 - p) * np.log2(1 - p), dtype=np.float64)
 
 
 def secret_key_rate_per_pulse(parameters: DecoyParameters, *, attenuation_db: npt.ArrayLike) -> Array:

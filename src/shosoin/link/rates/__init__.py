@@ -1,0 +1,1 @@
+"""Secret key rates of QKD protocols, asymptotic and finite, as functions of the channel's attenuation."""
