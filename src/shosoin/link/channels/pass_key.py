@@ -104,7 +104,7 @@ def expected_counts(
     eta = detector.efficiency * units.transmittance(satellite_pass.attenuation_db)[:, None]
     quiet = background_yield(detector, satellite_pass.background_hz, detectors=detectors)[:, None]
     photon = -np.expm1(-eta * np.asarray(source.intensities))
-    click = 1.0 - (1.0 - quiet) * (1.0 - photon)
+    click = photon + quiet * (1.0 - photon)  # the union, without cancellation
     error = 0.5 * quiet * (1.0 - photon) + source.misalignment_error * photon
     # An afterpulse may fall into a gate that clicks anyhow, so it is united, not added.
     after = detector.afterpulse_probability * click * (1.0 - click)
