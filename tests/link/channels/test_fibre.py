@@ -67,5 +67,5 @@ def test_a_flat_loss_is_what_papers_take():
     ],
 )
 def test_impossible_fibre_is_refused(wrong):
-    with pytest.raises(ValueError, match="got|amplify"):
+    with pytest.raises(ValueError, match=r"got|amplify"):
         wrong()

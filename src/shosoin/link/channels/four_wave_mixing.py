@@ -98,7 +98,8 @@ def efficiency(mismatch_per_km: npt.ArrayLike, *, nepers_per_km: float, length_k
     # Lengths over which the fields add up; their quotient is squared, not they, so that tiny ones do not underflow.
     grown = np.abs(np.expm1(-(attenuation + 1j * b) * length)) / np.hypot(attenuation, b)
     in_phase = np.broadcast_to(-np.expm1(-attenuation * length) / attenuation, grown.shape)
-    return np.asarray(np.divide(grown, in_phase, out=np.ones_like(grown), where=in_phase > 0.0) ** 2)
+    quotient = np.divide(grown, in_phase, out=np.ones_like(grown), where=in_phase > 0.0)
+    return np.asarray(np.minimum(quotient, 1.0) ** 2)
 
 
 def mismatch_per_km(product: Product, channel_nm: npt.ArrayLike, dispersion: Dispersion) -> float:
