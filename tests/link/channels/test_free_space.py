@@ -24,7 +24,7 @@ from shosoin.link.channels.sky import (
     SkyReceiver,
     click_probability,
 )
-from shosoin.link.channels.turbulence import HufnagelValley
+from shosoin.link.channels.turbulence import HufnagelValley, rms_wind_m_s
 from shosoin.link.channels.units import attenuation_db
 
 
@@ -124,6 +124,11 @@ def test_scintillation_is_that_of_table_2_of_itu_r_p_1622(wind, printed):
     air = HufnagelValley(wind_rms_m_s=wind, station_height_m=5.5)
     for wavelength_nm, variance in zip((532.0, 850.0, 1064.0, 1550.0), printed, strict=True):
         assert air.log_irradiance_variance(75.0, wavelength_nm=wavelength_nm) == pytest.approx(variance, abs=0.005)
+
+
+def test_unknown_wind_at_the_ground_is_21_m_per_s_above():
+    # ITU-R P.1621-2, 5.1.1, step 1.
+    assert rms_wind_m_s(2.3) == pytest.approx(21.0, abs=0.5)
 
 
 def test_the_profile_is_hv_5_7():

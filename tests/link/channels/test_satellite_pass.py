@@ -136,7 +136,7 @@ def test_the_key_of_a_pass_is_that_of_satquma_under_its_assumptions(row):
     detections = block.key_detections.sum()
     leak = 1.16 * detections * binary_entropy(block.key_errors.sum() / detections)
     found = sidhu_length(block, source.intensities, source.probabilities, leak_ec_bits=int(leak))
-    assert found.secret_bits == pytest.approx(bits, rel=5e-4)
+    assert found.secret_bits == pytest.approx(bits, rel=1e-4)
 
 
 @pytest.mark.parametrize("row", SATQUMA)

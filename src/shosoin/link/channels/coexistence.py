@@ -4,7 +4,8 @@ Light of the traffic reaches the quantum receiver in four ways: Raman scattering
 it; four-wave mixing of channels that run along; what the receiver's filter lets through of the traffic itself; and
 Rayleigh scattering of traffic from the other end, which the same filter must stop. All four add up to a rate of
 photons, uncorrelated with the gates, hence to a yield without signal that joins the detector's dark counts by the exact
-union. Everything is time-averaged: the trick of gating between pulses of one's own traffic is not modelled.
+union. Everything is time-averaged, and a channel is a line: the width of its modulation, light that its laser and
+amplifiers emit beside it, and near-end reflections of traffic that starts at the receiver are not in the model.
 
 Sources: as in ``raman`` and ``four_wave_mixing``; T. Ferreira da Silva, G. B. Xavier, G. P. Temporão, J. P. von der
 Weid, J. Lightwave Technol. 32, 2332 (2014), arXiv 1410.0656, for many channels; L. A. Zischler, A. Ghazisaeidi,
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -128,8 +129,8 @@ class Coexistence:
 
     fibre: Fibre
     traffic: Sequence[Traffic]
-    receiver_filter: ReceiverFilter = field(default_factory=ReceiverFilter)
-    raman: RamanScattering = field(default_factory=RamanScattering)
+    receiver_filter: ReceiverFilter = ReceiverFilter()
+    raman: RamanScattering = RamanScattering()
     dispersion: Dispersion = G652_DISPERSION
 
     def raman_w(self, channel: Traffic, quantum_nm: npt.ArrayLike) -> Array:

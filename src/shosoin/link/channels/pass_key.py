@@ -2,7 +2,7 @@
 
 A pass is short, so its counts are few and go into one block; slots low in the sky add detections but also errors. The
 window is therefore chosen: all slots above the elevation that makes the longest key. The choice uses expected counts,
-never observed ones, so it is made before the pass and costs no security. Errors of the block are those of the average.
+never observed ones, so it is made before the pass and costs no security.
 
 The proof is an argument, any function that takes integer counts: this module knows geometry and light, no proof.
 Counts are expectations of a simulated pass, detections rounded down and errors up.
@@ -27,7 +27,7 @@ from shosoin.link.counts import DecoyCounts
 from shosoin.link.detector import Detector
 from shosoin.link.information import Array, binary_entropy
 
-__all__ = ["DecoySource", "PassKey", "expected_counts", "pass_key"]
+__all__ = ["DecoySource", "PassKey", "SecretLengthOf", "expected_counts", "pass_key"]
 
 
 class _Length(Protocol):
