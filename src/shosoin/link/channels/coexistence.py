@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -129,8 +129,8 @@ class Coexistence:
 
     fibre: Fibre
     traffic: Sequence[Traffic]
-    receiver_filter: ReceiverFilter = ReceiverFilter()
-    raman: RamanScattering = RamanScattering()
+    receiver_filter: ReceiverFilter = field(default_factory=ReceiverFilter)
+    raman: RamanScattering = field(default_factory=RamanScattering)
     dispersion: Dispersion = G652_DISPERSION
 
     def raman_w(self, channel: Traffic, quantum_nm: npt.ArrayLike) -> Array:
