@@ -28,9 +28,9 @@ class Truth:
 
 
 def lossy(transmittance: float, *, dark: float, error: float, photons: int = 15) -> Channel:
-    clicks = 1.0 - (1.0 - transmittance) ** np.arange(photons)
+    clicks = 1.0 - (1.0 - transmittance) ** np.arange(photons, dtype=np.float64)
     yields = 1.0 - (1.0 - dark) * (1.0 - clicks)
-    return Channel(yields, (dark / 2 * (1.0 - clicks) + error * clicks) / yields)
+    return Channel(np.asarray(yields), (dark / 2 * (1.0 - clicks) + error * clicks) / yields)
 
 
 def worst_for_single_photons(transmittance: float, *, dark: float, photons: int = 15) -> Channel:

@@ -1,8 +1,10 @@
 """The search for the best settings: it finds known maxima, twice the same, and faster from a neighbour."""
 
+import importlib
+from typing import Any
+
 import numpy as np
 import pytest
-import tno.quantum.communication.qkd_key_rate.quantum.bb84 as tno
 from hypothesis import given
 from hypothesis import strategies as st
 from tno.quantum.communication.qkd_key_rate.quantum import standard_detector
@@ -19,6 +21,9 @@ from shosoin.link.rates.optimise import (
     optimise_settings,
     settings_from,
 )
+
+# Their module names what it exports in a way that type checkers do not follow.
+tno: Any = importlib.import_module("tno.quantum.communication.qkd_key_rate.quantum.bb84")
 
 LINK = DecoyLink(Detector(efficiency=0.2, dark_count_probability=1e-6), 0.01)
 BLOCK = Block(key_detections=1e7)

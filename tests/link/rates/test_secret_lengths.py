@@ -1,6 +1,7 @@
 """What every finite-key bound of the package keeps to, whatever is counted."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -228,7 +229,12 @@ def test_growing_blocks_approach_a_limit_from_below_that_infinitely_many_decoys_
 @proofs
 def test_a_block_by_detections_takes_the_pulses_that_give_them(proof):
     mu, p = SETTINGS[proof]
-    where = {"attenuation_db": 12.0, "intensities": mu, "probabilities": p, "key_basis_probability": 0.7}
+    where: dict[str, Any] = {
+        "attenuation_db": 12.0,
+        "intensities": mu,
+        "probabilities": p,
+        "key_basis_probability": 0.7,
+    }
     pulses = pulses_for_block(LINK, key_detections=1e6, **where)
     assert expected_counts(LINK, pulses=pulses, **where).key_detections.sum() == pytest.approx(1e6)
 
@@ -236,7 +242,7 @@ def test_a_block_by_detections_takes_the_pulses_that_give_them(proof):
 def test_dead_time_saturates_the_count_rate():
     slow = dataclasses.replace(LINK, detector=dataclasses.replace(LINK.detector, dead_time_s=1e-6))
     mu, p = SETTINGS[FiniteProof.RUSCA2018]
-    at = {"attenuation_db": 0.0, "intensities": mu, "probabilities": p, "key_basis_probability": 1.0}
+    at: dict[str, Any] = {"attenuation_db": 0.0, "intensities": mu, "probabilities": p, "key_basis_probability": 1.0}
     per_second = expected_counts(slow, pulses=slow.pulse_rate_hz, **at).key_detections.sum()
     free = expected_counts(LINK, pulses=LINK.pulse_rate_hz, **at).key_detections.sum()
     assert per_second == pytest.approx(free / (1 + free * 1e-6), rel=1e-9)
