@@ -100,8 +100,14 @@ def arm_transmittances(parameters: RelayParameters, attenuation_db: npt.ArrayLik
     return arms[0], arms[1]
 
 
-def single_photon_yield_and_errors(eta_a: Array, eta_b: Array, *, dark: float, misaligned: float) -> tuple[Array, Array]:
-    """Return Y11 and e11 Y11 of one photon from each side, the same in both bases (A9, A11)."""
+def single_photon_yield_and_errors(
+    eta_a: Array, eta_b: Array, *, dark: float, misaligned: float
+) -> tuple[Array, Array]:
+    """Return Y11, the same in both bases, and e11 Y11 in basis X, of one photon from each side (A9, A11).
+
+    In Z two photons on one detector beside a dark count are always wrong, in X half the time; the phase errors of the
+    key are those of X.
+    """
     both = eta_a * eta_b
     one_or_two = (2.0 * eta_a + 2.0 * eta_b - 3.0 * both) * dark
     success = (1.0 - dark) ** 2 * (both / 2.0 + one_or_two + 4.0 * (1.0 - eta_a) * (1.0 - eta_b) * dark**2)
