@@ -144,6 +144,7 @@ def test_a_finite_run_is_worth_less_than_an_endless_one_and_more_when_it_is_long
     )
     assert np.all(short.secret_bits_per_pulse <= long.secret_bits_per_pulse + 1e-15)
     assert np.all(long.secret_bits_per_pulse <= endless)
+    assert short.epsilons is not None
     assert short.epsilons.total == pytest.approx(1e-10 + 1e-15)
 
 

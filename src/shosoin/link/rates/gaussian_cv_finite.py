@@ -6,14 +6,14 @@ end of their confidence intervals; then per key symbol
     R = beta I_AB - chi_BE(worst channel) - Delta / sqrt(n) + Theta / n,
     Delta = 4 log2(sqrt(d) + 2) sqrt(log2(2 / eps_s^2)),   Theta = log2(2 eps_h^2 eps_cor),
 
-and the rate is p_ec n / N R, with p_ec the share of blocks that reconciliation saves and d the number of values to which
-a symbol is digitised. eps = eps_cor + eps_s + eps_h + 2 p_ec eps_pe. Assumes collective Gaussian attacks; a proof
+and the rate is p_ec n / N R, with p_ec the share of blocks that reconciliation saves and d the number of values that a
+digitised symbol takes. eps = eps_cor + eps_s + eps_h + 2 p_ec eps_pe. Assumes collective Gaussian attacks; a proof
 against all attacks costs an energy test and more for heterodyne, and is not known to be practical for homodyne.
 
 Sources: Pirandola, Papanastasiou, "Improved composable key rates for CV-QKD", Phys. Rev. Research 6, 023321 (2024),
-arXiv 2301.10270; channel estimation as in Leverrier, Grosshans, Grangier, Phys. Rev. A 81, 062343 (2010), and Pirandola,
-Phys. Rev. Research 3, 043014 (2021). The confidence factor is sqrt(2 ln(1/eps_pe)), which a Gaussian estimate exceeds
-with less than eps_pe.
+arXiv 2301.10270; channel estimation as in Leverrier, Grosshans, Grangier, Phys. Rev. A 81, 062343 (2010), and
+Pirandola, Phys. Rev. Research 3, 043014 (2021). The confidence factor is sqrt(2 ln(1/eps_pe)), which a Gaussian
+estimate exceeds with less than eps_pe.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ pulses, which forward reconciliation would credit too, are not credited.
 
 Sources: Lo, Curty, Qi, Phys. Rev. Lett. 108, 130503 (2012), arXiv 1109.1473; the gains are those of Ma, Razavi,
 "Alternative schemes for measurement-device-independent quantum key distribution", Phys. Rev. A 86, 062319 (2012), arXiv
-1204.4856, appendices A (single photons, A9 and A11) and B (weak pulses, B28 to B31, and the X basis). They are exact for
-threshold detectors; here they are arranged so that no digits are lost when next to nothing arrives.
+1204.4856, appendices A (single photons, A9 and A11) and B (weak pulses, B28 to B31, and the X basis). They are exact
+for threshold detectors; here they are arranged so that no digits are lost when next to nothing arrives.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def gain_and_errors_z(arrive_a: Array, arrive_b: Array, *, dark: float, misalign
 
 
 def gain_and_errors_x(arrive_a: Array, arrive_b: Array, *, dark: float, misaligned: float) -> tuple[Array, Array]:
-    """Return gain and error gain in basis X, where two-photon interference of weak pulses errs a quarter of the time."""
+    """Return gain and error gain in basis X, where weak pulses that interfere err a quarter of the time."""
     mean, x = arrive_a + arrive_b, np.sqrt(arrive_a * arrive_b) / 2.0
     clicks = union(dark, -np.expm1(-mean / 4.0))
     silent = 1.0 - clicks

@@ -9,7 +9,8 @@ the lasers' phases must stay locked during a key round. The bound of the paper h
 usual symmetry arguments, general attacks, in the limit of many rounds: there is no block size here.
 
 Source: Curty, Azuma, Lo, "Simple security proof of twin-field type quantum key distribution protocol", npj Quantum
-Information 5, 64 (2019), arXiv 1807.07667: coefficients (12), (13), rate (17) to (19), phase errors (20) to (22), channel (27) to (35).
+Information 5, 64 (2019), arXiv 1807.07667: coefficients (12), (13), rate (17) to (19), phase errors (20) to (22),
+channel (27) to (35).
 The yields (34), (35) are written here as the one sum that is left when only the angle between the two polarisations
 counts; photon numbers beyond the truncation are taken as always announced, as in (22).
 """
@@ -68,7 +69,7 @@ CURTY_AZUMA_LO_2019 = TwinFieldParameters(
     dark_count_probability=1e-7,
     polarisation_mismatch_rad=2.0 * float(np.arcsin(np.sqrt(0.02))),
 )
-"""The simulations of the paper: dark counts 1e-7, 2 % polarisation misalignment in each arm, loss includes detectors."""
+"""As the paper simulates: dark counts 1e-7, 2 % polarisation misalignment in each arm, detectors within the loss."""
 
 
 def photon_number_yields(arm: Array, *, photons_max: int, dark: float, polarisation_mismatch_rad: float) -> Array:
