@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -13,11 +15,12 @@ from shosoin.link.rates import (
     twin_field,
     twin_field_sns,
 )
+from shosoin.link.rates.result import LinkRate
 
 COLD = twin_field_sns.SendingParameters(0.6, 1e-10, 0.03)
 PUMPED = bbm92_continuous.ContinuousPairParameters(1e7, 0.3, 0.3, 300.0, 300.0, 2e-10, 0.8, 0.01)
-MODELS = {
-    "plob": lambda **at: plob.rate(**at),
+MODELS: dict[str, Callable[..., LinkRate]] = {
+    "plob": plob.rate,
     "bbm92": lambda **at: bbm92.rate(bbm92.MA_FUNG_LO_2007, **at),
     "bbm92-continuous": lambda **at: bbm92_continuous.rate(PUMPED, **at),
     "bbm92-finite": lambda **at: bbm92_finite.rate(bbm92.MA_FUNG_LO_2007, block=bbm92_finite.PairBlock(1e12), **at),
