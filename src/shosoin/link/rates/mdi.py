@@ -46,7 +46,7 @@ class RelayParameters:
     """An MDI system: two like transmitters and a relay with four like detectors.
 
     Raises:
-        ValueError: a probability out of [0, 1], a reconciliation efficiency below 1, or a mean not above 0.
+        ValueError: a probability out of [0, 1], a reconciliation efficiency below 1, or a mean not within (0, 10].
     """
 
     efficiency: float
@@ -68,8 +68,11 @@ class RelayParameters:
         probabilities = (self.efficiency, self.dark_count_probability, self.misalignment_error)
         if not all(0.0 <= value <= 1.0 for value in (*probabilities, self.sifting_factor, self.relay_position)):
             raise ValueError("probabilities and shares must be within [0, 1]")
-        if self.reconciliation_efficiency < 1.0 or (self.mean_photons is not None and self.mean_photons <= 0.0):
-            raise ValueError("reconciliation efficiency must be at least 1 and the mean photon number above 0")
+        if self.reconciliation_efficiency < 1.0:
+            raise ValueError("reconciliation efficiency must be at least 1")
+        # The series of the Bessel function below is exact up to here, far beyond any use.
+        if self.mean_photons is not None and not 0.0 < self.mean_photons <= 10.0:
+            raise ValueError("mean photon number must be above 0 and at most 10")
 
 
 LO_CURTY_QI_2012 = RelayParameters(

@@ -37,7 +37,7 @@ class SendingParameters:
     """Two like transmitters and a relay halfway between them with two like detectors.
 
     Raises:
-        ValueError: a probability out of range, or a mean not above 0.
+        ValueError: a probability out of range, or a mean not within (0, 10].
     """
 
     efficiency: float
@@ -58,8 +58,8 @@ class SendingParameters:
         probabilities = (self.efficiency, self.dark_count_probability, self.misalignment_error, self.sifting_factor)
         if not all(0.0 <= value <= 1.0 for value in probabilities) or self.reconciliation_efficiency < 1.0:
             raise ValueError("probabilities must be within [0, 1] and the reconciliation efficiency at least 1")
-        if self.mean_photons is not None and self.mean_photons <= 0.0:
-            raise ValueError("mean photon number must be above 0")
+        if self.mean_photons is not None and not 0.0 < self.mean_photons <= 10.0:
+            raise ValueError("mean photon number must be above 0 and at most 10")
         if self.sending_probability is not None and not 0.0 < self.sending_probability < 1.0:
             raise ValueError("sending probability must be between 0 and 1")
 
