@@ -4,8 +4,8 @@ In a key window each user sends a weak pulse with a small probability or sends n
 window counts when exactly one of the relay's detectors clicks. No interference is needed for the bits, so lasers that
 drift cost phase errors only, and those enter mildly. Secret are windows in which one side alone sent and sent one
 photon. Errors (both sent, or neither) are many; Bob pairs each of his zeros with one of his ones, Alice keeps pairs in
-which her bits differ too, and most errors are gone. Infinitely many decoys and windows: there is no block size here,
-and the decoy and finite-size analysis that experiments use is not part of it. The relay needs no trust; the
+which her bits differ too, and most errors are gone. Infinitely many decoys and windows: there is no block size here;
+``twin_field_sns_finite`` has one, without the pairing. The relay needs no trust; the
 transmitters do.
 
 Sources: Wang, Yu, Hu, "Twin-field quantum key distribution with large misalignment error", Phys. Rev. A 98, 062323
