@@ -36,8 +36,8 @@ __all__ = [
 ]
 
 _MEAN_PHOTONS = (1e-3, 2.0)
+# The power series of the modified Bessel function I0: 1 / ((k!)^2 4^k).
 _SERIES_TERMS = np.arange(1, 31, dtype=np.float64)
-# ln((k!)^2 4^k): the power series of the modified Bessel function I0.
 _SERIES_WEIGHTS = 1.0 / np.cumprod(4.0 * _SERIES_TERMS**2)
 
 
@@ -91,9 +91,11 @@ def bessel_excess(x: npt.ArrayLike, *, less: float = 0.0) -> Array:
 
     For |x| up to about 5.
     """
-    square = np.asarray(x, dtype=np.float64)[..., None] ** 2
-    terms = square**_SERIES_TERMS * _SERIES_WEIGHTS * (4.0**_SERIES_TERMS - less)
-    return np.asarray(terms.sum(axis=-1), dtype=np.float64)
+    square = np.asarray(x, dtype=np.float64) ** 2
+    total = np.zeros_like(square)
+    for weight in (_SERIES_WEIGHTS * (4.0**_SERIES_TERMS - less))[::-1]:
+        total = (total + weight) * square
+    return np.asarray(total, dtype=np.float64)
 
 
 def arm_transmittances(parameters: RelayParameters, attenuation_db: npt.ArrayLike) -> tuple[Array, Array]:
