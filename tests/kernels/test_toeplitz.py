@@ -73,6 +73,13 @@ def test_it_is_the_matrix_times_the_key(path, key_bits, output_bits, number):
 
 
 @each_path
+def test_the_vector_of_the_specification(path):
+    """docs/specs/kernels.md; computed by the definition."""
+    with using(path):
+        assert toeplitz(bytes(range(16)), 128, bytes(range(16, 40)), 64).hex() == "806020000061a001"
+
+
+@each_path
 @settings(max_examples=40, deadline=None)
 @given(st.binary(max_size=70), st.binary(max_size=70))
 def test_a_product_is_the_one_on_paper(path, a, b):

@@ -7,7 +7,7 @@ floating point, rounded.
 
 Rounding is exact. With at most n ones in a factor and transforms of N points, the error of a coefficient in double
 precision stays below about ``20 n log2(N) 2**-53`` (Brent, Percival and Zimmermann, "Error bounds on complex
-floating-point multiplication", Mathematics of Computation 76, 2007, theorem 5.1), which for the longest strings
+floating-point multiplication", Mathematics of Computation 76, 2007), which for the longest strings
 accepted here, 2^30 bits, is 10^-4; half an integer would be too much.
 
 What it does not do: run in constant time, or in little memory (about 60 bytes for a bit).
