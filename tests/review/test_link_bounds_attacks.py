@@ -6,9 +6,11 @@ from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from shosoin.link.counts import DecoyCounts
-from shosoin.link.rates import gaussian_cv, one_decoy, plob, two_decoys
+from shosoin.link.information import union
+from shosoin.link.rates import gaussian_cv, gaussian_cv_finite, one_decoy, plob, two_decoys
 from shosoin.link.rates.decoy import METRO, secret_key_rate_per_pulse
 from shosoin.link.rates.sampling import Sampling, phase_error_rate_max
 
@@ -231,3 +233,22 @@ def test_a_line_without_dark_counts_has_a_rate_at_any_loss():
     losses = np.array([0.0, 20.0, 100.0, 200.0])
     rate = secret_key_rate_per_pulse(quiet, attenuation_db=losses)
     assert rate[1:] == pytest.approx(rate[1] * 10.0 ** (-(losses[1:] - 20.0) / 10.0), rel=0.01)
+
+
+@pytest.mark.parametrize("samples", [1e2, 1e3, 1e4, 1e6])
+def test_the_worst_noise_of_few_symbols_fails_no_more_often_than_said(samples):
+    epsilon, parameters = 1e-11, gaussian_cv.GaussianParameters(0.0, 1.0, 0.0, 1.0)
+    channel, noise = gaussian_cv_finite.worst_channel(
+        parameters, transmittance=1.0, variance=np.array(1e9), samples=np.array(samples), epsilon=epsilon
+    )
+    if channel > 0.0:  # else nothing is claimed
+        true_variance = 1.0 + float(noise * channel)
+        # The chance that a variance so large is estimated at 1 or less.
+        assert stats.chi2.cdf(samples / true_variance, samples) <= epsilon
+    assert (channel > 0.0) == (samples > 1e2)
+
+
+def test_a_union_keeps_probabilities_far_below_rounding():
+    assert union(1e-20, 2e-25) == pytest.approx(1e-20 + 2e-25, rel=1e-15)
+    assert union(1.0, 0.3, 1.0) == 1.0
+    assert union() == 0.0
