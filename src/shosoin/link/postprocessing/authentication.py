@@ -9,9 +9,12 @@ Three rules keep a pad from being used twice. A sender stores a watermark *ahead
 and a new session starts at the watermark: a crash burns what lies between. A receiver stores its own watermark in the
 same strides and refuses positions below. Whatever is below a watermark can never be read again.
 
+A message may be *deferred*: it travels without a tag and is hashed with the next tagged message of its direction.
+Parities of Cascade are: hundreds of small messages to a block, none of which decides anything before a tagged one does.
+
 What is hashed begins with the header (version, kind, direction, length, number, sequence, positions), then the name of
-the session, then the body, zeros to a whole element. The first element is never zero and holds the length, so that two
-different messages are two different polynomials.
+the session, then the body, then header and body of what was deferred, each with zeros to a whole element. The first
+element is never zero and headers hold the lengths, so that two different conversations are two different polynomials.
 
 Source: Wegman and Carter, JCSS 22, 1981; Krawczyk, CRYPTO '94 (almost XOR-universal hash and one-time pad); epsilon of
 one message of L elements: L/2^128. Composition over many messages: Portmann, IEEE Trans. Inf. Theory 60, 2014.
@@ -21,7 +24,7 @@ from __future__ import annotations
 
 import hmac
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -53,6 +56,8 @@ MESSAGE_BYTES_MAX = 32 << 20
 _HEADER = struct.Struct("<2sBBIQQQQ8x")
 HEADER_BYTES = _HEADER.size
 SESSION_BYTES = 32
+DEFERRED = (1 << 64) - 1
+"""The position of the pad of a message that carries no tag."""
 _MAGIC = b"SL"
 _ELEMENT = 16
 
@@ -203,11 +208,18 @@ class _Side:
         self._hash_position = 0
         self._hash_key = b""
         self._next = streams.marks[direction]
+        self._deferred: list[bytes] = []
+        self._deferred_bytes = 0
         self.session = bytes(SESSION_BYTES)
 
-    def _tag(self, header: Header, parts: Iterable[bytes | bytearray | memoryview], pad: bytes) -> bytes:
-        text = b"".join((header.pack(), self.session, *parts, bytes(-header.body_bytes % _ELEMENT)))
+    def _tag(self, header: Header, body: bytes | memoryview, pad: bytes) -> bytes:
+        text = b"".join((header.pack(), self.session, body, bytes(-header.body_bytes % _ELEMENT), *self._deferred))
+        self._deferred, self._deferred_bytes = [], 0
         return polynomial_mac(self._hash_key + pad, text)
+
+    def _defer(self, header: Header, body: bytes | memoryview) -> None:
+        self._deferred += (header.pack(), bytes(body), bytes(-header.body_bytes % _ELEMENT))
+        self._deferred_bytes += HEADER_BYTES + header.body_bytes
 
 
 class Sealer(_Side):
@@ -244,12 +256,27 @@ class Sealer(_Side):
         position, self._next = self._next, self._next + _ELEMENT
         header = Header(kind, self._direction, len(body), number, self._sequence, self._hash_position, position)
         self._sequence += 1
-        tag = self._tag(header, (body,), self._streams.read(self._direction, position))
+        tag = self._tag(header, body, self._streams.read(self._direction, position))
         return b"".join((header.pack(), body, tag))
+
+    def defer(self, kind: int, number: int, body: bytes) -> bytes:
+        """Return header and body of the next message, whose tag is that of the next tagged one."""
+        header = Header(kind, self._direction, len(body), number, self._sequence, self._hash_position, DEFERRED)
+        self._sequence += 1
+        self._defer(header, body)
+        return header.pack() + body
 
 
 class Opener(_Side):
-    """Reads messages of one direction and refuses every one but the next."""
+    """Reads messages of one direction and refuses every one but the next.
+
+    Args:
+        deferrable: kinds that may come without a tag.
+    """
+
+    def __init__(self, streams: KeyStreams, direction: Direction, deferrable: frozenset[int]) -> None:
+        super().__init__(streams, direction)
+        self._deferrable = deferrable
 
     def open(self, raw: bytes | memoryview) -> tuple[Header, memoryview, dict[str, bytes | None]]:
         """Return header, body, and the records to commit before acting on them.
@@ -262,6 +289,8 @@ class Opener(_Side):
         header = parse_header(view)
         if header.direction is not self._direction or header.sequence != self._sequence:
             raise MessageForged(f"got message {header.sequence} of one direction, expected {self._sequence}")
+        if header.pad_position == DEFERRED:
+            return self._open_deferred(header, view)
         if len(view) != HEADER_BYTES + header.body_bytes + TAG_BYTES:
             raise MessageForged(f"a message of {len(view)} bytes whose header says {header.body_bytes} of body")
         self._check_positions(header)
@@ -272,12 +301,22 @@ class Opener(_Side):
             pad = self._streams.read(self._direction, header.pad_position)
         except AuthenticationDry as err:
             raise MessageForged("a message under key that we do not have") from err
-        if not hmac.compare_digest(self._tag(header, (body,), pad), tag):
+        if not hmac.compare_digest(self._tag(header, body, pad), tag):
             raise MessageForged(f"message {header.sequence} of {header.body_bytes} bytes carries a wrong tag")
         self._hash_position = header.hash_position
         self._next = header.pad_position + _ELEMENT
         self._sequence += 1
         return header, body, self._streams.reserve(self._direction, self._next)
+
+    def _open_deferred(
+        self, header: Header, view: memoryview
+    ) -> tuple[Header, memoryview, dict[str, bytes | None]]:
+        is_allowed = header.kind in self._deferrable and self._deferred_bytes < MESSAGE_BYTES_MAX
+        if not is_allowed or len(view) != HEADER_BYTES + header.body_bytes:
+            raise MessageForged(f"message {header.sequence} of kind {header.kind} carries no tag")
+        self._defer(header, view[HEADER_BYTES:])
+        self._sequence += 1
+        return header, view[HEADER_BYTES:], {}
 
     def _check_positions(self, header: Header) -> None:
         is_same_hash = bool(self._hash_key) and header.hash_position == self._hash_position

@@ -51,6 +51,7 @@ MESSAGES_PER_HASH_KEY = 64
 
 _LEAKING = {Kind.FRAMES, Kind.DECODED, Kind.OPENED, Kind.PARITIES, Kind.VERIFIED}
 """Kinds whose key-dependent bits are leak of reconciliation. The hash in VERIFY is the proofs' log2(2/eps_cor)."""
+_DEFERRED = frozenset({int(Kind.PARITIES)})
 _OF_BATCHES = {Kind.DETECTED, Kind.SIFTED}
 _ELEMENT = 16
 
@@ -88,7 +89,7 @@ class SessionEnd:
         self._entropy = entropy
         self._streams = KeyStreams(records)
         self._sealer = Sealer(self._streams, self.speaks)
-        self._opener = Opener(self._streams, self.speaks.other)
+        self._opener = Opener(self._streams, self.speaks.other, _DEFERRED)
         self._kept = kept_keys(records)
         self._next_block = number_of(records, "next/block")
         self._next_pulse = number_of(records, "next/pulse")
@@ -174,12 +175,15 @@ class SessionEnd:
             self._journal.commit(records)
 
     def _send(self, message: Message, number: int = 0) -> None:
+        body = message.encode()
+        self._count(message.kind, number, len(body), message)
+        if message.kind in _DEFERRED:
+            self._outbox.append(self._sealer.defer(message.kind, number, body))
+            return
         if self._sent_count % MESSAGES_PER_HASH_KEY == 0:
             self._sealer.renew()
         self._sent_count += 1
         self._commit(self._sealer.prepare(self._limit()))
-        body = message.encode()
-        self._count(message.kind, number, len(body), message)
         self._outbox.append(self._sealer.seal(message.kind, number, body))
 
     def _count(self, kind: int, number: int, size_bytes: int, message: Message) -> None:
