@@ -143,7 +143,8 @@ class SentPulses:
 
     def _packed_at(self, packed: Uint8s, pulses: Int64s) -> Uint8s:
         offset = self._offsets(pulses)
-        return (packed[offset >> 3] >> (offset & 7).astype(np.uint8)) & np.uint8(1)
+        bits: Uint8s = packed[offset >> 3] >> (offset & 7).astype(np.uint8) & np.uint8(1)
+        return bits
 
     def _offsets(self, pulses: Int64s) -> Int64s:
         offset = np.asarray(pulses, dtype=np.int64) - self.first
