@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -150,6 +151,7 @@ def _set_sizes(count: int, qber: float) -> list[int]:
     return [first, min(4 * first, half), *[half] * (PASSES - 2)]
 
 
+@lru_cache(maxsize=2 * PASSES)
 def _order(count: int, seed: int) -> Indices:
     """Return a permutation made from a public seed: indices by their SplitMix64 values (Steele, Lea, Flood, 2014)."""
     state = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
