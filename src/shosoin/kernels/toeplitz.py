@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from shosoin.kernels import paths
 from shosoin.kernels.buffers import Buffer, size_bytes
 from shosoin.kernels.reference_toeplitz import ReferenceToeplitz
 
@@ -84,7 +85,7 @@ def binary_product_into(a: Buffer, b: Buffer, output: Buffer) -> None:
 
 
 def _products() -> Products:
-    return ReferenceToeplitz()
+    return paths.family("Toeplitz", ReferenceToeplitz)
 
 
 def _check_size(what: str, buffer: Buffer, bits: int) -> None:
