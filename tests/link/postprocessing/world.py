@@ -118,9 +118,7 @@ def made_records(
     measured = (rng.random(len(clicked)) >= settings.receiver_key_basis_probability).astype(np.uint8)
     results = np.where(measured == light_bases, light_bits, rng.integers(0, 2, len(clicked), dtype=np.uint8))
     results = (results ^ (rng.random(len(clicked)) < qber)).astype(np.uint8)
-    sent = SentPulses(
-        0, pulses, np.packbits(bits, bitorder="little"), np.packbits(bases, bitorder="little"), intensity
-    )
+    sent = SentPulses(0, pulses, np.packbits(bits, bitorder="little"), np.packbits(bases, bitorder="little"), intensity)
     edges = [pulses * part // parts for part in range(parts + 1)]
     cuts = np.searchsorted(clicked, edges)
     detections = [

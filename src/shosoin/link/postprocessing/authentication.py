@@ -32,6 +32,7 @@ from shosoin.kernels import polynomial_mac
 from shosoin.link.postprocessing.errors import AuthenticationDry, MessageForged, MessageMalformed
 
 __all__ = [
+    "DEFERRED",
     "HEADER_BYTES",
     "MESSAGE_BYTES_MAX",
     "STRIDE_BYTES",
@@ -41,6 +42,7 @@ __all__ = [
     "KeyStreams",
     "Opener",
     "Sealer",
+    "message_bytes",
     "message_epsilon",
     "parse_header",
     "start_records",
@@ -110,6 +112,11 @@ def parse_header(raw: bytes | memoryview) -> Header:
     if size > MESSAGE_BYTES_MAX:
         raise MessageMalformed(f"a body of {size} bytes, expected at most {MESSAGE_BYTES_MAX}")
     return Header(flags >> 1, Direction(flags & 1), size, number, sequence, hash_position, pad_position)
+
+
+def message_bytes(header: Header) -> int:
+    """Return how long a message is, header and tag included."""
+    return HEADER_BYTES + header.body_bytes + (0 if header.pad_position == DEFERRED else TAG_BYTES)
 
 
 def message_epsilon(size_bytes: int) -> float:
@@ -308,9 +315,7 @@ class Opener(_Side):
         self._sequence += 1
         return header, body, self._streams.reserve(self._direction, self._next)
 
-    def _open_deferred(
-        self, header: Header, view: memoryview
-    ) -> tuple[Header, memoryview, dict[str, bytes | None]]:
+    def _open_deferred(self, header: Header, view: memoryview) -> tuple[Header, memoryview, dict[str, bytes | None]]:
         is_allowed = header.kind in self._deferrable and self._deferred_bytes < MESSAGE_BYTES_MAX
         if not is_allowed or len(view) != HEADER_BYTES + header.body_bytes:
             raise MessageForged(f"message {header.sequence} of kind {header.kind} carries no tag")

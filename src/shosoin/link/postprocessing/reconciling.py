@@ -130,9 +130,7 @@ class _FrameDiscloser:
             raise PeerBrokeProtocol(f"{len(decoded.is_decoded)} frames decoded of {self._count}")
         failed = np.flatnonzero(~decoded.is_decoded).tolist()
         bits = tuple(own_bits(frame, self._count, self._octets) for frame in failed)
-        frames = tuple(
-            self._frames[frame, : size // 8].tobytes() for frame, size in zip(failed, bits, strict=True)
-        )
+        frames = tuple(self._frames[frame, : size // 8].tobytes() for frame, size in zip(failed, bits, strict=True))
         return Opened(frames, bits) if failed else None
 
     def on_parities(self, parities: Parities) -> Parities | None:

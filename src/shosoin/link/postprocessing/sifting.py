@@ -81,16 +81,17 @@ def sift(
         intensities: index of the intensity.
         intensity_count: how many intensities there are.
     """
+    # ``compress`` is several times faster than a mask as index, which shows at this rate.
     is_kept = is_test == detected.is_test
     code = bits | intensities << _INTENSITY_SHIFT
     code |= is_test.view(np.uint8) * np.uint8(_TEST)
-    kept = code[is_kept]
-    kept_tests = (kept & _TEST).view(np.bool_)
-    peer = detected.test_bits[is_kept[detected.is_test]]
-    tests = kept[kept_tests]
-    kept[kept_tests] = tests | peer * np.uint8(_PEER)
+    kept = code.compress(is_kept)
+    tests = np.flatnonzero(kept >= _TEST)
+    peer = detected.test_bits.compress(is_kept.compress(detected.is_test))
+    own = kept[tests]
+    kept[tests] = own | peer * np.uint8(_PEER)
     planes = 1 if intensity_count <= 2 else 2
-    return Sifted(planes, is_kept, kept >> _INTENSITY_SHIFT & 3, tests & 1), kept
+    return Sifted(planes, is_kept, kept >> _INTENSITY_SHIFT & 3, own & 1), kept
 
 
 def codes_of_receiver(detected: Detected, bits: Bytes, sifted: Sifted, intensity_count: int) -> Bytes:
@@ -104,12 +105,12 @@ def codes_of_receiver(detected: Detected, bits: Bytes, sifted: Sifted, intensity
     if int(sifted.intensities.max(initial=0)) >= intensity_count:
         raise PeerBrokeProtocol("an intensity beyond the last")
     code = bits | detected.is_test.view(np.uint8) * np.uint8(_TEST)
-    kept = code[sifted.is_kept]
+    kept = code.compress(sifted.is_kept)
     kept |= sifted.intensities << _INTENSITY_SHIFT
-    kept_tests = (kept & _TEST).view(np.bool_)
-    if int(np.count_nonzero(kept_tests)) != len(sifted.test_bits):
+    tests = np.flatnonzero(kept >= _TEST)
+    if len(tests) != len(sifted.test_bits):
         raise PeerBrokeProtocol(f"{len(sifted.test_bits)} bits of the test basis for another number of detections")
-    kept[kept_tests] |= sifted.test_bits * np.uint8(_PEER)
+    kept[tests] |= sifted.test_bits * np.uint8(_PEER)
     return kept
 
 
@@ -178,24 +179,21 @@ class Accumulator:
         self._last_batch = batch
 
     def _close(self) -> SiftedBlock:
-        counted = np.zeros(_CODES, np.int64)
-        keys = []
-        for part in self._parts:
-            counted += np.bincount(part, minlength=_CODES)
-            keys.append(part[part & _TEST == 0])
-        key = np.concatenate(keys)
-        intensities = key >> _INTENSITY_SHIFT
-        table = counted.reshape(2, 2, 4, 2)[:, :, : self.intensity_count]  # peer's bit, test basis, intensity, own bit
+        is_test = [part >= _TEST for part in self._parts]
+        key = np.concatenate([part.compress(~mask) for part, mask in zip(self._parts, is_test, strict=True)])
+        tests = np.concatenate([part.compress(mask) for part, mask in zip(self._parts, is_test, strict=True)])
+        table = np.bincount(tests, minlength=_CODES).reshape(2, 2, 4, 2)[:, 1, : self.intensity_count]
+        masks = [
+            np.packbits(key >> _INTENSITY_SHIFT == index, bitorder="little") for index in range(self.intensity_count)
+        ]
         block = SiftedBlock(
             number=self.number,
             bits=np.packbits(key & 1, bitorder="little"),
             key_bits=self._key_bits,
-            intensity_masks=tuple(
-                np.packbits(intensities == index, bitorder="little") for index in range(self.intensity_count)
-            ),
-            key_detections=table[0, 0].sum(axis=-1),
-            test_detections=table[:, 1].sum(axis=(0, -1)),
-            test_errors=table[0, 1, :, 1] + table[1, 1, :, 0],
+            intensity_masks=tuple(masks),
+            key_detections=np.array([np.bitwise_count(mask).sum(dtype=np.int64) for mask in masks]),
+            test_detections=table.sum(axis=(0, -1)),  # of peer's bit, intensity, own bit
+            test_errors=table[0, :, 1] + table[1, :, 0],
             first_batch=self._first_batch or 0,
             last_batch=self._last_batch,
         )

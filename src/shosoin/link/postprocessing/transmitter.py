@@ -45,8 +45,6 @@ from shosoin.link.postprocessing.verification import FUNCTION_BYTES, hash_block
 
 __all__ = ["Transmitter"]
 
-PULSES_BUFFERED_MAX = 1 << 31
-
 
 class _Stage(Enum):
     RECONCILING = auto()
@@ -81,9 +79,8 @@ class Transmitter(SessionEnd):
 
     @property
     def wants_pulses(self) -> bool:
-        """Whether there is room for more of the device's record, and a use."""
-        buffered = sum(part.count for part in self._sent)
-        return self.is_open and not self._is_ended and (bool(self._waiting) or buffered < PULSES_BUFFERED_MAX // 16)
+        """Whether a batch waits for more of the device's record."""
+        return self.is_open and any(isinstance(message, Detected) for _, message in self._waiting)
 
     def feed(self, sent: SentPulses) -> None:
         """Take the next part of the device's record; parts must follow each other.
