@@ -18,12 +18,12 @@ inline constexpr int kLdpcGroupEdges = 8;
 inline constexpr int kLdpcMessageMax = 127;
 inline constexpr std::size_t kLdpcDegreeMax = 250;  // edges of a column: posteriors then fit 16 bits
 
-// round(16 ln(1 + e^(-x/16)))
+// round(8 ln(1 + e^(-x/8)))
 alignas(64) inline constexpr std::uint8_t kLdpcCorrection[64] = {
-    11, 11, 10, 10,  9,  9,  8,  8,  8,  7,  7,  7,  6,  6,  6,  5,
-     5,  5,  4,  4,  4,  4,  4,  3,  3,  3,  3,  3,  3,  2,  2,  2,
-     2,  2,  2,  2,  2,  2,  1,  1,  1,  1,  1,  1,  1,  1,  1,  1,
-     1,  1,  1,  1,  1,  1,  1,  1,  0,  0,  0,  0,  0,  0,  0,  0};
+     6,  5,  5,  4,  4,  3,  3,  3,  3,  2,  2,  2,  2,  1,  1,  1,
+     1,  1,  1,  1,  1,  1,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,
+     0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,
+     0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0,  0};
 
 struct LdpcEdge {
     std::uint16_t column;

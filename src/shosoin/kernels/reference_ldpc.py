@@ -2,7 +2,7 @@
 
 A code is a base matrix whose entries are shifts: check ``i`` of base row ``r`` holds, for each edge ``(r, c, s)``, bit
 ``(i + s) mod Z`` of base column ``c``. The decoder looks for the error pattern with a given syndrome. It works in whole
-numbers, sixteen to the nat: posteriors of 16 bits, messages of at most 127, and the box-plus
+numbers, eight to the nat: posteriors of 16 bits, messages of at most 127, and the box-plus
 ``a + b = min(a, b) - c(|a - b|) + c(a + b)`` with ``c(x) = ln(1 + e^-x)`` from a table of 64 bytes.
 A check answers its weakest edges with the box-plus of all the others, and the rest with the box-plus of all edges
 (A-min*, Jones et al., "Approximate-MIN* constraint node updating for LDPC code decoding", MILCOM 2003), so what a check
@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 __all__ = ["CORRECTION", "GROUP_EDGES", "MESSAGE_MAX", "UNITS_PER_NAT", "ReferenceLdpcKernels", "box_plus"]
 
-UNITS_PER_NAT = 16
+UNITS_PER_NAT = 8
 MESSAGE_MAX = 127
 GROUP_EDGES = 8
 """Edges of a check are combined in groups of so many, then the groups: sums of rounded numbers stay accurate."""
@@ -68,7 +68,7 @@ class ReferenceLdpcKernels:
         """Return the likeliest error pattern found, the iterations used, and whether it has the wanted syndrome.
 
         Args:
-            magnitudes: little-endian 16-bit, one a base column: how sure it is that its bits are zero, in 1/16 nat,
+            magnitudes: little-endian 16-bit, one a base column: how sure it is that its bits are zero, in 1/8 nat,
                 0 to 127; 0 for bits of which nothing is known. A column with 32767 is zero and left out.
             syndrome: packed, ``rows * lifting`` bits.
         """

@@ -1,9 +1,11 @@
 """Build a quasi-cyclic LDPC code from its column degrees: even rows, no 4-cycle, few 6-cycles.
 
 Columns are placed from light to heavy, as in progressive edge growth (Hu, Eleftheriou, Arnold, IEEE Trans. IT 51, 386,
-2005). Rows are filled evenly. A shift is drawn among those that close no cycle of length 4 in the lifted graph, and
-close the fewest of length 6. Everything is whole numbers and one generator, so that the same recipe gives the same
-table anywhere.
+2005). Columns with two edges form one ring over as many rows, and the sum of their shifts is odd: in the lifted graph
+they are a single long cycle, not many short chains, which two columns with three edges could close to a light word.
+Rows are filled evenly. A shift is drawn among those that close no cycle of length 4 in the lifted graph, keep the
+checks of a light column far apart on that long cycle, and close the fewest cycles of length 6. Everything is whole
+numbers and one generator, so that the same recipe gives the same table anywhere.
 """
 
 from __future__ import annotations
@@ -61,6 +63,35 @@ class _Draws:
         return items
 
 
+class _Ring:
+    """The long cycle of the columns with two edges, and where on it a check lies."""
+
+    def __init__(self, rows: list[int], lifting: int) -> None:
+        self.rows = rows
+        self.lifting = lifting
+        self.turn = 0
+        """By how much a check's number has grown after one turn through all rows."""
+        self._offsets: dict[int, int] = {}
+
+    def steps_by(self, step: int) -> None:
+        self._offsets[self.rows[len(self._offsets)]] = self.turn % self.lifting
+        self.turn += step
+
+    def _positions(self, row: int, shifts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Where the check lies that a row with these shifts gives to bit 0 of a column."""
+        turns = (-shifts - self._offsets[row]) * pow(self.turn % self.lifting, -1, self.lifting) % self.lifting
+        return turns * len(self.rows) + self.rows.index(row)
+
+    def close_shifts(self, row: int, other: int, its_shift: int) -> npt.NDArray[np.intp]:
+        """Shifts that would bring two checks of a column within a sixty-fourth of the cycle."""
+        if row not in self._offsets or other not in self._offsets:
+            return np.zeros(0, dtype=np.intp)
+        length = len(self.rows) * self.lifting
+        here = self._positions(row, np.arange(self.lifting, dtype=np.int64))
+        apart = (here - self._positions(other, np.array([its_shift], dtype=np.int64))) % length
+        return np.flatnonzero(np.minimum(apart, length - apart) < length // 64)
+
+
 class _Builder:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -68,22 +99,29 @@ class _Builder:
         self.load = [0] * recipe.rows
         self.differences: list[list[list[int]]] = [[[] for _ in range(recipe.rows)] for _ in range(recipe.rows)]
         self.edges: list[Edge] = []
+        self.ring = _Ring([], recipe.lifting)
 
     def run(self) -> LdpcCode:
         recipe = self.recipe
         degrees = sorted(degree for degree, count in recipe.degrees.items() for _ in range(count))
         places = self.draws.shuffled(recipe.columns)
-        ring = self.draws.shuffled(recipe.rows)
-        for index, (degree, column) in enumerate(zip(degrees, places, strict=True)):
-            rows = self._chain(ring, index) if degree == 2 else self._lightest(degree)
-            self._place(column, rows, careful=degree <= _CAREFUL_DEGREE_MAX)
+        pairs = recipe.degrees.get(2, 0)
+        if pairs:
+            self.ring = _Ring(self.draws.shuffled(recipe.rows)[:pairs], recipe.lifting)
+            self._close_ring(places[:pairs])
+        for degree, column in list(zip(degrees, places, strict=True))[pairs:]:
+            self._place(column, self._lightest(degree), careful=degree <= _CAREFUL_DEGREE_MAX)
         return LdpcCode(recipe.name, recipe.rows, recipe.columns, recipe.lifting, tuple(sorted(self.edges)))
 
-    @staticmethod
-    def _chain(ring: list[int], index: int) -> list[int]:
-        """Two neighbours on a ring of rows, then two that are further apart: few short cycles of light columns."""
-        turn, at = divmod(index, len(ring))
-        return [ring[at], ring[(at + 1 + turn) % len(ring)]]
+    def _close_ring(self, columns: list[int]) -> None:
+        """Place the columns with two edges, the last one so that the steps add up to an odd number."""
+        size = self.recipe.lifting
+        for at, column in enumerate(columns):
+            first, second = self.draws.below(size), self.draws.below(size)
+            if at == len(columns) - 1 and (self.ring.turn + first - second) % 2 == 0:
+                second = (second + 1) % size
+            self.ring.steps_by(first - second)
+            self._record(column, [(self.ring.rows[at], first), (self.ring.rows[(at + 1) % len(columns)], second)])
 
     def _lightest(self, degree: int) -> list[int]:
         """Return the rows with the fewest edges; among equals those that met the fewest of the chosen ones before."""
@@ -99,6 +137,9 @@ class _Builder:
         placed: list[tuple[int, int]] = []
         for row in rows:
             placed.append((row, self._shift(row, placed, careful=careful)))
+        self._record(column, placed)
+
+    def _record(self, column: int, placed: list[tuple[int, int]]) -> None:
         for row, shift in placed:
             self.load[row] += 1
             self.edges.append((row, column, shift))
@@ -113,6 +154,7 @@ class _Builder:
             closed = np.array(self.differences[row][other], dtype=np.int64)
             cost[(closed + its_shift) % size] += 1 << 40
             if careful:
+                cost[self.ring.close_shifts(row, other, its_shift)] += 1 << 20
                 np.add.at(cost, (self._two_steps(row, other) + its_shift) % size, 1)
         best = np.flatnonzero(cost == cost.min())
         if cost.min() >= 1 << 40:
