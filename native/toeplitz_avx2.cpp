@@ -15,10 +15,13 @@ inline Vec load(const Word* p) { return _mm_loadu_si128(reinterpret_cast<const _
 inline void store(Word* p, Vec v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), v); }
 inline Vec zero() { return _mm_setzero_si128(); }
 inline Vec xor2(Vec a, Vec b) { return _mm_xor_si128(a, b); }
+inline Vec or2(Vec a, Vec b) { return _mm_or_si128(a, b); }
 inline Vec xor3(Vec a, Vec b, Vec c) { return xor2(xor2(a, b), c); }
 inline Vec repeat(Word word) { return _mm_set1_epi64x(static_cast<long long>(word)); }
-inline Vec shl(Vec v, int n) { return _mm_sll_epi64(v, _mm_cvtsi32_si128(n)); }
-inline Vec shr(Vec v, int n) { return _mm_srl_epi64(v, _mm_cvtsi32_si128(n)); }
+inline Vec load_bytes(ConstBytes p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
+inline void store_bytes(Bytes p, Vec v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), v); }
+inline Vec shl(Vec v, int n) { return _mm_sllv_epi64(v, _mm_set1_epi64x(n)); }
+inline Vec shr(Vec v, int n) { return _mm_srlv_epi64(v, _mm_set1_epi64x(n)); }
 
 using Constant = __m128i;
 
@@ -71,13 +74,21 @@ inline void exchange(Vec* v, Word mask) {
 }
 
 // Exchanges of ever smaller squares across the diagonal (Warren, Hacker's Delight, 7-3).
+template <int Rows>
 inline void transpose(Vec* v) {
+    for (int j = Rows; j < 64; ++j) v[j] = zero();
     exchange<32>(v, 0x00000000ffffffff);
     exchange<16>(v, 0x0000ffff0000ffff);
     exchange<8>(v, 0x00ff00ff00ff00ff);
     exchange<4>(v, 0x0f0f0f0f0f0f0f0f);
     exchange<2>(v, 0x3333333333333333);
     exchange<1>(v, 0x5555555555555555);
+}
+
+inline void transpose_lanes(Vec* v) {
+    const Vec first = _mm_unpacklo_epi64(v[0], v[1]);
+    v[1] = _mm_unpackhi_epi64(v[0], v[1]);
+    v[0] = first;
 }
 
 }  // namespace

@@ -4,13 +4,15 @@
 //
 //   Vec                          kLanes words of 64 bits, each an element of GF(2^64)
 //   load, store                  unaligned
-//   zero, xor2, xor3
-//   shl(v, n), shr(v, n)         shift every word by 0 < n < 64
+//   load_bytes, store_bytes      the same at any address of bytes
+//   zero, xor2, xor3, or2
+//   shl(v, n), shr(v, n)         shift every word by 0 <= n < 64
 //   repeat(word)                 one word in every lane
 //   Constant, constant(Pair)     a multiplier for all lanes; add(Constant, Constant)
 //   multiply(v, Constant)        lane by lane
 //   Wide, clear, add_product(Wide&, Vec, Vec), reduce(Wide)   sums of unreduced products
-//   transpose(Vec[64])           bit b of word z becomes bit z of word b, in every lane
+//   transpose<rows>(Vec[64])     bit b of word z becomes bit z of word b, in every lane; from row `rows` on all is zero
+//   transpose_lanes(Vec[kLanes]) lane l of vector m becomes lane m of vector l
 //
 // Idea. GF(2^64) is GF(2)[y]/P with y of Cantor's basis: v_32 = y, v_(i-1) = v_i^2 + v_i, v_0 = 1. With s_i the i-fold
 // composition of x^2 + x, the roots of s_i are the span V_i of v_0 .. v_(i-1), and s_i(v_j) = v_(j-i). A polynomial f over
@@ -91,9 +93,121 @@ void expand_rows(Word* x, std::size_t row, int l, int i) {
     if constexpr (!Forward) undivide(x, half, distance);
 }
 
-// The same for 2^l single coefficients, 64 to a vector; l > 6.
+// Blocks of 2 * Half among N vectors in registers, divided at once.
+template <bool Forward, int N, int Half, int Distance>
+SHOSOIN_INLINE void divide_in_registers(Vec* v) {
+    for (int block = 0; block < N; block += 2 * Half) {
+        for (int j = 0; j < Half; ++j) {
+            const int from = block + (Forward ? 2 * Half - 1 - j : Half + j);
+            v[from - Distance] = xor2(v[from - Distance], v[from]);
+        }
+    }
+}
+
+// 16 rows, each a vector, from powers of x to X_p.
+template <bool Forward>
+SHOSOIN_INLINE void convert_sixteen(Vec* v) {
+    if constexpr (Forward) {
+        divide_in_registers<true, 16, 8, 6>(v);  // s_2
+        divide_in_registers<true, 16, 4, 3>(v);
+        divide_in_registers<true, 16, 8, 4>(v);  // rows of four by s_1
+        divide_in_registers<true, 16, 2, 1>(v);  // s_1 in each of them
+    } else {
+        divide_in_registers<false, 16, 2, 1>(v);
+        divide_in_registers<false, 16, 8, 4>(v);
+        divide_in_registers<false, 16, 4, 3>(v);
+        divide_in_registers<false, 16, 8, 6>(v);
+    }
+}
+
+template <bool Forward>
+void convert_sixteen_rows(Word* x, std::size_t row) {
+    for (std::size_t c = 0; c < row; ++c) {
+        Vec v[16];
+        for (std::size_t j = 0; j < 16; ++j) v[j] = at(x, j * row + c);
+        convert_sixteen<Forward>(v);
+        for (std::size_t j = 0; j < 16; ++j) put(x, j * row + c, v[j]);
+    }
+}
+
+// 2^i rows from powers of x to X_p; i is 1, 2, 4 or 8.
+template <bool Forward>
+void convert_rows(Word* x, std::size_t row, int i) {
+    if (i == 1) return;
+    if (i == 2) return expand_rows<Forward>(x, row, 2, 1);
+    if (i == 4) return convert_sixteen_rows<Forward>(x, row);
+    if constexpr (Forward) {
+        expand_rows<true>(x, row, 8, 4);
+        convert_sixteen_rows<true>(x, row << 4);
+    }
+    for (std::size_t b = 0; b < 16; ++b) convert_sixteen_rows<Forward>(x + b * (row << 4) * kLanes, row);
+    if constexpr (!Forward) {
+        convert_sixteen_rows<false>(x, row << 4);
+        expand_rows<false>(x, row, 8, 4);
+    }
+}
+
+// convert_rows(x, 1, 8) with its short loops unrolled.
+template <bool Forward>
+SHOSOIN_INLINE void expand_32(Word* x) {
+    Vec v[32];
+    for (std::size_t j = 0; j < 32; ++j) v[j] = at(x, j);
+    divide_in_registers<Forward, 32, 16, 15>(v);
+    for (std::size_t j = 0; j < 32; ++j) put(x, j, v[j]);
+}
+
+template <bool Forward>
+void convert_256(Word* x) {
+    if constexpr (Forward) {
+        divide(x, 128, 120);
+        for (std::size_t b = 0; b < 256; b += 128) divide(x + b * kLanes, 64, 60);
+        for (std::size_t b = 0; b < 256; b += 64) divide(x + b * kLanes, 32, 30);
+        for (std::size_t b = 0; b < 256; b += 32) expand_32<true>(x + b * kLanes);
+        convert_sixteen_rows<true>(x, 16);
+    }
+    for (std::size_t b = 0; b < 256; b += 16) convert_sixteen_rows<Forward>(x + b * kLanes, 1);
+    if constexpr (!Forward) {
+        convert_sixteen_rows<false>(x, 16);
+        for (std::size_t b = 0; b < 256; b += 32) expand_32<false>(x + b * kLanes);
+        for (std::size_t b = 0; b < 256; b += 64) undivide(x + b * kLanes, 32, 30);
+        for (std::size_t b = 0; b < 256; b += 128) undivide(x + b * kLanes, 64, 60);
+        undivide(x, 128, 120);
+    }
+}
+
+// The last three layers of a division of bits by s_8, or the first three of the way back: 2^11 coefficients.
+template <bool Forward, int Half, int D>
+SHOSOIN_INLINE void divide_bits_in_registers(Vec* v) {
+    for (int block = 0; block < 32; block += 2 * Half) {
+        Vec* x = v + block;
+        const auto spill = [&] { x[Half] = xor2(x[Half], shr(x[2 * Half - 1], 64 - D)); };
+        if constexpr (Forward) spill();
+        for (int j = Half - 1; j > 0; --j) x[j] = xor3(x[j], shl(x[j + Half], D), shr(x[j + Half - 1], 64 - D));
+        x[0] = xor2(x[0], shl(x[Half], D));
+        if constexpr (!Forward) spill();
+    }
+}
+
+template <bool Forward>
+void expand_2048_bits(Word* x) {
+    Vec v[32];
+    for (std::size_t j = 0; j < 32; ++j) v[j] = at(x, j);
+    if constexpr (Forward) {
+        divide_bits_in_registers<true, 16, 4>(v);
+        divide_bits_in_registers<true, 8, 2>(v);
+        divide_bits_in_registers<true, 4, 1>(v);
+    } else {
+        divide_bits_in_registers<false, 4, 1>(v);
+        divide_bits_in_registers<false, 8, 2>(v);
+        divide_bits_in_registers<false, 16, 4>(v);
+    }
+    for (std::size_t j = 0; j < 32; ++j) put(x, j, v[j]);
+}
+
+// To powers of s_i, for 2^l single coefficients, 64 to a vector; i is 8 or 16, and l at least 11.
 template <bool Forward>
 void expand_bits(Word* x, int l, int i) {
+    if (i == 8 && l == 11) return expand_2048_bits<Forward>(x);
     const std::size_t half = std::size_t{1} << (l - 7);
     const int log_d = l - 1 - i;
     const std::size_t distance = log_d < 6 ? 0 : half - (std::size_t{1} << (log_d - 6));
@@ -103,23 +217,6 @@ void expand_bits(Word* x, int l, int i) {
         expand_bits<Forward>(x + half * kLanes, l - 1, i);
     }
     if constexpr (!Forward) log_d < 6 ? undivide_bits(x, half, 1 << log_d) : undivide(x, half, distance);
-}
-
-// 2^i rows from powers of x to X_p; i is a power of two.
-template <bool Forward>
-void convert_rows(Word* x, std::size_t row, int i) {
-    if (i == 1) return;
-    const int j = i / 2;
-    const auto expand = [&] { expand_rows<Forward>(x, row, i, j); };
-    const auto outer = [&] { convert_rows<Forward>(x, row << j, j); };
-    const auto inner = [&] {
-        for (std::size_t b = 0; b < std::size_t{1} << j; ++b) convert_rows<Forward>(x + b * (row << j) * kLanes, row, j);
-    };
-    if constexpr (Forward) {
-        expand(), outer(), inner();
-    } else {
-        inner(), outer(), expand();
-    }
 }
 
 // 2^l rows from powers of x to powers of s_k, with X_p below them.
@@ -238,67 +335,86 @@ SHOSOIN_INLINE void transform_eight(const Twiddles& t, std::size_t block, Vec* v
     }
 }
 
-// Values of 2^l coefficients, value p to word p * stride of `values`.
-void transform(const Twiddles& t, Word* x, int l, std::size_t block, Word* values, std::size_t stride) {
-    if (l == 3) {
-        Vec v[8];
-        for (std::size_t j = 0; j < 8; ++j) v[j] = at(x, j);
-        transform_eight<true>(t, block, v);
-        for (std::size_t j = 0; j < 8; ++j) store(values + j * stride, v[j]);
-        return;
-    }
+// One layer of 2^l elements.
+template <bool Forward>
+void one_layer(const Twiddles& t, Word* x, int l, std::size_t block) {
     const std::size_t half = std::size_t{1} << (l - 1);
     const Constant w = t.layer(l - 1, block);
     for (std::size_t j = 0; j < half; ++j) {
         Vec a = at(x, j), b = at(x, j + half);
-        butterfly(a, b, w);
-        put(x, j, a);
-        put(x, j + half, b);
-    }
-    transform(t, x, l - 1, 2 * block, values, stride);
-    transform(t, x + half * kLanes, l - 1, 2 * block + 1, values + half * stride, stride);
-}
-
-void transform_back(const Twiddles& t, Word* x, int l, std::size_t block, const Word* values, std::size_t stride) {
-    if (l == 3) {
-        Vec v[8];
-        for (std::size_t j = 0; j < 8; ++j) v[j] = load(values + j * stride);
-        transform_eight<false>(t, block, v);
-        for (std::size_t j = 0; j < 8; ++j) put(x, j, v[j]);
-        return;
-    }
-    const std::size_t half = std::size_t{1} << (l - 1);
-    transform_back(t, x, l - 1, 2 * block, values, stride);
-    transform_back(t, x + half * kLanes, l - 1, 2 * block + 1, values + half * stride, stride);
-    const Constant w = t.layer(l - 1, block);
-    for (std::size_t j = 0; j < half; ++j) {
-        Vec a = at(x, j), b = at(x, j + half);
-        reverse_butterfly(a, b, w);
+        either_butterfly<Forward>(a, b, w);
         put(x, j, a);
         put(x, j + half, b);
     }
 }
 
-// Rows 0 .. rows - 1 of 2^k bits each become 2^k elements; the other rows are zero.
-void rows_to_elements(const Word* bits, Word* elements, int k, int rows) {
+// Two layers at once: beyond the first-level cache every pass over the elements counts.
+template <bool Forward>
+void two_layers(const Twiddles& t, Word* x, int l, std::size_t block) {
+    const std::size_t quarter = std::size_t{1} << (l - 2);
+    const Constant w = t.layer(l - 1, block), left = t.layer(l - 2, 2 * block), right = t.layer(l - 2, 2 * block + 1);
+    for (std::size_t j = 0; j < quarter; ++j) {
+        Vec a = at(x, j), b = at(x, j + quarter), c = at(x, j + 2 * quarter), d = at(x, j + 3 * quarter);
+        if constexpr (Forward) {
+            butterfly(a, c, w);
+            butterfly(b, d, w);
+            butterfly(a, b, left);
+            butterfly(c, d, right);
+        } else {
+            reverse_butterfly(a, b, left);
+            reverse_butterfly(c, d, right);
+            reverse_butterfly(a, c, w);
+            reverse_butterfly(b, d, w);
+        }
+        put(x, j, a);
+        put(x, j + quarter, b);
+        put(x, j + 2 * quarter, c);
+        put(x, j + 3 * quarter, d);
+    }
+}
+
+// From 2^l coefficients to values, value p to word p * stride of `values`; or back.
+template <bool Forward, class Value>
+void transform(const Twiddles& t, Word* x, int l, std::size_t block, Value* values, std::size_t stride) {
+    if (l == 3) {
+        Vec v[8];
+        for (std::size_t j = 0; j < 8; ++j) v[j] = Forward ? at(x, j) : load(values + j * stride);
+        transform_eight<Forward>(t, block, v);
+        if constexpr (Forward) {
+            for (std::size_t j = 0; j < 8; ++j) store(values + j * stride, v[j]);
+        } else {
+            for (std::size_t j = 0; j < 8; ++j) put(x, j, v[j]);
+        }
+        return;
+    }
+    const int layers = l >= 5 ? 2 : 1;
+    if constexpr (Forward) layers == 2 ? two_layers<true>(t, x, l, block) : one_layer<true>(t, x, l, block);
+    const std::size_t part = std::size_t{1} << (l - layers);
+    for (std::size_t i = 0; i < std::size_t{1} << layers; ++i) {
+        transform<Forward>(t, x + i * part * kLanes, l - layers, (block << layers) + i, values + i * part * stride, stride);
+    }
+    if constexpr (!Forward) layers == 2 ? two_layers<false>(t, x, l, block) : one_layer<false>(t, x, l, block);
+}
+
+// 32 rows of 2^k bits each become 2^k elements; the other rows are zero.
+void rows_to_elements(const Word* bits, Word* elements, int k) {
     const std::size_t row = std::size_t{1} << (k - 6);
     for (std::size_t m = 0; m < row; ++m) {
         Vec v[64];
-        for (int q = 0; q < rows; ++q) v[q] = at(bits, static_cast<std::size_t>(q) * row + m);
-        for (int q = rows; q < 64; ++q) v[q] = zero();
-        transpose(v);
+        for (std::size_t q = 0; q < 32; ++q) v[q] = at(bits, q * row + m);
+        transpose<32>(v);
         for (std::size_t z = 0; z < 64; ++z) put(elements, 64 * m + z, v[z]);
-        if (m % 4 == 3) convert_rows<true>(elements + 64 * (m - 3) * kLanes, 1, 8);
+        if (m % 4 == 3) convert_256<true>(elements + 64 * (m - 3) * kLanes);
     }
 }
 
 void elements_to_rows(Word* elements, Word* bits, int k) {
     const std::size_t row = std::size_t{1} << (k - 6);
     for (std::size_t m = 0; m < row; ++m) {
-        if (m % 4 == 0) convert_rows<false>(elements + 64 * m * kLanes, 1, 8);
+        if (m % 4 == 0) convert_256<false>(elements + 64 * m * kLanes);
         Vec v[64];
         for (std::size_t z = 0; z < 64; ++z) v[z] = at(elements, 64 * m + z);
-        transpose(v);
+        transpose<64>(v);
         for (std::size_t q = 0; q < 64; ++q) put(bits, q * row + m, v[q]);
     }
 }
@@ -322,34 +438,46 @@ Word careful_word(const LongFactor& f, std::int64_t position) {
     return word << (first - position);
 }
 
-// The `count` words of a piece into every kLanes-th word of `to`.
-void load_piece(const LongFactor& f, std::uint64_t piece, std::size_t count, Word* to) {
-    std::int64_t position = static_cast<std::int64_t>(piece * count * 64) - static_cast<std::int64_t>(f.shift);
-    const std::int64_t end = static_cast<std::int64_t>(f.bits) - 128;
-    std::size_t m = 0;
-    for (; m < count && position < 0; ++m, position += 64) to[m * kLanes] = careful_word(f, position);
-    const int offset = static_cast<int>(position & 7);
-    for (; m < count && position <= end; ++m, position += 64) {
-        Word low;
-        std::memcpy(&low, f.bytes + position / 8, 8);
-        const Word high = f.bytes[position / 8 + 8];
-        to[m * kLanes] = low >> offset | high << 1 << (63 - offset);
+// kLanes words of a factor from bit `position` on. The second load has the bits that the shift of the first one lacks.
+SHOSOIN_INLINE Vec words_of(const LongFactor& f, std::int64_t position) {
+    constexpr auto bits = static_cast<std::int64_t>(64 * kLanes);
+    if (position >= 0 && position + bits + 8 <= static_cast<std::int64_t>(f.bits)) {
+        const int offset = static_cast<int>(position % 8);
+        ConstBytes from = f.bytes + position / 8;
+        return or2(shr(load_bytes(from), offset), shl(load_bytes(from + 1), 8 - offset));
     }
-    for (; m < count; ++m, position += 64) to[m * kLanes] = careful_word(f, position);
+    Word words[kLanes];
+    for (std::size_t m = 0; m < kLanes; ++m) words[m] = careful_word(f, position + static_cast<std::int64_t>(64 * m));
+    return load(words);
 }
 
-// Adds words to the output from bit `position` on, a multiple of 64; what is beyond its end is dropped.
-void add_words(const ProductJob& job, std::int64_t position, const Word* words, std::size_t count) {
-    for (std::size_t m = 0; m < count; ++m, position += 64) {
-        if (position >= static_cast<std::int64_t>(job.output_bits)) return;
-        const std::uint64_t left = job.output_bits - static_cast<std::uint64_t>(position);
-        const std::size_t bytes = left < 64 ? static_cast<std::size_t>(left + 7) / 8 : 8;
+// Adds kLanes words to the output from bit `position` on, a multiple of 64; what is beyond its end is dropped.
+SHOSOIN_INLINE void add_words(const ProductJob& job, std::int64_t position, Vec words) {
+    const auto end = static_cast<std::int64_t>(job.output_bits);
+    if (position + static_cast<std::int64_t>(64 * kLanes) <= end) {
         Bytes to = job.output + position / 8;
-        Word old = 0, word = words[m * kLanes];
-        if (left < 64) word &= (Word{1} << left) - 1;
-        std::memcpy(&old, to, bytes);
-        old ^= word;
-        std::memcpy(to, &old, bytes);
+        return store_bytes(to, xor2(load_bytes(to), words));
+    }
+    Word each[kLanes];
+    store(each, words);
+    for (std::size_t m = 0; m < kLanes && position < end; ++m, position += 64) {
+        const std::int64_t left = end - position;
+        const std::size_t bytes = left < 64 ? static_cast<std::size_t>(left + 7) / 8 : 8;
+        Word old = 0;
+        std::memcpy(&old, job.output + position / 8, bytes);
+        old ^= left < 64 ? each[m] & ((Word{1} << left) - 1) : each[m];
+        std::memcpy(job.output + position / 8, &old, bytes);
+    }
+}
+
+// kLanes pieces of `count` words, each in its lane.
+void load_pieces(const LongFactor& f, std::uint64_t piece, std::size_t count, Word* to) {
+    const auto start = static_cast<std::int64_t>(piece * count * 64) - static_cast<std::int64_t>(f.shift);
+    for (std::size_t m = 0; m < count; m += kLanes) {
+        Vec v[kLanes];
+        for (std::size_t l = 0; l < kLanes; ++l) v[l] = words_of(f, start + static_cast<std::int64_t>((l * count + m) * 64));
+        transpose_lanes(v);
+        for (std::size_t l = 0; l < kLanes; ++l) put(to, m + l, v[l]);
     }
 }
 
@@ -406,12 +534,10 @@ class Product {
   private:
     void evaluate(const LongFactor& f, std::size_t pieces, Word* values, std::size_t stride) {
         for (std::size_t piece = 0; piece < pieces; piece += kLanes) {
-            for (std::size_t lane = 0; lane < kLanes; ++lane) {
-                load_piece(f, piece + lane, shape_.piece_words, bits_ + lane);
-            }
+            load_pieces(f, piece, shape_.piece_words, bits_);
             convert_bits<true>(bits_, job_.log_points + 5, job_.log_points);
-            rows_to_elements(bits_, elements_, job_.log_points, 32);
-            transform(twiddles_, elements_, job_.log_points, 0, values + piece, stride);
+            rows_to_elements(bits_, elements_, job_.log_points);
+            transform<true>(twiddles_, elements_, job_.log_points, 0, values + piece, stride);
         }
     }
 
@@ -434,17 +560,19 @@ class Product {
     }
 
     void interpolate(std::size_t sum) {
-        transform_back(twiddles_, elements_, job_.log_points, 0, b_ + sum, shape_.b_row);
+        transform<false>(twiddles_, elements_, job_.log_points, 0, static_cast<const Word*>(b_ + sum), shape_.b_row);
         elements_to_rows(elements_, bits_, job_.log_points);
         convert_bits<false>(bits_, job_.log_points + 6, job_.log_points);
-        for (std::size_t lane = 0; lane < kLanes; ++lane) {
-            const std::size_t d = shape_.first + sum + lane;
-            if (d >= shape_.last) return;
-            const std::size_t words = shape_.piece_words;
-            const auto bits = static_cast<std::int64_t>(words * 64);
-            const auto place = static_cast<std::int64_t>(d) - static_cast<std::int64_t>(job_.first);
-            if (place >= 0) add_words(job_, place * bits, bits_ + lane, words);
-            add_words(job_, (place + 1) * bits, bits_ + words * kLanes + lane, words);
+        for (std::size_t m = 0; m < 2 * shape_.piece_words; m += kLanes) {
+            Vec v[kLanes];
+            for (std::size_t l = 0; l < kLanes; ++l) v[l] = at(bits_, m + l);
+            transpose_lanes(v);
+            for (std::size_t l = 0; l < kLanes && sum + l < shape_.last - shape_.first; ++l) {
+                const auto place = static_cast<std::int64_t>(shape_.first + sum + l) - static_cast<std::int64_t>(job_.first);
+                const std::int64_t position = (place * static_cast<std::int64_t>(shape_.piece_words) +
+                                               static_cast<std::int64_t>(m)) * 64;
+                if (position >= 0) add_words(job_, position, v[l]);
+            }
         }
     }
 

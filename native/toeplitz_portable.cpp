@@ -18,8 +18,15 @@ inline Vec load(const Word* p) { return *p; }
 inline void store(Word* p, Vec v) { *p = v; }
 inline Vec zero() { return 0; }
 inline Vec xor2(Vec a, Vec b) { return a ^ b; }
+inline Vec or2(Vec a, Vec b) { return a | b; }
 inline Vec xor3(Vec a, Vec b, Vec c) { return a ^ b ^ c; }
 inline Vec repeat(Word word) { return word; }
+inline Vec load_bytes(ConstBytes p) {
+    Vec v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+inline void store_bytes(Bytes p, Vec v) { std::memcpy(p, &v, sizeof v); }
 inline Vec shl(Vec v, int n) { return v << n; }
 inline Vec shr(Vec v, int n) { return v >> n; }
 
@@ -81,7 +88,9 @@ inline Vec reduce(const Wide& sum) {
 }
 
 // Exchanges of ever smaller squares across the diagonal (Warren, Hacker's Delight, 7-3).
+template <int Rows>
 inline void transpose(Vec* v) {
+    for (int j = Rows; j < 64; ++j) v[j] = 0;
     Word mask = 0x00000000ffffffff;
     for (int s = 32; s; s >>= 1, mask ^= mask << s) {
         for (int j = 0; j < 64; j = (j + s + 1) & ~s) {
@@ -91,6 +100,8 @@ inline void transpose(Vec* v) {
         }
     }
 }
+
+inline void transpose_lanes(Vec*) {}
 
 }  // namespace
 }  // namespace shosoin
