@@ -249,8 +249,9 @@ class _Detectors:
         """Let after-pulses click that wait for pulses before this one; False if the outputs are full."""
         while self._waiting and self._waiting[0][0] < before:
             pulse = self._waiting[0][0]
-            words = self._words(2, pulse)
-            if not self._gate(pulse, 0, int(self._dynamics[5]), words):
+            seed, domain = self._generator
+            words = philox(seed, 2, domain, np.array([pulse], np.uint64))[0].tolist()
+            if not self._gate(pulse, 0, self._own_code, words):
                 return False
         return True
 
