@@ -267,6 +267,7 @@ std::vector<std::string> path_names() {
 }  // namespace
 
 void bind_ldpc(nb::module_& module);
+void bind_pulses(nb::module_& module);
 
 }  // namespace shosoin
 
@@ -293,4 +294,5 @@ NB_MODULE(_native, module) {
         .def("key_ids", &Kernels::key_ids, "secret"_a, nb::rv_policy::take_ownership);
     shosoin::bind_ldpc(module);
     shosoin::bind_toeplitz(module);
+    shosoin::bind_pulses(module);
 }

@@ -37,3 +37,24 @@ class Toeplitz:
         self, key: Buffer, key_bits: int, seed: Buffer, output: Buffer, output_bits: int, log_points: int = 0
     ) -> None: ...
     def product_into(self, a: Buffer, b: Buffer, output: Buffer, log_points: int = 0) -> None: ...
+class Pulses:
+    def __init__(self, path: str) -> None: ...
+    @property
+    def name(self) -> str: ...
+    def choose_from_seed(self, seed: int, first: int, thresholds: Buffer, outputs: list[Buffer]) -> None: ...
+    def choose_from_words(self, words: Buffer, thresholds: Buffer, outputs: list[Buffer]) -> None: ...
+    def detect(
+        self,
+        *,
+        seed: int,
+        domain: int,
+        first: int,
+        states: Buffer,
+        basis_threshold: int,
+        thresholds: Buffer,
+        codes: Buffer,
+        dynamics: Buffer,
+        state: Buffer,
+        pulses: Buffer,
+        found: Buffer,
+    ) -> tuple[int, int]: ...

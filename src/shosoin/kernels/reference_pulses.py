@@ -192,10 +192,11 @@ class _Detectors:
         found: npt.NDArray[np.uint32],
     ) -> None:
         self._generator, self._basis_threshold = generator, basis_threshold
-        self._dynamics, self._state, self._pulses, self._found = dynamics, state, pulses, found
+        self._state, self._pulses, self._found = state, pulses, found
         self._dead = [int(dynamics[0]), int(dynamics[1])]
         self._both = bool(dynamics[2])
-        self._limits = dynamics[3:5]
+        self._limits = dynamics[3:5].tolist()
+        self._own_code, self._delays = int(dynamics[5]), dynamics[6:].tolist()
         self._blind = [int(state[0]), int(state[1])]
         self._waiting = [(int(state[5 + 2 * i]), int(state[6 + 2 * i])) for i in range(int(state[2]))]
         self.count = 0
@@ -212,15 +213,17 @@ class _Detectors:
         if self._memoryless(first):
             return self._run_at_once(first, count, offsets, codes, slow)
         try:
-            for offset, code, words in zip(offsets.tolist(), codes.tolist(), slow.tolist(), strict=True):
-                if not self._flush(first + offset) or not self._gate(first + offset, code & 3, code, words):
+            numbers = first + offsets
+            words = np.hstack((slow, philox(self._generator[0], 3, self._generator[1], numbers.astype(np.uint64))))
+            for pulse, code, drawn in zip(numbers.tolist(), codes.tolist(), words.tolist(), strict=True):
+                if not self._flush(pulse) or not self._gate(pulse, code & 3, code, drawn):
                     return self._stopped_at - first
             return count if self._flush(first + count) else self._stopped_at - first
         finally:
             self._save()
 
     def _memoryless(self, first: int) -> bool:
-        return max(self._dead) <= 1 and not self._limits.any() and not self._waiting and max(self._blind) <= first
+        return max(self._dead) <= 1 and not any(self._limits) and not self._waiting and max(self._blind) <= first
 
     def _run_at_once(
         self, first: int, count: int, offsets: npt.NDArray[np.int64], codes: npt.NDArray[np.uint32], slow: Words
@@ -246,8 +249,9 @@ class _Detectors:
         """Let after-pulses click that wait for pulses before this one; False if the outputs are full."""
         while self._waiting and self._waiting[0][0] < before:
             pulse = self._waiting[0][0]
-            words = self._words(2, pulse)
-            if not self._gate(pulse, 0, int(self._dynamics[5]), words):
+            seed, domain = self._generator
+            words = philox(seed, 2, domain, np.array([pulse], np.uint64))[0].tolist()
+            if not self._gate(pulse, 0, self._own_code, words):
                 return False
         return True
 
@@ -265,7 +269,8 @@ class _Detectors:
             self._blind = [pulse + max(self._dead)] * 2
         else:
             self._blind = [pulse + self._dead[d] if clicks >> d & 1 else self._blind[d] for d in (0, 1)]
-        self._schedule(pulse, clicks & wanted)
+        if clicks & wanted:
+            self._schedule(pulse, clicks & wanted, words[4:])
         bit = words[2] & 1 if clicks == 3 else clicks >> 1
         basis = int(words[1] >= self._basis_threshold)
         mark = _AFTER_PULSE if clicks & late else 0
@@ -274,23 +279,15 @@ class _Detectors:
         self.count += 1
         return True
 
-    def _words(self, stream: int, pulse: int) -> list[int]:
-        seed, domain = self._generator
-        words: list[int] = philox(seed, stream, domain, np.array([pulse], np.uint64))[0].tolist()
-        return words
-
     def _seeing(self, pulse: int, wanted: int) -> int:
         seen = wanted & ((pulse >= self._blind[0]) | (pulse >= self._blind[1]) << 1)
         self._state[3] += (wanted ^ seen).bit_count()
         return seen
 
-    def _schedule(self, pulse: int, clicks: int) -> None:
-        if not clicks or not self._limits.any():
-            return
-        words = self._words(3, pulse)
+    def _schedule(self, pulse: int, clicks: int, words: list[int]) -> None:
         for detector in (0, 1):
             if clicks >> detector & 1 and words[detector] < self._limits[detector]:
-                due = pulse + int(self._dynamics[6 + (words[2 + detector] & 255)])
+                due = pulse + self._delays[words[2 + detector] & 255]
                 if len(self._waiting) < PENDING_MAX:
                     insort(self._waiting, (due, detector), key=lambda entry: entry[0])
                 else:

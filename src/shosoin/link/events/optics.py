@@ -21,8 +21,21 @@ import numpy as np
 from shosoin.kernels.pulses import ROWS, ArrivalTable, DetectorDynamics
 from shosoin.link.detector import Detector
 from shosoin.link.events.records import NOT_DRAWN, UNKNOWN, Settings
+from shosoin.link.information import Array
 
-__all__ = ["Arriving", "Eavesdropper", "Line", "Outcome", "arrival_table", "click_probabilities", "dynamics_of"]
+__all__ = [
+    "Arriving",
+    "Eavesdropper",
+    "Effects",
+    "Expected",
+    "Line",
+    "Outcome",
+    "arrival_table",
+    "click_probabilities",
+    "dynamics_of",
+    "expected",
+    "poisson",
+]
 
 PHOTONS_SHOWN_MAX = 15
 _PHOTONS_MAX = 48
@@ -72,9 +85,20 @@ class Arriving:
     """Of the channel that these photons still have to pass."""
     efficiency_factors: tuple[float, float] = (1.0, 1.0)
     """What is left of the efficiency of each detector at the time at which they arrive."""
-    faked: bool = False
-    """Blinded detectors, which click exactly if the basis is this one and bright light takes the detector of the bit;
-    photon number and dark counts do not matter."""
+    blinded: bool = False
+    """Detectors are blind: one clicks exactly if there is light (``photons`` above 0) and the basis is this one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What Eve leaves on devices that watch for her, beside the clicks themselves."""
+
+    photocurrent_na: int = 0
+    """Additional mean photocurrent of the detectors."""
+    shift_gates: float = 0.0
+    """How far clicks move from the middle of the gate, in widths of it."""
+    diode_probability: float = 0.0
+    """Probability a pulse that the transmitter's monitor diode counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +115,16 @@ class Outcome:
 class Eavesdropper(Protocol):
     """What somebody between the two does to a pulse, as probabilities; see ``shosoin.link.events.attacks``."""
 
+    @property
+    def name(self) -> str:
+        """Name of the attack, as ``shosoin link simulate --attack`` takes it."""
+        ...
+
+    @property
+    def effects(self) -> Effects:
+        """What she leaves on devices."""
+        ...
+
     def outcomes(self, photons: int, basis: int, bit: int, line: Line) -> Iterable[Outcome]:
         """Return what she does to a pulse of this state; probabilities sum to 1.
 
@@ -102,8 +136,9 @@ class Eavesdropper(Protocol):
 def click_probabilities(line: Line, arriving: Arriving, receiver_basis: int) -> tuple[float, float, float]:
     """Return the probabilities that only detector 0, only detector 1, or both want to click."""
     matched = receiver_basis == arriving.basis
-    if arriving.faked:
-        return (float(matched and arriving.bit == 0), float(matched and arriving.bit == 1), 0.0)
+    if arriving.blinded:
+        clicks = matched and arriving.photons > 0
+        return (float(clicks and arriving.bit == 0), float(clicks and arriving.bit == 1), 0.0)
     right = 1.0 - line.misalignment_error
     to_zero = (right if arriving.bit == 0 else 1.0 - right) if matched else 0.5
     shares = (to_zero, 1.0 - to_zero)
@@ -145,6 +180,39 @@ def arrival_table(
     return _encode(rows)
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """Probabilities per pulse of each intensity, without dead time and after-pulses; shape (intensities,)."""
+
+    gain: Array
+    """Of a click, bases as they are drawn."""
+    matched_gain: Array
+    """Of a click if bases are equal."""
+    matched_error: Array
+    """Of a wrong bit if bases are equal; a double click is wrong half of the time."""
+
+
+def expected(settings: Settings, table: ArrivalTable) -> Expected:
+    """Return what a table says on average, both bits being equally likely."""
+    single = np.diff(table.thresholds.astype(np.float64), axis=1, prepend=0.0) / 2.0**64
+    clicks = [(single * ((table.codes & 3) == pattern)).sum(axis=1) for pattern in (1, 2, 3)]
+    # Axes: intensity, basis, bit, receiver's basis.
+    any_click = np.asarray(sum(clicks)).reshape(4, 2, 2, 2).mean(axis=2)
+    wrong = np.stack((clicks[1] + clicks[2] / 2, clicks[0] + clicks[2] / 2)).reshape(2, 4, 2, 2, 2)
+    wrong_bit = (wrong[0, :, :, 0] + wrong[1, :, :, 1]) / 2
+    sent, received = (
+        np.array([share, 1.0 - share])
+        for share in (settings.transmitter_key_basis_probability, settings.receiver_key_basis_probability)
+    )
+    equal = sent * received / (sent * received).sum()
+    levels = slice(len(settings.intensities))
+    return Expected(
+        np.einsum("lab,a,b->l", any_click, sent, received)[levels],
+        np.einsum("laa,a->l", any_click, equal)[levels],
+        np.einsum("laa,a->l", wrong_bit, equal)[levels],
+    )
+
+
 def dynamics_of(line: Line, pulse_rate_hz: float) -> DetectorDynamics:
     """Return dead times and after-pulses in gates. The delay of an after-pulse is exponential, in 256 equal parts."""
     dead = [max(1, math.ceil(detector.dead_time_s * pulse_rate_hz - 1e-9)) for detector in line.detectors]
@@ -169,7 +237,8 @@ def _efficiency(detector: Detector) -> float:
     return detector.efficiency * math.erf(detector.gate_s / 2 / (math.sqrt(2) * detector.jitter_s))
 
 
-def _poisson(mean: float) -> Iterator[tuple[int, float]]:
+def poisson(mean: float) -> Iterator[tuple[int, float]]:
+    """Yield photon numbers and their probabilities in a pulse of this mean."""
     share = math.exp(-mean)
     for photons in range(_PHOTONS_MAX):
         yield photons, share
@@ -180,7 +249,7 @@ def _row(
     mean: float, sent: tuple[int, int], receiver_basis: int, line: Line, eve: Eavesdropper | None, fraction: float
 ) -> dict[int, float]:
     row: dict[int, float] = {}
-    for photons, share in _poisson(mean):
+    for photons, share in poisson(mean):
         untouched = Outcome(1.0, Arriving(photons, *sent, line.transmittance))
         parts = [(untouched, 1.0 - fraction if eve else 1.0)]
         if eve:
