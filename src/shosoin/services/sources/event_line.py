@@ -1,0 +1,53 @@
+"""What ``[link.events]`` stands for: devices, line, eavesdropper, and the parameters of post-processing.
+
+The devices are those of the rate model's ``METRO`` system, with one decoy intensity, so that a link of either level
+has the same physics. Both ends derive the same values from their own configuration and compare them before a bit is
+used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from shosoin.link.detector import Detector
+from shosoin.link.events.attacks import EAVESDROPPERS
+from shosoin.link.events.optics import Eavesdropper, Line
+from shosoin.link.events.records import Settings
+from shosoin.link.postprocessing import SessionParameters
+from shosoin.link.rates.decoy import METRO
+from shosoin.services.sources.config import EventsSection
+
+__all__ = ["EventLine", "event_line"]
+
+_INTENSITIES, _PROBABILITIES = (0.4, 0.15), (0.6, 0.4)
+_KEY_BASIS_PROBABILITY = 0.8
+"""With blocks of some 10^5 bits: the test basis must be large enough to bound the phase error."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventLine:
+    """All that both ends of an event-level link have in common."""
+
+    settings: Settings
+    line: Line
+    parameters: SessionParameters
+    eavesdropper: Eavesdropper | None
+    eavesdropper_share: float
+    pulses_per_s: float
+
+
+def event_line(section: EventsSection) -> EventLine:
+    """Return what a table stands for."""
+    settings = Settings(
+        _INTENSITIES, _PROBABILITIES, _KEY_BASIS_PROBABILITY, _KEY_BASIS_PROBABILITY, METRO.pulse_rate_hz
+    ).quantised()
+    detector = Detector(METRO.receiver_efficiency, METRO.background_yield / 2)
+    line = Line(section.attenuation_db, (detector, detector), METRO.misalignment_error)
+    parameters = SessionParameters(
+        settings,
+        epsilon_secrecy=section.epsilon_secrecy,
+        epsilon_correctness=section.epsilon_correctness,
+        block_bits=section.block_bits // 8 * 8,
+    )
+    eve = EAVESDROPPERS[section.eavesdropper](settings, line) if section.eavesdropper != "none" else None
+    return EventLine(settings, line, parameters, eve, section.eavesdropper_share, section.pulses_per_s)
