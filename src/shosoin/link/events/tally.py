@@ -61,4 +61,5 @@ def tally(sent: SentPulses, detected: Detections, intensities: int) -> BlockTall
     counts = DecoyCounts(
         per_level(level[key]), per_level(level[key & wrong]), per_level(level[test]), per_level(level[test & wrong])
     )
-    return BlockTally(per_level(sent.intensity), per_level(level), counts)
+    pulses = np.array([np.count_nonzero(sent.intensity == index) for index in range(intensities)], np.int64)
+    return BlockTally(pulses, per_level(level), counts)
