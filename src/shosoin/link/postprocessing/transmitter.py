@@ -93,7 +93,8 @@ class Transmitter(SessionEnd):
             raise RecordRejected(f"pulses from {sent.first} overlap those before")
         if int(sent.intensity.max(initial=0)) >= len(self.parameters.settings.intensities):
             raise RecordRejected("the record names an intensity that the settings lack")
-        self._sent.append(sent)
+        if sent.first + sent.count > self._next_pulse:
+            self._sent.append(sent)
         self._work_off()
 
     def feed_end(self) -> None:
