@@ -51,7 +51,7 @@ async def drive_transmitter(
     while not end.is_finished:
         if end.wants_pulses:
             part = next(record, None)
-            await asyncio.to_thread(end.feed_end if part is None else lambda: end.feed(part))
+            await (asyncio.to_thread(end.feed_end) if part is None else asyncio.to_thread(end.feed, part))
         else:
             await _receive(end, reader, timeout_s)
         await _flush(end, writer, take)
@@ -75,7 +75,7 @@ async def drive_receiver(
         if end.wants_detections and not is_over:
             part = next(record, None)
             is_over = part is None
-            await asyncio.to_thread(end.feed_end if part is None else lambda: end.feed(part))
+            await (asyncio.to_thread(end.feed_end) if part is None else asyncio.to_thread(end.feed, part))
         else:
             await _receive(end, reader, timeout_s)
         await _flush(end, writer, take)

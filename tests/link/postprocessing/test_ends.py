@@ -257,7 +257,7 @@ def test_a_restored_backup_of_the_receiver_is_found_out_before_a_pulse_is_announ
     old = dict(world.journals[1].records)
     world.run()
     world.journals[1].records = old
-    with pytest.raises(Exception, match="used") as told:  # noqa: PT011  # which of the two guards speaks is open
+    with pytest.raises(Exception, match="used") as told:  # which of the two guards speaks is open
         world.session()
     assert told.value.code == "link.authentication_reused"
     marks = {name: value for name, value in world.journals[1].records.items() if name.startswith("auth/")}

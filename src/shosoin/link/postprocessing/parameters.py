@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -68,6 +69,26 @@ class SessionParameters:
     def encode(self) -> bytes:
         """Return the one spelling that both ends compare."""
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return them as JSON knows them."""
+        told: dict[str, Any] = json.loads(self.encode())
+        return told
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> SessionParameters:
+        """Return what ``to_json`` told.
+
+        Raises:
+            RecordRejected: fields are missing, unknown or out of range.
+        """
+        try:
+            settings = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in told["settings"].items()
+            }
+            return cls(**{**told, "settings": Settings(**settings)})
+        except (KeyError, TypeError, ValueError, AttributeError) as err:
+            raise RecordRejected("parameters of the link: not as expected", code="link.bad_parameters") from err
 
     def differences(self, other: bytes) -> list[str]:
         """Return the names of what a peer has otherwise; ``["format"]`` if that cannot be told."""

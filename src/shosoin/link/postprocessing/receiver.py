@@ -17,7 +17,6 @@ from shosoin.link.postprocessing.authentication import Direction, Header
 from shosoin.link.postprocessing.errors import JournalRefused, PeerBrokeProtocol, RecordRejected, VoidReason
 from shosoin.link.postprocessing.journal import Journal, KeptKey
 from shosoin.link.postprocessing.messages import (
-    DETECTIONS_MAX,
     Amplify,
     Detected,
     Done,
@@ -50,8 +49,17 @@ __all__ = ["Receiver"]
 
 Bytes = npt.NDArray[np.uint8]
 
-BATCH_DETECTIONS = 1 << 18
-"""As many detections are announced in one message, if the block is not smaller."""
+BATCH_DETECTIONS = 1 << 17
+"""At most so many detections are announced in one message; what is worked on then stays in a processor's cache."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class _Recorded:
+    """Detections that wait to be announced."""
+
+    pulses: npt.NDArray[np.int64]
+    is_test: npt.NDArray[np.bool_]
+    bits: Bytes
 
 
 class _Stage(Enum):
@@ -76,7 +84,8 @@ class Receiver(SessionEnd):
 
     def __init__(self, parameters: SessionParameters, journal: Journal, entropy: Entropy) -> None:
         super().__init__(parameters, journal, entropy)
-        self._recorded: deque[Detections] = deque()
+        self._recorded: deque[_Recorded] = deque()
+        self._recorded_end = 0
         self._recorded_count = 0
         self._announced: dict[int, tuple[Detected, Bytes]] = {}
         self._next_batch = 0
@@ -84,6 +93,7 @@ class Receiver(SessionEnd):
         self._in_flight: dict[int, _InFlight] = {}
         self._given_up: set[int] = set()
         self._is_over = False
+        self._has_sent_end = False
         self._is_ended = False
 
     def start(self) -> None:
@@ -95,12 +105,11 @@ class Receiver(SessionEnd):
     @property
     def wants_detections(self) -> bool:
         """Whether there is room for more of the device's record."""
-        return (
-            self.is_open
-            and not self._is_over
-            and len(self._announced) < BATCHES_MAX
-            and len(self._in_flight) < BLOCKS_IN_FLIGHT_MAX
-        )
+        return self.is_open and not self._is_over and self._recorded_count < self._batch_detections
+
+    @property
+    def _batch_detections(self) -> int:
+        return min(BATCH_DETECTIONS, max(64, self.parameters.block_bits // 4))
 
     @property
     def first_pulse_wanted(self) -> int:
@@ -114,50 +123,67 @@ class Receiver(SessionEnd):
             RecordRejected: parts overlap, or the record was said to be over.
         """
         self._require_whole()
-        if self._is_over or (self._recorded and detections.first < self._recorded[-1].first + self._recorded[-1].count):
+        if self._is_over or detections.first < self._recorded_end:
             raise RecordRejected(f"detections from pulse {detections.first} come after the end or overlap")
-        spent = int(np.searchsorted(detections.pulses, self._next_pulse))
-        if spent < len(detections.pulses):
-            self._recorded.append(_rest_of(detections, spent))
-            self._recorded_count += len(detections.pulses) - spent
-        self._announce(min(BATCH_DETECTIONS, max(64, self.parameters.block_bits // 4)))
+        self._recorded_end = detections.first + detections.count
+        unspent = slice(int(np.searchsorted(detections.pulses, self._next_pulse)), None)
+        recorded = _Recorded(detections.pulses, detections.bases == TEST_BASIS, detections.bits)
+        self._recorded.append(_slice_of(recorded, unspent))
+        self._recorded_count += len(self._recorded[-1].pulses)
+        self._announce()
 
     def feed_end(self) -> None:
         """Say that the device's record is over."""
         self._require_whole()
-        self._announce(1)
         self._is_over = True
-        self._send(End(), self._next_batch)
-        self._next_batch += 1
-        self._finish_if_over()
+        self._announce()
 
     @property
     def is_finished(self) -> bool:
         """Whether the record is over and every block has ended at both ends."""
         unsettled = any(not kept.is_agreed for kept in self._kept.values())
-        return self._is_over and not self._announced and not self._in_flight and not unsettled
+        return self._is_ended and not self._in_flight and not unsettled
 
-    def _announce(self, least: int) -> None:
-        while self._recorded_count >= least:
-            parts, count = [], 0
-            while self._recorded and count < max(least, 1):
-                room = DETECTIONS_MAX - count
-                head = self._recorded.popleft()
-                if len(head.pulses) > room:
-                    self._recorded.appendleft(_rest_of(head, room))
-                    head = _first_of(head, room)
-                parts.append(head)
-                count += len(head.pulses)
-            self._recorded_count -= count
-            self._announce_batch(parts)
+    def _announce(self) -> None:
+        """Announce what is recorded, as far as the other end may have it; then the end of the record."""
+        least = 1 if self._is_over else self._batch_detections
+        while (
+            self._recorded_count >= least
+            and len(self._announced) < BATCHES_MAX
+            and len(self._in_flight) < BLOCKS_IN_FLIGHT_MAX
+        ):
+            self._announce_batch(self._next_parts())
+        if self._is_over and not self._recorded_count and not self._has_sent_end and len(self._announced) < BATCHES_MAX:
+            self._has_sent_end = True
+            self._send(End(), self._next_batch)
+            self._next_batch += 1
+        if self._has_sent_end and not self._announced and not self._is_ended:
+            self._is_ended = True
+            block = self._opened().finish()
+            if block is not None:
+                self._begin(block)
 
-    def _announce_batch(self, parts: list[Detections]) -> None:
-        pulses = np.concatenate([part.pulses for part in parts])
-        is_test = np.concatenate([part.bases for part in parts]) == TEST_BASIS
-        bits = np.concatenate([part.bits for part in parts])
-        self._advance_pulses(int(pulses[-1]))
-        detected = Detected(pulses, is_test, bits[is_test])
-        self._announced[self._next_batch] = (detected, bits)
+    def _next_parts(self) -> list[_Recorded]:
+        """Take up to ``BATCH_DETECTIONS`` detections off the record."""
+        parts, count = [], 0
+        while self._recorded and count < self._batch_detections:
+            head, rest = self._recorded.popleft(), BATCH_DETECTIONS - count
+            if len(head.pulses) > rest:
+                self._recorded.appendleft(_slice_of(head, slice(rest, None)))
+                head = _slice_of(head, slice(0, rest))
+            parts.append(head)
+            count += len(head.pulses)
+        self._recorded_count -= count
+        return parts
+
+    def _announce_batch(self, parts: list[_Recorded]) -> None:
+        recorded = parts[0]
+        if len(parts) > 1:
+            columns = zip(*((part.pulses, part.is_test, part.bits) for part in parts), strict=True)
+            recorded = _Recorded(*(np.concatenate(column) for column in columns))
+        self._advance_pulses(int(recorded.pulses[-1]))
+        detected = Detected(recorded.pulses, recorded.is_test, recorded.bits.compress(recorded.is_test))
+        self._announced[self._next_batch] = (detected, recorded.bits)
         self._send(detected, self._next_batch)
         self._next_batch += 1
 
@@ -226,14 +252,7 @@ class Receiver(SessionEnd):
         codes = codes_of_receiver(detected, bits, sifted, len(self.parameters.settings.intensities))
         for block in self._opened().add(number, codes):
             self._begin(block)
-        self._finish_if_over()
-
-    def _finish_if_over(self) -> None:
-        if self._is_over and not self._announced and not self._is_ended:
-            self._is_ended = True
-            block = self._opened().finish()
-            if block is not None:
-                self._begin(block)
+        self._announce()
 
     def _begin(self, block: SiftedBlock) -> None:
         self._advance_blocks(block.number)
@@ -307,6 +326,7 @@ class Receiver(SessionEnd):
         self._forget_block(block)
         self._tell(kept)
         self._send(Done(), number)
+        self._announce()
 
     def _on_settled(self, number: int) -> None:
         kept = self._kept.get(number)
@@ -327,6 +347,7 @@ class Receiver(SessionEnd):
         block = self._in_flight.pop(number).block
         self._tell_void(number, reason, block)
         self._forget_block(block)
+        self._announce()
 
     def _limit(self) -> int:
         """Return the end of the own stream as far as the transmitter is known to have it."""
@@ -337,19 +358,5 @@ class Receiver(SessionEnd):
         return not kept.is_stored
 
 
-def _rest_of(detections: Detections, start: int) -> Detections:
-    return _slice_of(detections, slice(start, None))
-
-
-def _first_of(detections: Detections, count: int) -> Detections:
-    return _slice_of(detections, slice(0, count))
-
-
-def _slice_of(detections: Detections, part: slice) -> Detections:
-    return Detections(
-        detections.first,
-        detections.count,
-        detections.pulses[part],
-        detections.bases[part],
-        detections.bits[part],
-    )
+def _slice_of(recorded: _Recorded, part: slice) -> _Recorded:
+    return _Recorded(recorded.pulses[part], recorded.is_test[part], recorded.bits[part])

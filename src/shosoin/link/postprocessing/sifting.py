@@ -10,16 +10,18 @@ Security: bits of the test basis are public from here on; bits of the key basis 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from shosoin.link.counts import DecoyCounts
+from shosoin.link.events.records import SentPulses
 from shosoin.link.postprocessing.errors import PeerBrokeProtocol
 from shosoin.link.postprocessing.messages import Detected, Sifted
 
-__all__ = ["Accumulator", "SiftedBlock", "codes_of_receiver", "sift"]
+__all__ = ["Accumulator", "SentAt", "SiftedBlock", "codes_of_receiver", "sent_at", "sift"]
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -69,22 +71,42 @@ class SiftedBlock:
         return f"SiftedBlock(number={self.number}, key_bits={self.key_bits}, redacted)"
 
 
-def sift(
-    detected: Detected, *, bits: Bytes, is_test: npt.NDArray[np.bool_], intensities: Bytes, intensity_count: int
-) -> tuple[Sifted, Bytes]:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class SentAt:
+    """What was sent in some pulses, one value each. Security: ``bits`` are secret."""
+
+    bits: Bytes
+    is_test: npt.NDArray[np.bool_]
+    intensities: Bytes
+
+    @classmethod
+    def joined(cls, parts: Sequence[SentAt]) -> SentAt:
+        """Return several, one after the other."""
+        columns = zip(*((part.bits, part.is_test, part.intensities) for part in parts), strict=True)
+        return cls(*(np.concatenate(column) for column in columns))
+
+
+def sent_at(sent: SentPulses, pulses: npt.NDArray[np.int64]) -> SentAt:
+    """Return what a record has of some pulses, all of which it must cover."""
+    offsets = pulses - sent.first
+    octets, shifts = offsets >> 3, (offsets & 7).astype(np.uint8)
+    bits = sent.bits.take(octets) >> shifts & np.uint8(1)
+    bases = sent.bases.take(octets) >> shifts & np.uint8(1)
+    return SentAt(bits, bases.view(np.bool_), sent.intensity.take(offsets))
+
+
+def sift(detected: Detected, sent: SentAt, intensity_count: int) -> tuple[Sifted, Bytes]:
     """Return the transmitter's answer to a batch, and its codes of the detections that remain.
 
     Args:
         detected: what the receiver says.
-        bits: what was sent in those pulses, one value each.
-        is_test: in which basis.
-        intensities: index of the intensity.
+        sent: what was sent in those pulses.
         intensity_count: how many intensities there are.
     """
     # ``compress`` is several times faster than a mask as index, which shows at this rate.
-    is_kept = is_test == detected.is_test
-    code = bits | intensities << _INTENSITY_SHIFT
-    code |= is_test.view(np.uint8) * np.uint8(_TEST)
+    is_kept = sent.is_test == detected.is_test
+    code = sent.bits | sent.intensities << _INTENSITY_SHIFT
+    code |= sent.is_test.view(np.uint8) * np.uint8(_TEST)
     kept = code.compress(is_kept)
     tests = np.flatnonzero(kept >= _TEST)
     peer = detected.test_bits.compress(is_kept.compress(detected.is_test))

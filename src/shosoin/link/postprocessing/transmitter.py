@@ -8,6 +8,7 @@ from enum import Enum, auto
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from shosoin.base import Entropy
 from shosoin.link.amplification import amplify, seed_bits
@@ -21,7 +22,6 @@ from shosoin.link.postprocessing.messages import (
     Detected,
     Done,
     End,
-    Frames,
     Hello,
     Message,
     Parities,
@@ -40,7 +40,7 @@ from shosoin.link.postprocessing.session import (
     require_known,
     unexpected,
 )
-from shosoin.link.postprocessing.sifting import Accumulator, SiftedBlock, sift
+from shosoin.link.postprocessing.sifting import Accumulator, SentAt, SiftedBlock, sent_at, sift
 from shosoin.link.postprocessing.verification import FUNCTION_BYTES, hash_block
 
 __all__ = ["Transmitter"]
@@ -93,7 +93,8 @@ class Transmitter(SessionEnd):
             raise RecordRejected(f"pulses from {sent.first} overlap those before")
         if int(sent.intensity.max(initial=0)) >= len(self.parameters.settings.intensities):
             raise RecordRejected("the record names an intensity that the settings lack")
-        self._sent.append(sent)
+        if sent.first + sent.count > self._next_pulse:
+            self._sent.append(sent)
         self._work_off()
 
     def feed_end(self) -> None:
@@ -188,14 +189,7 @@ class Transmitter(SessionEnd):
             raise PeerBrokeProtocol(f"pulse {detected.pulses[0]} was announced before")
         self._advance_pulses(int(detected.pulses[-1]))
         accumulator = self._opened()
-        bits, bases, intensities = self._look_up(detected)
-        sifted, codes = sift(
-            detected,
-            bits=bits,
-            is_test=bases.view(np.bool_),
-            intensities=intensities,
-            intensity_count=len(self.parameters.settings.intensities),
-        )
+        sifted, codes = sift(detected, self._look_up(detected.pulses), len(self.parameters.settings.intensities))
         self._send(sifted, number)
         for block in accumulator.add(number, codes):
             self._begin(block)
@@ -205,24 +199,21 @@ class Transmitter(SessionEnd):
             raise RecordRejected("no session is open", code="link.session_over")
         return self._accumulator
 
-    def _look_up(self, detected: Detected) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return bits, bases and intensities of detected pulses, and drop the record up to the last of them."""
+    def _look_up(self, pulses: npt.NDArray[np.int64]) -> SentAt:
+        """Return what was sent in some pulses, and drop the record up to the last of them."""
         found = []
         start = 0
-        while start < len(detected.pulses):
+        while start < len(pulses):
             part = self._sent[0]
-            end = start + int(np.searchsorted(detected.pulses[start:], part.first + part.count))
-            if detected.pulses[start] < part.first:
-                raise PeerBrokeProtocol(f"pulse {detected.pulses[start]} is not in the transmitter's record")
-            pulses = detected.pulses[start:end]
-            found.append((part.bits_at(pulses), part.bases_at(pulses), part.intensity_at(pulses)))
+            end = start + int(np.searchsorted(pulses[start:], part.first + part.count))
+            if end > start:
+                if pulses[start] < part.first:
+                    raise PeerBrokeProtocol(f"pulse {pulses[start]} is not in the transmitter's record")
+                found.append(sent_at(part, pulses[start:end]))
             start = end
-            if start < len(detected.pulses):
+            if start < len(pulses):
                 self._sent.popleft()
-        if len(found) == 1:
-            return found[0]
-        bits, bases, intensities = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        return bits, bases, intensities
+        return found[0] if len(found) == 1 else SentAt.joined(found)
 
     def _on_end(self) -> None:
         self._is_ended = True

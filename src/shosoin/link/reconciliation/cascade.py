@@ -129,7 +129,7 @@ class CascadeEnd:
             self.bits[positions] ^= 1
         for number, odd in enumerate(self._odd):
             touched = self._places[number][positions] // self._sizes[number]
-            odd ^= (np.bincount(touched, minlength=len(odd)) & 1).astype(np.bool_)
+            np.logical_xor(odd, np.bincount(touched, minlength=len(odd)) & 1, out=odd)
 
     def _parities_of(self, number: int, starts: Indices, ends: Indices) -> Bits:
         """Return the parity of each range of a pass; no range is empty."""
