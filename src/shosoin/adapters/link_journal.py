@@ -81,9 +81,7 @@ class FileLinkJournal:
             self._database.execute("COMMIT")
         except sqlite3.Error as err:
             self._has_failed = True
-            raise Unavailable(
-                f"writing to {self._directory} failed: {err}", code="link.journal_out_of_reach"
-            ) from err
+            raise Unavailable(f"writing to {self._directory} failed: {err}", code="link.journal_out_of_reach") from err
 
     def close(self) -> None:
         """Let go of the directory."""

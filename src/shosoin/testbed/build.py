@@ -348,6 +348,10 @@ class _Builder:
         return f"https://{HOST}:{port}"
 
 
+AUTHENTICATION_KEY_BYTES = 1 << 16
+"""Enough for some hundred starts before any block was finished; from then on the link makes its own."""
+
+
 def _pair_secret_name(peer: Site) -> str:
     return f"pair-{peer.name}.secret"
 

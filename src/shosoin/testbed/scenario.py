@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shosoin.base import Rejected
+from shosoin.services.sources.config import EAVESDROPPERS
 from shosoin.testbed.fields import Table, did_you_mean
 
 if TYPE_CHECKING:

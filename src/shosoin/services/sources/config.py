@@ -25,6 +25,7 @@ from shosoin.services.sources.offers import TICKETS_MAX
 from shosoin.services.toml_sections import Sections
 
 __all__ = [
+    "EAVESDROPPERS",
     "Etsi004Section",
     "Etsi014Section",
     "EventsSection",
@@ -38,6 +39,8 @@ _SIMULATED = "simulated"
 _FLAT = {"attenuation_db", "length_km", "speedup", "stock_bits_at_start"}
 _ORIGIN = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _PORT_MAX = 65535
+EAVESDROPPERS = ("intercept-resend", "photon-number-splitting", "detector-blinding", "time-shift", "trojan-horse")
+"""Who may listen on a simulated line."""
 _UINT32_MAX = (1 << 32) - 1
 
 

@@ -7,18 +7,26 @@ used.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from shosoin.link.detector import Detector
-from shosoin.link.events.attacks import EAVESDROPPERS
+from shosoin.link.events.attacks import (
+    DetectorBlinding,
+    InterceptResend,
+    TimeShift,
+    TrojanHorse,
+    transparent_splitting,
+)
 from shosoin.link.events.optics import Eavesdropper, Line
 from shosoin.link.events.records import Settings
 from shosoin.link.postprocessing import SessionParameters
 from shosoin.link.rates.decoy import METRO
 from shosoin.services.sources.config import EventsSection
 
-__all__ = ["EventLine", "event_line"]
+__all__ = ["EPSILON_AUTHENTICATION", "EventLine", "event_line"]
 
+EPSILON_AUTHENTICATION = 2.0**-100
+"""Declared for the messages of a block, and held: 2^28 elements of 16 bytes are far more than they have."""
 _INTENSITIES, _PROBABILITIES = (0.4, 0.15), (0.6, 0.4)
 _KEY_BASIS_PROBABILITY = 0.8
 """With blocks of some 10^5 bits: the test basis must be large enough to bound the phase error."""
@@ -49,5 +57,22 @@ def event_line(section: EventsSection) -> EventLine:
         epsilon_correctness=section.epsilon_correctness,
         block_bits=section.block_bits // 8 * 8,
     )
-    eve = EAVESDROPPERS[section.eavesdropper](settings, line) if section.eavesdropper != "none" else None
+    eve = _eavesdropper(section.eavesdropper, settings, line)
     return EventLine(settings, line, parameters, eve, section.eavesdropper_share, section.pulses_per_s)
+
+
+def _eavesdropper(name: str, settings: Settings, line: Line) -> Eavesdropper | None:
+    match name:
+        case "none":
+            return None
+        case "intercept-resend":
+            return InterceptResend()
+        case "photon-number-splitting":
+            return transparent_splitting(settings.intensities[0], line)
+        case "detector-blinding":
+            return DetectorBlinding()
+        case "time-shift":
+            return TimeShift()
+        case "trojan-horse":
+            return TrojanHorse()
+    raise ValueError(f"no eavesdropper is called {name!r}")

@@ -1,8 +1,8 @@
 """A link whose keys are made the real way from simulated detections: pulse by pulse, then post-processing.
 
 Each KME of the link has a simulated transmitter for the stream it sends and a simulated receiver for the stream it
-receives. One connection carries both directions, and calls itself the *simulated quantum channel*: frames of light (what
-a transmitter made; nothing quantum about it) and the messages of both post-processing sessions, which authenticate
+receives. One connection carries both directions and is called the *simulated quantum channel*: frames of light (what a
+transmitter made; nothing quantum about it) and the messages of both post-processing sessions, which authenticate
 themselves with one-time keys and rely on nothing else. The transmitter's record never leaves its KME; the receiving
 KME draws losses, noise and detections from a seed of its own. Every key made here is labelled simulated.
 
