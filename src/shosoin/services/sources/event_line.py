@@ -27,9 +27,9 @@ __all__ = ["EPSILON_AUTHENTICATION", "EventLine", "event_line"]
 
 EPSILON_AUTHENTICATION = 2.0**-100
 """Declared for the messages of a block, and held: 2^28 elements of 16 bytes are far more than they have."""
-_INTENSITIES, _PROBABILITIES = (0.4, 0.15), (0.6, 0.4)
-_KEY_BASIS_PROBABILITY = 0.8
-"""With blocks of some 10^5 bits: the test basis must be large enough to bound the phase error."""
+_INTENSITIES, _PROBABILITIES = (0.3, 0.1), (0.4, 0.6)
+_KEY_BASIS_PROBABILITY = 0.6
+"""Best for blocks of a few 10^5 bits, whatever the loss: test basis and dim pulses must be counted well too."""
 
 
 @dataclass(frozen=True, slots=True)
