@@ -69,5 +69,5 @@ class SentTally:
 
 def received_observation(counts: DecoyCounts, readings: ReceiverReadings | None) -> Observation:
     """Return what the receiver's monitor judges: errors and devices, no gains."""
-    nothing = np.zeros_like(counts.key_detections)
+    nothing = np.zeros(counts.key_detections.shape, np.int64)
     return Observation(BlockTally(nothing, nothing, counts), receiver=readings)
