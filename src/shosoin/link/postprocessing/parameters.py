@@ -83,7 +83,7 @@ class SessionParameters:
             RecordRejected: fields are missing, unknown or out of range.
         """
         try:
-            settings = {
+            settings: dict[str, Any] = {
                 name: tuple(value) if isinstance(value, list) else value for name, value in told["settings"].items()
             }
             return cls(**{**told, "settings": Settings(**settings)})
