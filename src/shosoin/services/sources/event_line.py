@@ -17,7 +17,9 @@ from shosoin.link.events.attacks import (
     TrojanHorse,
     transparent_splitting,
 )
-from shosoin.link.events.optics import Eavesdropper, Line
+from shosoin.link.events.calibrating import calibration_of
+from shosoin.link.events.monitoring import LinkMonitor
+from shosoin.link.events.optics import Eavesdropper, Effects, Line
 from shosoin.link.events.records import Settings
 from shosoin.link.postprocessing import SessionParameters
 from shosoin.link.rates.decoy import METRO
@@ -42,6 +44,15 @@ class EventLine:
     eavesdropper: Eavesdropper | None
     eavesdropper_share: float
     pulses_per_s: float
+
+    @property
+    def effects(self) -> Effects:
+        """What the eavesdropper leaves on devices that watch for her."""
+        return self.eavesdropper.effects if self.eavesdropper else Effects()
+
+    def monitor(self) -> LinkMonitor:
+        """Return what judges the blocks of one direction: it knows the line as it should be, with nobody on it."""
+        return LinkMonitor(calibration_of(self.settings, self.line))
 
 
 def event_line(section: EventsSection) -> EventLine:

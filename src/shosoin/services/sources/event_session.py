@@ -1,8 +1,9 @@
 """Both directions of an event-level link over one connection: simulated devices, and post-processing of what they see.
 
 All work on the state of a session is done in one thread, one piece after the other; the loop only reads, writes and
-delivers. Nothing waits for the peer to read: what may be unsent is bounded by the protocol, and light is not made while
-much of it waits.
+delivers. Nothing waits for the peer to read: what may be unsent is bounded by the protocol. Light is made on credit, a
+few batches ahead of what the receiving end has worked off, so that none is dropped: a monitor would take dropped light
+for a loss of the line.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import TypeVar
 import numpy as np
 
 from shosoin.base import Entropy, PeerFault, SimulationRng
+from shosoin.link.events.devices import SimulatedMonitorDiode
+from shosoin.link.events.monitoring import LinkMonitor
 from shosoin.link.events.receiver import SimulatedReceiver
 from shosoin.link.events.records import QuantumSignal
 from shosoin.link.events.transmitter import SimulatedTransmitter
@@ -29,21 +32,24 @@ T = TypeVar("T")
 Taker = Callable[[Outcome], Awaitable[None]]
 StockTaker = Callable[[int, bytearray], Awaitable[None]]
 
-_LIGHT, _TO_TRANSMITTER, _TO_RECEIVER, _STOCK = b"L", b"T", b"R", b"S"
+_LIGHT, _CREDIT, _TO_TRANSMITTER, _TO_RECEIVER, _STOCK = b"L", b"C", b"T", b"R", b"S"
 _NUMBER = struct.Struct(">Q")
 BATCH_PULSES = 1 << 20
 _HELD_PULSES_MAX = 1 << 26
 """Pulses whose record a transmitter holds while nothing of them is announced; it waits then."""
 _FLUSH_PULSES = 1 << 24
 """After so many pulses a receiver announces what it has, however little."""
-_UNSENT_BYTES_MAX = 4 << 20
+_CREDIT_BATCHES = 4
+_DIODE_DARK_PROBABILITY = 1e-7
 
 
 class EventSession:
     """One session of both directions.
 
     Args:
-        rng: seeds the simulated line; protects nothing.
+        journals: of what is sent, and of what is received.
+        monitors: likewise; they outlive a session, because a suspended link stays suspended.
+        rng: seeds the simulated line and devices; protects nothing.
         sent: takes outcomes of the direction that this end transmits.
         received: takes outcomes of the other.
         stock: takes blocks of the peer's initial stock.
@@ -54,6 +60,7 @@ class EventSession:
         channel: Channel,
         line: EventLine,
         journals: tuple[Journal, Journal],
+        monitors: tuple[LinkMonitor, LinkMonitor],
         entropy: Entropy,
         rng: SimulationRng,
         *,
@@ -62,10 +69,14 @@ class EventSession:
         stock: StockTaker,
     ) -> None:
         self._channel, self._line, self._entropy, self._rng = channel, line, entropy, rng
-        self._transmitter = Transmitter(line.parameters, journals[0], entropy)
-        self._receiver = Receiver(line.parameters, journals[1], entropy)
+        self._transmitter = Transmitter(line.parameters, journals[0], entropy, monitor=monitors[0])
+        self._receiver = Receiver(line.parameters, journals[1], entropy, monitor=monitors[1])
         self._sending: SimulatedTransmitter | None = None
         self._receiving: SimulatedReceiver | None = None
+        self._diode = SimulatedMonitorDiode(
+            rng, dark_probability=_DIODE_DARK_PROBABILITY, effects=line.effects, fraction=line.eavesdropper_share
+        )
+        self._credit, self._owed = _CREDIT_BATCHES, 0
         self._unannounced_pulses = 0
         self._sent, self._received, self._stock = sent, received, stock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"link-{channel.peer}")
@@ -96,9 +107,9 @@ class EventSession:
 
     async def send_light(self) -> bool:
         """Send the light of one batch of pulses; return whether there was room for it."""
-        crowded = not self._outbox.empty() or self._channel.unsent_bytes > _UNSENT_BYTES_MAX
-        if not self._transmitter.is_open or crowded or self._transmitter.held_pulses > _HELD_PULSES_MAX:
+        if not self._transmitter.is_open or not self._credit or self._transmitter.held_pulses > _HELD_PULSES_MAX:
             return False
+        self._credit -= 1
         light = await self._do(self._make_light)
         self._outbox.put_nowait((_LIGHT, _NUMBER.pack(light.first) + light.states.tobytes()))
         return True
@@ -114,7 +125,7 @@ class EventSession:
             first = self._transmitter.first_pulse_wanted
             self._sending = SimulatedTransmitter(self._line.settings, self._entropy, first_pulse=first)
         sent, light = self._sending.send(BATCH_PULSES)
-        self._transmitter.feed(sent)
+        self._transmitter.feed(sent, self._diode.read(sent.count))
         return light
 
     def _detect(self, light: QuantumSignal) -> None:
@@ -129,10 +140,9 @@ class EventSession:
                 first_pulse=light.first,
             )
         detections, _ = self._receiving.receive(light)
-        if not self._receiver.wants_detections:
-            return  # as a device that nobody reads out: the bits are lost
+        self._owed += 1
         announced = self._receiver.first_pulse_wanted
-        self._receiver.feed(detections)
+        self._receiver.feed(detections, self._receiving.take_readings())
         self._unannounced_pulses += light.count
         if self._unannounced_pulses >= _FLUSH_PULSES:
             self._receiver.announce()
@@ -147,11 +157,13 @@ class EventSession:
             await self._do(lambda: self._transmitter.receive(body))
         elif kind == _TO_RECEIVER:
             await self._do(lambda: self._receiver.receive(body))
+        elif kind == _CREDIT:
+            self._credit = min(_CREDIT_BATCHES, self._credit + 1)
         elif kind in {_LIGHT, _STOCK} and len(body) > _NUMBER.size:
             (number,) = _NUMBER.unpack_from(body)
             if kind == _STOCK:
                 await self._stock(number, bytearray(body[_NUMBER.size :]))
-            elif self._receiver.is_open:
+            else:
                 states = np.frombuffer(body, np.uint8, offset=_NUMBER.size)
                 await self._do(lambda: self._detect(QuantumSignal(number, states)))
         else:
@@ -165,6 +177,9 @@ class EventSession:
                 self._outbox.put_nowait((_TO_TRANSMITTER, message))
             for message in self._transmitter.outgoing():
                 self._outbox.put_nowait((_TO_RECEIVER, message))
+            while self._owed and self._receiver.wants_detections:
+                self._owed -= 1
+                self._outbox.put_nowait((_CREDIT, b""))
             sent, received = self._transmitter.outcomes(), self._receiver.outcomes()
         for outcome in sent:
             await self._sent(outcome)

@@ -25,7 +25,7 @@ from shosoin.base import Alarm, PeerFault, ShosoinError, SimulationRng
 from shosoin.base.ports import Event
 from shosoin.keys.key_id import GRANULE_BYTES
 from shosoin.keys.pool import RESERVE_BYTES
-from shosoin.link.postprocessing import KeyReady, Outcome
+from shosoin.link.postprocessing import BlockVoid, KeyReady, Outcome
 from shosoin.services.json_log import described, log
 from shosoin.services.peer_channel import Channel
 from shosoin.services.sources.coordinated import SourceParts
@@ -85,6 +85,7 @@ class EventDevices:
         self._driver = parts.driver
         self._peer = parts.driver.pair.peer
         self._rng = SimulationRng(seed)
+        self._monitors = (line.monitor(), line.monitor())
         self._stock_bytes = stock_bits // 8 // GRANULE_BYTES * GRANULE_BYTES
         self._stock_number = _STOCK_NUMBERS
         self._channel: Channel | None = None
@@ -142,6 +143,7 @@ class EventDevices:
                 channel,
                 self._line,
                 journals,
+                self._monitors,
                 self._parts.entropy,
                 self._rng,
                 sent=partial(self._deliver, transmitted=True),
@@ -149,7 +151,7 @@ class EventDevices:
                 stock=self._stock_arrived,
             )
             self._session = session
-            log("simulated_quantum_channel.open", peer=channel.peer, level="events")
+            log("simulated_quantum_channel.open", peer=channel.peer, simulated="events")
             await session.run()
 
     def _ended(self, channel: Channel, err: ShosoinError) -> None:
@@ -162,9 +164,7 @@ class EventDevices:
     async def _deliver(self, outcome: Outcome, *, transmitted: bool) -> None:
         self._tallies[transmitted].add(outcome)
         if not isinstance(outcome, KeyReady):
-            log("link.block_void", peer=self._peer, block=outcome.block, code=outcome.reason.code, **outcome.figures)
-            if outcome.reason.is_alarm:
-                self._suspend(outcome.reason.code)
+            self._void(outcome)
             return
         session = self._session
         if session is None:
@@ -178,6 +178,14 @@ class EventDevices:
         pair = self._driver.pair
         take = pair.begin_block if transmitted else pair.bits_arrived
         await self._driver.do(partial(take, outcome.block, bits))
+
+    def _void(self, void: BlockVoid) -> None:
+        log("link.block_void", peer=self._peer, block=void.block, code=void.reason.code, **void.figures)
+        if void.reason.is_alarm:
+            fields = {"peer": self._peer, "block": void.block, "code": void.reason.code, **void.figures}
+            self._parts.events.emit(Event("link.block_alarm", "alarm", fields))
+        if any(monitor.suspended for monitor in self._monitors):
+            self._suspend(void.reason.code)
 
     async def _stock_arrived(self, number: int, bits: bytearray) -> None:
         await self._driver.do(partial(self._driver.pair.bits_arrived, number, bits))
