@@ -25,7 +25,7 @@ from shosoin.base import Alarm, PeerFault, ShosoinError, SimulationRng
 from shosoin.base.ports import Event
 from shosoin.keys.key_id import GRANULE_BYTES
 from shosoin.keys.pool import RESERVE_BYTES
-from shosoin.link.postprocessing import BlockVoid, KeyReady, Outcome
+from shosoin.link.postprocessing import BlockVoid, KeyReady, Outcome, VoidReason
 from shosoin.services.json_log import described, log
 from shosoin.services.peer_channel import Channel
 from shosoin.services.sources.coordinated import SourceParts
@@ -35,6 +35,8 @@ from shosoin.services.sources.event_session import BATCH_PULSES, EventSession
 __all__ = ["EventDevices"]
 
 _IDLE_S = 0.25
+_SUSPENDING = frozenset({VoidReason.SUSPENDED, VoidReason.QBER_ABOVE_LIMIT})
+"""Both ends stop, whichever of them saw it."""
 _STOCK_NUMBERS = 1 << 62
 """Blocks of the initial stock are numbered from here, so that no block of the devices has their names."""
 _STOCK_BLOCK_BYTES = 1 << 20
@@ -184,7 +186,7 @@ class EventDevices:
         if void.reason.is_alarm:
             fields = {"peer": self._peer, "block": void.block, "code": void.reason.code, **void.figures}
             self._parts.events.emit(Event("link.block_alarm", "alarm", fields))
-        if any(monitor.suspended for monitor in self._monitors):
+        if void.reason in _SUSPENDING or any(monitor.suspended for monitor in self._monitors):
             self._suspend(void.reason.code)
 
     async def _stock_arrived(self, number: int, bits: bytearray) -> None:
