@@ -1,4 +1,4 @@
-// AVX2: 32 checks at a time, corrections from four tables of sixteen in registers.
+// AVX2: 32 checks at a time, corrections from two tables of sixteen in registers.
 #include <immintrin.h>
 
 #include "ldpc.h"
@@ -49,8 +49,8 @@ inline Vec part(Vec index) {
 }
 
 inline Vec correction(Vec distance) {
-    return _mm256_or_si256(_mm256_or_si256(part<0>(distance), part<1>(distance)),
-                           _mm256_or_si256(part<2>(distance), part<3>(distance)));
+    static_assert(kLdpcCorrection[31] == 0);
+    return _mm256_or_si256(part<0>(distance), part<1>(distance));
 }
 
 inline Vec box_plus(Vec a, Vec b) {
@@ -105,5 +105,5 @@ inline Wide shifted(Wide a, int right, Wide b, int left) {
 #include "ldpc_engine.h"
 
 namespace shosoin {
-constexpr LdpcPath ldpc_avx2_path = {"avx2", syndrome, decode};
+constexpr LdpcPath ldpc_avx2_path = {"avx2", kChunk, kMessageBytes, syndrome, decode};
 }

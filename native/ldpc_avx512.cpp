@@ -93,5 +93,5 @@ inline Wide shifted(Wide a, int right, Wide b, int left) {
 #include "ldpc_engine.h"
 
 namespace shosoin {
-constexpr LdpcPath ldpc_avx512_path = {"avx512", syndrome, decode};
+constexpr LdpcPath ldpc_avx512_path = {"avx512", kChunk, kMessageBytes, syndrome, decode};
 }

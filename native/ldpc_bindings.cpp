@@ -163,7 +163,7 @@ class LdpcKernels {
     std::size_t run(const LdpcCode& code, const std::vector<std::int16_t>& prior, ConstBytes wanted,
                     std::size_t iterations_max, Bytes errors) const {
         const std::size_t posterior_bytes = code.columns * code.column_values() * 2;
-        const std::size_t message_bytes = code.edge_count() * code.lifting;
+        const std::size_t message_bytes = code.edge_count() * (code.lifting / path_.chunk) * path_.message_bytes;
         const std::size_t strength_bytes = code.rows * code.lifting * 2;
         const std::size_t row_bytes = std::max(code.row_edges_max * kLdpcChunkMax * 3, code.block_bytes());
         Secret memory(posterior_bytes + message_bytes + strength_bytes + code.doubled_bytes() + row_bytes);

@@ -90,6 +90,7 @@ inline void update_chunk(const LdpcCode& code, const LdpcWorkspace& work, std::s
     Strengths total{}, group{};
     for (int e = 0; e < count; ++e) {
         const Vec old = recall(slots + static_cast<std::size_t>(e) * kMessageBytes, old_others, old_every);
+        __builtin_prefetch(values_at(code, work, edges[e], check + kChunk));
         const Words extrinsic = sub(load_words(values_at(code, work, edges[e], check)), widen(old));
         Bytes const at = scratch + static_cast<std::size_t>(e) * stride;
         store_words(reinterpret_cast<std::int16_t*>(at), extrinsic);

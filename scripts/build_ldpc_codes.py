@@ -1,7 +1,7 @@
 """Build the tables of the LDPC codes from their recipes, or check that those committed are what the recipes give.
 
-    python scripts/build_ldpc_codes.py            # writes src/shosoin/link/reconciliation/codes/
-    python scripts/build_ldpc_codes.py --check    # exit code 1 if a table differs
+python scripts/build_ldpc_codes.py            # writes src/shosoin/link/reconciliation/codes/
+python scripts/build_ldpc_codes.py --check    # exit code 1 if a table differs
 """
 
 from __future__ import annotations

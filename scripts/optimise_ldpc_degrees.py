@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--mean-max", type=float, default=6.5)
     arguments = parser.parse_args()
     for rows in arguments.rows:
-        degrees = _DEGREES[_DEGREES <= min(arguments.degree_max, rows * 4 // 5)]
+        degrees = _DEGREES[min(arguments.degree_max, rows * 4 // 5) >= _DEGREES]
         leak = rows / arguments.columns
         qber, nodes = optimise(
             leak,

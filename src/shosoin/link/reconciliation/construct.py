@@ -114,7 +114,7 @@ class _Builder:
         return LdpcCode(recipe.name, recipe.rows, recipe.columns, recipe.lifting, tuple(sorted(self.edges)))
 
     def _places(self) -> list[int]:
-        """Return a place for each column, from light to heavy: at random, but no light one where frames are shortened."""
+        """Return a place for each column, from light to heavy: random, but no light one where frames end."""
         places = self.draws.shuffled(self.recipe.columns)
         pairs, kept = self.recipe.degrees.get(2, 0), self.recipe.columns * 17 // 20
         spare = iter([at for at in range(pairs, len(places)) if places[at] < kept])
