@@ -35,6 +35,13 @@ inline Words load_words(const std::int16_t* p) {
     return w;
 }
 inline void store_words(std::int16_t* p, Words w) { __builtin_memcpy(p, &w, sizeof w); }
+inline Words joined(Words a, Words b, std::size_t count) {
+    std::int16_t first[kChunk], both[kChunk];
+    __builtin_memcpy(first, &a, sizeof a);
+    __builtin_memcpy(both, &b, sizeof b);
+    for (std::size_t i = 0; i < count; ++i) both[i] = first[i];
+    return load_words(both);
+}
 inline Words widen(Vec v) {
     SignedHalf halves[2];
     __builtin_memcpy(halves, &v, sizeof v);
