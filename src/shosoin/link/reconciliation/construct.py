@@ -186,8 +186,10 @@ def build(recipe: Recipe) -> LdpcCode:
     """Return the code of a recipe.
 
     Raises:
-        ValueError: the recipe is too dense for its lifting.
+        ValueError: the recipe has more columns with two edges than rows, or is too dense for its lifting.
     """
+    if recipe.degrees.get(2, 0) > recipe.rows:
+        raise ValueError(f"recipe {recipe.name} has more columns with two edges than rows")
     return _Builder(recipe).run()
 
 

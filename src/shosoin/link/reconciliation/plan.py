@@ -13,8 +13,11 @@ from shosoin.link.reconciliation.code import LdpcCode, code_named
 
 __all__ = ["FramePlan", "plan_block", "plan_frame"]
 
-_USED_MIN = 0.85
-"""Share of a frame that a plan uses at least, unless the payload is shorter: where the codes were measured."""
+_USED_MIN = 0.8
+"""Share of a frame that a plan uses at least, unless the payload is shorter: codes lie closer to each other than that."""
+
+
+_CODES = frozenset(member.code for family in FAMILIES for member in family.members)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class FramePlan:
     """The QBER that the plan is made for, 0 to 1/2."""
 
     def __post_init__(self) -> None:
+        if self.code not in _CODES:
+            raise Rejected(f"no code is named {self.code[:20]!r}", code="link.bad_plan")
         code = self.matrix()
         lifting = code.lifting
         if self.shortened_bits % lifting or self.punctured_bits % lifting or not 0 < self.qber <= 0.5:
