@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from shosoin.base import Rejected
 from shosoin.link.events import recording
-from shosoin.link.events.records import Detections, SentPulses
 from shosoin.link.events.recording import (
     Header,
     Part,
@@ -21,6 +20,7 @@ from shosoin.link.events.recording import (
     decode_recording,
     encode_recording,
 )
+from shosoin.link.events.records import Detections, SentPulses
 from shosoin.link.events.study import SimulatedStudy
 from tests.link.events.support import LINE, SETTINGS
 
@@ -80,7 +80,7 @@ def test_each_end_writes_its_own_part_only(part, kept):
     writer = RecordingWriter(replace(HEADER, part=part))
     data = writer.begin() + writer.add(both[kept]) + writer.end()
     read = decode_recording(data)
-    assert len(read.sent), len(read.detected) == (1 - kept, kept)
+    assert (len(read.sent), len(read.detected)) == (1 - kept, kept)
     with pytest.raises(ValueError, match="other end"):
         writer.add(both[1 - kept])
     with pytest.raises(ValueError, match="comes next"):

@@ -80,6 +80,26 @@ def test_photon_numbers_of_detected_pulses_follow_poisson_and_loss():
         assert deviation(seen[1:5], sent, share[1:5]) > SURPRISE
 
 
+@pytest.mark.any_kernels
+@pytest.mark.parametrize("attack", [None, "photon-number-splitting"])
+def test_decoy_states_bound_the_single_photons_that_the_truth_counts(attack):
+    """Lim et al. 2014 (PRA 89, 022307), equations (2) and (3), for infinitely many pulses: also while Eve splits."""
+    line = bare_line(10.0)
+    seen, known = observe(1 << 25, attack=attack, line=line, seed=17)
+    mu, share = np.array(SETTINGS.intensities), np.array(SETTINGS.probabilities)
+    scaled = np.exp(mu) / share * seen.tally.counts.key_detections
+    tau = [float((share * np.exp(-mu) * mu**n).sum()) for n in (0, 1)]
+    vacuum = max(0.0, tau[0] * (mu[1] * scaled[2] - mu[2] * scaled[1]) / (mu[1] - mu[2]))
+    multiple = (mu[1] ** 2 - mu[2] ** 2) / mu[0] ** 2 * (scaled[0] - vacuum / tau[0])
+    single = tau[1] * mu[0] * (scaled[1] - scaled[2] - multiple)
+    single /= mu[0] * (mu[1] - mu[2]) - mu[1] ** 2 + mu[2] ** 2
+    assert single < 1.02 * known.single_photons
+    if attack is None:
+        assert single > 0.85 * known.single_photons
+    else:
+        assert known.single_photons < 0.01 * known.sifted
+
+
 def test_choices_come_as_often_as_the_settings_say():
     settings = Settings((0.6, 0.3, 0.1, 0.0), (0.1, 0.2, 0.3, 0.4), 0.75, 0.25, 1e9)
     transmitter = SimulatedTransmitter(settings, SimulationRng(5))

@@ -48,7 +48,7 @@ def test_text_is_read_whatever_separates_its_numbers(pairs, separator):
         f"{1 << 60},1",
         "99999999999999999999,1",
         "a,b",
-        "１,2",
+        "\uff11,2",
         "1,\n2",
         "\x00",
     ],
@@ -107,7 +107,6 @@ def test_a_receiver_with_a_clock_of_its_own_finds_the_pulses_again():
     period, start = 1000 * (1 + 3.3e-6), 123_456_789.25
     noise = np.random.default_rng(1).normal(0, 40, detected.pulses.size)
     times = np.rint(start + detected.pulses * period + noise).astype(np.int64)
-    tags = TimeTags(times, detected.bases << 1 | detected.bits + np.uint8(1))
     tags = TimeTags(times, (detected.bases * 2 + detected.bits + 1).astype(np.uint8))
     clock = recover_clock(tags, 1e9)
     assert clock.period_ps == pytest.approx(period, rel=1e-8)
