@@ -56,9 +56,8 @@ def sifted(draw):
 
 @st.composite
 def frames(draw):
-    bits, first = draw(PACKED)
-    count = draw(st.integers(0, 4))
-    return Frames(draw(st.integers(0, 500_000)), (first,) * count, bits)
+    parts = draw(st.lists(PACKED, max_size=4))
+    return Frames(draw(st.integers(0, 500_000)), tuple(raw for _, raw in parts), tuple(bits for bits, _ in parts))
 
 
 @st.composite

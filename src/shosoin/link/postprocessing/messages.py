@@ -286,33 +286,32 @@ class Frames:
 
     kind: ClassVar[Kind] = Kind.FRAMES
     qber_millionths: int
-    """The error rate for which the frames were planned; the plan follows from it."""
+    """The error rate for which the frames were planned; the plans follow from it."""
     messages: tuple[bytes, ...]
-    """One for each frame."""
-    message_bits: int
-    """Of each frame: key-dependent bits."""
+    """One for each frame, and the rest in full if there is one; packed."""
+    message_bits: tuple[int, ...]
+    """Length of each."""
 
     def encode(self) -> bytes:
         """Return the body."""
-        size = len(self.messages[0]) if self.messages else 0
-        return struct.pack("<III", self.qber_millionths, len(self.messages), self.message_bits) + b"".join(
-            message if len(message) == size else _unequal() for message in self.messages
-        )
+        count = len(self.messages)
+        head = struct.pack(f"<II{count}I", self.qber_millionths, count, *self.message_bits)
+        return b"".join((head, *self.messages))
 
     @classmethod
     def decode(cls, body: bytes | memoryview) -> Frames:
         """Read a body."""
         reader = _Reader(body)
         qber, count = reader.number(4, 500_000), reader.number(4, FRAMES_MAX)
-        bits = reader.number(4, 1 << 27)
-        messages = tuple(reader.packed(bits).tobytes() for _ in range(count))
+        bits = tuple(reader.number(4, 1 << 27) for _ in range(count))
+        messages = tuple(reader.packed(size).tobytes() for size in bits)
         reader.end()
         return cls(qber, messages, bits)
 
     @property
     def key_bits(self) -> int:
-        """All of the frames."""
-        return len(self.messages) * self.message_bits
+        """All of the messages."""
+        return sum(self.message_bits)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -584,7 +583,3 @@ def decode_message(kind: int, body: bytes | memoryview) -> Message:
 
 def _width(largest: int) -> int:
     return next(width for width in (1, 2, 4, 8) if largest < 1 << 8 * width)
-
-
-def _unequal() -> bytes:
-    raise ValueError("frames of one block have messages of one length")
