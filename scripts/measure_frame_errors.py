@@ -73,17 +73,23 @@ def measured(plan: FramePlan, qber: float, frames: int, seed: int) -> dict[str, 
     }
 
 
-def rows(arguments: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Run everything, part by part."""
+def rows(arguments: argparse.Namespace, done: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Run every part that is not done."""
     centre = plan_frame(0.045)
-    yield "point", measured(centre, 0.045, arguments.point_frames, 1)
-    for margin in (0.01, 0.025):
-        yield "margin", {"margin": margin, **measured(plan_frame(0.045, margin=margin), 0.045, arguments.frames, 2)}
-    for qber in TABLE_QBERS:
-        yield "long", measured(plan_frame(qber), qber, arguments.frames, 3)
-        yield "short", measured(plan_frame(qber, frame_bits=65536), qber, arguments.short_frames, 4)
-    for factor in CURVE_FACTORS:
-        yield "curve", measured(centre, 0.045 * factor, arguments.curve_frames, 5)
+    if "point" not in done:
+        yield "point", measured(centre, 0.045, arguments.point_frames, 1)
+    if "margin" not in done:
+        for margin in (0.01, 0.02, 0.025):
+            yield "margin", {"margin": margin, **measured(plan_frame(0.045, margin=margin), 0.045, arguments.frames, 2)}
+    if "long" not in done:
+        for qber in TABLE_QBERS:
+            yield "long", measured(plan_frame(qber), qber, arguments.frames, 3)
+    if "short" not in done:
+        for qber in TABLE_QBERS:
+            yield "short", measured(plan_frame(qber, frame_bits=65536), qber, arguments.short_frames, 4)
+    if "curve" not in done:
+        for factor in CURVE_FACTORS:
+            yield "curve", measured(centre, 0.045 * factor, arguments.curve_frames, 5)
 
 
 def processor() -> str:
@@ -99,6 +105,7 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--resume", type=Path, help="a file whose parts are kept as they are")
     parser.add_argument("--point-frames", type=int, default=2500, help="frames at QBER 4.5 %%")
     parser.add_argument("--frames", type=int, default=300, help="long frames for each other point")
     parser.add_argument("--short-frames", type=int, default=2000)
@@ -111,7 +118,9 @@ def main() -> None:
         "kernels": active_path(),
         "processor": processor(),
     }
-    for part, row in rows(arguments):
+    if arguments.resume:
+        result |= json.loads(arguments.resume.read_text())
+    for part, row in rows(arguments, dict(result)):
         result.setdefault(part, []).append(row)
         print(part, json.dumps(row), flush=True)
         if arguments.output:

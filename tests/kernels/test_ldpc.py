@@ -1,6 +1,7 @@
 """LDPC kernels: every path equals the reference bit for bit, and the reference does what a sparse matrix says."""
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,7 +154,7 @@ def test_no_bit_is_neutral_for_the_box_plus():
     ],
 )
 def test_malformed_problems_are_refused(path, change, why):
-    sound = {
+    sound: dict[str, Any] = {
         "rows": 2,
         "lifting": Z,
         "edges": np.array([[0, 0, 3], [0, 1, 5], [1, 0, 0]], "<u2").tobytes(),

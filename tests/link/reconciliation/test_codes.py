@@ -72,7 +72,7 @@ def test_light_columns_form_one_cycle_through_the_whole_frame(name):
 @each_code
 def test_no_two_untainted_columns_share_a_row_and_frames_end_without_light_columns(name):
     code = code_named(name)
-    rows = {column: set() for column in range(code.columns)}
+    rows: dict[int, set[int]] = {column: set() for column in range(code.columns)}
     for row, column, _ in code.edges:
         rows[column].add(row)
     untainted = code.untainted_columns()

@@ -1,7 +1,9 @@
 """Plans: what a frame leaks, who decides it, and when there is none."""
 
+import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -107,7 +109,7 @@ def test_the_frames_of_a_block_cover_it_but_for_a_rest_too_short_to_correct(qber
     ],
 )
 def test_numbers_that_fit_no_frame_are_rejected(change):
-    sound = {
+    sound: dict[str, Any] = {
         "code": "long-104",
         "payload_bits": 737_280,
         "shortened_bits": 81_920,
@@ -123,7 +125,7 @@ def test_numbers_that_fit_no_frame_are_rejected(change):
 @each_family
 def test_codes_lie_so_close_that_no_frame_is_shortened_by_more_than_a_fifth(family):
     rows = [member.rows for member in family.members]
-    assert all(higher * 0.8 < lower < higher for lower, higher in zip(rows, rows[1:], strict=False))
+    assert all(higher * 0.8 < lower < higher for lower, higher in itertools.pairwise(rows))
 
 
 def test_an_unknown_code_is_rejected():

@@ -14,7 +14,7 @@ from shosoin.link.reconciliation.code import LdpcCode, code_named
 __all__ = ["FramePlan", "plan_block", "plan_frame"]
 
 _USED_MIN = 0.8
-"""Share of a frame that a plan uses at least, unless the payload is shorter: codes lie closer to each other than that."""
+"""Share of a frame that a plan uses at least, unless the payload is shorter: codes lie closer than that."""
 
 
 _CODES = frozenset(member.code for family in FAMILIES for member in family.members)
@@ -66,6 +66,8 @@ class FramePlan:
 
     def punctured_columns(self) -> tuple[int, ...]:
         """Return the base columns whose bits are punctured."""
+        if not self.punctured_bits:
+            return ()
         code = self.matrix()
         allowed = [column for column in code.untainted_columns() if column < self.used_columns]
         return tuple(sorted(allowed[: self.punctured_bits // code.lifting]))
