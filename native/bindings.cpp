@@ -20,6 +20,7 @@ using namespace nb::literals;
 
 namespace shosoin {
 
+void bind_pulses(nb::module_& module);
 void bind_toeplitz(nb::module_& module);
 
 namespace {
@@ -295,4 +296,6 @@ NB_MODULE(_native, module) {
     shosoin::bind_ldpc(module);
     shosoin::bind_toeplitz(module);
     shosoin::bind_pulses(module);
+    shosoin::bind_pulses(module);
+    shosoin::bind_toeplitz(module);
 }
