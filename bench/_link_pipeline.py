@@ -1,8 +1,8 @@
 """The whole post-processing of a link, both ends in one thread: sifted bits a second, and what each part takes.
 
-``python bench/_link_pipeline.py`` runs it alone; ``SHOSOIN_BENCH_SHORT=1`` takes blocks of a tenth and one round. The
-records are made here, one detection in eight pulses, nine of ten in the key basis at either end; errors are independent.
-Journals are in memory: what a durable commit costs shows in the count of commits. Time is the thread's own.
+``python bench/_link_pipeline.py`` runs it alone; ``SHOSOIN_BENCH_SHORT=1`` takes blocks of a tenth and one round.
+Records are made here, one detection in eight pulses, nine of ten in the key basis at either end; errors are
+independent. Journals are in memory: what durable commits cost follows from their number. Time is the thread's own.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ Owner = Any
 PARTS: tuple[tuple[str, Owner, str], ...] = (
     ("sifting", transmitter, "sent_at"),
     ("sifting", transmitter, "sift"),
-    ("sifting", receiver, "codes_of_receiver"),
+    ("sifting", receiver, "kept_of_receiver"),
     ("sifting", sifting.Accumulator, "add"),
     ("messages", messages.Detected, "encode"),
     ("messages", messages.Sifted, "encode"),

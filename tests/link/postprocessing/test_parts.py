@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from shosoin.link.postprocessing.frames import in_block_order, in_frame_order
 from shosoin.link.postprocessing.reconciling import expected_qber
-from shosoin.link.postprocessing.sifting import Accumulator
+from shosoin.link.postprocessing.sifting import Accumulator, Kept
 from shosoin.link.postprocessing.verification import (
     collision_probability,
     excess_bits,
@@ -28,21 +28,26 @@ SEEDS = st.integers(0, 2**32 - 1)
 @settings(max_examples=60, deadline=None)
 def test_blocks_are_the_same_however_detections_come_in_batches(seed, sizes, octets):
     rng = np.random.default_rng(seed)
-    codes = rng.integers(0, 32, sum(sizes), dtype=np.uint8)
-    codes &= np.where(codes & 8, 0b11011, 0b00011).astype(np.uint8)  # two intensities; a peer's bit in tests only
+    count = sum(sizes)
+    codes = rng.integers(0, 4, count, dtype=np.uint8)
+    where = rng.integers(0, 3, count)  # key basis, test basis, bases differ
     edges = np.cumsum([0, *sizes])
+
+    def kept(start: int, end: int) -> Kept:
+        here, part = where[start:end], codes[start:end]
+        return Kept(part[here == 0], part[here == 1] | 8, here == 0, np.flatnonzero(here == 1))
 
     def blocks(bounds) -> list:
         accumulator = Accumulator(8 * octets, 2, 5, 0)
         found = []
         for number, (start, end) in enumerate(bounds):
-            found += accumulator.add(number, codes[start:end], int(end))
+            found += accumulator.add(number, kept(start, end), int(end))
         last = accumulator.finish()
         return [*found, last] if last else found
 
-    once, often = blocks([(0, len(codes))]), blocks(pairwise(edges.tolist()))
+    once, often = blocks([(0, count)]), blocks(pairwise(edges.tolist()))
     assert [block.number for block in once] == [*range(5, 5 + len(once))]
-    key = codes[(codes & 8) == 0] & 1
+    key = codes[where == 0] & 1
     whole = 8 * (len(key) // 8)
     assert np.concatenate([np.zeros(0, np.uint8), *(block.bits for block in once)]).tolist() == (
         np.packbits(key[:whole], bitorder="little").tolist()

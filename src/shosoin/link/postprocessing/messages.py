@@ -233,33 +233,36 @@ class Sifted:
     """1 for two intensities, 2 for three or four."""
     is_kept: npt.NDArray[np.bool_]
     """One for each detection of the batch."""
-    intensities: Bytes
-    """One index for each that is kept."""
+    key_intensities: Bytes
+    """One index for each that is kept in the key basis."""
+    test_intensities: Bytes
+    """One index for each that is kept in the test basis."""
     test_bits: Bytes
-    """One value for each that is kept and of the test basis."""
+    """One value for each of those."""
 
     def encode(self) -> bytes:
         """Return the body."""
-        planes = [self.intensities & np.uint8(1 << plane) != 0 for plane in range(self.intensity_bits)]
-        head = struct.pack("<IIIB", len(self.is_kept), len(self.intensities), len(self.test_bits), self.intensity_bits)
+        levels = (self.key_intensities, self.test_intensities)
+        planes = [part & np.uint8(1 << plane) != 0 for part in levels for plane in range(self.intensity_bits)]
+        counts = len(self.is_kept), len(self.key_intensities), len(self.test_intensities), self.intensity_bits
         parts = [self.is_kept, *planes, self.test_bits]
-        return b"".join((head, *(np.packbits(part, bitorder="little").tobytes() for part in parts)))
+        return struct.pack("<IIIB", *counts) + b"".join(
+            np.packbits(part, bitorder="little").tobytes() for part in parts
+        )
 
     @classmethod
     def decode(cls, body: bytes | memoryview) -> Sifted:
         """Read a body."""
         reader = _Reader(body)
         count = reader.number(4, DETECTIONS_MAX)
-        kept, tests, planes = reader.number(4, count), reader.number(4, count), reader.number(1, 2)
+        keys, tests, planes = reader.number(4, count), reader.number(4, count), reader.number(1, 2)
         is_kept = np.unpackbits(reader.packed(count), count=count, bitorder="little").view(np.bool_)
-        intensities = np.zeros(kept, np.uint8)
-        for plane in range(planes):
-            intensities |= np.unpackbits(reader.packed(kept), count=kept, bitorder="little") << plane
+        levels = [_levels(reader, size, planes) for size in (keys, tests)]
         test_bits = np.unpackbits(reader.packed(tests), count=tests, bitorder="little")
         reader.end()
-        if int(np.count_nonzero(is_kept)) != kept or tests > kept or not planes:
-            raise MessageMalformed(f"{kept} intensities for another number of detections")
-        return cls(planes, is_kept, intensities, test_bits)
+        if int(np.count_nonzero(is_kept)) != keys + tests or not planes:
+            raise MessageMalformed(f"{keys} and {tests} intensities for another number of detections")
+        return cls(planes, is_kept, levels[0], levels[1], test_bits)
 
     @property
     def key_bits(self) -> int:
@@ -579,6 +582,13 @@ def decode_message(kind: int, body: bytes | memoryview) -> Message:
     if known is None:
         raise MessageMalformed(f"no message of kind {kind}")
     return known.decode(body)
+
+
+def _levels(reader: _Reader, count: int, planes: int) -> Bytes:
+    levels = np.zeros(count, np.uint8)
+    for plane in range(planes):
+        levels |= np.unpackbits(reader.packed(count), count=count, bitorder="little") << np.uint8(plane)
+    return levels
 
 
 def _width(largest: int) -> int:

@@ -212,9 +212,9 @@ class Transmitter(SessionEnd):
         sent = self._look_up(detected.pulses)
         if self._monitor is not None:
             self._watch.count_detections(sent)
-        sifted, codes = sift(detected, sent, len(self.parameters.settings.intensities))
+        sifted, kept = sift(detected, sent, len(self.parameters.settings.intensities))
         self._send(sifted, number)
-        for block in accumulator.add(number, codes, int(detected.pulses[-1])):
+        for block in accumulator.add(number, kept, int(detected.pulses[-1])):
             self._begin(block)
 
     def _opened(self) -> Accumulator:
