@@ -58,17 +58,22 @@ class MemoryJournal:
 
     def __init__(self, start_key: bytes = START_KEY) -> None:
         self.records: dict[str, bytes] = {}
-        self.commits = 0
         self.crash_at: tuple[int, bool] | None = None
+        self.history: list[tuple[str, ...]] = []
         if start_key:
             install_start_key(self, start_key)
-        self.commits = 0
+        self.history.clear()
+
+    @property
+    def commits(self) -> int:
+        return len(self.history)
 
     def load(self) -> dict[str, bytes]:
         return dict(self.records)
 
     def commit(self, records: Mapping[str, bytes | None]) -> None:
-        number, self.commits = self.commits, self.commits + 1
+        number = self.commits
+        self.history.append(tuple(records))
         if self.crash_at == (number, False):
             raise Crash
         for name, value in records.items():
