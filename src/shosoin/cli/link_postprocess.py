@@ -45,7 +45,7 @@ def postprocess(
     codes: Annotated[str, typer.Option("--codes", metavar="NAME", help="ldpc, or cascade.")] = "ldpc",
     qber_max: Annotated[
         float, typer.Option("--qber-max", metavar="RATE", help="Above this error rate: an alarm, and no key.")
-    ] = 0.08,
+    ] = 0.06,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Write the keys there, a directory for each end; new."),

@@ -23,11 +23,11 @@ TIMEOUT_S = 60.0
 
 def write_records(directory: Path) -> dict[str, Path]:
     records = made_records(3_000_000, parts=60)
-    parts = {"transmitter": (Part.TRANSMITTER, [records.sent]), "receiver": (Part.RECEIVER, records.detections)}
-    for role, (part, batches) in parts.items():
-        header = Header(part, SETTINGS, True, "made by a test")
-        (directory / f"{role}.recording").write_bytes(encode_recording(header, batches))
-    return {role: directory / f"{role}.recording" for role in parts}
+    paths = {role: directory / f"{role}.recording" for role in ("transmitter", "receiver")}
+    headers = [Header(part, SETTINGS, True, "made by a test") for part in (Part.TRANSMITTER, Part.RECEIVER)]
+    paths["transmitter"].write_bytes(encode_recording(headers[0], [records.sent]))
+    paths["receiver"].write_bytes(encode_recording(headers[1], records.detections))
+    return paths
 
 
 class End:
@@ -55,10 +55,12 @@ class End:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
+        assert self.process.stdin
         self.process.stdin.write(spelled(replace(self.config, port=port)))
         self.process.stdin.close()
 
     async def line(self) -> dict:
+        assert self.process.stdout
         raw = await self.process.stdout.readline()
         return json.loads(raw) if raw else {}
 

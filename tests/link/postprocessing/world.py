@@ -26,10 +26,10 @@ from shosoin.link.postprocessing.transmitter import Transmitter
 SETTINGS = Settings((0.4, 0.1), (0.4, 0.6), 0.5, 0.5, 1e9)
 SMALL = SessionParameters(
     SETTINGS,
-    epsilon_secrecy=1e-3,
+    epsilon_secrecy=0.05,
     epsilon_correctness=1e-6,
     block_bits=12_288,
-    codes="cascade",
+    codes="ldpc",
     authentication_stock_bytes=1024,
 )
 """Blocks so small that they only pay with epsilons that nobody would want."""
@@ -58,17 +58,22 @@ class MemoryJournal:
 
     def __init__(self, start_key: bytes = START_KEY) -> None:
         self.records: dict[str, bytes] = {}
-        self.commits = 0
         self.crash_at: tuple[int, bool] | None = None
+        self.history: list[tuple[str, ...]] = []
         if start_key:
             install_start_key(self, start_key)
-        self.commits = 0
+        self.history.clear()
+
+    @property
+    def commits(self) -> int:
+        return len(self.history)
 
     def load(self) -> dict[str, bytes]:
         return dict(self.records)
 
     def commit(self, records: Mapping[str, bytes | None]) -> None:
-        number, self.commits = self.commits, self.commits + 1
+        number = self.commits
+        self.history.append(tuple(records))
         if self.crash_at == (number, False):
             raise Crash
         for name, value in records.items():

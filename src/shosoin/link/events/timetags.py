@@ -162,6 +162,9 @@ def recover_clock(tags: TimeTags, pulse_rate_hz: float, *, rate_error_max: float
             break
         span *= 4
     frequency = nominal * (1.0 + error)
+    early = since < since[-1] / 2
+    turned = float(np.angle(_phasor(since[~early], frequency) / _phasor(since[early], frequency))) / (2 * math.pi)
+    frequency += turned / (since[~early].mean() - since[early].mean())
     phase = float(np.angle(_phasor(since, frequency))) / (2 * math.pi)
     period = 1.0 / frequency
     return Clock(start + phase * period, period)
