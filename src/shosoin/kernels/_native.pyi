@@ -24,6 +24,28 @@ class Kernels:
     def wipe(self, buffer: Buffer) -> None: ...
     def key_ids(self, secret: bytes) -> KeyIds: ...
 
+class Pulses:
+    def __init__(self, path: str) -> None: ...
+    @property
+    def name(self) -> str: ...
+    def choose_from_seed(self, seed: int, first: int, thresholds: Buffer, outputs: list[Buffer]) -> None: ...
+    def choose_from_words(self, words: Buffer, thresholds: Buffer, outputs: list[Buffer]) -> None: ...
+    def detect(
+        self,
+        *,
+        seed: int,
+        domain: int,
+        first: int,
+        states: Buffer,
+        basis_threshold: int,
+        thresholds: Buffer,
+        codes: Buffer,
+        dynamics: Buffer,
+        state: Buffer,
+        pulses: Buffer,
+        found: Buffer,
+    ) -> tuple[int, int]: ...
+
 class Toeplitz:
     def __init__(self, path: str) -> None: ...
     def toeplitz_into(
