@@ -9,10 +9,10 @@ import os
 import pytest
 
 from shosoin.adapters.private_files import create_private
-from shosoin.base import Rejected, Unavailable
+from shosoin.base import Rejected, SaeId, Unavailable
+from shosoin.link.events.catalogue import ATTACKS
 from shosoin.services.kme_config import load_kme_config
 from shosoin.services.sources.build import facts_of
-from shosoin.services.sources.config import EAVESDROPPERS
 from shosoin.services.sources.event_journals import open_link_journals
 from shosoin.services.sources.event_line import event_line
 from tests.support.kme import KmePair, ServerProcess, until, until_stock
@@ -43,7 +43,7 @@ def logged(pair: KmePair, kme: str) -> list[dict]:
     return [json.loads(line) for line in (pair.root / kme / "log").read_text().splitlines() if line.startswith("{")]
 
 
-async def drawn_and_fetched(master, master_id: str, slave, slave_id: str) -> None:
+async def drawn_and_fetched(master, master_id: SaeId, slave, slave_id: SaeId) -> None:
     await until_stock(master, slave_id, 8)
     sent = await master.enc_keys(slave_id, number=8, size_bits=256)
     got = await slave.dec_keys(master_id, [key.key_id for key in sent])
@@ -58,14 +58,14 @@ async def test_keys_of_an_event_link_are_equal_at_both_ends_labelled_and_outlive
     try:
         await asyncio.gather(*(server.start() for server in servers.values()))
         async with pair.client("sae-a1") as a, pair.client("sae-b1") as b:
-            await drawn_and_fetched(a, "sae-a1", b, "sae-b1")
-            status = await a.status("sae-b1")
+            await drawn_and_fetched(a, SaeId("sae-a1"), b, SaeId("sae-b1"))
+            status = await a.status(SaeId("sae-b1"))
             assert status.extension["shosoin_simulated"] is True
             assert 1e-9 < status.extension["shosoin_epsilon"] < 1.1e-9
             await servers["kme-b"].kill()
             await servers["kme-b"].start()
         async with pair.client("sae-a1") as a, pair.client("sae-b1") as b:
-            await drawn_and_fetched(b, "sae-b1", a, "sae-a1")
+            await drawn_and_fetched(b, SaeId("sae-b1"), a, SaeId("sae-a1"))
     finally:
         await asyncio.gather(*(server.stop() for server in servers.values()))
     alarms = [line for kme in servers for line in logged(pair, kme) if line.get("severity") == "alarm"]
@@ -89,7 +89,7 @@ async def test_an_eavesdropper_on_a_quarter_of_the_pulses_suspends_the_link_and_
             assert state["devices"]["sent"]["secret_bits"] == state["devices"]["received"]["secret_bits"] == 0
         async with pair.client("sae-a1") as master:
             with pytest.raises(Unavailable):
-                await master.enc_keys("sae-b1", number=1, size_bits=256)
+                await master.enc_keys(SaeId("sae-b1"), number=1, size_bits=256)
 
 
 def test_facts_of_an_event_link_say_simulated_and_carry_the_epsilons_of_its_bound(tmp_path):
@@ -126,7 +126,7 @@ def test_blocks_and_pace_have_limits(tmp_path, lines):
         load_kme_config(tmp_path / "kme-a" / "config.toml")
 
 
-@pytest.mark.parametrize("name", EAVESDROPPERS)
+@pytest.mark.parametrize("name", ATTACKS)
 def test_every_eavesdropper_that_can_be_configured_is_there(tmp_path, name):
     config = load_kme_config(event_pair(tmp_path, f'eavesdropper = "{name}"').config("kme-a"))
     (section,) = config.sources.values()

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shosoin.base import Rejected
-from shosoin.services.sources.config import EAVESDROPPERS
+from shosoin.link.events.catalogue import ATTACKS
 from shosoin.testbed.fields import Table, did_you_mean
 
 if TYPE_CHECKING:
@@ -388,7 +388,7 @@ def _event_level(table: Table, default: str) -> EventLevel | None:
     return EventLevel(
         block_bits=table.integer("block_bits", MIN_BLOCK_BITS, MAX_BLOCK_BITS, default=1 << 18),
         pulses_per_s=table.number("pulses_per_s", 1e3, 1e9, default=1e7),
-        eavesdropper=table.one_of("eavesdropper", ("none", *EAVESDROPPERS), default="none"),
+        eavesdropper=table.one_of("eavesdropper", ("none", *ATTACKS), default="none"),
         eavesdropper_share=table.number("eavesdropper_share", 0.0, 1.0, default=1.0),
     )
 

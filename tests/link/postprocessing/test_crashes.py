@@ -9,7 +9,6 @@ import pytest
 from shosoin.link.postprocessing import KeyReady, Receiver
 from tests.link.postprocessing.world import SMALL, SeededEntropy, World, made_records
 
-
 RECORDS = made_records(700_000)
 
 

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from shosoin.link.events.catalogue import ATTACKS
 from shosoin.services.sources.offers import TICKETS_MAX
 from shosoin.services.toml_sections import Sections
 
 __all__ = [
-    "EAVESDROPPERS",
     "Etsi004Section",
     "Etsi014Section",
     "EventsSection",
@@ -39,8 +39,6 @@ _SIMULATED = "simulated"
 _FLAT = {"attenuation_db", "length_km", "speedup", "stock_bits_at_start"}
 _ORIGIN = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _PORT_MAX = 65535
-EAVESDROPPERS = ("intercept-resend", "photon-number-splitting", "detector-blinding", "time-shift", "trojan-horse")
-"""Who may listen on a simulated line."""
 _UINT32_MAX = (1 << 32) - 1
 
 
@@ -298,8 +296,8 @@ def _check_events(section: EventsSection, where: str, sections: Sections) -> Non
     for name in ("epsilon_secrecy", "epsilon_correctness"):
         if not 0 < getattr(section, name) < 0.1:
             raise sections.wrong(f"[{where}] {name} is a probability above 0 and below 0.1")
-    if section.eavesdropper not in ("none", *EAVESDROPPERS):
-        raise sections.wrong(f"[{where}] eavesdropper must be one of none, {', '.join(EAVESDROPPERS)}")
+    if section.eavesdropper not in ("none", *ATTACKS):
+        raise sections.wrong(f"[{where}] eavesdropper must be one of none, {', '.join(ATTACKS)}")
 
 
 def _check_port(port: int, where: str, sections: Sections) -> None:

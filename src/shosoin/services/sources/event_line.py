@@ -10,14 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shosoin.link.detector import Detector
-from shosoin.link.events.attacks import (
-    DetectorBlinding,
-    InterceptResend,
-    TimeShift,
-    TrojanHorse,
-    transparent_splitting,
-)
 from shosoin.link.events.calibrating import calibration_of
+from shosoin.link.events.catalogue import attack_named
 from shosoin.link.events.monitoring import LinkMonitor
 from shosoin.link.events.optics import Eavesdropper, Effects, Line
 from shosoin.link.events.records import Settings
@@ -68,22 +62,6 @@ def event_line(section: EventsSection) -> EventLine:
         epsilon_correctness=section.epsilon_correctness,
         block_bits=section.block_bits // 8 * 8,
     )
-    eve = _eavesdropper(section.eavesdropper, settings, line)
+    name = section.eavesdropper
+    eve = None if name == "none" else attack_named(name, settings, line)
     return EventLine(settings, line, parameters, eve, section.eavesdropper_share, section.pulses_per_s)
-
-
-def _eavesdropper(name: str, settings: Settings, line: Line) -> Eavesdropper | None:
-    match name:
-        case "none":
-            return None
-        case "intercept-resend":
-            return InterceptResend()
-        case "photon-number-splitting":
-            return transparent_splitting(settings.intensities[0], line)
-        case "detector-blinding":
-            return DetectorBlinding()
-        case "time-shift":
-            return TimeShift()
-        case "trojan-horse":
-            return TrojanHorse()
-    raise ValueError(f"no eavesdropper is called {name!r}")
