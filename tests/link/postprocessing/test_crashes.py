@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,12 +10,13 @@ import pytest
 from shosoin.link.postprocessing import KeyReady, Receiver
 from tests.link.postprocessing.world import SMALL, SeededEntropy, World, made_records
 
-RECORDS = made_records(700_000)
+RECORDS = made_records(1_000_000, qber=0.003)
+PARAMETERS = replace(SMALL, block_bits=18_432, authentication_stock_bytes=4096)
 
 
 def world(**changes: Any) -> World:
-    """Two blocks, and a rest that is too short."""
-    return World(records=RECORDS, **changes)
+    """Two blocks, each of which gives a part of its key to both key streams."""
+    return World(PARAMETERS, RECORDS, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +29,7 @@ def test_a_calm_run_takes_one_session_and_every_block_of_it_has_equal_keys(calm)
     assert calm.sessions == 1
     assert len(calm.keys[0]) == 2
     assert all(len(key) > 50 for key in calm.keys[0].values())
+    assert all(report["authentication_bits"] for report in calm.reports[0].values())
 
 
 @pytest.mark.parametrize("end", [0, 1])
@@ -69,7 +72,7 @@ def test_a_crash_after_a_crash_is_no_different(calm):
 def test_keys_that_an_application_never_took_are_told_again_and_the_same(calm):
     run = world()
     transmitter, receiver = run.ends()
-    told = []
+    told: list[KeyReady] = []
     receiver.start()
     todo = list(run.records.detections)
     has_fed = False
@@ -82,10 +85,17 @@ def test_keys_that_an_application_never_took_are_told_again_and_the_same(calm):
             receiver.feed(todo.pop(0))
         told = [outcome for outcome in receiver.outcomes() if isinstance(outcome, KeyReady)]
         assert moved or todo or told
+    grown, usable = receiver._streams.end(receiver.speaks), receiver._limit()
+    assert usable < grown  # until the other end is known to have the refill, none of it may be used
     for _ in range(2):
-        again = Receiver(SMALL, run.journals[1], SeededEntropy(9)).outcomes()
+        outcomes = Receiver(PARAMETERS, run.journals[1], SeededEntropy(9)).outcomes()
+        again = [outcome for outcome in outcomes if isinstance(outcome, KeyReady)]
+        assert len(again) == len(outcomes)
         assert [(one.block, one.report) for one in again] == [(one.block, one.report) for one in told]
         assert all(one.key == other.key for one, other in zip(again, told, strict=True))
+    assert Receiver(PARAMETERS, run.journals[1], SeededEntropy(9))._limit() == usable
     run.sessions = 1
     run.run().check()
     assert told[0].block in run.keys[0]
+    settled = Receiver(PARAMETERS, run.journals[1], SeededEntropy(9))
+    assert settled._limit() == settled._streams.end(settled.speaks) >= grown

@@ -14,7 +14,7 @@ import numpy as np
 
 from shosoin.base import SimulationRng
 from shosoin.link.events.records import Detections, SentPulses, Settings
-from shosoin.link.postprocessing.authentication import DEFERRED, Direction, Header, parse_header
+from shosoin.link.postprocessing.authentication import DEFERRED, Direction, Header, KeyStreams, parse_header
 from shosoin.link.postprocessing.errors import VoidReason
 from shosoin.link.postprocessing.messages import Detected, Message, decode_message
 from shosoin.link.postprocessing.outcome import BlockVoid, KeyReady
@@ -248,6 +248,8 @@ class World:
             for journal in self.journals
         ]
         assert all(streams[0][name] == streams[1][name] for name in streams[0].keys() & streams[1].keys())
+        ends = [[KeyStreams(journal.records).end(way) for way in Direction] for journal in self.journals]
+        assert ends[0] == ends[1]
         return self
 
     def check_pads(self) -> None:
