@@ -1,0 +1,142 @@
+"""What the finite-key proofs with decoy states share: settings, deviations, and how a length follows from bounds.
+
+Given the photon number of a pulse, its intensity was drawn independently of everything the channel did. So the counts
+per intensity are sums of independent choices over the (unknown) counts per photon number, and Hoeffding's inequality
+bounds how far they stray from ``n*_k = sum_n p(k|n) s_n``. From those linear relations each proof solves for what it
+needs. What a bound claims beyond what is possible (fewer than none, more than all) is cut off: the true values lie in
+between in any case, so nothing is lost by it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from shosoin.link.counts import DecoyCounts
+from shosoin.link.epsilons import Epsilons
+from shosoin.link.information import Array, binary_entropy
+from shosoin.link.rates.result import SecretLength
+
+__all__ = ["DecoyBounds", "DecoySettings", "correctness_cost_bits", "finished", "hoeffding", "observed", "within"]
+
+
+@dataclass(frozen=True, slots=True)
+class DecoySettings:
+    """Mean photon numbers from bright to dim and how often each is sent; arrays of shape (..., intensities).
+
+    Raises:
+        ValueError: intensities do not decrease, are negative (only the dimmest may be zero) or not finite;
+            probabilities are not positive, or do not sum to 1 within 1e-9.
+    """
+
+    intensities: Array
+    probabilities: Array
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "intensities", np.asarray(self.intensities, dtype=np.float64))
+        object.__setattr__(self, "probabilities", np.asarray(self.probabilities, dtype=np.float64))
+        mu, p = self.intensities, self.probabilities
+        if not (mu.ndim and p.ndim and mu.shape[-1] == p.shape[-1]):
+            raise ValueError(f"as many intensities as probabilities are needed, got shapes {mu.shape} and {p.shape}")
+        if not (np.all(np.isfinite(mu)) and np.all(mu[..., 1:] < mu[..., :-1]) and np.all(mu[..., -1] >= 0.0)):
+            raise ValueError(f"intensities must decrease and not be negative, got {mu}")
+        if not (np.all(p > 0.0) and np.all(np.abs(p.sum(axis=-1) - 1.0) < 1e-9)):
+            raise ValueError(f"probabilities must be positive and sum to 1, got {p}")
+
+    @property
+    def scale(self) -> Array:
+        """Return e^mu / p of each intensity: what turns its share of the counts into a polynomial in mu."""
+        return np.asarray(np.exp(self.intensities) / self.probabilities)
+
+    def photon_number_probability(self, photons: int) -> Array:
+        """Return tau_n: the probability that a pulse carries that many photons; shape (...)."""
+        weights = self.probabilities * np.exp(-self.intensities) * self.intensities**photons
+        return np.asarray(weights.sum(axis=-1) / math.factorial(photons))
+
+
+@dataclass(frozen=True, slots=True)
+class DecoyBounds:
+    """What a proof concludes about the key basis; arrays of one shape."""
+
+    vacuum_min: Array
+    """Detections from pulses without a photon, at least."""
+    single_min: Array
+    """Detections from pulses of one photon, at least."""
+    phase_error_rate_max: Array
+    """Phase error rate of the latter, at most; 0.5 when nothing is known."""
+
+    def secret_bits(self, *, leak_ec_bits: npt.ArrayLike, fixed_cost_bits: npt.ArrayLike) -> Array:
+        """Return the length before rounding; negative where there is no key."""
+        secret = self.vacuum_min + self.single_min * (1.0 - binary_entropy(self.phase_error_rate_max))
+        return np.asarray(secret - leak_ec_bits - fixed_cost_bits)
+
+
+def hoeffding(total: npt.ArrayLike, epsilon: npt.ArrayLike) -> Array:
+    """Return how far a sum of ``total`` independent choices strays to one side, except with probability epsilon."""
+    return np.asarray(np.sqrt(np.asarray(total, dtype=np.float64) / 2.0 * np.log(1.0 / np.asarray(epsilon))))
+
+
+def within(counts: Array, settings: DecoySettings, epsilon: Array) -> tuple[Array, Array]:
+    """Return lower and upper bounds on e^mu/p times n*_k, intensities first; each fails with probability epsilon.
+
+    Every n*_k is between none and all, whatever was drawn, so that is where the bounds are cut off.
+    """
+    total = counts.sum(axis=-1)
+    deviation = hoeffding(total, epsilon)[..., None]
+    less = np.clip(counts - deviation, 0.0, total[..., None]) * settings.scale
+    more = np.clip(counts + deviation, 0.0, total[..., None]) * settings.scale
+    return np.moveaxis(less, -1, 0), np.moveaxis(more, -1, 0)
+
+
+def correctness_cost_bits(epsilon_correctness: float) -> float:
+    """Return log2(2 / epsilon): what the verification hash discloses, rounding of its length included."""
+    return math.log2(2.0 / epsilon_correctness)
+
+
+def observed(counts: DecoyCounts, settings: DecoySettings, *, leak_ec_bits: int, **epsilons: float) -> None:
+    """Check the arguments of a ``secret_length``.
+
+    Raises:
+        ValueError: counts are not integers of one block with one entry per intensity, the leak is negative, or an
+            epsilon is not within (0, 1).
+    """
+    expected = settings.intensities.shape
+    arrays = (counts.key_detections, counts.key_errors, counts.test_detections, counts.test_errors)
+    if len(expected) != 1 or any(array.shape != expected for array in arrays):
+        raise ValueError(f"one block of counts for {expected} intensities is needed, got shape {arrays[0].shape}")
+    if not all(np.issubdtype(array.dtype, np.integer) for array in arrays):
+        raise ValueError("observed counts are integers; expected ones go through the rate model")
+    if not leak_ec_bits >= 0:
+        raise ValueError(f"leak_ec_bits must not be negative, got {leak_ec_bits}")
+    for name, value in epsilons.items():
+        if not 0.0 < value < 1.0:
+            raise ValueError(f"{name} must be within (0, 1), got {value}")
+
+
+def finished(
+    proof: str,
+    counts: DecoyCounts,
+    bounds: DecoyBounds,
+    *,
+    leak_ec_bits: int,
+    fixed_cost_bits: float,
+    epsilons: Epsilons,
+) -> SecretLength:
+    """Round down to the key of a block, never longer than its detections in the key basis minus the leak."""
+    detections = int(counts.key_detections.sum())
+    exact = float(bounds.secret_bits(leak_ec_bits=leak_ec_bits, fixed_cost_bits=fixed_cost_bits))
+    # 2^-44 of the block is more than floating point can have added, so rounding never makes a key longer.
+    bits = min(math.floor(exact - detections * 2.0**-44), detections - leak_ec_bits)
+    return SecretLength(
+        proof=proof,
+        secret_bits=max(0, bits),
+        vacuum_detections_min=float(bounds.vacuum_min),
+        single_photon_detections_min=float(bounds.single_min),
+        phase_error_rate_max=float(bounds.phase_error_rate_max),
+        leak_ec_bits=leak_ec_bits,
+        fixed_cost_bits=fixed_cost_bits,
+        epsilons=epsilons,
+    )
