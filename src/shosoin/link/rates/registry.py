@@ -1,0 +1,143 @@
+"""Every protocol that a rate can be asked of, by name; nothing is imported before one is chosen.
+
+An entry says what the protocol is and where its model is. A model has default parameters (a frozen dataclass, possibly
+with others inside) and a function from parameters and losses to a ``LinkRate``. Parameters are set by dotted names,
+``detector.efficiency``, so that a command line or a TOML file can name them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from shosoin.base import Rejected
+from shosoin.link.information import Array
+from shosoin.link.rates.result import LinkRate
+
+__all__ = ["PROTOCOLS", "ProtocolEntry", "RateModel", "Request", "parameters_of", "protocol", "with_parameters"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a rate is asked for, beside the parameters of the system."""
+
+    attenuation_db: Array
+    """Loss of the whole channel between the two users; one-dimensional."""
+    block_bits: float | None = None
+    """Sifted bits of the key basis in a block; None for infinitely many."""
+    optimise: bool = False
+    """Whether to search for the best settings (intensities, bases) at each loss."""
+
+
+@dataclass(frozen=True, slots=True)
+class RateModel:
+    """A protocol that can be computed."""
+
+    parameters: Any
+    """A frozen dataclass with the defaults."""
+    rate: Callable[[Any, Request], LinkRate]
+
+
+@dataclass(frozen=True, slots=True)
+class ProtocolEntry:
+    """A protocol as the command line lists it."""
+
+    name: str
+    about: str
+    source: str
+    models: str
+    """The module whose ``MODELS`` holds the model under the entry's name."""
+    block_bits: float | None = None
+    """Default size of a block; None for a protocol that is computed for infinitely many pulses only."""
+    can_optimise: bool = False
+
+    def model(self) -> RateModel:
+        """Import the model."""
+        models: Mapping[str, RateModel] = importlib.import_module(self.models).MODELS
+        return models[self.name]
+
+
+_DECOY = "shosoin.link.rates.registry_decoy"
+
+PROTOCOLS: Mapping[str, ProtocolEntry] = {
+    entry.name: entry
+    for entry in (
+        ProtocolEntry(
+            "decoy-bb84",
+            "BB84 with infinitely many decoy intensities and pulses",
+            "Ma, Qi, Zhao, Lo, Phys. Rev. A 72, 012326 (2005)",
+            _DECOY,
+        ),
+    )
+}
+
+
+def protocol(name: str) -> ProtocolEntry:
+    """Return a protocol by its name.
+
+    Raises:
+        Rejected: there is none of that name.
+    """
+    if name not in PROTOCOLS:
+        raise Rejected(f"no protocol {name!r}", code="link.no_such_protocol", hint=_suggestion(name, tuple(PROTOCOLS)))
+    return PROTOCOLS[name]
+
+
+def parameters_of(parameters: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the fields of a dataclass by their dotted names, in its order."""
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(parameters):
+        value = getattr(parameters, field.name)
+        if dataclasses.is_dataclass(value):
+            found |= parameters_of(value, f"{prefix}{field.name}.")
+        else:
+            found[prefix + field.name] = value
+    return found
+
+
+def with_parameters(parameters: Any, changes: Mapping[str, Any]) -> Any:
+    """Return parameters with some changed, by dotted names.
+
+    Raises:
+        Rejected: there is no such parameter, or the value is not of its kind or out of its range.
+    """
+    for name, value in changes.items():
+        parameters = _with_parameter(parameters, name, name, value)
+    return parameters
+
+
+def _with_parameter(parameters: Any, name: str, whole: str, value: Any) -> Any:
+    first, _, rest = name.partition(".")
+    known = {field.name: getattr(parameters, field.name) for field in dataclasses.fields(parameters)}
+    if first not in known or dataclasses.is_dataclass(known[first]) != bool(rest):
+        names = tuple(parameters_of(parameters))
+        raise Rejected(f"no parameter {whole!r}", code="link.no_such_parameter", hint=_suggestion(name, names))
+    new = _with_parameter(known[first], rest, whole, value) if rest else _like(known[first], value, whole)
+    try:
+        return dataclasses.replace(parameters, **{first: new})
+    except ValueError as err:
+        raise Rejected(f"{whole}: {err}", code="link.bad_parameter") from err
+
+
+def _like(default: Any, value: Any, name: str) -> Any:
+    """Return a value of the kind that the parameter has; a number may be given as text."""
+    try:
+        if isinstance(default, bool) or isinstance(value, bool):
+            raise TypeError
+        if isinstance(default, tuple):
+            given = value.split(",") if isinstance(value, str) else value
+            return tuple(float(each) for each in given)
+        return type(default)(value) if isinstance(default, str) else float(value)
+    except (TypeError, ValueError):
+        raise Rejected(
+            f"{name} wants a value like {default!r}, got {value!r}", code="link.bad_parameter", hint=""
+        ) from None
+
+
+def _suggestion(name: str, known: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
