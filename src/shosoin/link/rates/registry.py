@@ -72,6 +72,30 @@ PROTOCOLS: Mapping[str, ProtocolEntry] = {
             "Ma, Qi, Zhao, Lo, Phys. Rev. A 72, 012326 (2005)",
             _DECOY,
         ),
+        ProtocolEntry(
+            "decoy-bb84/wiesemann2024",
+            "BB84 with one decoy intensity, finite blocks, corrected proof",
+            "Wiesemann et al., arXiv 2405.16578v3 (2026)",
+            _DECOY,
+            block_bits=1e7,
+            can_optimise=True,
+        ),
+        ProtocolEntry(
+            "decoy-bb84/rusca2018",
+            "BB84 with one decoy intensity, finite blocks, as first published",
+            "Rusca et al., Appl. Phys. Lett. 112, 171104 (2018)",
+            _DECOY,
+            block_bits=1e7,
+            can_optimise=True,
+        ),
+        ProtocolEntry(
+            "decoy-bb84/lim2014",
+            "BB84 with two decoy intensities, finite blocks",
+            "Lim, Curty, Walenta, Xu, Zbinden, Phys. Rev. A 89, 022307 (2014)",
+            _DECOY,
+            block_bits=1e7,
+            can_optimise=True,
+        ),
     )
 }
 
