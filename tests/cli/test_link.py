@@ -91,7 +91,7 @@ def test_parameters_inside_others_have_dotted_names(shosoin, tmp_path):
         (("--from", "0", "--to", "1e9"), "no series", "--step"),
         (("--from", "0", "--to", "5", "--step", "0"), "no series", "--step"),
         (("--db-per-km", "0"), "more than 0 dB a km", ""),
-        (("--block-bits", "1e6"), "infinitely many pulses: it has no block", "link protocols"),
+        (("--block-bits", "1e6"), "it is computed for infinitely many pulses", "link protocols decoy-bb84"),
         (("--optimise",), "nothing to optimise", "--optimise"),
         (("--protocol", FINITE, "--block-bits", "0"), "at least one bit", ""),
         (("--plot", "picture.gif"), "neither .svg nor .png", ""),
@@ -130,10 +130,10 @@ def test_without_matplotlib_the_extra_is_named(shosoin, tmp_path, monkeypatch):
 
 def test_every_protocol_computes_with_its_defaults(shosoin):
     for name in PROTOCOLS:
-        told = shosoin("link", "rate", "--protocol", name, "--length-km", "10", "--no-optimise", "--json").json
+        told = shosoin("link", "rate", "--protocol", name, "--length-km", "10", "--json").json
         (point,) = told["points"]
         assert 0 < point["secret_bits_per_pulse"] < 1
-        assert told["asymptotic"] == (PROTOCOLS[name].block_bits is None)
+        assert told["asymptotic"] != PROTOCOLS[name].is_finite
 
 
 def test_protocols_are_listed_and_one_shows_its_parameters(shosoin):

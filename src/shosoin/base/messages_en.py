@@ -124,6 +124,7 @@ ENGLISH: dict[str, str] = {
     "link.claim": "claim: {claim}",
     "link.is_asymptotic": "a model, for infinitely many pulses: no block, no epsilon, and no real key has this rate",
     "link.is_finite": "a model, for blocks of {block} sifted bits; failure probability {epsilon} a block",
+    "link.is_finite_run": "a model, for runs as its parameters say; failure probability {epsilon} a run",
     "link.km": "KM",
     "link.loss": "DB",
     "link.qber": "QBER",

@@ -135,6 +135,7 @@ JAPANESE: dict[str, str] = {
     "link.claim": "主張: {claim}",
     "link.is_asymptotic": "モデル計算です。パルス数が無限の場合の値で、ブロックもイプシロンもなく、実際の鍵はこの速度に届きません。",
     "link.is_finite": "モデル計算です。ふるい後 {block} ビットのブロック、失敗確率はブロックごとに {epsilon} です。",
+    "link.is_finite_run": "モデル計算です。パラメータの示す回数の送信について、失敗確率は {epsilon} です。",
     "link.km": "KM",
     "link.loss": "DB",
     "link.qber": "QBER",

@@ -51,7 +51,7 @@ def _json(entry: ProtocolEntry) -> dict[str, Any]:
         "name": entry.name,
         "about": entry.about,
         "source": entry.source,
-        "asymptotic": entry.block_bits is None,
+        "asymptotic": not entry.is_finite,
         "block_bits": entry.block_bits,
         "can_optimise": entry.can_optimise,
         "parameters": parameters_of(entry.model().parameters),
@@ -62,10 +62,7 @@ def _table(entries: list[ProtocolEntry]) -> list[str]:
     headings = [text(f"link.{heading}") for heading in ("protocol", "key", "about")]
     return columns(
         headings,
-        [
-            (entry.name, text("link.asymptotic" if entry.block_bits is None else "link.finite"), entry.about)
-            for entry in entries
-        ],
+        [(entry.name, text("link.finite" if entry.is_finite else "link.asymptotic"), entry.about) for entry in entries],
     )
 
 

@@ -153,10 +153,11 @@ def _block(entry: ProtocolEntry, given: float | None) -> float | None:
     if given is None:
         return entry.block_bits
     if entry.block_bits is None:
+        how = "its run is a parameter" if entry.is_finite else "it is computed for infinitely many pulses"
         raise Rejected(
-            f"{entry.name} is computed for infinitely many pulses: it has no block",
+            f"{entry.name} takes no --block-bits: {how}",
             code="cli.usage",
-            hint="`shosoin link protocols` tells which are finite",
+            hint=f"`shosoin link protocols {entry.name}` shows what it takes",
         )
     if not (given >= 1 and math.isfinite(given)):
         raise Rejected(f"a block has at least one bit, got {given:g}", code="cli.usage")
@@ -217,8 +218,10 @@ def _lines(answer: dict[str, Any]) -> list[str]:
 
 
 def _finite(answer: dict[str, Any]) -> str:
-    epsilon, block = answer["epsilons"]["total"], answer["block_bits"]
-    return text("link.is_finite", epsilon=f"{epsilon:.2g}", block="?" if block is None else f"{block:.3g}")
+    epsilon, block = f"{answer['epsilons']['total']:.2g}", answer["block_bits"]
+    if block is None:
+        return text("link.is_finite_run", epsilon=epsilon)
+    return text("link.is_finite", epsilon=epsilon, block=f"{block:.3g}")
 
 
 def _row(point: dict[str, Any]) -> tuple[str, ...]:

@@ -88,7 +88,9 @@ def vibration_quanta(shift_hz: npt.ArrayLike, *, temperature_k: float) -> Array:
     return np.asarray(1.0 / np.expm1(energy / (BOLTZMANN_J_PER_K * temperature_k)))
 
 
-def forward_length_km(length_km: npt.ArrayLike, pump_nepers_per_km: float, signal_nepers_per_km: npt.ArrayLike) -> Array:
+def forward_length_km(
+    length_km: npt.ArrayLike, pump_nepers_per_km: float, signal_nepers_per_km: npt.ArrayLike
+) -> Array:
     """Return what pump power times coefficient is multiplied by for noise that leaves with the pump's light.
 
     ``(exp(-ac L) - exp(-aq L)) / (aq - ac)``, or ``L exp(-a L)`` for equal losses, which is its limit.

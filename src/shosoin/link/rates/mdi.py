@@ -100,7 +100,9 @@ def arm_transmittances(parameters: RelayParameters, attenuation_db: npt.ArrayLik
     return arms[0], arms[1]
 
 
-def single_photon_yield_and_errors(eta_a: Array, eta_b: Array, *, dark: float, misaligned: float) -> tuple[Array, Array]:
+def single_photon_yield_and_errors(
+    eta_a: Array, eta_b: Array, *, dark: float, misaligned: float
+) -> tuple[Array, Array]:
     """Return Y11 and e11 Y11 of one photon from each side, the same in both bases (A9, A11)."""
     both = eta_a * eta_b
     one_or_two = (2.0 * eta_a + 2.0 * eta_b - 3.0 * both) * dark

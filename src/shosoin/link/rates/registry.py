@@ -51,9 +51,12 @@ class ProtocolEntry:
     source: str
     models: str
     """The module whose ``MODELS`` holds the model under the entry's name."""
+    is_finite: bool = False
+    """Whether it is computed for blocks; else for infinitely many pulses."""
     block_bits: float | None = None
-    """Default size of a block; None for a protocol that is computed for infinitely many pulses only."""
+    """Default size of a block in sifted bits; None where a block is otherwise described, or not at all."""
     can_optimise: bool = False
+    """Whether the settings can be chosen or searched; models that always search have nothing to choose."""
 
     def model(self) -> RateModel:
         """Import the model."""
@@ -62,6 +65,7 @@ class ProtocolEntry:
 
 
 _DECOY = "shosoin.link.rates.registry_decoy"
+_OTHERS = "shosoin.link.rates.registry_protocols"
 
 PROTOCOLS: Mapping[str, ProtocolEntry] = {
     entry.name: entry
@@ -77,6 +81,7 @@ PROTOCOLS: Mapping[str, ProtocolEntry] = {
             "BB84 with one decoy intensity, finite blocks, corrected proof",
             "Wiesemann et al., arXiv 2405.16578v3 (2026)",
             _DECOY,
+            is_finite=True,
             block_bits=1e7,
             can_optimise=True,
         ),
@@ -85,6 +90,7 @@ PROTOCOLS: Mapping[str, ProtocolEntry] = {
             "BB84 with one decoy intensity, finite blocks, as first published",
             "Rusca et al., Appl. Phys. Lett. 112, 171104 (2018)",
             _DECOY,
+            is_finite=True,
             block_bits=1e7,
             can_optimise=True,
         ),
@@ -93,8 +99,47 @@ PROTOCOLS: Mapping[str, ProtocolEntry] = {
             "BB84 with two decoy intensities, finite blocks",
             "Lim, Curty, Walenta, Xu, Zbinden, Phys. Rev. A 89, 022307 (2014)",
             _DECOY,
+            is_finite=True,
             block_bits=1e7,
             can_optimise=True,
+        ),
+        ProtocolEntry(
+            "bbm92",
+            "BBM92 with a pulsed pair source between the users",
+            "Ma, Fung, Lo, Phys. Rev. A 76, 012307 (2007)",
+            _OTHERS,
+        ),
+        ProtocolEntry(
+            "bbm92-continuous",
+            "BBM92 with a continuously pumped pair source",
+            "Neumann et al., Phys. Rev. A 104, 022406 (2021)",
+            _OTHERS,
+        ),
+        ProtocolEntry(
+            "bbm92-finite",
+            "BBM92 with a pulsed pair source, runs of a given number of pulses",
+            "Tomamichel, Lim, Gisin, Renner, Nat. Commun. 3, 634 (2012)",
+            _OTHERS,
+            is_finite=True,
+        ),
+        ProtocolEntry(
+            "mdi",
+            "measurement-device-independent QKD with infinitely many decoy intensities",
+            "Lo, Curty, Qi, Phys. Rev. Lett. 108, 130503 (2012)",
+            _OTHERS,
+        ),
+        ProtocolEntry(
+            "mdi-finite",
+            "measurement-device-independent QKD, runs of a given number of pulse pairs",
+            "Curty et al., Nat. Commun. 5, 3732 (2014)",
+            _OTHERS,
+            is_finite=True,
+        ),
+        ProtocolEntry(
+            "plob",
+            "the bound that no protocol without a node in between passes",
+            "Pirandola, Laurenza, Ottaviani, Banchi, Nat. Commun. 8, 15043 (2017)",
+            _OTHERS,
         ),
     )
 }
@@ -150,7 +195,7 @@ def _with_parameter(parameters: Any, name: str, whole: str, value: Any) -> Any:
 def _like(default: Any, value: Any, name: str) -> Any:
     """Return a value of the kind that the parameter has; a number may be given as text."""
     try:
-        if isinstance(default, bool) or isinstance(value, bool):
+        if isinstance(value, bool):
             raise TypeError
         if isinstance(default, tuple):
             given = value.split(",") if isinstance(value, str) else value
