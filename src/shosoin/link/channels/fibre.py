@@ -81,7 +81,7 @@ class SilicaLoss:
         """
         wavelength_um = np.asarray(wavelength_nm, dtype=np.float64) * 1e-3
         if not np.all((wavelength_um >= 1.26) & (wavelength_um <= 1.675)):
-            raise ValueError(f"the loss of silica fibre is modelled from 1260 to 1675 nm, got {wavelength_nm} nm")
+            raise ValueError(f"the loss of silica fibre is modelled from 1260 to 1675 nm, got {wavelength_nm!r} nm")
         infrared = 7.81e11 * np.exp(-48.48 / wavelength_um)
         detuning = (wavelength_um - 1.383) * 1e3 / self.oh_half_width_nm
         oh = self.oh_peak_db_per_km / (1.0 + detuning**2)

@@ -3,8 +3,7 @@
 Given the photon number of a pulse, its intensity was drawn independently of everything the channel did. So the counts
 per intensity are sums of independent choices over the (unknown) counts per photon number, and Hoeffding's inequality
 bounds how far they stray from ``n*_k = sum_n p(k|n) s_n``. From those linear relations each proof solves for what it
-needs. What a bound claims beyond what is possible (fewer than none, more than all) is cut off: the true values lie in
-between in any case, so nothing is lost by it.
+needs. A number of detections that comes out below none or above all is cut off there: the true one lies in between.
 """
 
 from __future__ import annotations
@@ -20,7 +19,16 @@ from shosoin.link.epsilons import Epsilons
 from shosoin.link.information import Array, binary_entropy
 from shosoin.link.rates.result import SecretLength
 
-__all__ = ["DecoyBounds", "DecoySettings", "correctness_cost_bits", "finished", "hoeffding", "observed", "within"]
+__all__ = [
+    "DecoyBounds",
+    "DecoySettings",
+    "between",
+    "correctness_cost_bits",
+    "finished",
+    "hoeffding",
+    "observed",
+    "within",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +79,7 @@ class DecoyBounds:
     def secret_bits(self, *, leak_ec_bits: npt.ArrayLike, fixed_cost_bits: npt.ArrayLike) -> Array:
         """Return the length before rounding; negative where there is no key."""
         secret = self.vacuum_min + self.single_min * (1.0 - binary_entropy(self.phase_error_rate_max))
-        return np.asarray(secret - leak_ec_bits - fixed_cost_bits)
+        return np.asarray(secret - np.asarray(leak_ec_bits) - np.asarray(fixed_cost_bits), dtype=np.float64)
 
 
 def hoeffding(total: npt.ArrayLike, epsilon: npt.ArrayLike) -> Array:
@@ -79,16 +87,23 @@ def hoeffding(total: npt.ArrayLike, epsilon: npt.ArrayLike) -> Array:
     return np.asarray(np.sqrt(np.asarray(total, dtype=np.float64) / 2.0 * np.log(1.0 / np.asarray(epsilon))))
 
 
-def within(counts: Array, settings: DecoySettings, epsilon: Array) -> tuple[Array, Array]:
+def between(value: npt.ArrayLike, most: npt.ArrayLike) -> Array:
+    """Return the value, cut off at none and at all of them."""
+    return np.asarray(np.clip(value, 0.0, most), dtype=np.float64)
+
+
+def within(counts: Array, settings: DecoySettings, epsilon: Array, *, possible: bool) -> tuple[Array, Array]:
     """Return lower and upper bounds on e^mu/p times n*_k, intensities first; each fails with probability epsilon.
 
-    Every n*_k is between none and all, whatever was drawn, so that is where the bounds are cut off.
+    With ``possible`` they are cut off at none and at all, where every n*_k is; without, they are as older proofs print
+    them, which makes their keys shorter.
     """
     total = counts.sum(axis=-1)
     deviation = hoeffding(total, epsilon)[..., None]
-    less = np.clip(counts - deviation, 0.0, total[..., None]) * settings.scale
-    more = np.clip(counts + deviation, 0.0, total[..., None]) * settings.scale
-    return np.moveaxis(less, -1, 0), np.moveaxis(more, -1, 0)
+    less, more = counts - deviation, counts + deviation
+    if possible:
+        less, more = between(less, total[..., None]), between(more, total[..., None])
+    return np.moveaxis(less * settings.scale, -1, 0), np.moveaxis(more * settings.scale, -1, 0)
 
 
 def correctness_cost_bits(epsilon_correctness: float) -> float:

@@ -31,6 +31,7 @@ from shosoin.link.information import Array
 from shosoin.link.rates.decoy_bounds import (
     DecoyBounds,
     DecoySettings,
+    between,
     correctness_cost_bits,
     finished,
     hoeffding,
@@ -62,6 +63,8 @@ class _Terms:
     """What is added to that."""
     counts_vacuum: bool
     """Whether vacuum detections make key."""
+    cuts_deviations: bool
+    """Whether n-_k and n+_k are cut off at none and all."""
     sampling: Sampling
 
     @property
@@ -81,6 +84,7 @@ _TERMS = {
         logarithms=6.0,
         offset_bits=0.0,
         counts_vacuum=True,
+        cuts_deviations=False,
         sampling=Sampling.GUARDED,
     ),
     OneDecoyProof.WIESEMANN2024: _Terms(
@@ -95,6 +99,7 @@ _TERMS = {
         logarithms=4.0,
         offset_bits=-1.0,
         counts_vacuum=False,
+        cuts_deviations=True,
         sampling=Sampling.SERFLING,
     ),
 }
@@ -143,11 +148,15 @@ def bounds(
     each = np.asarray(epsilon_secrecy, dtype=np.float64) / terms.parts
     key, key_errors = (np.asarray(a, dtype=np.float64) for a in (counts.key_detections, counts.key_errors))
     test, test_errors = (np.asarray(a, dtype=np.float64) for a in (counts.test_detections, counts.test_errors))
-    vacuum = _vacuum_min(key, settings, each) if terms.counts_vacuum else np.zeros(key.shape[:-1])
-    single = _single_min(key, key_errors, settings, each)
+    vacuum = (
+        _vacuum_min(key, settings, each, possible=terms.cuts_deviations)
+        if terms.counts_vacuum
+        else np.zeros(key.shape[:-1])
+    )
+    single = _single_min(key, key_errors, settings, each, possible=terms.cuts_deviations)
     phase = phase_error_rate_max(
-        _single_errors_max(test_errors, settings, each),
-        _single_min(test, test_errors, settings, each),
+        _single_errors_max(test_errors, settings, each, possible=terms.cuts_deviations),
+        _single_min(test, test_errors, settings, each, possible=terms.cuts_deviations),
         single,
         failure_probability=each**2,
         method=sampling or terms.sampling,
@@ -207,36 +216,36 @@ def _two(intensities: npt.ArrayLike, probabilities: npt.ArrayLike) -> DecoySetti
     return settings
 
 
-def _vacuum_min(detections: Array, settings: DecoySettings, epsilon: Array) -> Array:
+def _vacuum_min(detections: Array, settings: DecoySettings, epsilon: Array, *, possible: bool) -> Array:
     """Return a lower bound on detections without a photon (A19)."""
     mu1, mu2 = np.moveaxis(settings.intensities, -1, 0)
-    less, more = within(detections, settings, epsilon)
+    less, more = within(detections, settings, epsilon, possible=possible)
     vacuum = settings.photon_number_probability(0) * (mu1 * less[1] - mu2 * more[0]) / (mu1 - mu2)
-    return np.clip(vacuum, 0.0, detections.sum(axis=-1))
+    return between(vacuum, detections.sum(axis=-1))
 
 
-def _vacuum_max(detections: Array, errors: Array, settings: DecoySettings, epsilon: Array) -> Array:
+def _vacuum_max(detections: Array, errors: Array, settings: DecoySettings, epsilon: Array, *, possible: bool) -> Array:
     """Return an upper bound on detections without a photon: at most twice their errors and a deviation (A16)."""
     total = detections.sum(axis=-1)
-    _, more = within(errors, settings, epsilon)
+    _, more = within(errors, settings, epsilon, possible=possible)
     erring = settings.photon_number_probability(0) * more.min(axis=0)
-    return np.clip(2.0 * (erring + hoeffding(total, epsilon)), 0.0, total)
+    return between(2.0 * (erring + hoeffding(total, epsilon)), total)
 
 
-def _single_min(detections: Array, errors: Array, settings: DecoySettings, epsilon: Array) -> Array:
+def _single_min(detections: Array, errors: Array, settings: DecoySettings, epsilon: Array, *, possible: bool) -> Array:
     """Return a lower bound on detections of one photon in one basis (A17)."""
     mu1, mu2 = np.moveaxis(settings.intensities, -1, 0)
     tau0, tau1 = settings.photon_number_probability(0), settings.photon_number_probability(1)
-    less, more = within(detections, settings, epsilon)
-    empty = _vacuum_max(detections, errors, settings, epsilon) / tau0
+    less, more = within(detections, settings, epsilon, possible=possible)
+    empty = _vacuum_max(detections, errors, settings, epsilon, possible=possible) / tau0
     ratio = (mu2 / mu1) ** 2
     single = mu1 * tau1 / (mu2 * (mu1 - mu2)) * (less[1] - ratio * more[0] - (1.0 - ratio) * empty)
-    return np.clip(single, 0.0, detections.sum(axis=-1))
+    return between(single, detections.sum(axis=-1))
 
 
-def _single_errors_max(errors: Array, settings: DecoySettings, epsilon: Array) -> Array:
+def _single_errors_max(errors: Array, settings: DecoySettings, epsilon: Array, *, possible: bool) -> Array:
     """Return an upper bound on the errors of single photons in one basis (A22)."""
     mu1, mu2 = np.moveaxis(settings.intensities, -1, 0)
-    less, more = within(errors, settings, epsilon)
+    less, more = within(errors, settings, epsilon, possible=possible)
     erring = settings.photon_number_probability(1) * (more[0] - less[1]) / (mu1 - mu2)
-    return np.clip(erring, 0.0, errors.sum(axis=-1))
+    return np.asarray(np.maximum(erring, 0.0))

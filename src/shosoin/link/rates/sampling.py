@@ -27,7 +27,9 @@ __all__ = ["Sampling", "phase_error_rate_max"]
 _NOTHING_KNOWN = 0.5
 """A phase error rate at which a bit carries no secret."""
 
-_BISECTIONS = 50
+_NEWTON_STEPS = 12
+
+_TINY = 1e-300
 
 
 class Sampling(enum.Enum):
@@ -64,37 +66,33 @@ def phase_error_rate_max(
 
 
 def _serfling(v: Array, d: Array, c: Array, log_inverse: Array) -> Array:
-    return np.asarray(v / d + np.sqrt((c + d) * (d + 1.0) / (2.0 * c * d * d) * log_inverse))
+    deviation = np.sqrt((c + d) * (d + 1.0) / (2.0 * c * d * d) * log_inverse)
+    return np.asarray(v / d + deviation)
 
 
 def _gaussian(v: Array, d: Array, c: Array, log_inverse: Array) -> Array:
     b = v / d
     variance = (c + d) * b * (1.0 - b) / (c * d)
     # b log(1/b) vanishes with b, and the formula with it.
-    inverse_variance = (c + d) / (c * d * np.maximum(b * (1.0 - b), 1e-300))
+    inverse_variance = (c + d) / (c * d * np.maximum(b * (1.0 - b), _TINY))
     bits = (np.log(inverse_variance) + log_inverse) / np.log(2.0)
     return np.asarray(b + np.sqrt(variance / np.log(2.0) * np.maximum(bits, 0.0)))
 
 
 def _chernoff(v: Array, d: Array, c: Array, log_inverse: Array) -> Array:
-    """Solve ``K KL(v/K || d/(c+d)) = log_inverse`` for the rate, where ``K = v + rate c`` errors are in all.
+    """Solve ``K KL(v/K || d/(c+d)) = log_inverse`` for w/c, where K = v + w errors are in all and w were not seen.
 
     Of K errors each falls among the d tested with probability d/(c+d), without replacement; that v or fewer do has at
-    most the probability exp(-K KL). The upper end of the last interval is returned, which errs to the safe side.
+    most the probability exp(-K KL). The exponent is convex and grows with w, so Newton's steps from above never pass
+    the solution: wherever they stop is on the safe side.
     """
-    low, high = v / d, np.full_like(v, _NOTHING_KNOWN)
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2.0
-        impossible = _exponent(v, middle * c, d, c) >= log_inverse
-        high, low = np.where(impossible, middle, high), np.where(impossible, low, middle)
-    return np.asarray(high)
-
-
-def _exponent(v: Array, w: Array, d: Array, c: Array) -> Array:
-    total = np.maximum(v + w, 1e-300)
-    hit = v * np.log(np.maximum(v, 1e-300) * (c + d) / (total * d))
-    missed = w * np.log(np.maximum(w, 1e-300) * (c + d) / (total * c))
-    return np.asarray(hit + missed)
+    w = _NOTHING_KNOWN * c
+    seen_none = v * np.log(np.maximum(v, _TINY) * (c + d) / d)
+    for _ in range(_NEWTON_STEPS):
+        exponent = seen_none + w * np.log(w * (c + d) / c) - (v + w) * np.log(v + w)
+        slope = np.log(w * (c + d) / (c * (v + w)))
+        w = np.maximum(w - np.maximum(exponent - log_inverse, 0.0) / np.maximum(slope, _TINY), _TINY)
+    return np.asarray(w / c)
 
 
 def _guarded(v: Array, d: Array, c: Array, log_inverse: Array) -> Array:

@@ -21,6 +21,7 @@ from shosoin.link.information import Array
 from shosoin.link.rates.decoy_bounds import (
     DecoyBounds,
     DecoySettings,
+    between,
     correctness_cost_bits,
     finished,
     observed,
@@ -137,18 +138,17 @@ def _photons(detections: Array, settings: DecoySettings, epsilon: Array) -> tupl
     mu1, mu2, mu3 = np.moveaxis(settings.intensities, -1, 0)
     tau0, tau1 = settings.photon_number_probability(0), settings.photon_number_probability(1)
     total = detections.sum(axis=-1)
-    less, more = within(detections, settings, epsilon)
-    vacuum = np.clip(tau0 * (mu2 * less[2] - mu3 * more[1]) / (mu2 - mu3), 0.0, total)
+    less, more = within(detections, settings, epsilon, possible=False)
+    vacuum = between(tau0 * (mu2 * less[2] - mu3 * more[1]) / (mu2 - mu3), total)
     squares = mu2**2 - mu3**2
     bright = more[0] - vacuum / tau0
     single = tau1 * mu1 * (less[1] - more[2] - squares / mu1**2 * bright) / (mu1 * (mu2 - mu3) - squares)
-    return vacuum, np.clip(single, 0.0, total - vacuum)
+    return vacuum, between(single, total - vacuum)
 
 
 def _single_photon_errors(errors: Array, settings: DecoySettings, epsilon: Array) -> Array:
     """Return an upper bound on the errors of single photons in one basis, equation (4)."""
     _, mu2, mu3 = np.moveaxis(settings.intensities, -1, 0)
-    total = errors.sum(axis=-1)
-    less, more = within(errors, settings, epsilon)
+    less, more = within(errors, settings, epsilon, possible=False)
     tau1 = settings.photon_number_probability(1)
-    return np.clip(tau1 * (more[1] - less[2]) / (mu2 - mu3), 0.0, total)
+    return np.asarray(np.maximum(tau1 * (more[1] - less[2]) / (mu2 - mu3), 0.0))
