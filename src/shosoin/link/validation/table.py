@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 
 from shosoin.base import Rejected
-from shosoin.link.validation import channel_rows, decoy_rows, protocol_rows
+from shosoin.link.validation import channel_rows, decoy_rows, finite_rows, protocol_rows
 from shosoin.link.validation.row import Finding, Row, judged
 
 __all__ = ["findings", "names", "rows"]
 
-_MODULES = (decoy_rows, protocol_rows, channel_rows)
+_MODULES = (decoy_rows, finite_rows, protocol_rows, channel_rows)
 
 
 @cache
