@@ -115,7 +115,7 @@ def maximise(
         return float(loss(positions)[0])
 
     def climb(positions: Array) -> Optimum:
-        options = {"maxfev": polish_steps * len(coordinates), "xatol": 1e-6, "fatol": 1e-9 * abs(loss_at(positions))}
+        options = {"maxfev": polish_steps * len(coordinates), "xatol": 1e-4, "fatol": 1e-7 * abs(loss_at(positions))}
         limits = [(0.0, 1.0)] * len(coordinates)
         found = optimize.minimize(loss_at, positions, method="Nelder-Mead", bounds=limits, options=options)
         values = {c.name: float(c.value(p)) for c, p in zip(coordinates, found.x, strict=True)}
@@ -156,7 +156,7 @@ class SettingsOptimum:
 
 def coordinates_of(proof: FiniteProof) -> tuple[Coordinate, ...]:
     """Return the coordinates of a protocol's settings and their ranges."""
-    basis = Coordinate("key_basis_probability", 0.01, 0.9999, Scale.LOGIT)
+    basis = Coordinate("key_basis_probability", 0.001, 0.9999, Scale.LOGIT)
     bright = Coordinate("mu1", 0.02, 1.5, Scale.LOG)
     ratio = Coordinate("mu2_over_mu1", 0.01, 0.97, Scale.LOGIT)
     first = Coordinate("p1", 0.001, 0.9995, Scale.LOGIT)
@@ -216,9 +216,21 @@ def optimise_along(
     vacuum_intensity: float = 2e-4,
     seed: int = 1,
 ) -> list[SettingsOptimum]:
-    """Return the optimum at each attenuation of an array, in its order, each starting from the one before."""
+    """Return the optimum at each attenuation, which must not decrease, each starting from the one before.
+
+    Past the first that gives no key there is none either, and none is sought.
+
+    Raises:
+        ValueError: attenuations decrease.
+    """
+    losses = np.asarray(attenuation_db, dtype=np.float64).ravel()
+    if np.any(np.diff(losses) < 0.0):
+        raise ValueError("attenuations must not decrease: each optimum starts from the one before")
     found: list[SettingsOptimum] = []
-    for loss in np.asarray(attenuation_db, dtype=np.float64).ravel():
+    for loss in losses:
+        if found and not found[-1].secret_bits_per_pulse > 0.0:
+            found.append(found[-1])
+            continue
         start = found[-1].values if found else None
         found.append(
             optimise_settings(
