@@ -3,12 +3,13 @@
 A source somewhere between the users makes entangled photon pairs by parametric down-conversion; both measure in one of
 two bases at random. The source is basis independent, so by Koashi and Preskill the phase error rate equals the
 measured one and pairs beyond the first cost errors, not secrecy: rate = q Q (1 - f h(E) - h(E)), without decoys and
-without trusting the source. Trusted: both receivers, with equally efficient detectors; double clicks become a random bit.
+without trusting the source. Trusted: both receivers, with equally efficient detectors; a double click becomes a random
+bit.
 
 Source: Ma, Fung, Lo, "Quantum key distribution with entangled photon sources", Phys. Rev. A 76, 012307 (2007),
-arXiv quant-ph/0703122, equations (9) gain, (10) errors, (11) rate. The paper's error formula counts a dark count as if it never met
-a photon in the other detector; here the two detectors of a receiver are silent independently, which multiplies the
-correlated part by sqrt((1 - Y0A)(1 - Y0B)), 1 for every real detector at night, and keeps the error rate right in
+arXiv quant-ph/0703122, equations (9) gain, (10) errors, (11) rate. The paper's error formula counts a dark count as if
+it never met a photon in the other detector; here the two detectors of a receiver are silent independently, which
+multiplies the correlated part by sqrt((1 - Y0A)(1 - Y0B)), nearly 1 at night, and keeps the error rate right in
 daylight. One-way post-processing only: the paper's two-way schemes (Gottesman-Lo, recurrence), which live up to 70 dB,
 are not here.
 """

@@ -54,7 +54,9 @@ def secret_bits(
     gap = sampling_gap(n, test_bits, 2.0 * np.log(4.0 / block.epsilon_secrecy))
     phase_error = np.minimum(np.asarray(test_qber, dtype=np.float64) + gap, 0.5)
     fixed = np.log2(2.0) - 2.0 * np.log2(block.epsilon_secrecy) - np.log2(block.epsilon_correctness)
-    return np.asarray(n * (1.0 - binary_entropy(phase_error)) - leak_ec_bits - fixed, dtype=np.float64)
+    return np.asarray(
+        n * (1.0 - binary_entropy(phase_error)) - np.asarray(leak_ec_bits, dtype=np.float64) - fixed, dtype=np.float64
+    )
 
 
 def _signed_bits(parameters: PairParameters, block: PairBlock, loss: Array, mean: Array, test: Array) -> Array:

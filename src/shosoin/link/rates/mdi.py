@@ -8,8 +8,8 @@ pulses, which forward reconciliation would credit too, are not credited.
 
 Sources: Lo, Curty, Qi, Phys. Rev. Lett. 108, 130503 (2012), arXiv 1109.1473; the gains are those of Ma, Razavi,
 "Alternative schemes for measurement-device-independent quantum key distribution", Phys. Rev. A 86, 062319 (2012), arXiv
-1204.4856, appendices A (single photons, A9 and A11) and B (weak pulses, B28 to B31, and the X basis). They are exact for
-threshold detectors; here they are arranged so that no digits are lost when next to nothing arrives.
+1204.4856, appendices A (single photons, A9 and A11) and B (weak pulses, B28 to B31, and the X basis). They are exact
+for threshold detectors; here they are arranged so that no digits are lost when next to nothing arrives.
 """
 
 from __future__ import annotations
@@ -103,7 +103,11 @@ def arm_transmittances(parameters: RelayParameters, attenuation_db: npt.ArrayLik
 def single_photon_yield_and_errors(
     eta_a: Array, eta_b: Array, *, dark: float, misaligned: float
 ) -> tuple[Array, Array]:
-    """Return Y11 and e11 Y11 of one photon from each side, the same in both bases (A9, A11)."""
+    """Return Y11, the same in both bases, and e11 Y11 in basis X, of one photon from each side (A9, A11).
+
+    In Z two photons on one detector beside a dark count are always wrong, in X half the time; the phase errors of the
+    key are those of X.
+    """
     both = eta_a * eta_b
     one_or_two = (2.0 * eta_a + 2.0 * eta_b - 3.0 * both) * dark
     success = (1.0 - dark) ** 2 * (both / 2.0 + one_or_two + 4.0 * (1.0 - eta_a) * (1.0 - eta_b) * dark**2)
@@ -121,7 +125,7 @@ def gain_and_errors_z(arrive_a: Array, arrive_b: Array, *, dark: float, misalign
 
 
 def gain_and_errors_x(arrive_a: Array, arrive_b: Array, *, dark: float, misaligned: float) -> tuple[Array, Array]:
-    """Return gain and error gain in basis X, where two-photon interference of weak pulses errs a quarter of the time."""
+    """Return gain and error gain in basis X, where weak pulses that interfere err a quarter of the time."""
     mean, x = arrive_a + arrive_b, np.sqrt(arrive_a * arrive_b) / 2.0
     clicks = union(dark, -np.expm1(-mean / 4.0))
     silent = 1.0 - clicks

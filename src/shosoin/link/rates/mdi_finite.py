@@ -5,7 +5,8 @@ each side are alike in Z and X, because the two bases mix to the same state. So 
 the errors among them from above, from the X events alone; what lies in the key is a random part of all such events.
 Sizes are expected counts; every statistical statement is a Chernoff or Serfling bound and its failure is paid for:
 
-    length = n1 (1 - h(e1)) - leak - log2(2/eps_cor) - 2 log2(1/(2 eps_pa)),  eps_sec = 2 eps_smooth + eps_pa + eps_count
+    length = n1 (1 - h(e1)) - leak - log2(2/eps_cor) - 2 log2(1/(2 eps_pa)),
+    eps_sec = 2 eps_smooth + eps_pa + eps_count.
 
 The statements about errors are smoothed over, hence hold with eps_smooth squared; the count of single-photon pairs is
 a property of the sources and its failures simply add. Valid against general attacks on channel and relay. Trusted:

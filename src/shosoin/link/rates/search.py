@@ -17,7 +17,7 @@ from shosoin.link.information import Array
 __all__ = ["best_settings"]
 
 _GRID_POINTS = 17
-_ZOOMS = 3
+_ZOOMS = 4
 
 
 def best_settings(
