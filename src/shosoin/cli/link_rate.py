@@ -25,6 +25,7 @@ _DEFAULT_PROTOCOL = "decoy-bb84"
 _DB_PER_KM = 0.2
 _POINTS_MAX = 2000
 _BAR = 30
+_RATES = ("pulse_rate_hz", "symbol_rate_hz")
 _BAR_DECADES = 10.0
 
 
@@ -174,7 +175,7 @@ def _answer(
     entry: ProtocolEntry, found: LinkRate, known: dict[str, Any], block_bits: float | None, per_km: float | None
 ) -> dict[str, Any]:
     """Return what is printed, as one JSON object."""
-    pulse_rate = next((value for name, value in known.items() if name.endswith("pulse_rate_hz")), None)
+    pulse_rate = next((value for name, value in known.items() if name.endswith(_RATES)), None)
     points = [_point(found, index, per_km, pulse_rate) for index in range(found.attenuation_db.size)]
     return {
         "protocol": entry.name,

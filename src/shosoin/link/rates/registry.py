@@ -136,6 +136,37 @@ PROTOCOLS: Mapping[str, ProtocolEntry] = {
             is_finite=True,
         ),
         ProtocolEntry(
+            "twin-field",
+            "twin field with coherent key pulses and infinitely many decoy intensities",
+            "Curty, Azuma, Lo, npj Quantum Inf. 5, 64 (2019)",
+            _OTHERS,
+        ),
+        ProtocolEntry(
+            "twin-field-sns",
+            "twin field by sending or not sending, with active pairing",
+            "Xu, Yu, Jiang, Hu, Wang, Phys. Rev. A 101, 042330 (2020)",
+            _OTHERS,
+        ),
+        ProtocolEntry(
+            "cv-homodyne",
+            "Gaussian-modulated coherent states, homodyne detection, collective attacks",
+            "Fossier, Diamanti, Debuisschert, Tualle-Brouri, Grangier, J. Phys. B 42, 114014 (2009)",
+            _OTHERS,
+        ),
+        ProtocolEntry(
+            "cv-heterodyne",
+            "Gaussian-modulated coherent states, heterodyne detection, collective attacks",
+            "Fossier, Diamanti, Debuisschert, Tualle-Brouri, Grangier, J. Phys. B 42, 114014 (2009)",
+            _OTHERS,
+        ),
+        ProtocolEntry(
+            "cv-homodyne-finite",
+            "the same with homodyne detection and blocks of a given number of symbols",
+            "Pirandola, Papanastasiou, arXiv 2301.10270 (2023)",
+            _OTHERS,
+            is_finite=True,
+        ),
+        ProtocolEntry(
             "plob",
             "the bound that no protocol without a node in between passes",
             "Pirandola, Laurenza, Ottaviani, Banchi, Nat. Commun. 8, 15043 (2017)",

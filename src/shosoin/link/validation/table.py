@@ -7,12 +7,20 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 
 from shosoin.base import Rejected
-from shosoin.link.validation import channel_rows, decoy_rows, finite_rows, protocol_rows
+from shosoin.link.validation import (
+    channel_rows,
+    decoy_rows,
+    finite_rows,
+    long_rows,
+    protocol_rows,
+    satellite_rows,
+    sky_rows,
+)
 from shosoin.link.validation.row import Finding, Row, judged
 
 __all__ = ["findings", "names", "rows"]
 
-_MODULES = (decoy_rows, finite_rows, protocol_rows, channel_rows)
+_MODULES = (decoy_rows, finite_rows, protocol_rows, long_rows, channel_rows, sky_rows, satellite_rows)
 
 
 @cache
