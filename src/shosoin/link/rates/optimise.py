@@ -103,7 +103,7 @@ def maximise(
         objective: vectorised over candidates; must be finite.
         start: where to begin; the search is global without one, and where no positive value is near it.
         seed: of the global search.
-        generations: of the global search, each of 10 candidates per coordinate.
+        generations: of the global search, each of 10 candidates per coordinate and of 80 at least.
         polish_steps: evaluations of the local search, per coordinate.
     """
 
@@ -133,7 +133,8 @@ def _globally(loss: Callable[[Array], Array], dimensions: int, seed: int, genera
         loss,
         [(0.0, 1.0)] * dimensions,
         seed=seed,
-        popsize=10,
+        popsize=max(10, 80 // dimensions),
+        init="sobol",
         maxiter=generations,
         tol=1e-8,
         polish=False,
