@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, hypergeom, poisson
 
@@ -9,6 +9,7 @@ from shosoin.link.rates.deviations import count_min, mean_max, mean_min, samplin
 nats = st.floats(1.0, 40.0)
 
 
+@settings(max_examples=40)
 @given(st.floats(1e-2, 1e6), nats)
 def test_a_count_leaves_the_interval_of_its_mean_no_more_often_than_said(mean, nats):
     """Poisson counts, the limit of many indicators, against their exact distribution."""

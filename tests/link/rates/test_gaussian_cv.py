@@ -128,7 +128,7 @@ def test_a_finite_block_is_worth_less_than_an_endless_one_and_more_when_it_is_lo
 
 
 def test_the_hundred_kilometres_of_hajomer_2024():
-    """Published: 2.54e-4 bit per symbol in a finite block after 59 % lost frames; another program: 2.7e-3 asymptotic."""
+    """Published: 2.54e-4 bit per symbol, finite, 59 % of frames lost; another program: 2.7e-3 asymptotic."""
     bits = float(gaussian_cv.rate(HAJOMER_2024, attenuation_db=15.4).secret_bits_per_pulse)
     assert bits == pytest.approx(2.7e-3, rel=0.01)
     assert 0.41 * bits > 2.54e-4

@@ -142,12 +142,13 @@ def test_no_relay_passes_the_repeaterless_bound(efficiency, dark, misaligned, po
 
 
 def test_a_finite_run_is_worth_less_than_an_endless_one_and_more_when_it_is_longer():
-    endless = mdi.rate(SNSPD, attenuation_db=LOSS).secret_bits_per_pulse
-    runs = [mdi_finite.rate(SNSPD, attenuation_db=LOSS, block=RelayBlock(pairs)) for pairs in (1e10, 1e12, 1e26)]
+    loss = LOSS[::3]
+    endless = mdi.rate(SNSPD, attenuation_db=loss).secret_bits_per_pulse
+    runs = [mdi_finite.rate(SNSPD, attenuation_db=loss, block=RelayBlock(pairs)) for pairs in (1e10, 1e12, 1e26)]
     for short, long in pairwise(runs):
         assert np.all(short.secret_bits_per_pulse <= long.secret_bits_per_pulse)
     assert np.all(runs[-1].secret_bits_per_pulse <= endless)
-    assert runs[-1].secret_bits_per_pulse[:40] == pytest.approx(endless[:40], rel=0.02)
+    assert runs[-1].secret_bits_per_pulse[:13] == pytest.approx(endless[:13], rel=0.02)
     assert runs[0].epsilons is not None
     assert runs[0].epsilons.total == pytest.approx(1e-10 + 1e-15)
     assert np.all(np.diff(runs[1].secret_bits_per_pulse) <= 0)
@@ -155,9 +156,17 @@ def test_a_finite_run_is_worth_less_than_an_endless_one_and_more_when_it_is_long
 
 def test_ten_thousand_million_pairs_reach_what_was_published_before_tighter_statistics():
     """Chau, arXiv 2003.08549: from slightly below 60 km to slightly above 130 km with his bounds at 1e10 pairs."""
-    result = mdi_finite.rate(SNSPD, attenuation_db=0.2 * np.arange(0.0, 100.0, 2.5), block=RelayBlock(1e10))
+    result = mdi_finite.rate(SNSPD, attenuation_db=0.2 * np.arange(40.0, 80.0, 2.5), block=RelayBlock(1e10))
     reach_km = result.attenuation_db[result.secret_bits_per_pulse > 0][-1] / 0.2
     assert 50.0 < reach_km < 60.0
+
+
+def test_a_long_run_reaches_what_another_finite_analysis_published():
+    """Zhou et al., Phys. Rev. A 91, 022313 (2015): 168 km of standard fibre with 1e15 signals; ours 170 to 174 km."""
+    noisier = replace(LO_CURTY_QI_2012, dark_count_probability=6.02e-6)
+    bits = mdi_finite.rate(noisier, attenuation_db=np.array([33.6, 36.0]), block=RelayBlock(1e15)).secret_bits_per_pulse
+    assert bits[0] > 0.0
+    assert bits[1] == 0.0
 
 
 @settings(max_examples=20)

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from shosoin.link.information import Array, binary_entropy
 from shosoin.link.rates.result import LinkRate
 from shosoin.link.rates.search import best_settings
+from shosoin.link.rates.shaped import attenuations, shaped_rate
 
 __all__ = ["MA_FUNG_LO_2007", "PairParameters", "arm_transmittances", "gain_and_error_rate", "rate"]
 
@@ -121,12 +122,12 @@ def rate(parameters: PairParameters, *, attenuation_db: npt.ArrayLike) -> LinkRa
 
     ``details``: ``mean_pairs`` (used), ``gain`` (coincidences per pulse).
     """
-    loss = np.asarray(attenuation_db, dtype=np.float64)
+    loss = attenuations(attenuation_db)
     if parameters.mean_pairs is None:
         found = best_settings(lambda at: _signed_rate(parameters, loss, at["mean"]), {"mean": _MEAN_PAIRS})
         mean = found["mean"]
     else:
         mean = np.full(loss.shape, parameters.mean_pairs)
     gain, error = gain_and_error_rate(parameters, attenuation_db=loss, mean_pairs=mean)
-    bits = np.maximum(_signed_rate(parameters, loss, mean), 0.0)
-    return LinkRate("bbm92", loss, bits, error, None, {"mean_pairs": mean, "gain": gain})
+    bits = _signed_rate(parameters, loss, mean)
+    return shaped_rate("bbm92", loss, bits, error, None, {"mean_pairs": mean, "gain": gain})

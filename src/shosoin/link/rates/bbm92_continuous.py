@@ -19,13 +19,18 @@ import numpy.typing as npt
 
 from shosoin.link.information import binary_entropy
 from shosoin.link.rates.result import LinkRate
+from shosoin.link.rates.shaped import attenuations, shaped_rate
 
 __all__ = ["ContinuousPairParameters", "rate", "secret_bits_per_second"]
 
 
 @dataclass(frozen=True, slots=True)
 class ContinuousPairParameters:
-    """A BBM92 system with a continuous pump; the unit of the rate is one coincidence window, not a pulse."""
+    """A BBM92 system with a continuous pump; the unit of the rate is one coincidence window, not a pulse.
+
+    Raises:
+        ValueError: a share out of [0, 1], a negative rate, or a reconciliation efficiency below 1.
+    """
 
     pairs_per_s: float
     """Pairs made at the source, before any loss."""
@@ -42,6 +47,15 @@ class ContinuousPairParameters:
     sifting_factor: float = 0.5
     source_position: float = 0.5
 
+    def __post_init__(self) -> None:
+        shares = (self.efficiency_a, self.efficiency_b, self.window_share, self.misalignment_error)
+        if not all(0.0 <= value <= 1.0 for value in (*shares, self.sifting_factor, self.source_position)):
+            raise ValueError("probabilities and shares must be within [0, 1]")
+        if min(self.pairs_per_s, self.dark_counts_per_s_a, self.dark_counts_per_s_b, self.window_s) < 0.0:
+            raise ValueError("rates and the window must not be negative")
+        if self.reconciliation_efficiency < 1.0:
+            raise ValueError("reconciliation efficiency must be at least 1")
+
 
 def secret_bits_per_second(
     coincidences_per_s: npt.ArrayLike, qber: npt.ArrayLike, *, sifting_factor: float, reconciliation_efficiency: float
@@ -56,7 +70,7 @@ def secret_bits_per_second(
 def rate(parameters: ContinuousPairParameters, *, attenuation_db: npt.ArrayLike) -> LinkRate:
     """Return secret bits per coincidence window; ``details`` has bit/s and coincidences/s."""
     p = parameters
-    loss = np.asarray(attenuation_db, dtype=np.float64)
+    loss = attenuations(attenuation_db)
     to_a = p.efficiency_a * 10.0 ** (-loss * p.source_position / 10.0)
     to_b = p.efficiency_b * 10.0 ** (-loss * (1.0 - p.source_position) / 10.0)
     true = p.pairs_per_s * to_a * to_b
@@ -73,5 +87,5 @@ def rate(parameters: ContinuousPairParameters, *, attenuation_db: npt.ArrayLike)
         sifting_factor=p.sifting_factor,
         reconciliation_efficiency=p.reconciliation_efficiency,
     )
-    details = {"secret_bits_per_s": bits, "coincidences_per_s": np.asarray(coincidences, dtype=np.float64)}
-    return LinkRate("bbm92-continuous", loss, bits * p.window_s, np.asarray(error), None, details)
+    details = {"secret_bits_per_s": bits, "coincidences_per_s": coincidences}
+    return shaped_rate("bbm92-continuous", loss, bits * p.window_s, error, None, details)

@@ -23,6 +23,7 @@ from shosoin.link.rates.bbm92 import PairParameters, gain_and_error_rate
 from shosoin.link.rates.deviations import sampling_gap
 from shosoin.link.rates.result import LinkRate
 from shosoin.link.rates.search import best_settings
+from shosoin.link.rates.shaped import attenuations, require_block, shaped_rate
 
 __all__ = ["PairBlock", "rate", "secret_bits"]
 
@@ -38,6 +39,9 @@ class PairBlock:
     epsilon_correctness: float = 1e-15
     test_basis_probability: float | None = None
     """Probability with which each user chooses the test basis; None takes the best at each attenuation."""
+
+    def __post_init__(self) -> None:
+        require_block(self.pulses, (self.epsilon_secrecy, self.epsilon_correctness), (self.test_basis_probability,))
 
 
 def secret_bits(
@@ -71,7 +75,7 @@ def rate(parameters: PairParameters, *, attenuation_db: npt.ArrayLike, block: Pa
 
     ``details``: ``mean_pairs``, ``test_basis_probability`` (used), ``gain``.
     """
-    loss = np.asarray(attenuation_db, dtype=np.float64)
+    loss = attenuations(attenuation_db)
     fixed = {"mean": parameters.mean_pairs, "test": block.test_basis_probability}
     free = {name: bounds for name, bounds in _RANGES.items() if fixed[name] is None}
     given = {name: np.full(loss.shape, value) for name, value in fixed.items() if value is not None}
@@ -82,7 +86,7 @@ def rate(parameters: PairParameters, *, attenuation_db: npt.ArrayLike, block: Pa
 
     found = {**given, **(best_settings(signed, free, start={"mean": 0.1, "test": 0.2}, rounds=6) if free else {})}
     gain, error = gain_and_error_rate(parameters, attenuation_db=loss, mean_pairs=found["mean"])
-    bits = np.maximum(signed(found), 0.0) / block.pulses
+    bits = signed(found) / block.pulses
     epsilons = Epsilons({"secrecy": block.epsilon_secrecy, "correctness": block.epsilon_correctness})
     details = {"mean_pairs": found["mean"], "test_basis_probability": found["test"], "gain": gain}
-    return LinkRate("bbm92-finite", loss, bits, error, epsilons, details)
+    return shaped_rate("bbm92-finite", loss, bits, error, epsilons, details)

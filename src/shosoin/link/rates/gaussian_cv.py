@@ -22,6 +22,7 @@ import numpy.typing as npt
 from shosoin.link.information import Array
 from shosoin.link.rates.result import LinkRate
 from shosoin.link.rates.search import best_settings
+from shosoin.link.rates.shaped import attenuations, shaped_rate
 
 __all__ = ["HAJOMER_2024", "TYPICAL_CV", "GaussianParameters", "holevo_information", "mutual_information", "rate"]
 
@@ -161,18 +162,18 @@ def rate(parameters: GaussianParameters, *, attenuation_db: npt.ArrayLike) -> Li
 
     ``details``: ``modulation_variance`` (used), ``mutual_information_bits``, ``holevo_information_bits``.
     """
-    loss = np.asarray(attenuation_db, dtype=np.float64)
+    loss = attenuations(attenuation_db)
     t = np.asarray(10.0 ** (-loss / 10.0))
     if parameters.modulation_variance is None:
         found = best_settings(lambda at: signed_rate(parameters, t, at["variance"]), {"variance": _VARIANCE})
         variance = found["variance"]
     else:
         variance = np.full(loss.shape, parameters.modulation_variance)
-    bits = np.maximum(signed_rate(parameters, t, variance), 0.0)
     shared, leaked = _informations(parameters, t, variance)
+    bits = parameters.reconciliation_efficiency * shared - leaked
     details = {
         "modulation_variance": variance,
         "mutual_information_bits": shared,
         "holevo_information_bits": leaked,
     }
-    return LinkRate(f"cv-{parameters.detection}", loss, bits, np.full(loss.shape, np.nan), None, details)
+    return shaped_rate(f"cv-{parameters.detection}", loss, bits, np.nan, None, details)

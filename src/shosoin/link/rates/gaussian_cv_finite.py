@@ -34,6 +34,7 @@ from shosoin.link.rates.gaussian_cv import (
 )
 from shosoin.link.rates.result import LinkRate
 from shosoin.link.rates.search import best_settings
+from shosoin.link.rates.shaped import attenuations, require_block, shaped_rate
 
 __all__ = ["GaussianBlock", "rate", "worst_channel"]
 
@@ -56,6 +57,12 @@ class GaussianBlock:
     epsilon_hashing: float = 2.5e-11
     epsilon_estimation: float = 1e-11
     epsilon_correctness: float = 2.5e-11
+
+    def __post_init__(self) -> None:
+        parts = (self.epsilon_smoothing, self.epsilon_hashing, self.epsilon_estimation, self.epsilon_correctness)
+        require_block(self.symbols, parts, (self.estimation_share,))
+        if self.digitisation_bits < 1 or not 0.0 <= self.reconciliation_success <= 1.0:
+            raise ValueError("a symbol needs at least one bit, and the success must be within [0, 1]")
 
 
 def worst_channel(
@@ -101,7 +108,7 @@ def rate(parameters: GaussianParameters, *, attenuation_db: npt.ArrayLike, block
 
     ``details``: ``modulation_variance`` and ``estimation_share`` (used).
     """
-    loss = np.asarray(attenuation_db, dtype=np.float64)
+    loss = attenuations(attenuation_db)
     t = np.asarray(10.0 ** (-loss / 10.0))
     fixed = {"variance": parameters.modulation_variance, "estimation": block.estimation_share}
     given = {name: np.full(loss.shape, value) for name, value in fixed.items() if value is not None}
@@ -122,6 +129,4 @@ def rate(parameters: GaussianParameters, *, attenuation_db: npt.ArrayLike, block
         }
     )
     details = {"modulation_variance": found["variance"], "estimation_share": found["estimation"]}
-    bits = np.maximum(signed(found), 0.0)
-    name = f"cv-{parameters.detection}-finite"
-    return LinkRate(name, loss, bits, np.full(loss.shape, np.nan), epsilons, details)
+    return shaped_rate(f"cv-{parameters.detection}-finite", loss, signed(found), np.nan, epsilons, details)

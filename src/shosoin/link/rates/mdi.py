@@ -22,6 +22,7 @@ import numpy.typing as npt
 from shosoin.link.information import Array, binary_entropy, union
 from shosoin.link.rates.result import LinkRate
 from shosoin.link.rates.search import best_settings
+from shosoin.link.rates.shaped import attenuations, shaped_rate
 
 __all__ = [
     "LO_CURTY_QI_2012",
@@ -154,7 +155,7 @@ def rate(parameters: RelayParameters, *, attenuation_db: npt.ArrayLike) -> LinkR
 
     ``details``: ``mean_photons`` (used), ``gain``, ``single_photon_yield``, ``single_photon_phase_error_rate``.
     """
-    loss = np.asarray(attenuation_db, dtype=np.float64)
+    loss = attenuations(attenuation_db)
     if parameters.mean_photons is None:
         found = best_settings(lambda at: _signed_rate(parameters, loss, at["mean"])[0], {"mean": _MEAN_PHOTONS})
         mean = found["mean"]
@@ -162,5 +163,4 @@ def rate(parameters: RelayParameters, *, attenuation_db: npt.ArrayLike) -> LinkR
         mean = np.full(loss.shape, parameters.mean_photons)
     signed, figures = _signed_rate(parameters, loss, mean)
     qber = figures.pop("qber")
-    shaped = {name: np.broadcast_to(value, loss.shape) for name, value in figures.items()}
-    return LinkRate("mdi", loss, np.maximum(signed, 0.0), qber, None, {"mean_photons": mean, **shaped})
+    return shaped_rate("mdi", loss, signed, qber, None, {"mean_photons": mean, **figures})

@@ -31,6 +31,7 @@ from shosoin.link.rates.deviations import count_min, mean_max, mean_min, samplin
 from shosoin.link.rates.mdi import RelayParameters, arm_transmittances, gain_and_errors_x, gain_and_errors_z
 from shosoin.link.rates.result import LinkRate
 from shosoin.link.rates.search import best_settings
+from shosoin.link.rates.shaped import attenuations, require_block, shaped_rate
 
 __all__ = ["RelayBlock", "RelaySettings", "rate"]
 
@@ -79,6 +80,9 @@ class RelayBlock:
     epsilon_correctness: float = 1e-15
     settings: RelaySettings | None = None
     """None searches good settings at each attenuation."""
+
+    def __post_init__(self) -> None:
+        require_block(self.pulse_pairs, (self.epsilon_secrecy, self.epsilon_correctness))
 
 
 def _settings_arrays(at: dict[str, Array]) -> dict[str, Array]:
@@ -189,7 +193,7 @@ def rate(parameters: RelayParameters, *, attenuation_db: npt.ArrayLike, block: R
 
     ``details``: the settings used (means, probabilities), ``single_photon_pairs_min``, ``phase_error_rate_max``.
     """
-    loss = np.asarray(attenuation_db, dtype=np.float64)
+    loss = attenuations(attenuation_db)
     if block.settings is None:
         found = best_settings(
             lambda at: _signed_bits(parameters, block, loss, _settings_arrays(at))[1]["merit"],
@@ -212,5 +216,4 @@ def rate(parameters: RelayParameters, *, attenuation_db: npt.ArrayLike, block: R
     )
     qber = figures.pop("qber")
     del figures["merit"]
-    per_pair = np.maximum(bits, 0.0) / block.pulse_pairs
-    return LinkRate("mdi-finite", loss, per_pair, qber, epsilons, {**settings, **figures})
+    return shaped_rate("mdi-finite", loss, bits / block.pulse_pairs, qber, epsilons, {**settings, **figures})

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from shosoin.link.information import Array
 from shosoin.link.rates.result import LinkRate
+from shosoin.link.rates.shaped import attenuations, shaped_rate
 
 __all__ = ["capacity_bits_per_mode", "rate"]
 
@@ -31,5 +32,5 @@ def capacity_bits_per_mode(attenuation_db: npt.ArrayLike) -> Array:
 
 def rate(*, attenuation_db: npt.ArrayLike) -> LinkRate:
     """Return the bound in the shape of a rate, for a plot or a table beside rates."""
-    loss = np.asarray(attenuation_db, dtype=np.float64)
-    return LinkRate("plob", loss, capacity_bits_per_mode(loss), np.full(loss.shape, np.nan), None)
+    loss = attenuations(attenuation_db)
+    return shaped_rate("plob", loss, capacity_bits_per_mode(loss), np.nan)

@@ -26,6 +26,7 @@ from scipy.special import comb, gammaln
 from shosoin.link.information import Array, binary_entropy, union
 from shosoin.link.rates.result import LinkRate
 from shosoin.link.rates.search import best_settings
+from shosoin.link.rates.shaped import attenuations, shaped_rate
 
 __all__ = ["CURTY_AZUMA_LO_2019", "TwinFieldParameters", "photon_number_yields", "rate"]
 
@@ -130,7 +131,7 @@ def rate(parameters: TwinFieldParameters, *, attenuation_db: npt.ArrayLike) -> L
     ``details``: ``mean_photons`` (used), ``gain`` (either detector alone), ``phase_error_rate_max``.
     """
     p = parameters
-    loss = np.asarray(attenuation_db, dtype=np.float64)
+    loss = attenuations(attenuation_db)
     arm = np.asarray(p.efficiency * 10.0 ** (-loss / 20.0))
     yields = photon_number_yields(
         arm,
@@ -154,4 +155,4 @@ def rate(parameters: TwinFieldParameters, *, attenuation_db: npt.ArrayLike) -> L
         mean = np.full(loss.shape, p.mean_photons)
     bits, qber, phase, gain = evaluate(mean)
     details = {"mean_photons": mean, "gain": gain, "phase_error_rate_max": phase}
-    return LinkRate("twin-field", loss, np.maximum(bits, 0.0), qber, None, details)
+    return shaped_rate("twin-field", loss, bits, qber, None, details)

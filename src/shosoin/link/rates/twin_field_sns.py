@@ -25,6 +25,7 @@ from shosoin.link.information import Array, binary_entropy, union
 from shosoin.link.rates.mdi import bessel_excess
 from shosoin.link.rates.result import LinkRate
 from shosoin.link.rates.search import best_settings
+from shosoin.link.rates.shaped import attenuations, shaped_rate
 
 __all__ = ["SendingParameters", "paired", "rate", "window_probabilities"]
 
@@ -118,7 +119,7 @@ def rate(parameters: SendingParameters, *, attenuation_db: npt.ArrayLike) -> Lin
     ``qber`` is that after pairing. ``details``: ``mean_photons``, ``sending_probability`` (used), ``phase_error_rate``.
     """
     p = parameters
-    loss = np.asarray(attenuation_db, dtype=np.float64)
+    loss = attenuations(attenuation_db)
     arm = np.asarray(p.efficiency * 10.0 ** (-loss / 20.0))
     fixed = {"mean": p.mean_photons, "sending": p.sending_probability}
     given = {name: np.full(loss.shape, value) for name, value in fixed.items() if value is not None}
@@ -134,6 +135,6 @@ def rate(parameters: SendingParameters, *, attenuation_db: npt.ArrayLike) -> Lin
     details = {
         "mean_photons": found["mean"],
         "sending_probability": found["sending"],
-        "phase_error_rate": np.broadcast_to(phase, loss.shape),
+        "phase_error_rate": phase,
     }
-    return LinkRate("twin-field-sns", loss, np.maximum(bits, 0.0), qber, None, details)
+    return shaped_rate("twin-field-sns", loss, bits, qber, None, details)
