@@ -4,7 +4,8 @@ Light of the traffic reaches the quantum receiver in four ways: Raman scattering
 it; four-wave mixing of channels that run along; what the receiver's filter lets through of the traffic itself; and
 Rayleigh scattering of traffic from the other end, which the same filter must stop. All four add up to a rate of
 photons, uncorrelated with the gates, hence to a yield without signal that joins the detector's dark counts by the exact
-union. Everything is time-averaged: the trick of gating between pulses of one's own traffic is not modelled.
+union. Everything is time-averaged, and a channel is a line: the width of its modulation, light that its laser and
+amplifiers emit beside it, and near-end reflections of traffic that starts at the receiver are not in the model.
 
 Sources: as in ``raman`` and ``four_wave_mixing``; T. Ferreira da Silva, G. B. Xavier, G. P. Temporão, J. P. von der
 Weid, J. Lightwave Technol. 32, 2332 (2014), arXiv 1410.0656, for many channels; L. A. Zischler, A. Ghazisaeidi,
@@ -210,10 +211,8 @@ def lit(detector: Detector, photons_hz: float, *, detectors: int = 2) -> Detecto
     Raises:
         ValueError: a negative rate, or no detector.
     """
-    return replace(
-        detector,
-        dark_count_probability=float(union(detector.dark_count_probability, _hit(detector, photons_hz, detectors))),
-    )
+    light = -np.expm1(-_mean_per_gate(detector, photons_hz, detectors))
+    return replace(detector, dark_count_probability=float(union(detector.dark_count_probability, light)))
 
 
 def background_yield(detector: Detector, photons_hz: npt.ArrayLike, *, detectors: int = 2) -> Array:
@@ -222,15 +221,16 @@ def background_yield(detector: Detector, photons_hz: npt.ArrayLike, *, detectors
     Raises:
         ValueError: a negative rate, or no detector.
     """
-    quiet = (1.0 - detector.dark_count_probability) * (1.0 - _hit(detector, photons_hz, detectors))
-    return np.asarray(1.0 - quiet**detectors)
+    with np.errstate(divide="ignore"):  # a detector that always clicks
+        log_dark = np.log1p(-detector.dark_count_probability)
+    return np.asarray(-np.expm1(detectors * (log_dark - _mean_per_gate(detector, photons_hz, detectors))))
 
 
-def _hit(detector: Detector, photons_hz: npt.ArrayLike, detectors: int) -> Array:
+def _mean_per_gate(detector: Detector, photons_hz: npt.ArrayLike, detectors: int) -> Array:
     rate = np.asarray(photons_hz, dtype=np.float64)
     if detectors < 1 or not np.all(rate >= 0.0):
         raise ValueError(f"background is not negative and falls on detectors, got {photons_hz!r} on {detectors}")
-    return np.asarray(-np.expm1(-detector.efficiency * rate / detectors * detector.gate_s))
+    return np.asarray(detector.efficiency * rate / detectors * detector.gate_s)
 
 
 @dataclass(frozen=True, slots=True)

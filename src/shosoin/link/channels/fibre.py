@@ -12,7 +12,7 @@ G.652 (2016), tables 2 and 4. Bending, and the cut-off of the single mode below 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -103,7 +103,7 @@ class Fibre:
     """
 
     length_km: float
-    loss: LossModel = field(default_factory=lambda: G652D)
+    loss: LossModel = G652D
     splices: int = 0
     splice_loss_db: float = 0.05
     connector_loss_db: float = 0.0

@@ -14,7 +14,6 @@ R. P. Braun, R. G. Waarts, IEEE J. Quantum Electron. 23, 1205 (1987), for the ef
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
 
 import numpy as np
 import numpy.typing as npt
@@ -79,15 +78,14 @@ class Product:
 
 def products(channel_nm: npt.ArrayLike, *, near_nm: float, within_hz: float) -> list[Product]:
     """Return the products ``f_i + f_j - f_k`` (k differs from i and j) at most ``within_hz`` from a wavelength."""
-    frequencies = frequency_hz(channel_nm)
-    target = float(frequency_hz(near_nm))
-    found = []
-    for i, j in combinations_with_replacement(range(len(frequencies)), 2):
-        mixed = frequencies[i] + frequencies[j] - frequencies
-        # Rounding of wavelengths must not move a product off an edge.
-        hits = np.flatnonzero(np.abs(mixed - target) <= within_hz + 1.0)
-        found += [Product(i, j, int(k), float(mixed[k])) for k in hits if k not in (i, j)]
-    return found
+    frequencies = np.atleast_1d(frequency_hz(channel_nm))
+    i, j = np.triu_indices(len(frequencies))
+    mixed = (frequencies[i] + frequencies[j])[:, None] - frequencies
+    # A hertz, so that rounding of wavelengths does not move a product off an edge.
+    near = np.abs(mixed - float(frequency_hz(near_nm))) <= within_hz + 1.0
+    third = np.arange(len(frequencies))
+    near &= (third != i[:, None]) & (third != j[:, None])
+    return [Product(int(i[pair]), int(j[pair]), int(k), float(mixed[pair, k])) for pair, k in np.argwhere(near)]
 
 
 def efficiency(mismatch_per_km: npt.ArrayLike, *, nepers_per_km: float, length_km: npt.ArrayLike) -> Array:
@@ -97,9 +95,11 @@ def efficiency(mismatch_per_km: npt.ArrayLike, *, nepers_per_km: float, length_k
     """
     b, length = np.asarray(mismatch_per_km, dtype=np.float64), np.asarray(length_km, dtype=np.float64)
     attenuation = max(nepers_per_km, 1e-12)
-    grown = np.abs(-np.expm1(-(attenuation + 1j * b) * length)) ** 2
-    in_phase = np.expm1(-attenuation * length) ** 2 * (attenuation**2 + b**2) / attenuation**2
-    return np.asarray(np.divide(grown, in_phase, out=np.ones_like(grown), where=in_phase > 0.0))
+    # Lengths over which the fields add up; their quotient is squared, not they, so that tiny ones do not underflow.
+    grown = np.abs(np.expm1(-(attenuation + 1j * b) * length)) / np.hypot(attenuation, b)
+    in_phase = np.broadcast_to(-np.expm1(-attenuation * length) / attenuation, grown.shape)
+    quotient = np.divide(grown, in_phase, out=np.ones_like(grown), where=in_phase > 0.0)
+    return np.asarray(np.minimum(quotient, 1.0) ** 2)
 
 
 def mismatch_per_km(product: Product, channel_nm: npt.ArrayLike, dispersion: Dispersion) -> float:

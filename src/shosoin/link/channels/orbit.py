@@ -35,7 +35,8 @@ __all__ = [
 
 EARTH_RADIUS_M = 6_371_000.0
 _GRAVITY_M3_S2 = 3.986004418e14
-_ROTATION_RAD_S = 7.292115e-5
+_ROTATION_RAD_S = 7.2921158553e-5
+"""Against the moving equinox, as sidereal time counts."""
 _DAY_S = 86_400.0
 
 

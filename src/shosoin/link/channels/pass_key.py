@@ -2,7 +2,7 @@
 
 A pass is short, so its counts are few and go into one block; slots low in the sky add detections but also errors. The
 window is therefore chosen: all slots above the elevation that makes the longest key. The choice uses expected counts,
-never observed ones, so it is made before the pass and costs no security. Errors of the block are those of the average.
+never observed ones, so it is made before the pass and costs no security.
 
 The proof is an argument, any function that takes integer counts: this module knows geometry and light, no proof.
 Counts are expectations of a simulated pass, detections rounded down and errors up.
@@ -27,7 +27,7 @@ from shosoin.link.counts import DecoyCounts
 from shosoin.link.detector import Detector
 from shosoin.link.information import Array, binary_entropy
 
-__all__ = ["DecoySource", "PassKey", "expected_counts", "pass_key"]
+__all__ = ["DecoySource", "PassKey", "SecretLengthOf", "expected_counts", "pass_key"]
 
 
 class _Length(Protocol):
@@ -104,7 +104,7 @@ def expected_counts(
     eta = detector.efficiency * units.transmittance(satellite_pass.attenuation_db)[:, None]
     quiet = background_yield(detector, satellite_pass.background_hz, detectors=detectors)[:, None]
     photon = -np.expm1(-eta * np.asarray(source.intensities))
-    click = 1.0 - (1.0 - quiet) * (1.0 - photon)
+    click = photon + quiet * (1.0 - photon)  # the union, without cancellation
     error = 0.5 * quiet * (1.0 - photon) + source.misalignment_error * photon
     # An afterpulse may fall into a gate that clicks anyhow, so it is united, not added.
     after = detector.afterpulse_probability * click * (1.0 - click)

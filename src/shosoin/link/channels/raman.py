@@ -96,7 +96,9 @@ def forward_length_km(
     ``(exp(-ac L) - exp(-aq L)) / (aq - ac)``, or ``L exp(-a L)`` for equal losses, which is its limit.
     """
     length, signal = np.asarray(length_km, dtype=np.float64), np.asarray(signal_nepers_per_km, dtype=np.float64)
-    return np.asarray(length * np.exp(-signal * length) * special.exprel((signal - pump_nepers_per_km) * length))
+    # Symmetric in the two losses; this way round nothing overflows.
+    slower = np.exp(-np.minimum(signal, pump_nepers_per_km) * length)
+    return np.asarray(length * slower * special.exprel(-np.abs(signal - pump_nepers_per_km) * length))
 
 
 def backward_length_km(

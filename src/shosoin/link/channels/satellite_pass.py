@@ -64,7 +64,8 @@ class SatellitePass:
     attenuation_db: Array
     """Mean loss from the source to the detectors, without their efficiency; infinite below the horizon."""
     background_hz: Array
-    """Photons of the sky per second that enter the receiver, before its efficiency."""
+    """Photons of the sky per second that enter the receiver, before its efficiency. Optics that the loss counts as
+    fixed do not weaken it here, which errs to the safe side."""
     is_day: npt.NDArray[np.bool_]
     is_in_shadow: npt.NDArray[np.bool_]
 

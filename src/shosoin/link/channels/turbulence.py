@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from shosoin.link.information import Array
 
-__all__ = ["HufnagelValley"]
+__all__ = ["HufnagelValley", "rms_wind_m_s"]
 
 _TOP_M = 20_000.0
 """Above it the profile has no turbulence worth counting (P.1621)."""
@@ -114,6 +114,15 @@ class HufnagelValley:
         r0 = self.coherence_length_m(elevation_deg, wavelength_nm=wavelength_nm)
         angle_squared = 0.54 * (wavelength_m / (2.0 * waist_radius_m)) ** 2 * (2.0 * waist_radius_m / r0) ** (5.0 / 3.0)
         return np.asarray(np.asarray(range_m, dtype=np.float64) * np.sqrt(angle_squared))
+
+
+def rms_wind_m_s(ground_wind_m_s: npt.ArrayLike) -> Array:
+    """Return the wind over the upper air (Bufton's profile, 5 to 20 km) from that at the ground (P.1621-2 (5)).
+
+    Where the wind is unknown the recommendation takes 2.3 m/s at the ground, which gives 21 m/s.
+    """
+    ground = np.asarray(ground_wind_m_s, dtype=np.float64)
+    return np.asarray(np.sqrt(ground**2 + 33.11 * ground + 360.31))
 
 
 def _above_horizon(elevation_deg: npt.ArrayLike) -> Array:
