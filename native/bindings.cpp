@@ -262,6 +262,9 @@ std::vector<std::string> path_names() {
 }
 
 }  // namespace
+
+void bind_pulses(nb::module_& module);
+
 }  // namespace shosoin
 
 NB_MODULE(_native, module) {
@@ -285,4 +288,5 @@ NB_MODULE(_native, module) {
         .def("xor_into", &Kernels::xor_into, "a"_a, "b"_a, "output"_a)
         .def("wipe", &Kernels::wipe, "buffer"_a)
         .def("key_ids", &Kernels::key_ids, "secret"_a, nb::rv_policy::take_ownership);
+    shosoin::bind_pulses(module);
 }
