@@ -19,6 +19,9 @@ namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace shosoin {
+
+void bind_toeplitz(nb::module_& module);
+
 namespace {
 
 // Elements that one seed may serve: the counter then stays below 2^60.
@@ -263,6 +266,7 @@ std::vector<std::string> path_names() {
 
 }  // namespace
 
+void bind_ldpc(nb::module_& module);
 void bind_pulses(nb::module_& module);
 
 }  // namespace shosoin
@@ -288,5 +292,7 @@ NB_MODULE(_native, module) {
         .def("xor_into", &Kernels::xor_into, "a"_a, "b"_a, "output"_a)
         .def("wipe", &Kernels::wipe, "buffer"_a)
         .def("key_ids", &Kernels::key_ids, "secret"_a, nb::rv_policy::take_ownership);
+    shosoin::bind_ldpc(module);
+    shosoin::bind_toeplitz(module);
     shosoin::bind_pulses(module);
 }

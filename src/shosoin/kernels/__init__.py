@@ -37,6 +37,7 @@ from shosoin.kernels.sharing import (
     wipe,
     xor_into,
 )
+from shosoin.kernels.toeplitz import binary_product_into, toeplitz_into
 
 __all__ = [
     "ELEMENT_BYTES",
@@ -48,6 +49,7 @@ __all__ = [
     "PolynomialMac",
     "active_path",
     "available_paths",
+    "binary_product_into",
     "combine_into",
     "digest",
     "element_inv",
@@ -61,6 +63,7 @@ __all__ = [
     "polynomial_mac",
     "split_generated_into",
     "split_into",
+    "toeplitz_into",
     "wipe",
     "xor_into",
 ]
