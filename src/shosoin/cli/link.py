@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import typer
 
+from shosoin.cli.link_coexist import coexist
+from shosoin.cli.link_pass import satellite_pass
 from shosoin.cli.link_protocols import protocols
 from shosoin.cli.link_rate import rate
+from shosoin.cli.link_simulate import simulate
 from shosoin.cli.link_validate import validate
 
 __all__ = ["app"]
@@ -13,9 +16,12 @@ __all__ = ["app"]
 app = typer.Typer(help="What a QKD link yields, by which model.", rich_markup_mode=None)
 app.command("rate")(rate)
 app.command("protocols")(protocols)
+app.command("coexist")(coexist)
+app.command("pass")(satellite_pass)
+app.command("simulate")(simulate)
 app.command("validate")(validate)
 
 
 @app.callback()
 def group() -> None:
-    """Compute what a QKD link yields, and compare the models with what others published."""
+    """Compute or simulate what a QKD link yields, and compare the models with what others published."""

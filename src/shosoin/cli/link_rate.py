@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from shosoin.link.rates.registry import ProtocolEntry
     from shosoin.link.rates.result import LinkRate
 
-__all__ = ["rate"]
+__all__ = ["rate", "rate_text"]
 
 _DEFAULT_PROTOCOL = "decoy-bb84"
 _DB_PER_KM = 0.2
@@ -233,16 +233,17 @@ def _row(point: dict[str, Any]) -> tuple[str, ...]:
         f"{point['attenuation_db']:.4g}",
         "" if qber is None else f"{qber:.2%}",
         f"{per_pulse:.3e}" if per_pulse > 0 else "0",
-        "" if bps is None else _bps(bps),
+        "" if bps is None else rate_text(bps),
         _bar(per_pulse),
     )
 
 
-def _bps(bps: float) -> str:
+def rate_text(bps: float) -> str:
+    """Return bits per second for people."""
     for unit, size in (("Gb/s", 1e9), ("Mb/s", 1e6), ("kb/s", 1e3)):
         if bps >= size:
             return f"{bps / size:.3g} {unit}"
-    return f"{bps:.3g} b/s"
+    return f"{bps:.3g} b/s" if bps > 0 else "0"
 
 
 def _bar(per_pulse: float) -> str:

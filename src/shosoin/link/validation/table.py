@@ -12,6 +12,7 @@ from shosoin.link.validation import (
     decoy_rows,
     finite_rows,
     long_rows,
+    post_processing_rows,
     protocol_rows,
     satellite_rows,
     sky_rows,
@@ -20,7 +21,16 @@ from shosoin.link.validation.row import Finding, Row, judged
 
 __all__ = ["findings", "names", "rows"]
 
-_MODULES = (decoy_rows, finite_rows, protocol_rows, long_rows, channel_rows, sky_rows, satellite_rows)
+_MODULES = (
+    decoy_rows,
+    finite_rows,
+    protocol_rows,
+    long_rows,
+    channel_rows,
+    sky_rows,
+    satellite_rows,
+    post_processing_rows,
+)
 
 
 @cache
