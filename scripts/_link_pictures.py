@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from matplotlib import colormaps
 
 from shosoin.cli.link_plot import figure, save
 from shosoin.link.channels.coexistence import Coexistence, Direction, Traffic
@@ -35,12 +36,13 @@ def draw_rates(path: Path) -> None:
     lengths = np.arange(0.0, 551.0, 10.0)
     drawn = figure(7.2, 4.8)
     axes = drawn.add_subplot()
-    for name, entry in PROTOCOLS.items():
-        if name == "plob":
-            continue
+    colours = colormaps["tab20"]
+    shown = [(name, entry) for name, entry in PROTOCOLS.items() if name != "plob"]
+    for index, (name, entry) in enumerate(shown):
         model = entry.model()
         found = model.rate(model.parameters, Request(lengths * _DB_PER_KM, entry.block_bits, entry.can_optimise))
-        axes.semilogy(lengths, _positive(found.secret_bits_per_pulse), "-" if found.is_asymptotic else "--", label=name)
+        style = "-" if found.is_asymptotic else "--"
+        axes.semilogy(lengths, _positive(found.secret_bits_per_pulse), style, label=name, color=colours(index))
     axes.semilogy(lengths, plob.capacity_bits_per_mode(lengths * _DB_PER_KM), "k:", label="PLOB bound")
     axes.set(xlabel="fibre, km at 0.2 dB/km", ylabel="secret bits per pulse (models)", ylim=(1e-10, 2.0))
     axes.grid(visible=True, alpha=0.3)

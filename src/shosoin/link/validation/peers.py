@@ -2,8 +2,8 @@
 
 TNO's ``tno.quantum.communication.qkd_key_rate`` (Apache-2.0) has models of its own for BB84 and BBM92 after Attema,
 Bosman and Neumann (Quantum Inf. Process. 20, 154, 2021) and Ma, Fung and Lo (2007). It takes the reconciliation at the
-Shannon limit and no sifting into account, so ours is asked for the same. ``randextract`` (HSLU, Apache-2.0) hashes by
-Toeplitz matrices.
+Shannon limit and no sifting into account, so ours is asked for the same. ``randextract`` (HSLU, MIT) hashes by Toeplitz
+matrices.
 """
 
 from __future__ import annotations
