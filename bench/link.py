@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from _common import Report, interleave
 
+from _common import Report, interleave
 from shosoin.link.channels.coexistence import Coexistence, Direction, Traffic
 from shosoin.link.channels.fibre import Fibre
 from shosoin.link.rates import decoy_published

@@ -2,8 +2,9 @@
 
 Looks at every file that git tracks or would track. Links inside the project must lead to a file, and to a heading of
 it where they carry an anchor; links to elsewhere are not followed, since a check must not need a network. The index of
-the documentation must link to every page beside it, and some page to every picture. ``python`` blocks must parse (blocks with ``>>>`` are run by the
-test suite besides); ``console`` blocks must begin with a prompt, and a ``make`` target they call must exist.
+the documentation must link to every page beside it, and some page to every picture. ``python`` blocks must parse
+(blocks with ``>>>`` are run by the test suite besides); ``console`` blocks must begin with a prompt, and a ``make``
+target they call must exist.
 """
 
 from __future__ import annotations

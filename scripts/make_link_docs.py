@@ -1,8 +1,7 @@
-"""Write docs/reference/link-validation.md and the pictures of docs/images from the models themselves.
+"""Write docs/reference/link-validation.md from the models themselves; make_link_pictures.py draws what it shows.
 
-    python scripts/make_link_docs.py            # the table (some 15 s)
-    python scripts/make_link_docs.py --pictures # the pictures, too (some minutes)
-    python scripts/make_link_docs.py --check    # only say whether the verdicts on the page are today's
+    python scripts/make_link_docs.py          # the table (some 15 s)
+    python scripts/make_link_docs.py --check  # only say whether the verdicts on the page are today's
 
 Numbers in the table may differ in their last digits from machine to machine; verdicts may not, and a test compares
 them.
@@ -17,12 +16,10 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
-import _link_pictures as pictures
 from shosoin.link.validation import Finding, Verdict, findings
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "reference" / "link-validation.md"
-IMAGES = ROOT / "docs" / "images"
 LINE = re.compile(r"^\| `([\w.-]+)` \|.*\| ([a-z ]+) \|$")
 
 HEAD = """# Published figures beside ours
@@ -103,7 +100,7 @@ def page(found: Sequence[Finding]) -> str:
     lines += [
         "## Pictures",
         "",
-        "Drawn by `scripts/make_link_docs.py --pictures`. All of it is computed, none measured.",
+        "Drawn by `scripts/make_link_pictures.py`. All of it is computed, none measured.",
         "",
     ]
     for name, caption in PICTURES.items():
@@ -114,7 +111,7 @@ def page(found: Sequence[Finding]) -> str:
 
 def verdicts(text: str) -> dict[str, str]:
     """Return the verdicts that a page shows, by row."""
-    return dict(match.groups() for line in text.splitlines() if (match := LINE.match(line)))
+    return {match[1]: match[2] for line in text.splitlines() if (match := LINE.match(line))}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -126,10 +123,6 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{PAGE.relative_to(ROOT)} is stale: run scripts/make_link_docs.py")
         return 1
     PAGE.write_text(fresh, encoding="utf-8")
-    if "--pictures" in arguments:
-        IMAGES.mkdir(exist_ok=True)
-        for name, draw in pictures.PICTURES.items():
-            draw(IMAGES / f"{name}.svg")
     return 0
 
 

@@ -39,7 +39,7 @@ def test_the_table_says_no_as_well(judged):
 
 
 def test_every_verdict_is_the_one_that_the_documentation_shows(judged):
-    shown = dict(match.groups() for line in PAGE.read_text().splitlines() if (match := LINE.match(line)))
+    shown = {match[1]: match[2] for line in PAGE.read_text().splitlines() if (match := LINE.match(line))}
     assert shown == {finding.row.id: str(finding.verdict) for finding in judged}
 
 
