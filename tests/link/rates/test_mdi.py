@@ -125,6 +125,34 @@ def test_the_reach_of_lo_curty_qi():
     assert 46.1 <= limit < 50.0
 
 
+# Rubenok et al., Phys. Rev. Lett. 111, 130501 (2013): loss in dB from Alice and from Bob, mean photons, then gain in Z,
+# gain in X and error rate in X of signals, and the two gains of decoys of 0.05 photons.
+RUBENOK_2013 = [
+    (4.6, 4.5, 0.396, 1.028e-4, 1.95e-4, 0.270, 1.89e-6, 3.40e-6),
+    (6.8, 6.9, 0.279, 1.67e-5, 3.57e-5, 0.274, 6.0e-7, 1.192e-6),
+    (9.1, 9.1, 0.251, 5.57e-6, 9.87e-6, 0.270, 2.66e-7, 4.49e-7),
+    (4.5, 4.5, 0.402, 1.042e-4, 2.020e-4, 0.265, 1.82e-6, 3.35e-6),
+]
+
+
+@pytest.mark.parametrize("row", RUBENOK_2013)
+def test_the_measured_gains_of_rubenok_2013(row):
+    """Detectors of 14.5 %; dark counts from the gain of two vacua, 7.1e-10; misalignment from one measured error rate.
+
+    They counted projections onto one of two Bell states, so half of what the relay of the model announces.
+    """
+    loss_a, loss_b, mean, gain_z, gain_x, errors_x, decoy_z, decoy_x = row
+    dark = float(np.sqrt(7.1e-10 / 2))
+    for photons, z, x, near in ((mean, gain_z, gain_x, 0.08), (0.05, decoy_z, decoy_x, 0.13)):
+        a, b = (np.asarray(0.145 * 10 ** (-loss / 10) * photons) for loss in (loss_a, loss_b))
+        ours_z, _ = mdi.gain_and_errors_z(a, b, dark=dark, misaligned=0.0289)
+        ours_x, wrong_x = mdi.gain_and_errors_x(a, b, dark=dark, misaligned=0.0289)
+        assert float(ours_z) / 2 == pytest.approx(z, rel=near)
+        assert float(ours_x) / 2 == pytest.approx(x, rel=near)
+        if photons == mean:
+            assert float(wrong_x / ours_x) == pytest.approx(errors_x, abs=0.01)
+
+
 def test_rates_fall_with_loss_and_stay_below_the_repeaterless_bound():
     result = mdi.rate(LO_CURTY_QI_2012, attenuation_db=LOSS)
     assert np.all(np.diff(result.secret_bits_per_pulse) <= 0)

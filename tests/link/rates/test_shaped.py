@@ -14,6 +14,7 @@ from shosoin.link.rates import (
     plob,
     twin_field,
     twin_field_sns,
+    twin_field_sns_finite,
 )
 from shosoin.link.rates.result import LinkRate
 
@@ -28,6 +29,9 @@ MODELS: dict[str, Callable[..., LinkRate]] = {
     "mdi-finite": lambda **at: mdi_finite.rate(mdi.LO_CURTY_QI_2012, block=mdi_finite.RelayBlock(1e14), **at),
     "twin-field": lambda **at: twin_field.rate(twin_field.CURTY_AZUMA_LO_2019, **at),
     "twin-field-sns": lambda **at: twin_field_sns.rate(COLD, **at),
+    "twin-field-sns-finite": lambda **at: twin_field_sns_finite.rate(
+        COLD, block=twin_field_sns_finite.SendingBlock(1e12), **at
+    ),
     "cv-homodyne": lambda **at: gaussian_cv.rate(gaussian_cv.TYPICAL_CV, **at),
     "cv-homodyne-finite": lambda **at: gaussian_cv_finite.rate(
         gaussian_cv.TYPICAL_CV, block=gaussian_cv_finite.GaussianBlock(1e10), **at

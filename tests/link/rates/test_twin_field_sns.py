@@ -63,6 +63,20 @@ def test_pairing_reaches_further_and_the_repeaterless_bound_is_passed():
     assert bits[80] / bits[100] == pytest.approx(10.0, rel=0.1)
 
 
+def test_the_settings_found_are_as_good_as_any_on_a_fine_grid():
+    for parameters in (COLD, replace(COLD, active_pairing=False), replace(COLD, dark_count_probability=2e-11)):
+        loss = np.array([0.0, 60.0, 110.0])
+        found = twin_field_sns.rate(parameters, attenuation_db=loss).secret_bits_per_pulse
+        tried = [
+            twin_field_sns.rate(
+                replace(parameters, mean_photons=mean, sending_probability=send), attenuation_db=loss
+            ).secret_bits_per_pulse
+            for mean in np.geomspace(0.02, 1.5, 25)
+            for send in np.geomspace(0.002, 0.6, 25)
+        ]
+        assert np.all(found >= np.max(tried, axis=0) * 0.999)
+
+
 def test_rates_fall_with_loss_and_large_misalignment_is_survived():
     bits = twin_field_sns.rate(COLD, attenuation_db=LOSS).secret_bits_per_pulse
     assert np.all(np.diff(bits) <= 0)

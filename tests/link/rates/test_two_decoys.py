@@ -8,6 +8,7 @@ from shosoin.link.information import binary_entropy
 from shosoin.link.rates import decoy_published as published
 from shosoin.link.rates import two_decoys
 from shosoin.link.rates.expected_counts import expected_counts
+from shosoin.link.rates.sampling import Sampling
 from tests.link.rates.simulated_blocks import (
     draw,
     lossy,
@@ -67,6 +68,16 @@ def test_a_length_is_what_equation_1_says_of_its_own_bounds():
     assert found.secret_bits == int(found.vacuum_detections_min + single - 900_000 - found.fixed_cost_bits)
     assert found.secret_bits > 0
     assert found.proof == "lim2014"
+
+
+@pytest.mark.parametrize(("times", "secret_bits"), [(10, 33225871.219540387), (100, 341095790.4166827)])
+def test_another_program_for_the_same_equations_gives_the_same_length(times, secret_bits):
+    # github.com/KlenM/Finite-key-Decoy-state-QKD at 9a453fb (20 August 2025): DecoyStateFinite on these counts, its
+    # leak added back. (At a tenth of these counts it cuts off m-_mu3 at zero, which is sound but not what is printed.)
+    counts = DecoyCounts(*(times * np.array(a) for a in _typical()))
+    bounds = two_decoys.bounds(counts, MU, P, epsilon_secrecy=1e-9, sampling=Sampling.GAUSSIAN)
+    cost = two_decoys.fixed_cost_bits(epsilon_secrecy=1e-9, epsilon_correctness=1e-15)
+    assert float(bounds.secret_bits(leak_ec_bits=0, fixed_cost_bits=cost)) == pytest.approx(secret_bits, rel=1e-12)
 
 
 def _typical():

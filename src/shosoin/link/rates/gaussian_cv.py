@@ -24,7 +24,15 @@ from shosoin.link.rates.result import LinkRate
 from shosoin.link.rates.search import best_settings
 from shosoin.link.rates.shaped import attenuations, shaped_rate
 
-__all__ = ["HAJOMER_2024", "TYPICAL_CV", "GaussianParameters", "holevo_information", "mutual_information", "rate"]
+__all__ = [
+    "HAJOMER_2024",
+    "LODEWYCK_2007",
+    "TYPICAL_CV",
+    "GaussianParameters",
+    "holevo_information",
+    "mutual_information",
+    "rate",
+]
 
 _VARIANCE = (0.02, 200.0)
 
@@ -65,6 +73,16 @@ TYPICAL_CV = GaussianParameters(
 )
 """Round figures of our own choosing, of the order of the 80 km homodyne experiment of Jouguet et al., Nature Photonics
 7, 378 (2013)."""
+
+LODEWYCK_2007 = GaussianParameters(
+    excess_noise=0.005,
+    efficiency=0.606,
+    electronic_noise=0.041,
+    reconciliation_efficiency=0.898,
+    modulation_variance=18.5,
+    symbol_rate_hz=350e3,
+)
+"""25 km with trusted homodyne, transmittance 0.302; Lodewyck et al., Phys. Rev. A 76, 042305 (2007)."""
 
 HAJOMER_2024 = GaussianParameters(
     excess_noise=2.12e-4 / 10.0**-1.54,

@@ -36,8 +36,8 @@ __all__ = [
 ]
 
 _MEAN_PHOTONS = (1e-3, 2.0)
+# The power series of the modified Bessel function I0: 1 / ((k!)^2 4^k).
 _SERIES_TERMS = np.arange(1, 31, dtype=np.float64)
-# ln((k!)^2 4^k): the power series of the modified Bessel function I0.
 _SERIES_WEIGHTS = 1.0 / np.cumprod(4.0 * _SERIES_TERMS**2)
 
 
@@ -46,7 +46,7 @@ class RelayParameters:
     """An MDI system: two like transmitters and a relay with four like detectors.
 
     Raises:
-        ValueError: a probability out of [0, 1], a reconciliation efficiency below 1, or a mean not above 0.
+        ValueError: a probability out of [0, 1], a reconciliation efficiency below 1, or a mean not within (0, 10].
     """
 
     efficiency: float
@@ -68,8 +68,11 @@ class RelayParameters:
         probabilities = (self.efficiency, self.dark_count_probability, self.misalignment_error)
         if not all(0.0 <= value <= 1.0 for value in (*probabilities, self.sifting_factor, self.relay_position)):
             raise ValueError("probabilities and shares must be within [0, 1]")
-        if self.reconciliation_efficiency < 1.0 or (self.mean_photons is not None and self.mean_photons <= 0.0):
-            raise ValueError("reconciliation efficiency must be at least 1 and the mean photon number above 0")
+        if self.reconciliation_efficiency < 1.0:
+            raise ValueError("reconciliation efficiency must be at least 1")
+        # The series of the Bessel function below is exact up to here, far beyond any use.
+        if self.mean_photons is not None and not 0.0 < self.mean_photons <= 10.0:
+            raise ValueError("mean photon number must be above 0 and at most 10")
 
 
 LO_CURTY_QI_2012 = RelayParameters(
@@ -88,9 +91,11 @@ def bessel_excess(x: npt.ArrayLike, *, less: float = 0.0) -> Array:
 
     For |x| up to about 5.
     """
-    square = np.asarray(x, dtype=np.float64)[..., None] ** 2
-    terms = square**_SERIES_TERMS * _SERIES_WEIGHTS * (4.0**_SERIES_TERMS - less)
-    return np.asarray(terms.sum(axis=-1), dtype=np.float64)
+    square = np.asarray(x, dtype=np.float64) ** 2
+    total = np.zeros_like(square)
+    for weight in (_SERIES_WEIGHTS * (4.0**_SERIES_TERMS - less))[::-1]:
+        total = (total + weight) * square
+    return np.asarray(total, dtype=np.float64)
 
 
 def arm_transmittances(parameters: RelayParameters, attenuation_db: npt.ArrayLike) -> tuple[Array, Array]:

@@ -65,8 +65,8 @@ class RelaySettings:
 
     def __post_init__(self) -> None:
         shares = (self.signal_probability, self.bright_probability, self.dim_probability)
-        if not 0.0 < self.dim_mean < self.bright_mean or self.signal_mean <= 0.0:
-            raise ValueError("means must be above 0 and the dimmer decoy below the brighter")
+        if not 0.0 < self.dim_mean < self.bright_mean <= 10.0 or not 0.0 < self.signal_mean <= 10.0:
+            raise ValueError("means must be above 0 and at most 10, and the dimmer decoy below the brighter")
         if min(shares) <= 0.0 or sum(shares) >= 1.0:
             raise ValueError("probabilities must be above 0 and leave some for the vacuum")
 

@@ -4,8 +4,8 @@ In a key window each user sends a weak pulse with a small probability or sends n
 window counts when exactly one of the relay's detectors clicks. No interference is needed for the bits, so lasers that
 drift cost phase errors only, and those enter mildly. Secret are windows in which one side alone sent and sent one
 photon. Errors (both sent, or neither) are many; Bob pairs each of his zeros with one of his ones, Alice keeps pairs in
-which her bits differ too, and most errors are gone. Infinitely many decoys and windows: there is no block size here,
-and the decoy and finite-size analysis that experiments use is not part of it. The relay needs no trust; the
+which her bits differ too, and most errors are gone. Infinitely many decoys and windows: there is no block size here;
+``twin_field_sns_finite`` has one, without the pairing. The relay needs no trust; the
 transmitters do.
 
 Sources: Wang, Yu, Hu, "Twin-field quantum key distribution with large misalignment error", Phys. Rev. A 98, 062323
@@ -37,7 +37,7 @@ class SendingParameters:
     """Two like transmitters and a relay halfway between them with two like detectors.
 
     Raises:
-        ValueError: a probability out of range, or a mean not above 0.
+        ValueError: a probability out of range, or a mean not within (0, 10].
     """
 
     efficiency: float
@@ -58,8 +58,8 @@ class SendingParameters:
         probabilities = (self.efficiency, self.dark_count_probability, self.misalignment_error, self.sifting_factor)
         if not all(0.0 <= value <= 1.0 for value in probabilities) or self.reconciliation_efficiency < 1.0:
             raise ValueError("probabilities must be within [0, 1] and the reconciliation efficiency at least 1")
-        if self.mean_photons is not None and self.mean_photons <= 0.0:
-            raise ValueError("mean photon number must be above 0")
+        if self.mean_photons is not None and not 0.0 < self.mean_photons <= 10.0:
+            raise ValueError("mean photon number must be above 0 and at most 10")
         if self.sending_probability is not None and not 0.0 < self.sending_probability < 1.0:
             raise ValueError("sending probability must be between 0 and 1")
 
