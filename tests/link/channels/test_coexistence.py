@@ -102,6 +102,20 @@ def test_only_channels_along_mix_into_the_quantum_channel():
     assert along.four_wave_mixing_hz == pytest.approx(1e3 * half.four_wave_mixing_hz)
 
 
+@pytest.mark.parametrize(("off_nm", "passes"), [(0.0, True), (0.09, True), (0.11, False)])
+def test_a_product_counts_when_it_is_within_the_passband(off_nm, passes):
+    wavelengths = [LIGHT_M_PER_S / ((193.1 + 0.1 * n) * 1e12) * 1e9 for n in (1, 2)]
+    product_nm = LIGHT_M_PER_S / 193.1e12 * 1e9
+    mixed = noise(*(Traffic(w, 0.0) for w in wavelengths), at_nm=product_nm + off_nm).four_wave_mixing_hz
+    assert (mixed > 0) == passes
+
+
+def test_shorter_wavelengths_come_back_stronger():
+    beside = Coexistence(FIBRE, [], receiver_filter=ReceiverFilter(isolation_db=100.0))
+    short, long = (beside.leakage_w(Traffic(w, 0.0, Direction.AGAINST), 1450.0) for w in (1310.0, 1550.0))
+    assert short / long == pytest.approx((1550 / 1310) ** 4)
+
+
 def test_splices_weaken_noise_as_they_weaken_the_signal():
     spliced = replace(FIBRE, connector_loss_db=3.0)
     ratio = noise(ALONG, fibre=spliced).raman_along_hz / noise(ALONG).raman_along_hz
@@ -136,6 +150,10 @@ def test_the_scan_finds_the_wavelength_of_the_highest_rate_and_says_when_there_i
     scan = best_wavelength(beside, DETECTOR, candidates, lambda loss_db, quiet: 10 ** (-loss_db / 10) - 3 * quiet)
     assert scan.best_nm == candidates[np.argmax(scan.key_rate)]
     assert scan.background_yield[candidates == 1540.0] > 100 * scan.background_yield[candidates == 1310.0]
+    lossy = replace(beside, receiver_filter=ReceiverFilter(insertion_loss_db=2.0))
+    weaker = best_wavelength(lossy, DETECTOR, candidates, lambda loss_db, quiet: 10 ** (-loss_db / 10) - 3 * quiet)
+    np.testing.assert_allclose(weaker.attenuation_db, scan.attenuation_db + 2.0)
+    assert np.all(weaker.background_yield < scan.background_yield)
     nothing = best_wavelength(beside, DETECTOR, candidates, lambda loss_db, quiet: 0 * loss_db)
     assert np.isnan(nothing.best_nm)
 

@@ -113,6 +113,23 @@ def test_near_zero_dispersion_mixing_is_far_stronger():
     assert abs(zero) < 0.05 * abs(mismatch_per_km(c_band, band, G652_DISPERSION))
 
 
+@pytest.mark.parametrize("centre_nm", [1312.0, 1330.0, 1550.0])
+def test_the_mismatch_is_the_double_integral_of_the_dispersion(centre_nm):
+    # Channels 1.0 and 1.5 THz away, near zero dispersion, where only the third order is left, and far from it.
+    centre_hz = float(frequency_hz(centre_nm))
+    channels = LIGHT_M_PER_S / (centre_hz + np.array([1.0e12, 1.5e12, 2.5e12])) * 1e9
+    steps = np.linspace(0.0, 2.5e12, 5001)
+    second = np.array([G652_DISPERSION.derivatives(LIGHT_M_PER_S / (centre_hz + f) * 1e9)[0] for f in steps])
+
+    def phase(offset_hz):
+        near = steps <= offset_hz + 1.0
+        return np.trapezoid((offset_hz - steps[near]) * second[near], steps[near]) * (2 * np.pi) ** 2
+
+    mixed = Product(0, 1, 2, centre_hz)
+    exact = phase(1.0e12) + phase(1.5e12) - phase(2.5e12)
+    assert mismatch_per_km(mixed, channels, G652_DISPERSION) == pytest.approx(exact, rel=0.03)
+
+
 def test_dispersion_without_a_slope_is_refused():
     with pytest.raises(ValueError, match="positive"):
         Dispersion(slope_ps_per_nm2_km=0.0)

@@ -159,6 +159,10 @@ def test_telescopes_average_twinkling_and_larger_ones_more():
     assert factors[0] == pytest.approx(1.0, abs=1e-6)
     assert np.all(np.diff(factors) < 0)
     assert factors[-1] < 0.02
+    # P.1622 (7) as printed, with a wavelength in micrometres and the scale height of (6).
+    scale_m = (air.moment(2.0) / air.moment(5 / 6)) ** (6 / 7)
+    printed = 1 / (1 + 1.1e7 * (0.3**2 * np.sin(np.radians(60.0)) / (scale_m * 0.85)) ** (7 / 6))
+    assert factors[2] == pytest.approx(printed)
 
 
 def test_twinkling_is_stronger_low_in_the_sky():
@@ -201,6 +205,22 @@ def test_a_budget_adds_up_and_never_amplifies(range_m, elevation_deg):
     assert min(float(part) for part in parts) >= -1e-9
     assert budget.total_db == pytest.approx(sum(float(part) for part in parts))
     assert np.isinf(budget.total_db) == (elevation_deg < 0)
+
+
+def test_a_telescope_cut_at_the_waist_loses_a_seventh_and_jitter_what_its_fade_says():
+    link = OpticalLink(
+        wavelength_nm=850.0,
+        waist_radius_m=0.1,
+        receiver_radius_m=0.5,
+        zenith_transmittance=1.0,
+        transmitter_radius_m=0.1,
+        pointing_jitter_rad=2e-6,
+    )
+    budget = link.budget(6e5, 90.0)
+    assert budget.transmitter_db == pytest.approx(float(attenuation_db(1 - np.exp(-2))))
+    fade = PointingFade.of(link.beam_radius_m(6e5, 90.0), aperture_radius_m=0.5, jitter_m=1.2)
+    assert budget.pointing_db == pytest.approx(float(attenuation_db(fade.relative_mean)))
+    assert budget.pointing_db > 1.0
 
 
 @pytest.mark.parametrize(
@@ -249,6 +269,8 @@ def test_the_whole_sky_is_four_pi():
     sphere = SkyReceiver(1.0, 2 * np.pi, 1.0, 850.0)
     assert sphere.solid_angle_sr == pytest.approx(4 * np.pi)
     narrow = SkyReceiver(1.0, 1e-4, 1.0, 850.0)
+    shaded = SkyReceiver(1.0, 1e-4, 1.0, 850.0, obscuration_radius_m=0.5)
+    assert shaded.photons_hz(1.0) / narrow.photons_hz(1.0) == pytest.approx(0.75)
     assert narrow.solid_angle_sr == pytest.approx(np.pi * 1e-8 / 4)
     with pytest.raises(ValueError, match="positive"):
         SkyReceiver(1.0, 7.0, 1.0, 850.0)

@@ -147,6 +147,9 @@ def test_a_low_orbit_in_the_plane_of_the_sun_is_in_shadow_for_half_the_sky_the_e
     times = np.linspace(0, orbit.period_s, 5000, endpoint=False)
     share = is_in_shadow(orbit, times, epoch_days=EQUINOX).mean()
     assert share == pytest.approx(np.arcsin(EARTH_RADIUS_M / orbit.radius_m) / np.pi, abs=1e-3)
+    towards_sun = np.argmax(orbit.position_m(times) @ sun_direction(EQUINOX))
+    assert not is_in_shadow(orbit, times[towards_sun], epoch_days=EQUINOX)
+    assert is_in_shadow(orbit, times[towards_sun] + orbit.period_s / 2, epoch_days=EQUINOX)
     # An orbit that faces the sun is never in shadow, if it is high enough to look over the edge.
     facing = CircularOrbit(2000e3, inclination_deg=90.0, node_deg=90.0)
     assert not is_in_shadow(facing, times, epoch_days=EQUINOX).any()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shosoin.link.channels.optical_link import OpticalLink
-from shosoin.link.channels.orbit import CircularOrbit, GroundStation, overpass
+from shosoin.link.channels.orbit import CircularOrbit, GroundStation, overpass, sun_elevation_deg
 from shosoin.link.channels.pass_key import DecoySource, expected_counts, pass_key
 from shosoin.link.channels.satellite_pass import SatellitePass, SkyBrightness, pass_over, passes
 from shosoin.link.channels.sky import NIGHT_MOONLESS, Daylight, SkyReceiver
@@ -213,6 +213,38 @@ def test_counts_never_exceed_pulses_however_bright_the_sky(light_hz, loss_db, ef
     assert np.all(counts.key_errors <= 0.5 * counts.key_detections * (1 + 1e-9))
 
 
+def test_half_of_afterpulses_and_of_background_clicks_err():
+    one = np.ones(1)
+    faint = SatellitePass(1.0, 0 * one, 45 * one, 1e6 * one, 30 * one, 1e5 * one, one > 0, one < 0)
+    source = replace(SOURCE, misalignment_error=0.0)
+    clean = expected_counts(faint, source, Detector(0.5, 1e-6))
+    after = expected_counts(faint, source, Detector(0.5, 1e-6, afterpulse_probability=0.04))
+    more = after.key_detections - clean.key_detections
+    np.testing.assert_allclose(after.key_errors - clean.key_errors, more / 2)
+    np.testing.assert_allclose(more, 0.04 * clean.key_detections, rtol=1e-3)
+    # The vacuum intensity sees nothing but background.
+    np.testing.assert_allclose(clean.key_errors[:, -1], clean.key_detections[:, -1] / 2)
+
+
+def test_the_proof_gets_whole_counts_and_a_leak_that_err_to_the_safe_side():
+    over = satquma_pass()
+    given: dict = {}
+
+    def proof(counts, intensities, probabilities, *, leak_ec_bits):
+        given.update(counts=counts, mu=intensities, p=probabilities)
+        return Bits(leak_ec_bits)
+
+    source = replace(SOURCE, reconciliation_efficiency=1.2)
+    found = pass_key(over, source, DETECTOR, proof, elevations_min_deg=[30.0])
+    exact = expected_counts(over, source, DETECTOR)
+    window = over.elevation_deg >= 30.0
+    for name, rounded in (("key_detections", np.floor), ("key_errors", np.ceil), ("test_errors", np.ceil)):
+        np.testing.assert_array_equal(getattr(given["counts"], name), rounded(getattr(exact, name)[window].sum(axis=0)))
+    assert (given["mu"], given["p"]) == (source.intensities, source.probabilities)
+    n, m = found.counts.key_detections.sum(), found.counts.key_errors.sum()
+    assert found.length.secret_bits == np.ceil(1.2 * n * binary_entropy(m / n))
+
+
 def test_daylight_kills_what_night_allows():
     night, day = (
         pass_key(
@@ -259,6 +291,8 @@ def test_a_day_of_a_polar_orbit_has_passes_by_day_and_by_night():
     light = np.concatenate([one.background_hz for one in found])
     assert days.any()
     assert not days.all()
+    sun = [sun_elevation_deg(GroundStation(34.69, 135.83), one.time_s, epoch_days=9667.85) for one in found]
+    np.testing.assert_array_equal(days, np.concatenate(sun) > -6.0)
     assert light[days].min() > 1e6 * light[~days].max()
 
 
