@@ -1,8 +1,7 @@
 // Quasi-cyclic LDPC codes: syndromes and the layered decoder of src/shosoin/kernels/reference_ldpc.py, bit for bit.
 //
 // The callers have checked shapes; nothing here allocates or fails. Time and addresses depend on the code, the
-// magnitudes and the number of iterations, with one exception: the portable path looks corrections up in a table in
-// memory, of 64 bytes (one or two cache lines).
+// magnitudes and the number of iterations, which are public or, for the iterations, seen anyway.
 #pragma once
 
 #include <cstddef>
@@ -47,7 +46,7 @@ struct LdpcCode {
 // Memory that the decoder works in, all of it aligned to 64 bytes and all of it secret.
 struct LdpcWorkspace {
     std::int16_t* posteriors;  // columns * column_values
-    Bytes messages;            // an edge and a check: at most a byte
+    Bytes messages;            // an edge and a chunk: message_bytes
     Bytes strengths;           // a check: two bytes
     Bytes hard;                // doubled_bytes
     Bytes extrinsic;           // row_edges_max * kLdpcChunkMax * 4
@@ -55,6 +54,8 @@ struct LdpcWorkspace {
 
 struct LdpcPath {
     const char* name;
+    std::size_t chunk;          // checks worked on together
+    std::size_t message_bytes;  // what an edge keeps for a chunk
 
     // doubled: blocks, each twice in a row; parities: rows * lifting bits
     void (*syndrome)(const LdpcCode& code, ConstBytes doubled, Bytes parities);

@@ -1,4 +1,4 @@
-// AVX2: 32 checks at a time, corrections from four tables of sixteen in registers.
+// AVX2: 32 checks at a time, corrections from two tables of sixteen in registers.
 #include <immintrin.h>
 
 #include "ldpc.h"
@@ -26,6 +26,13 @@ inline void store_words(std::int16_t* p, Words w) {
     store_any(p, w.low);
     store_any(p + 16, w.high);
 }
+inline Words joined(Words a, Words b, std::size_t count) {
+    const __m256i index = _mm256_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m256i limit = _mm256_set1_epi16(static_cast<short>(count));
+    const __m256i low = _mm256_cmpgt_epi16(limit, index);
+    const __m256i high = _mm256_cmpgt_epi16(limit, _mm256_add_epi16(index, _mm256_set1_epi16(16)));
+    return {_mm256_blendv_epi8(b.low, a.low, low), _mm256_blendv_epi8(b.high, a.high, high)};
+}
 // Packing interleaves the halves in blocks of eight, unpacking undoes it: bytes live in that order.
 inline Words widen(Vec v) {
     const Vec none = _mm256_setzero_si256();
@@ -49,8 +56,8 @@ inline Vec part(Vec index) {
 }
 
 inline Vec correction(Vec distance) {
-    return _mm256_or_si256(_mm256_or_si256(part<0>(distance), part<1>(distance)),
-                           _mm256_or_si256(part<2>(distance), part<3>(distance)));
+    static_assert(kLdpcCorrection[31] == 0);
+    return _mm256_or_si256(part<0>(distance), part<1>(distance));
 }
 
 inline Vec box_plus(Vec a, Vec b) {
@@ -105,5 +112,5 @@ inline Wide shifted(Wide a, int right, Wide b, int left) {
 #include "ldpc_engine.h"
 
 namespace shosoin {
-constexpr LdpcPath ldpc_avx2_path = {"avx2", syndrome, decode};
+constexpr LdpcPath ldpc_avx2_path = {"avx2", kChunk, kMessageBytes, syndrome, decode};
 }

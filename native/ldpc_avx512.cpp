@@ -23,6 +23,11 @@ inline void store_words(std::int16_t* p, Words w) {
     _mm512_storeu_si512(p, w.low);
     _mm512_storeu_si512(p + 32, w.high);
 }
+inline Words joined(Words a, Words b, std::size_t count) {
+    const std::uint64_t first = (std::uint64_t{1} << count) - 1;
+    return {_mm512_mask_mov_epi16(b.low, static_cast<__mmask32>(first), a.low),
+            _mm512_mask_mov_epi16(b.high, static_cast<__mmask32>(first >> 32), a.high)};
+}
 // Packing interleaves the halves in blocks of eight, unpacking undoes it: bytes live in that order.
 inline Words widen(Vec v) {
     const Vec none = _mm512_setzero_si512();
@@ -93,5 +98,5 @@ inline Wide shifted(Wide a, int right, Wide b, int left) {
 #include "ldpc_engine.h"
 
 namespace shosoin {
-constexpr LdpcPath ldpc_avx512_path = {"avx512", syndrome, decode};
+constexpr LdpcPath ldpc_avx512_path = {"avx512", kChunk, kMessageBytes, syndrome, decode};
 }

@@ -9,6 +9,10 @@
 #include <string>
 #include <vector>
 
+#if __has_include(<sys/mman.h>)
+#include <sys/mman.h>
+#endif
+
 #include "ldpc.h"
 #include "python_buffers.h"
 
@@ -33,11 +37,18 @@ const LdpcPath& ldpc_path_of(const std::string& name) {
     refuse("this machine has no kernels named " + name);
 }
 
-// Aligned memory that is zero at first, and wiped at the end.
+// Aligned memory that is zero at first, and wiped at the end. The decoder reads columns in no order, so large pages spare
+// it much: the system is asked for them where it has them.
 class Secret {
   public:
-    explicit Secret(std::size_t bytes) : bytes_((bytes + 63) / 64 * 64), memory_(std::aligned_alloc(64, bytes_)) {
+    explicit Secret(std::size_t bytes) {
+        const std::size_t unit = bytes < kLargePage / 2 ? 64 : kLargePage;
+        bytes_ = (bytes + unit - 1) / unit * unit;
+        memory_ = std::aligned_alloc(unit, bytes_);
         if (!memory_) throw std::bad_alloc();
+#ifdef MADV_HUGEPAGE
+        if (unit == kLargePage) madvise(memory_, bytes_, MADV_HUGEPAGE);
+#endif
         std::memset(memory_, 0, bytes_);
     }
     Secret(const Secret&) = delete;
@@ -49,8 +60,10 @@ class Secret {
     Bytes bytes() const { return static_cast<Bytes>(memory_); }
 
   private:
-    std::size_t bytes_;
-    void* memory_;
+    static constexpr std::size_t kLargePage = std::size_t{2} << 20;
+
+    std::size_t bytes_ = 0;
+    void* memory_ = nullptr;
 };
 
 // The edges by row, those of left out columns dropped.
@@ -163,7 +176,7 @@ class LdpcKernels {
     std::size_t run(const LdpcCode& code, const std::vector<std::int16_t>& prior, ConstBytes wanted,
                     std::size_t iterations_max, Bytes errors) const {
         const std::size_t posterior_bytes = code.columns * code.column_values() * 2;
-        const std::size_t message_bytes = code.edge_count() * code.lifting;
+        const std::size_t message_bytes = code.edge_count() * (code.lifting / path_.chunk) * path_.message_bytes;
         const std::size_t strength_bytes = code.rows * code.lifting * 2;
         const std::size_t row_bytes = std::max(code.row_edges_max * kLdpcChunkMax * 3, code.block_bytes());
         Secret memory(posterior_bytes + message_bytes + strength_bytes + code.doubled_bytes() + row_bytes);

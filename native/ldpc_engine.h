@@ -5,6 +5,7 @@
 //   kChunk                       checks in a chunk; Vec holds a byte for each, in an order of the unit's own
 //   Words                        kChunk values of 16 bits in natural order, as two halves
 //   load_words, store_words      unaligned
+//   joined(a, b, count)          the first `count` values of a, then those of b
 //   widen(Vec)                   signed bytes to Words
 //   narrow(Words)                to signed bytes, saturated
 //   add, sub                     on Words
@@ -30,8 +31,6 @@
 namespace shosoin {
 namespace {
 
-constexpr std::size_t kWords = 2;  // bytes of a value
-
 // parities of one row into `output`
 inline void row_parities(const LdpcCode& code, std::size_t row, ConstBytes doubled, Bytes output) {
     const std::size_t block = code.block_bytes();
@@ -53,11 +52,16 @@ void syndrome(const LdpcCode& code, ConstBytes doubled, Bytes parities) {
     }
 }
 
-inline std::int16_t* values_at(const LdpcCode& code, const LdpcWorkspace& work, LdpcEdge edge, std::size_t check) {
-    std::size_t position = edge.shift + check;
-    position -= position >= code.lifting ? code.lifting : 0;
-    return work.posteriors + edge.column * code.column_values() + position;
-}
+// Where the values of an edge lie, for a chunk that begins at `check`. By value: what is stored may be no pointer of ours.
+struct Places {
+    std::int16_t* posteriors;
+    std::size_t column_values, lifting;
+
+    std::int16_t* at(LdpcEdge edge, std::size_t check) const {
+        const std::size_t position = edge.shift + check;
+        return posteriors + edge.column * column_values + position - (position >= lifting ? lifting : 0);
+    }
+};
 
 // What a check knows of the magnitudes of its edges: the least, and the box-plus of all the others.
 struct Strengths {
@@ -75,22 +79,17 @@ inline void join(Strengths& s, const Strengths& t) {
     s.least = minimum(s.least, t.least);
 }
 
-// One chunk of one layer.
-inline void update_chunk(const LdpcCode& code, const LdpcWorkspace& work, std::size_t row, std::size_t check,
-                         Sign parity) {
-    const LdpcEdge* const edges = code.edges + code.row_start[row];
-    const int count = static_cast<int>(code.row_start[row + 1] - code.row_start[row]);
-    const std::size_t chunks = code.lifting / kChunk, chunk = check / kChunk;
-    Bytes const slots = work.messages + (code.row_start[row] * chunks + chunk * static_cast<std::size_t>(count)) * kMessageBytes;
-    Bytes const strengths = work.strengths + (row * chunks + chunk) * 2 * kChunk;
-    Bytes const scratch = work.extrinsic;
+// One chunk of one layer: `count` edges, their slots, and the strengths that the check keeps.
+inline void update_chunk(Places places, const LdpcEdge* edges, int count, std::size_t check, Sign parity, Bytes slots,
+                         Bytes strengths, Bytes scratch) {
     constexpr std::size_t stride = kLdpcChunkMax * 3;  // the words, then the same narrowed
 
     const Vec old_others = load_bytes(strengths), old_every = load_bytes(strengths + kChunk);
     Strengths total{}, group{};
     for (int e = 0; e < count; ++e) {
         const Vec old = recall(slots + static_cast<std::size_t>(e) * kMessageBytes, old_others, old_every);
-        const Words extrinsic = sub(load_words(values_at(code, work, edges[e], check)), widen(old));
+        __builtin_prefetch(places.at(edges[e], check + kChunk));
+        const Words extrinsic = sub(load_words(places.at(edges[e], check)), widen(old));
         Bytes const at = scratch + static_cast<std::size_t>(e) * stride;
         store_words(reinterpret_cast<std::int16_t*>(at), extrinsic);
         const Vec narrowed = narrow(extrinsic);
@@ -122,7 +121,7 @@ inline void update_chunk(const LdpcCode& code, const LdpcWorkspace& work, std::s
         const Sign sign = flip(parity, sign_of(narrowed));
         const Vec message = negate_where(sign, either(least, others, every));
         keep(slots + static_cast<std::size_t>(e) * kMessageBytes, sign, least, message);
-        store_words(values_at(code, work, edges[e], check),
+        store_words(places.at(edges[e], check),
                     add(load_words(reinterpret_cast<const std::int16_t*>(at)), widen(message)));
     }
 }
@@ -133,11 +132,9 @@ inline void mend_tails(const LdpcCode& code, const LdpcWorkspace& work, std::siz
         std::int16_t* const head = work.posteriors + code.edges[e].column * code.column_values();
         std::int16_t* const tail = head + code.lifting;
         const std::size_t crossed = code.edges[e].shift % kChunk;
-        std::int16_t both[kChunk];
-        std::memcpy(both, tail, crossed * kWords);
-        std::memcpy(both + crossed, head + crossed, (kChunk - crossed) * kWords);
-        std::memcpy(head, both, kChunk * kWords);
-        std::memcpy(tail, both, kChunk * kWords);
+        const Words both = joined(load_words(tail), load_words(head), crossed);
+        store_words(head, both);
+        store_words(tail, both);
     }
 }
 
@@ -155,16 +152,26 @@ bool satisfied(const LdpcCode& code, ConstBytes wanted, const LdpcWorkspace& wor
     return true;
 }
 
+void update_row(const LdpcCode& code, ConstBytes wanted, const LdpcWorkspace& work, std::size_t row) {
+    const std::size_t first = code.row_start[row], count = code.row_start[row + 1] - first;
+    if (count == 0) return;
+    const Places places = {work.posteriors, code.column_values(), code.lifting};
+    const std::size_t chunks = code.lifting / kChunk;
+    Bytes slots = work.messages + first * chunks * kMessageBytes;
+    Bytes strengths = work.strengths + row * chunks * 2 * kChunk;
+    ConstBytes parities = wanted + row * code.block_bytes();
+    for (std::size_t check = 0; check < code.lifting; check += kChunk) {
+        update_chunk(places, code.edges + first, static_cast<int>(count), check,
+                     sign_from_bits(parities + check / 8), slots, strengths, work.extrinsic);
+        slots += count * kMessageBytes;
+        strengths += 2 * kChunk;
+    }
+    mend_tails(code, work, row);
+}
+
 std::size_t decode(const LdpcCode& code, ConstBytes wanted, const LdpcWorkspace& work, std::size_t iterations_max) {
     for (std::size_t iteration = 1; iteration <= iterations_max; ++iteration) {
-        for (std::size_t row = 0; row < code.rows; ++row) {
-            if (code.row_start[row] == code.row_start[row + 1]) continue;
-            for (std::size_t check = 0; check < code.lifting; check += kChunk) {
-                update_chunk(code, work, row, check,
-                             sign_from_bits(wanted + row * code.block_bytes() + check / 8));
-            }
-            mend_tails(code, work, row);
-        }
+        for (std::size_t row = 0; row < code.rows; ++row) update_row(code, wanted, work, row);
         if (satisfied(code, wanted, work)) return iteration;
     }
     return 0;

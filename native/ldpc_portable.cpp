@@ -1,5 +1,5 @@
-// Plain C++: loops over sixteen checks, which compilers turn into what vectors they have. Corrections come from the table
-// in memory, at addresses that depend on messages.
+// Plain C++ with the vectors that GCC and Clang offer for any processor, sixteen checks at a time. Corrections are
+// counted, not looked up.
 #include "ldpc.h"
 
 namespace shosoin {
@@ -9,103 +9,113 @@ constexpr std::size_t kChunk = 16;
 constexpr std::size_t kMessageBytes = 16;
 constexpr std::size_t kWideBytes = 8;
 
-struct Vec {
-    std::uint8_t b[kChunk];
-};
+// Vectors of the compiler, which it maps to what the processor has (SSE2, NEON), or to loops.
+typedef std::uint8_t Vec __attribute__((vector_size(16)));
+typedef std::int8_t SignedVec __attribute__((vector_size(16)));
+typedef std::int8_t SignedHalf __attribute__((vector_size(8)));
+typedef std::int16_t HalfWords __attribute__((vector_size(16)));
 using Sign = Vec;  // in the top bit of each byte
 using Same = Vec;
 using Wide = std::uint64_t;
 struct Words {
-    std::int16_t w[kChunk];
+    HalfWords low, high;
 };
 
-template <class F>
-inline Vec each(const F& f) {
-    Vec v;
-    for (std::size_t i = 0; i < kChunk; ++i) v.b[i] = static_cast<std::uint8_t>(f(i));
-    return v;
-}
-
-template <class F>
-inline Words each_word(const F& f) {
-    Words v;
-    for (std::size_t i = 0; i < kChunk; ++i) v.w[i] = static_cast<std::int16_t>(f(i));
-    return v;
+template <class To, class From>
+inline To as(const From& from) {
+    static_assert(sizeof(To) == sizeof(From));
+    To to;
+    __builtin_memcpy(&to, &from, sizeof to);
+    return to;
 }
 
 inline Words load_words(const std::int16_t* p) {
     Words w;
-    __builtin_memcpy(w.w, p, sizeof w);
+    __builtin_memcpy(&w, p, sizeof w);
     return w;
 }
-inline void store_words(std::int16_t* p, const Words& w) { __builtin_memcpy(p, w.w, sizeof w); }
-inline int as_signed(std::uint8_t b) { return static_cast<std::int8_t>(b); }
-inline Words widen(const Vec& v) {
-    return each_word([&](std::size_t i) { return as_signed(v.b[i]); });
+inline void store_words(std::int16_t* p, Words w) { __builtin_memcpy(p, &w, sizeof w); }
+inline Words joined(Words a, Words b, std::size_t count) {
+    std::int16_t first[kChunk], both[kChunk];
+    __builtin_memcpy(first, &a, sizeof a);
+    __builtin_memcpy(both, &b, sizeof b);
+    for (std::size_t i = 0; i < count; ++i) both[i] = first[i];
+    return load_words(both);
 }
-inline Vec narrow(const Words& w) {
-    return each([&](std::size_t i) { return w.w[i] > 127 ? 127 : w.w[i] < -128 ? -128 : w.w[i]; });
+inline Words widen(Vec v) {
+    SignedHalf halves[2];
+    __builtin_memcpy(halves, &v, sizeof v);
+    return {__builtin_convertvector(halves[0], HalfWords), __builtin_convertvector(halves[1], HalfWords)};
 }
-inline Words add(const Words& a, const Words& b) {
-    return each_word([&](std::size_t i) { return a.w[i] + b.w[i]; });
+inline HalfWords choose(HalfWords where, HalfWords a, HalfWords b) { return (where & a) | (~where & b); }
+inline SignedHalf saturated(HalfWords w) {
+    const HalfWords top = HalfWords{} + 127, bottom = HalfWords{} - 128;
+    w = choose(as<HalfWords>(w > top), top, w);
+    w = choose(as<HalfWords>(w < bottom), bottom, w);
+    return __builtin_convertvector(w, SignedHalf);
 }
-inline Words sub(const Words& a, const Words& b) {
-    return each_word([&](std::size_t i) { return a.w[i] - b.w[i]; });
+inline Vec narrow(Words w) {
+    const SignedHalf halves[2] = {saturated(w.low), saturated(w.high)};
+    Vec v;
+    __builtin_memcpy(&v, halves, sizeof v);
+    return v;
 }
-inline Vec all(int b) {
-    return each([=](std::size_t) { return b; });
+inline Words add(Words a, Words b) { return {a.low + b.low, a.high + b.high}; }
+inline Words sub(Words a, Words b) { return {a.low - b.low, a.high - b.high}; }
+inline Vec all(int b) { return Vec{} + static_cast<std::uint8_t>(b); }
+inline Vec either(Same where, Vec if_same, Vec if_not) { return (where & if_same) | (~where & if_not); }
+inline Vec minimum(Vec a, Vec b) { return either(as<Same>(a < b), a, b); }
+inline Vec maximum(Vec a, Vec b) { return either(as<Same>(a < b), b, a); }
+inline Vec negate_where(Sign s, Vec v) {
+    const Vec m = as<Vec>(as<SignedVec>(s) < 0);
+    return (v ^ m) - m;
 }
-inline Vec minimum(const Vec& x, const Vec& y) {
-    return each([&](std::size_t i) { return x.b[i] < y.b[i] ? x.b[i] : y.b[i]; });
+inline Vec magnitude(Vec v) { return minimum(negate_where(v, v), all(kLdpcMessageMax)); }
+
+// How many steps of kLdpcCorrection are above a distance: no address depends on a message.
+constexpr std::uint8_t step_at(int value) {
+    std::uint8_t x = 0;
+    while (kLdpcCorrection[x] >= value) ++x;
+    return x;
 }
-inline Vec maximum(const Vec& x, const Vec& y) {
-    return each([&](std::size_t i) { return x.b[i] < y.b[i] ? y.b[i] : x.b[i]; });
-}
-inline Vec magnitude(const Vec& v) {
-    return each([&](std::size_t i) {
-        const int size = as_signed(v.b[i]) < 0 ? -as_signed(v.b[i]) : as_signed(v.b[i]);
-        return size < kLdpcMessageMax ? size : kLdpcMessageMax;
-    });
+static_assert(kLdpcCorrection[0] == 6 && kLdpcCorrection[31] == 0);
+
+template <int Value = 1>
+inline Vec correction(Vec distance) {
+    // A comparison that holds is -1.
+    const Vec step = Vec{} - as<Vec>(distance < all(step_at(Value)));
+    if constexpr (Value < 6) {
+        return step + correction<Value + 1>(distance);
+    } else {
+        return step;
+    }
 }
 
-inline Vec box_plus(const Vec& x, const Vec& y) {
-    return each([&](std::size_t i) {
-        const int a = x.b[i], b = y.b[i];
-        const int distance = a < b ? b - a : a - b, sum = a + b;
-        const int result = (a < b ? a : b) - kLdpcCorrection[distance < 63 ? distance : 63] +
-                           kLdpcCorrection[sum < 63 ? sum : 63];
-        return result < 0 ? 0 : result;
-    });
+inline Vec box_plus(Vec a, Vec b) {
+    const Vec low = minimum(a, b), high = maximum(a, b), cap = all(64);
+    const Vec near = correction(high - low);
+    const Vec far = correction(minimum(low, cap) + minimum(high, cap));  // beyond the cap there is none
+    const Vec sum = low + far;
+    return sum - minimum(sum, near);
 }
 
-inline Sign sign_of(const Vec& v) { return v; }
-inline Sign flip(const Sign& x, const Sign& y) {
-    return each([&](std::size_t i) { return x.b[i] ^ y.b[i]; });
-}
+inline Sign sign_of(Vec v) { return v; }
+inline Sign flip(Sign a, Sign b) { return a ^ b; }
 inline Sign sign_from_bits(ConstBytes bits) {
-    return each([=](std::size_t i) { return bits[i / 8] >> i % 8 << 7; });
+    Sign s{};
+    for (std::size_t i = 0; i < kChunk; ++i) s[i] = static_cast<std::uint8_t>(bits[i / 8] >> i % 8 << 7);
+    return s;
 }
-inline Same same(const Vec& x, const Vec& y) {
-    return each([&](std::size_t i) { return x.b[i] == y.b[i] ? 255 : 0; });
-}
-inline Vec either(const Same& s, const Vec& if_same, const Vec& if_not) {
-    return each([&](std::size_t i) { return (if_same.b[i] & s.b[i]) | (if_not.b[i] & ~s.b[i]); });
-}
-inline Vec negate_where(const Sign& s, const Vec& v) {
-    return each([&](std::size_t i) {
-        const int m = -(s.b[i] >> 7);
-        return (v.b[i] ^ m) - m;
-    });
-}
+inline Same same(Vec a, Vec b) { return as<Same>(a == b); }
 
 inline Vec load_bytes(ConstBytes p) {
     Vec v;
-    __builtin_memcpy(v.b, p, sizeof v);
+    __builtin_memcpy(&v, p, sizeof v);
     return v;
 }
-inline void store_bytes(Bytes p, const Vec& v) { __builtin_memcpy(p, v.b, sizeof v); }
-inline void keep(Bytes slot, const Sign&, const Same&, const Vec& message) { store_bytes(slot, message); }
-inline Vec recall(ConstBytes slot, const Vec&, const Vec&) { return load_bytes(slot); }
+inline void store_bytes(Bytes p, Vec v) { __builtin_memcpy(p, &v, sizeof v); }
+inline void keep(Bytes slot, Sign, Same, Vec message) { store_bytes(slot, message); }
+inline Vec recall(ConstBytes slot, Vec, Vec) { return load_bytes(slot); }
 
 inline void pack_signs(const std::int16_t* values, std::size_t count, Bytes bits) {
     for (std::size_t i = 0; i < count; i += 8) {
@@ -131,5 +141,5 @@ inline Wide shifted(Wide a, int right, Wide b, int left) { return a >> right | b
 #include "ldpc_engine.h"
 
 namespace shosoin {
-constexpr LdpcPath ldpc_portable_path = {"portable", syndrome, decode};
+constexpr LdpcPath ldpc_portable_path = {"portable", kChunk, kMessageBytes, syndrome, decode};
 }

@@ -10,6 +10,6 @@ True
 """
 
 from shosoin.link.reconciliation.frames import Correction, Disclosure, correct, disclose
-from shosoin.link.reconciliation.plan import FramePlan, plan_frame
+from shosoin.link.reconciliation.plan import FramePlan, plan_block, plan_frame
 
-__all__ = ["Correction", "Disclosure", "FramePlan", "correct", "disclose", "plan_frame"]
+__all__ = ["Correction", "Disclosure", "FramePlan", "correct", "disclose", "plan_block", "plan_frame"]

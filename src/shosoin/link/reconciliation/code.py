@@ -12,7 +12,7 @@ from importlib.resources import files
 
 import numpy as np
 
-__all__ = ["Edge", "LdpcCode", "code_from_text", "code_named", "code_to_text"]
+__all__ = ["Edge", "LdpcCode", "code_from_text", "code_named", "code_to_text", "edges_of"]
 
 Edge = tuple[int, int, int]
 _FORMAT = "shosoin-qc-ldpc-1"
@@ -51,10 +51,9 @@ class LdpcCode:
         """Bits of a syndrome."""
         return self.rows * self.lifting
 
-    def packed_edges(self, columns: int | None = None) -> bytes:
-        """Return the edges of the first ``columns`` columns as the kernels take them."""
-        kept = [edge for edge in self.edges if columns is None or edge[1] < columns]
-        return np.array(kept, dtype="<u2").tobytes()
+    def packed_edges(self) -> bytes:
+        """Return the edges as the kernels take them."""
+        return np.array(self.edges, dtype="<u2").tobytes()
 
     def untainted_columns(self) -> tuple[int, ...]:
         """Return columns no two of which share a check, weak ones first: any of them may be punctured together.
@@ -104,3 +103,9 @@ def code_from_text(text: str) -> LdpcCode:
 def code_named(name: str) -> LdpcCode:
     """Return a code of the package."""
     return code_from_text(files("shosoin.link.reconciliation.codes").joinpath(f"{name}.txt").read_text("ascii"))
+
+
+@cache
+def edges_of(name: str) -> bytes:
+    """Return the edges of a code of the package as the kernels take them."""
+    return code_named(name).packed_edges()

@@ -104,7 +104,7 @@ class _Builder:
     def run(self) -> LdpcCode:
         recipe = self.recipe
         degrees = sorted(degree for degree, count in recipe.degrees.items() for _ in range(count))
-        places = self.draws.shuffled(recipe.columns)
+        places = self._places()
         pairs = recipe.degrees.get(2, 0)
         if pairs:
             self.ring = _Ring(self.draws.shuffled(recipe.rows)[:pairs], recipe.lifting)
@@ -112,6 +112,17 @@ class _Builder:
         for degree, column in list(zip(degrees, places, strict=True))[pairs:]:
             self._place(column, self._lightest(degree), careful=degree <= _CAREFUL_DEGREE_MAX)
         return LdpcCode(recipe.name, recipe.rows, recipe.columns, recipe.lifting, tuple(sorted(self.edges)))
+
+    def _places(self) -> list[int]:
+        """Return a place for each column, from light to heavy: random, but no light one where frames end."""
+        places = self.draws.shuffled(self.recipe.columns)
+        pairs, kept = self.recipe.degrees.get(2, 0), self.recipe.columns * 17 // 20
+        spare = iter([at for at in range(pairs, len(places)) if places[at] < kept])
+        for at in range(pairs):
+            if places[at] >= kept:
+                other = next(spare)
+                places[at], places[other] = places[other], places[at]
+        return places
 
     def _close_ring(self, columns: list[int]) -> None:
         """Place the columns with two edges, the last one so that the steps add up to an odd number."""
@@ -175,8 +186,10 @@ def build(recipe: Recipe) -> LdpcCode:
     """Return the code of a recipe.
 
     Raises:
-        ValueError: the recipe is too dense for its lifting.
+        ValueError: the recipe has more columns with two edges than rows, or is too dense for its lifting.
     """
+    if recipe.degrees.get(2, 0) > recipe.rows:
+        raise ValueError(f"recipe {recipe.name} has more columns with two edges than rows")
     return _Builder(recipe).run()
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from shosoin.base import Entropy, PeerFault
 from shosoin.kernels.buffers import Buffer
 from shosoin.kernels.ldpc import KNOWN, MESSAGE_MAX, UNITS_PER_NAT, ldpc_kernels
+from shosoin.link.reconciliation.code import edges_of
 from shosoin.link.reconciliation.plan import FramePlan
 
 __all__ = ["ITERATIONS_MAX", "Correction", "Disclosure", "correct", "disclose"]
@@ -92,7 +93,7 @@ def correct(
     errors, iterations, converged = ldpc_kernels().decode(
         code.rows,
         code.lifting,
-        code.packed_edges(),
+        edges_of(plan.code),
         _magnitudes(plan, plan.qber if qber is None else qber),
         wanted.tobytes(),
         iterations_max,
@@ -130,7 +131,7 @@ def _payload_of(plan: FramePlan, frame: Bytes) -> bytes:
 
 def _syndrome(plan: FramePlan, frame: Bytes) -> bytes:
     code = plan.matrix()
-    return ldpc_kernels().syndrome(code.rows, code.lifting, code.packed_edges(), frame.reshape(-1))
+    return ldpc_kernels().syndrome(code.rows, code.lifting, edges_of(plan.code), frame.reshape(-1))
 
 
 def _magnitudes(plan: FramePlan, qber: float) -> bytes:

@@ -11,7 +11,13 @@ from shosoin.link.information import binary_entropy
 from shosoin.link.reconciliation.catalogue import FAMILIES, Family, Member
 from shosoin.link.reconciliation.code import LdpcCode, code_named
 
-__all__ = ["FramePlan", "plan_frame"]
+__all__ = ["FramePlan", "plan_block", "plan_frame"]
+
+_USED_MIN = 0.8
+"""Share of a frame that a plan uses at least, unless the payload is shorter: codes lie closer than that."""
+
+
+_CODES = frozenset(member.code for family in FAMILIES for member in family.members)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +39,8 @@ class FramePlan:
     """The QBER that the plan is made for, 0 to 1/2."""
 
     def __post_init__(self) -> None:
+        if self.code not in _CODES:
+            raise Rejected(f"no code is named {self.code[:20]!r}", code="link.bad_plan")
         code = self.matrix()
         lifting = code.lifting
         if self.shortened_bits % lifting or self.punctured_bits % lifting or not 0 < self.qber <= 0.5:
@@ -58,6 +66,8 @@ class FramePlan:
 
     def punctured_columns(self) -> tuple[int, ...]:
         """Return the base columns whose bits are punctured."""
+        if not self.punctured_bits:
+            return ()
         code = self.matrix()
         allowed = [column for column in code.untainted_columns() if column < self.used_columns]
         return tuple(sorted(allowed[: self.punctured_bits // code.lifting]))
@@ -92,54 +102,109 @@ def plan_frame(
 
     Args:
         qber: error rate expected in the frame, 0 to 0.11; a rate below 0.005 is treated as 0.005.
-        frame_bits: about how long a frame should be; by default the longest, which leaks least.
+        frame_bits: about how long a frame should be; by default the longest, which leaks least, or, for a given
+            payload, the one that leaks least of it.
         payload_bits: exactly how much payload the frame has, for the short last frame of a block; by default all
-            that fits. At most what fits.
+            that fits.
         margin: how much more to leak than the measured thresholds ask for, 0.02 for two per cent.
 
     Raises:
-        Rejected: ``link.qber_above_limit``; ``link.bad_plan`` for a payload that does not fit.
+        Rejected: ``link.qber_above_limit``; ``link.bad_plan`` for a payload that fits no frame;
+            ``link.block_too_short`` for one so short that disclosing it whole leaks no more.
         ValueError: a negative margin, or a QBER that is none.
     """
-    if not 0 <= qber <= 0.5 or margin < 0:
+    if not 0 <= qber <= 0.5 or not margin >= 0:
         raise ValueError(f"expected a QBER of 0 to 0.5 and no negative margin, got {qber} and {margin}")
-    family = _family(frame_bits)
-    planned = max(qber, family.qber_min)
-    if planned > family.qber_max:
-        raise Rejected(
-            f"QBER is {qber:.4f}, the codes correct up to {family.qber_max:.4f}",
-            code="link.qber_above_limit",
-            hint="no secret key comes from such a link; look for misalignment, stray light or an eavesdropper",
-        )
-    member, used = _choose(family, planned, margin)
-    return _fitted(family, member, used, planned, payload_bits)
+    families = [_nearest(frame_bits)] if frame_bits is not None or payload_bits is None else list(FAMILIES)
+    limit = max(family.qber_max for family in families)
+    if qber > limit:
+        raise _above_limit(f"QBER is {qber:.4f}, the codes correct up to {limit:.4f}")
+    if payload_bits is None:
+        return _full_frame(families[0], qber, margin)
+    fitting = [family for family in families if 0 < payload_bits <= family.frame_bits]
+    if not fitting:
+        raise Rejected(f"got {payload_bits} payload bits, which fit no frame", code="link.bad_plan")
+    return _short_frame(fitting, qber, margin, payload_bits)
 
 
-def _family(frame_bits: int | None) -> Family:
+def plan_block(qber: float, block_bits: int, *, margin: float = 0.0) -> tuple[FramePlan, ...]:
+    """Return plans for the frames of a block, one after the other: long ones, then short ones, then a rest.
+
+    The payloads add up to ``block_bits``, or to less if the rest is too short to be worth correcting; what is left
+    over is for the caller to give up.
+
+    Raises:
+        Rejected: as :func:`plan_frame`.
+        ValueError: likewise.
+    """
+    plans: list[FramePlan] = []
+    left = block_bits
+    for family in sorted(FAMILIES, key=lambda family: -family.frame_bits):
+        full = plan_frame(qber, frame_bits=family.frame_bits, margin=margin)
+        plans += [full] * (left // full.payload_bits)
+        left %= full.payload_bits
+    try:
+        rest = [plan_frame(qber, payload_bits=left, margin=margin)] if left else []
+    except Rejected as refusal:
+        if refusal.code != "link.block_too_short":
+            raise
+        rest = []
+    return (*plans, *rest)
+
+
+def _nearest(frame_bits: int | None) -> Family:
     if frame_bits is None:
         return max(FAMILIES, key=lambda family: family.frame_bits)
     return min(FAMILIES, key=lambda family: abs(math.log(family.frame_bits / max(1, frame_bits))))
 
 
-def _choose(family: Family, qber: float, margin: float) -> tuple[Member, int]:
-    """Return the code, and how many of its columns are used: of those that leak little enough the longest payload."""
-    entropy = float(binary_entropy(qber))
-    fitting = [
-        (member, math.floor(member.rows / (entropy * member.efficiency(qber) * (1 + margin))))
-        for member in family.members
-    ]
-    member, used = max([item for item in fitting if item[1] <= family.columns] or fitting[:1], key=lambda item: item[1])
-    if used < family.columns // 2:
+def _above_limit(message: str) -> Rejected:
+    return Rejected(
+        message,
+        code="link.qber_above_limit",
+        hint="no secret key comes from such a link; look for misalignment, stray light or an eavesdropper",
+    )
+
+
+def _full_frame(family: Family, qber: float, margin: float) -> FramePlan:
+    """Return the plan with the longest payload: as many checks as possible, no more leak than asked for."""
+    planned = max(qber, family.qber_min)
+    share = family.leak_share(planned) * (1 + margin)
+    member = max(
+        (member for member in family.members if member.rows <= share * family.columns),
+        key=lambda member: member.rows,
+        default=family.members[0],
+    )
+    used = min(family.columns, math.floor(member.rows / share))
+    if used < _USED_MIN * family.columns:
+        raise _above_limit(f"no code leaks enough at QBER {qber:.4f} with a margin of {margin}")
+    return _plan(family, member, used * family.lifting, planned)
+
+
+def _short_frame(families: list[Family], qber: float, margin: float, payload_bits: int) -> FramePlan:
+    """Return the plan with the least leak for this payload."""
+    plans = []
+    for family in families:
+        planned = max(qber, family.qber_min)
+        blocks = -(-payload_bits // family.lifting)
+        # Fewer bits scatter more, and a code of which little is left is not what it was designed for.
+        scatter = 1 + 0.15 * (max(1.0, math.sqrt(_USED_MIN * family.columns / blocks)) - 1)
+        rows = family.leak_share(planned) * (1 + margin) * scatter * blocks
+        fitting = [member for member in family.members if member.rows >= rows]
+        if fitting:
+            plans.append(_plan(family, fitting[0], payload_bits, planned))
+    if not plans:
+        raise _above_limit(f"no code leaks enough at QBER {qber:.4f} with a margin of {margin}")
+    plan = min(plans, key=lambda plan: plan.leak_bits)
+    if plan.leak_bits >= payload_bits:
         raise Rejected(
-            f"no code leaks enough at QBER {qber:.4f} with a margin of {margin}", code="link.qber_above_limit"
+            f"{payload_bits} payload bits would take a syndrome of {plan.leak_bits}",
+            code="link.block_too_short",
+            hint="gather a longer block; one so short is disclosed for less than it takes to correct it",
         )
-    return member, min(used, family.columns)
+    return plan
 
 
-def _fitted(family: Family, member: Member, used: int, qber: float, payload_bits: int | None) -> FramePlan:
-    room = used * family.lifting
-    payload = room if payload_bits is None else payload_bits
-    if not 0 < payload <= room:
-        raise Rejected(f"got {payload_bits} payload bits, the frame has room for {room}", code="link.bad_plan")
-    blocks = -(-payload // family.lifting)
-    return FramePlan(member.code, payload, (family.columns - blocks) * family.lifting, 0, qber)
+def _plan(family: Family, member: Member, payload_bits: int, qber: float) -> FramePlan:
+    blocks = -(-payload_bits // family.lifting)
+    return FramePlan(member.code, payload_bits, (family.columns - blocks) * family.lifting, 0, qber)
