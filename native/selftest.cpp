@@ -2,6 +2,7 @@
 // the size a call may touch: built with -DSHOSOIN_SANITIZE=ON, so that a byte too far is an error.
 #include "key_ids.h"
 #include "kernels.h"
+#include "toeplitz.h"
 
 #include <cstdio>
 #include <cstdlib>
@@ -151,9 +152,60 @@ void check_key_ids() {
     }
 }
 
+int bit_at(const Block& block, std::uint64_t i) { return block.begin()[i / 8] >> (i % 8) & 1; }
+
+// Rows of a Toeplitz product by its definition: the ends of the output and some between.
+void check_toeplitz(const ToeplitzPath& path, std::uint64_t key_bits, std::uint64_t output_bits, int log_points) {
+    const Block key((key_bits + 7) / 8, 3), seed((key_bits + output_bits + 6) / 8, 1), output((output_bits + 7) / 8, 7);
+    require(toeplitz_multiply(path, key.begin(), key_bits, seed.begin(), output.begin(), output_bits, log_points),
+            path.name, "memory for toeplitz", key_bits);
+    for (std::uint64_t row = 0; row < output_bits; row += 1 + next_random() % (1 + output_bits / 40)) {
+        for (const std::uint64_t i : {row, output_bits - 1 - row}) {
+            int sum = 0;
+            for (std::uint64_t j = 0; j < key_bits; ++j) sum ^= bit_at(seed, i + key_bits - 1 - j) & bit_at(key, j);
+            require(sum == bit_at(output, i), path.name, "toeplitz", key_bits);
+        }
+    }
+    for (std::uint64_t i = output_bits; i % 8; ++i) require(bit_at(output, i) == 0, path.name, "toeplitz's end", key_bits);
+}
+
+// Bits of a product of which one factor is short, so that paper is quick.
+void check_long_product(const ToeplitzPath& path, std::size_t a_bytes, std::size_t b_bytes, int log_points) {
+    const Block a(a_bytes, 5), b(b_bytes, 9), output(a_bytes + b_bytes, 2), expected(a_bytes + b_bytes, 0);
+    std::memset(expected.begin(), 0, a_bytes + b_bytes);
+    for (std::uint64_t j = 0; j < 8 * b_bytes; ++j) {
+        if (!bit_at(b, j)) continue;
+        for (std::uint64_t i = 0; i < 8 * a_bytes; ++i) {
+            expected.begin()[(i + j) / 8] ^= static_cast<std::uint8_t>(bit_at(a, i) << ((i + j) % 8));
+        }
+    }
+    require(long_product(path, a.begin(), a_bytes, b.begin(), b_bytes, output.begin(), log_points), path.name,
+            "memory for a product", a_bytes);
+    require(output == expected, path.name, "long_product", a_bytes);
+}
+
+void check_long_products(const ToeplitzPath& path) {
+    for (const std::uint64_t bits : {1, 7, 64, 65, 513, 8191, 8192, 8193, 16385}) {
+        for (const std::uint64_t more : {1, 63, 8192, 8193}) {
+            check_toeplitz(path, bits, more, 0);
+            check_toeplitz(path, more, bits, kLogPointsMin);
+        }
+    }
+    for (int log_points = kLogPointsMin; log_points <= 13; ++log_points) {
+        check_toeplitz(path, 20 * 8192 + 5, 3 * 8192 + 1, log_points);
+        check_long_product(path, 5003, 41, log_points);
+        check_long_product(path, 17, 3001, log_points);
+    }
+    check_toeplitz(path, 40'000, 1'000, kLogPointsMax);
+    std::printf("selftest: %s: long products right\n", path.name);
+}
+
 }  // namespace
 
 int main() {
-    for (const Path* const* path = available_paths(); *path; ++path) check(**path);
+    for (const Path* const* path = available_paths(); *path; ++path) {
+        check(**path);
+        check_long_products(*toeplitz_of((*path)->name));
+    }
     check_key_ids();
 }

@@ -485,6 +485,8 @@ void load_pieces(const LongFactor& f, std::uint64_t piece, std::size_t count, Wo
 
 std::size_t round_up(std::uint64_t count) { return (count + kLanes - 1) / kLanes * kLanes; }
 
+constexpr std::size_t kPad = 2 * kLanes;  // zeros before and after the values of b, as many as are added up at once
+
 // Values lie point by point: for each point those of all pieces, so that sums over pieces run along a row.
 struct Shape {
     std::size_t points, piece_words;
@@ -502,7 +504,7 @@ struct Shape {
           a_row(round_up(a_pieces)) {
         if (last > a_pieces + b_pieces - 1) last = a_pieces + b_pieces - 1;
         sums = round_up(last - first);
-        b_row = round_up(b_pieces) + 2 * kLanes;
+        b_row = round_up(b_pieces) + 2 * kPad;
         if (b_row < sums) b_row = sums;
     }
 
@@ -525,7 +527,7 @@ class Product {
 
     void run() {
         evaluate(job_.a, shape_.a_pieces, a_, shape_.a_row);
-        evaluate(job_.b, shape_.b_pieces, b_ + kLanes, shape_.b_row);
+        evaluate(job_.b, shape_.b_pieces, b_ + kPad, shape_.b_row);
         for (std::size_t p = 0; p < shape_.points; ++p) multiply_at(p);
         std::memset(job_.output, 0, static_cast<std::size_t>(job_.output_bits + 7) / 8);
         for (std::size_t d = 0; d < shape_.sums; d += kLanes) interpolate(d);
@@ -545,18 +547,31 @@ class Product {
     void multiply_at(std::size_t p) {
         const Word* a = a_ + p * shape_.a_row;
         Word* b = b_ + p * shape_.b_row;
-        store(b, zero());
-        store(b + kLanes + round_up(shape_.b_pieces), zero());
-        for (std::size_t sum = 0; sum < shape_.sums; sum += kLanes) {
-            const std::size_t d = shape_.first + sum;
-            const std::size_t begin = d + 1 > shape_.b_pieces ? d + 1 - shape_.b_pieces : 0;
-            const std::size_t end = d + kLanes < shape_.a_pieces ? d + kLanes : shape_.a_pieces;
-            Wide total;
-            clear(total);
-            for (std::size_t i = begin; i < end; ++i) add_product(total, load(b + kLanes + d - i), repeat(a[i]));
-            store(sums_ + sum, reduce(total));
+        for (std::size_t i = 0; i < shape_.a_row; i += 8) __builtin_prefetch(a + shape_.a_row + i);
+        for (std::size_t i = 0; i < shape_.b_row; i += 8) __builtin_prefetch(b + shape_.b_row + i);
+        for (std::size_t i = 0; i < kPad; i += kLanes) {
+            store(b + i, zero());
+            store(b + kPad + round_up(shape_.b_pieces) + i, zero());
         }
-        for (std::size_t sum = 0; sum < shape_.sums; sum += kLanes) store(b + sum, load(sums_ + sum));
+        std::size_t sum = 0;
+        for (; sum + kLanes < shape_.sums; sum += 2 * kLanes) add_up<2>(a, b + kPad, sum);
+        if (sum < shape_.sums) add_up<1>(a, b + kPad, sum);
+        for (sum = 0; sum < shape_.sums; sum += kLanes) store(b + sum, load(sums_ + sum));
+    }
+
+    // Groups * kLanes sums from `sum` on. Where i is out of range for some of them, b is zero there.
+    template <std::size_t Groups>
+    SHOSOIN_INLINE void add_up(const Word* a, const Word* b, std::size_t sum) {
+        const std::size_t d = shape_.first + sum;
+        const std::size_t begin = d + 1 > shape_.b_pieces ? d + 1 - shape_.b_pieces : 0;
+        const std::size_t end = d + Groups * kLanes < shape_.a_pieces ? d + Groups * kLanes : shape_.a_pieces;
+        Wide totals[Groups];
+        for (std::size_t g = 0; g < Groups; ++g) clear(totals[g]);
+        for (std::size_t i = begin; i < end; ++i) {
+            const Vec factor = repeat(a[i]);
+            for (std::size_t g = 0; g < Groups; ++g) add_product(totals[g], load(b + d + g * kLanes - i), factor);
+        }
+        for (std::size_t g = 0; g < Groups; ++g) store(sums_ + sum + g * kLanes, reduce(totals[g]));
     }
 
     void interpolate(std::size_t sum) {

@@ -1,9 +1,9 @@
 """The journal of one end of a link: small sealed records in an SQLite database.
 
-``<directory>/journal.sqlite`` is durable when ``commit`` returns (WAL, ``synchronous=FULL``); all records of a commit are
-there after a crash, or none. Records are sealed under a storage key (``stream_sealing``), removed ones are overwritten
-(``secure_delete``). One process holds the directory. After any failure to write, the journal refuses further work: what
-is on disk is then not known, and a key bit might be used twice.
+``<directory>/journal.sqlite`` is durable when ``commit`` returns (WAL, ``synchronous=FULL``); all records of a commit
+are there after a crash, or none. Records are sealed under a storage key (``stream_sealing``), removed ones are
+overwritten (``secure_delete``). One process holds the directory. After any failure to write, the journal refuses
+further work: what is on disk is then not known, and a key bit might be used twice.
 
 Security: encryption at rest is computational, and overwriting is best effort on flash and copy-on-write file systems. A
 directory restored from a backup has forgotten what was used since; the other end notices and refuses.
@@ -81,9 +81,7 @@ class FileLinkJournal:
             self._database.execute("COMMIT")
         except sqlite3.Error as err:
             self._has_failed = True
-            raise Unavailable(
-                f"writing to {self._directory} failed: {err}", code="link.journal_out_of_reach"
-            ) from err
+            raise Unavailable(f"writing to {self._directory} failed: {err}", code="link.journal_out_of_reach") from err
 
     def close(self) -> None:
         """Let go of the directory."""

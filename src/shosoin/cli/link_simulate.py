@@ -240,7 +240,7 @@ def _recorders(study: SimulatedStudy, files: tuple[Path | None, Path | None], se
         writers: list[tuple[RecordingWriter, IO[bytes], bool]] = []
         for path, part in zip(files, (Part.TRANSMITTER, Part.RECEIVER), strict=True):
             if path is not None:
-                file = stack.enter_context(path.open("wb", opener=_private))  # type: ignore[call-overload]
+                file = stack.enter_context(_private(path))
                 writers.append(
                     (RecordingWriter(Header(part, study.settings, True, origin)), file, part is Part.RECEIVER)
                 )
@@ -255,8 +255,8 @@ def _recorders(study: SimulatedStudy, files: tuple[Path | None, Path | None], se
             file.write(writer.end())
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+def _private(path: Path) -> IO[bytes]:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ floating point, rounded.
 
 Rounding is exact. With at most n ones in a factor and transforms of N points, the error of a coefficient in double
 precision stays below about ``20 n log2(N) 2**-53`` (Brent, Percival and Zimmermann, "Error bounds on complex
-floating-point multiplication", Mathematics of Computation 76, 2007, theorem 5.1), which for the longest strings
+floating-point multiplication", Mathematics of Computation 76, 2007), which for the longest strings
 accepted here, 2^30 bits, is 10^-4; half an integer would be too much.
 
 What it does not do: run in constant time, or in little memory (about 60 bytes for a bit).
@@ -26,21 +26,20 @@ Bits = npt.NDArray[np.uint8]
 
 
 class ReferenceToeplitz:
-    """Long products in NumPy. Callers have checked sizes and overlaps."""
+    """Long products in NumPy. Callers have checked sizes."""
 
     def toeplitz_into(self, key: Buffer, key_bits: int, seed: Buffer, output: Buffer, output_bits: int) -> None:
         """Write ``output[i] = XOR_j seed[i - j + key_bits - 1] & key[j]``."""
+        target = _apart(output, key, seed)
         product = product_bits(_bits(key, key_bits), _bits(seed, key_bits + output_bits - 1))
-        wanted = product[key_bits - 1 : key_bits - 1 + output_bits]
-        contents(output, writable=True)[:] = np.packbits(wanted, bitorder="little")
+        target[:] = np.packbits(product[key_bits - 1 :][:output_bits], bitorder="little")
 
     def product_into(self, a: Buffer, b: Buffer, output: Buffer) -> None:
         """Write the product of two polynomials, as long as both together."""
-        product = product_bits(_bits(a), _bits(b))
-        target = contents(output, writable=True)
-        target[:] = 0
-        packed = np.packbits(product, bitorder="little")
+        target = _apart(output, a, b)
+        packed = np.packbits(product_bits(_bits(a), _bits(b)), bitorder="little")
         target[: packed.size] = packed
+        target[packed.size :] = 0
 
 
 def product_bits(a: Bits, b: Bits) -> Bits:
@@ -57,3 +56,10 @@ def product_bits(a: Bits, b: Bits) -> Bits:
 
 def _bits(buffer: Buffer, count: int | None = None) -> Bits:
     return np.unpackbits(contents(buffer), count=count, bitorder="little")
+
+
+def _apart(output: Buffer, *inputs: Buffer) -> Bits:
+    target = contents(output, writable=True)
+    if any(np.may_share_memory(target, contents(one)) for one in inputs):
+        raise ValueError("the output must not overlap another buffer")
+    return target

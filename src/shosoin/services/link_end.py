@@ -1,7 +1,7 @@
 """One end of a link's post-processing as a process: ``python -m shosoin.services.link_end``, told what to do on stdin.
 
-Standard input is one JSON object (``EndConfig``); secrets come that way and not as arguments, which other users can see.
-Standard output is one JSON object a line: the port that the transmitter listens on, every block's end, and how it ended.
+Standard input is one JSON object (``EndConfig``); secrets come that way and not as arguments, which others can see.
+Standard output is one JSON object a line: the port that the transmitter listens on, every block's end, its own end.
 Keys are written to files that only their owner can read, if at all; they are never printed.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,16 @@ from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.link_journal import FileLinkJournal
 from shosoin.adapters.private_files import create_private, read_private
 from shosoin.base import Alarm, Denied, PeerFault, Rejected, ShosoinError, Unavailable
-from shosoin.link.events.recording import Header, Part, RecordingReader
+from shosoin.link.events.recording import Header, Part
 from shosoin.link.events.records import Detections, SentPulses
 from shosoin.link.postprocessing import KeyReady, Outcome, Receiver, SessionParameters, Transmitter, install_start_key
 from shosoin.services.link_postprocessing import ConnectionLost, drive_receiver, drive_transmitter
+from shosoin.services.link_records import read_batches, read_header
 
-__all__ = ["KINDS", "EndConfig", "main", "read_batches", "read_header"]
+__all__ = ["KINDS", "EndConfig", "main", "spelled"]
 
 LOOPBACK = "127.0.0.1"
 CONFIG_BYTES_MAX = 1 << 20
-PIECE_BYTES = 1 << 20
 KINDS: dict[str, type[ShosoinError]] = {
     kind.__name__: kind for kind in (Rejected, Denied, Unavailable, PeerFault, Alarm)
 }
@@ -59,41 +58,6 @@ class EndConfig:
         return f"EndConfig(role={self.role!r}, redacted)"
 
 
-def read_header(path: Path) -> Header:
-    """Return what a recording says of itself.
-
-    Raises:
-        Rejected: there is no such file, or it is no recording.
-    """
-    reader = RecordingReader()
-    for piece in _pieces(path):
-        reader.feed(piece)
-        if reader.header is not None:
-            return reader.header
-    return reader.close()
-
-
-def read_batches(path: Path) -> Iterator[SentPulses | Detections]:
-    """Yield the batches of a recording.
-
-    Raises:
-        Rejected: there is no such file, or it is no recording, or it ends early.
-    """
-    reader = RecordingReader()
-    for piece in _pieces(path):
-        yield from reader.feed(piece)
-    reader.close()
-
-
-def _pieces(path: Path) -> Iterator[bytes]:
-    try:
-        with path.open("rb") as file:
-            while piece := file.read(PIECE_BYTES):
-                yield piece
-    except OSError as err:
-        raise Rejected(f"cannot read the recording {path}: {err.strerror}", code="link.recording_rejected") from err
-
-
 class _Taker:
     """Writes keys where they are wanted, and tells on standard output what became of each block."""
 
@@ -105,7 +69,8 @@ class _Taker:
 
     def __call__(self, outcome: Outcome) -> None:
         if not isinstance(outcome, KeyReady):
-            say({"void": outcome.block, "reason": outcome.reason.code, "is_alarm": outcome.reason.is_alarm})
+            told = {"void": outcome.block, "reason": outcome.reason.code, "is_alarm": outcome.reason.is_alarm}
+            say({**told, "figures": dict(outcome.figures)})
             return
         if self._directory is None:
             outcome.key.wipe()

@@ -1,4 +1,4 @@
-"""Both ends of a link's post-processing on this machine: two processes that share a loopback connection and nothing else.
+"""Both ends of a link's post-processing on this machine: two processes that share a loopback connection and no more.
 
 The transmitter's process is given the transmitter's record, the receiver's the receiver's. What this process sees of
 them are figures; keys stay with the ends.
@@ -35,6 +35,8 @@ class PairResult:
     """Figures of blocks with a key, by number."""
     voids: dict[int, str] = field(default_factory=dict)
     """Reasons of blocks without."""
+    void_pulses: dict[int, int] = field(default_factory=dict)
+    """Pulses that were spent on those."""
     alarms: int = 0
     seconds: float = 0.0
 
@@ -45,6 +47,7 @@ class _Told:
 
     blocks: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     voids: dict[int, str] = field(default_factory=dict)
+    void_pulses: dict[int, int] = field(default_factory=dict)
     alarms: set[int] = field(default_factory=set)
     error: ShosoinError | None = None
     has_finished: bool = False
@@ -55,6 +58,7 @@ class _Told:
             self.blocks[line["block"]] = line["report"]
         elif "void" in line:
             self.voids[line["void"]] = line["reason"]
+            self.void_pulses[line["void"]] = line["figures"].get("pulses", 0)
             if line["is_alarm"]:
                 self.alarms.add(line["void"])
         elif "error" in line:
@@ -156,4 +160,4 @@ def _result(told: tuple[_Told, _Told], seconds: float) -> PairResult:
         raise PeerFault("an end broke down without a word", code="link.end_broke_down")
     if told[0].blocks != told[1].blocks or told[0].voids != told[1].voids:
         raise PeerFault("the two ends do not tell the same", code="link.ends_disagree")
-    return PairResult(told[0].blocks, told[0].voids, len(told[0].alarms), seconds)
+    return PairResult(told[0].blocks, told[0].voids, told[0].void_pulses, len(told[0].alarms), seconds)

@@ -1,4 +1,4 @@
-"""Whatever somebody does on the wire, there is an alarm or an error of a kind, and never a key that only one end has."""
+"""Whatever somebody does on the wire, there is an alarm or an error of a kind, and never a key of one end alone."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_two_messages_in_the_other_order_are_found_out(honest):
 
 
 def test_a_message_of_an_earlier_session_is_found_out(honest):
-    recorded = [passed.raw for passed in honest.wire if passed.header.direction == 1][0]
+    recorded = next(passed.raw for passed in honest.wire if passed.header.direction == 1)
     world = World(ONE_BLOCK, RECORDS, journals=honest.journals, tamper=lambda at, raw: recorded if at == 0 else raw)
     with pytest.raises(MessageForged) as told:
         world.session()

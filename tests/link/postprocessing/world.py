@@ -266,6 +266,6 @@ class World:
         return (passed.message for passed in self.wire if isinstance(passed.message, kinds))
 
 
-def with_codes(codes: str, **changes: object) -> SessionParameters:
+def with_codes(codes: str) -> SessionParameters:
     """Return small parameters with other codes."""
-    return replace(SMALL, codes=codes, **changes)
+    return replace(SMALL, codes=codes)

@@ -146,6 +146,8 @@ class Finding:
 
 
 _BACKGROUND_CELLS = 8
+_UNREMARKABLE = 1e-3
+"""Gains that one channel explains with intervals that miss this often are not looked at more closely."""
 _SUSPENDING = frozenset({Kind.QBER, Kind.YIELDS, Kind.PHOTOCURRENT, Kind.GATE_TIMES, Kind.DIODE})
 
 
@@ -273,9 +275,9 @@ def _yields(calibration: Calibration, tally: BlockTally) -> Iterator[_Check]:
         return
     # The largest probability of a miss at which the intervals of all intensities have a transmittance in common.
     low, high = math.log10(SMALLEST), 0.0
-    if _have_common_channel(calibration, tally, 0.5):
-        low = high
-    for _ in range(40):
+    if _have_common_channel(calibration, tally, _UNREMARKABLE):
+        low = high  # nothing to measure
+    while high - low > 0.01:
         middle = (low + high) / 2
         if _have_common_channel(calibration, tally, 10.0**middle):
             low = middle

@@ -206,7 +206,7 @@ def start_records(start_key: bytes) -> dict[str, bytes | None]:
 
 
 class _Side:
-    """What sealing and opening share: the session's name, the sequence, the hash key in use, the place in the stream."""
+    """What sealing and opening share: the session's name, the sequence, the hash key, the place in the stream."""
 
     def __init__(self, streams: KeyStreams, direction: Direction) -> None:
         self._streams = streams

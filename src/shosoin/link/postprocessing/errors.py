@@ -87,11 +87,13 @@ class VoidReason(IntEnum):
     TOO_SHORT = 4
     """The record ended before the block was worth a key."""
     SUSPENDED = 5
-    """A monitor of the devices asked for it."""
+    """A monitor suspended the link."""
     ONE_BASIS = 6
     """No detection in one of the two bases."""
     ABANDONED = 7
     """The session ended while the block was in flight."""
+    DISCARDED = 8
+    """A monitor found the block suspicious."""
 
     @property
     def code(self) -> str:
@@ -101,4 +103,4 @@ class VoidReason(IntEnum):
     @property
     def is_alarm(self) -> bool:
         """Whether an adversary is the likely cause."""
-        return self in {VoidReason.QBER_ABOVE_LIMIT, VoidReason.NOT_EQUAL, VoidReason.SUSPENDED}
+        return self in {VoidReason.QBER_ABOVE_LIMIT, VoidReason.NOT_EQUAL, VoidReason.SUSPENDED, VoidReason.DISCARDED}

@@ -240,7 +240,7 @@ class Sifted:
 
     def encode(self) -> bytes:
         """Return the body."""
-        planes = [self.intensities >> plane & 1 for plane in range(self.intensity_bits)]
+        planes = [self.intensities & np.uint8(1 << plane) != 0 for plane in range(self.intensity_bits)]
         head = struct.pack("<IIIB", len(self.is_kept), len(self.intensities), len(self.test_bits), self.intensity_bits)
         parts = [self.is_kept, *planes, self.test_bits]
         return b"".join((head, *(np.packbits(part, bitorder="little").tobytes() for part in parts)))

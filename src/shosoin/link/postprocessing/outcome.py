@@ -11,6 +11,7 @@ from shosoin.link.counts import DecoyCounts
 from shosoin.link.epsilons import Epsilons
 from shosoin.link.information import binary_entropy
 from shosoin.link.postprocessing.errors import VoidReason
+from shosoin.link.postprocessing.sifting import SiftedBlock
 from shosoin.link.rates.result import SecretLength
 
 __all__ = ["BlockVoid", "KeyReady", "Outcome", "block_report"]
@@ -39,9 +40,9 @@ Outcome = KeyReady | BlockVoid
 
 
 def block_report(
-    *,
-    key_bits: int,
+    block: SiftedBlock,
     counts: DecoyCounts,
+    *,
     leak_bits: int,
     bound: SecretLength,
     secret_bits: int,
@@ -50,11 +51,12 @@ def block_report(
 ) -> dict[str, Any]:
     """Return the figures of a block that has a key."""
     errors = int(counts.key_errors.sum())
-    qber = errors / key_bits
-    limit = key_bits * float(binary_entropy(qber))
+    qber = errors / block.key_bits
+    limit = block.key_bits * float(binary_entropy(qber))
     tested = int(counts.test_detections.sum())
     return {
-        "key_basis_bits": key_bits,
+        "pulses": block.pulses,
+        "key_basis_bits": block.key_bits,
         "key_detections": counts.key_detections.tolist(),
         "key_errors": counts.key_errors.tolist(),
         "test_detections": counts.test_detections.tolist(),

@@ -40,7 +40,7 @@ class SessionParameters:
     fixed_secret_bits: int = 0
     """If not 0: a block yields this many bits or none, as the proofs have it that fix the length before the run."""
     codes: str = "ldpc"
-    qber_max: float = 0.08
+    qber_max: float = 0.06
     """Above it, in either basis, a block is void and an alarm is raised."""
     authentication_stock_bytes: int = 8192
     """How much key each direction's stream is filled up to with every block."""
@@ -83,7 +83,7 @@ class SessionParameters:
             RecordRejected: fields are missing, unknown or out of range.
         """
         try:
-            settings = {
+            settings: dict[str, Any] = {
                 name: tuple(value) if isinstance(value, list) else value for name, value in told["settings"].items()
             }
             return cls(**{**told, "settings": Settings(**settings)})

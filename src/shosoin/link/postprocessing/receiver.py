@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from shosoin.base import Entropy
 from shosoin.link.amplification import amplify, seed_bits
+from shosoin.link.events.devices import ReceiverReadings
+from shosoin.link.events.monitoring import LinkMonitor
 from shosoin.link.events.records import TEST_BASIS, Detections
 from shosoin.link.postprocessing.authentication import Direction, Header
 from shosoin.link.postprocessing.errors import JournalRefused, PeerBrokeProtocol, RecordRejected, VoidReason
@@ -44,6 +46,7 @@ from shosoin.link.postprocessing.session import (
 )
 from shosoin.link.postprocessing.sifting import Accumulator, SiftedBlock, codes_of_receiver
 from shosoin.link.postprocessing.verification import hash_block, hashes_agree
+from shosoin.link.postprocessing.watching import received_observation
 
 __all__ = ["Receiver"]
 
@@ -82,8 +85,16 @@ class Receiver(SessionEnd):
 
     speaks: ClassVar[Direction] = Direction.TO_TRANSMITTER
 
-    def __init__(self, parameters: SessionParameters, journal: Journal, entropy: Entropy) -> None:
-        super().__init__(parameters, journal, entropy)
+    def __init__(
+        self,
+        parameters: SessionParameters,
+        journal: Journal,
+        entropy: Entropy,
+        *,
+        monitor: LinkMonitor | None = None,
+    ) -> None:
+        super().__init__(parameters, journal, entropy, monitor=monitor)
+        self._readings: ReceiverReadings | None = None
         self._recorded: deque[_Recorded] = deque()
         self._recorded_end = 0
         self._recorded_count = 0
@@ -116,8 +127,11 @@ class Receiver(SessionEnd):
         """Pulses below were announced before, in this or an earlier session; they are dropped when fed."""
         return self._next_pulse
 
-    def feed(self, detections: Detections) -> None:
+    def feed(self, detections: Detections, readings: ReceiverReadings | None = None) -> None:
         """Take the next part of the device's record; parts must follow each other.
+
+        Args:
+            readings: what the receiver's devices read meanwhile, for the monitor.
 
         Raises:
             RecordRejected: parts overlap, or the record was said to be over.
@@ -126,6 +140,8 @@ class Receiver(SessionEnd):
         if self._is_over or detections.first < self._recorded_end:
             raise RecordRejected(f"detections from pulse {detections.first} come after the end or overlap")
         self._recorded_end = detections.first + detections.count
+        if readings is not None:
+            self._readings = readings if self._readings is None else self._readings + readings
         unspent = slice(int(np.searchsorted(detections.pulses, self._next_pulse)), None)
         recorded = _Recorded(detections.pulses, detections.bases == TEST_BASIS, detections.bits)
         self._recorded.append(_slice_of(recorded, unspent))
@@ -237,7 +253,7 @@ class Receiver(SessionEnd):
         self._is_open = True
         first = max(self._next_block, hello.next_block)
         self._accumulator = Accumulator(
-            self.parameters.block_bits, len(self.parameters.settings.intensities), number=first
+            self.parameters.block_bits, len(self.parameters.settings.intensities), first, self._next_pulse
         )
 
     def _opened(self) -> Accumulator:
@@ -250,7 +266,7 @@ class Receiver(SessionEnd):
             raise unexpected(sifted, number)
         detected, bits = self._announced.pop(number)
         codes = codes_of_receiver(detected, bits, sifted, len(self.parameters.settings.intensities))
-        for block in self._opened().add(number, codes):
+        for block in self._opened().add(number, codes, int(detected.pulses[-1])):
             self._begin(block)
         self._announce()
 
@@ -287,10 +303,24 @@ class Receiver(SessionEnd):
         is_equal = hashes_agree(hash_block(corrected, verify.function, verify.hash_bits), verify.value)
         widths = tuple(int(count).bit_length() or 1 for count in block.key_detections)
         found.errors = block.errors_by_intensity(corrected) if is_equal else (0,) * len(widths)
+        reason = self._judge_received(found) if is_equal else None
+        if reason is not None:
+            self._give_up(number, reason)
+            return
         found.stage = _Stage.VERIFIED
         self._send(Verified(is_equal, found.errors, widths), number)
         if not is_equal:
             self._drop(number, VoidReason.NOT_EQUAL)
+
+    def _judge_received(self, found: _InFlight) -> VoidReason | None:
+        readings, self._readings = self._readings, None
+        return self._judge(found.block.number, received_observation(found.block.counts(found.errors), readings))
+
+    def _give_up(self, number: int, reason: VoidReason) -> None:
+        """End a block without a key, and tell the other end, whatever it has sent about the block already."""
+        self._given_up.add(number)
+        self._send(Void(reason), number)
+        self._drop(number, reason)
 
     def _on_amplify(self, number: int, message: Amplify) -> None:
         found = self._expect(number, message, _Stage.VERIFIED)
@@ -312,8 +342,8 @@ class Receiver(SessionEnd):
         further = self._streams.extend(Direction.TO_RECEIVER, material[:there])
         further |= self._streams.extend(Direction.TO_TRANSMITTER, material[there:both])
         report = block_report(
-            key_bits=block.key_bits,
-            counts=counts,
+            block,
+            counts,
             leak_bits=leak,
             bound=bound,
             secret_bits=secret_bits,

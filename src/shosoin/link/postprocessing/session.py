@@ -14,10 +14,11 @@ object on the same journal.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from shosoin.base import Entropy, KeyMaterial
 from shosoin.link.epsilons import Epsilons
+from shosoin.link.events.monitoring import Decision, LinkMonitor, Observation
 from shosoin.link.postprocessing.authentication import (
     HEADER_BYTES,
     SESSION_BYTES,
@@ -82,8 +83,17 @@ class SessionEnd:
 
     speaks: ClassVar[Direction]
 
-    def __init__(self, parameters: SessionParameters, journal: Journal, entropy: Entropy) -> None:
+    def __init__(
+        self,
+        parameters: SessionParameters,
+        journal: Journal,
+        entropy: Entropy,
+        *,
+        monitor: LinkMonitor | None = None,
+    ) -> None:
         records = journal.load()
+        self._monitor = monitor
+        self._findings: dict[int, list[dict[str, object]]] = {}
         self.parameters = parameters
         self._journal = journal
         self._entropy = entropy
@@ -232,8 +242,23 @@ class SessionEnd:
         self._outcomes.append(KeyReady(kept.block, KeyMaterial(kept.material), kept.report))
 
     def _tell_void(self, block: int, reason: VoidReason, sifted: SiftedBlock | None = None) -> None:
-        figures = {} if sifted is None else {"key_basis_bits": sifted.key_bits, "test_qber": sifted.test_qber}
+        figures: dict[str, Any] = {}
+        if sifted is not None:
+            figures = {"pulses": sifted.pulses, "key_basis_bits": sifted.key_bits, "test_qber": sifted.test_qber}
+        findings = self._findings.pop(block, None)
+        if findings:
+            figures["findings"] = findings
         self._outcomes.append(BlockVoid(block, reason, figures))
+
+    def _judge(self, block: int, observation: Observation) -> VoidReason | None:
+        """Return why the monitor wants no key of a block."""
+        if self._monitor is None:
+            return None
+        verdict = self._monitor.inspect(observation)
+        if verdict.decision is Decision.CONTINUE:
+            return None
+        self._findings[block] = [finding.to_json() for finding in verdict.findings]
+        return VoidReason.SUSPENDED if verdict.decision is Decision.SUSPEND else VoidReason.DISCARDED
 
     def _forget_block(self, block: SiftedBlock) -> None:
         """Drop the counters of a block that is over, and of the batches before it."""

@@ -50,6 +50,8 @@ class SiftedBlock:
     test_errors: npt.NDArray[np.int64]
     first_batch: int
     last_batch: int
+    pulses: int
+    """Pulses from the end of the block before to the end of this one, counted in whole batches."""
 
     def counts(self, key_errors: npt.ArrayLike | None = None) -> DecoyCounts:
         """Return the counts for the bound, without errors in the key basis as long as they are not known."""
@@ -113,7 +115,7 @@ def sift(detected: Detected, sent: SentAt, intensity_count: int) -> tuple[Sifted
     own = kept[tests]
     kept[tests] = own | peer * np.uint8(_PEER)
     planes = 1 if intensity_count <= 2 else 2
-    return Sifted(planes, is_kept, kept >> _INTENSITY_SHIFT & 3, own & 1), kept
+    return Sifted(planes, is_kept, kept >> np.uint8(_INTENSITY_SHIFT) & np.uint8(3), own & np.uint8(1)), kept
 
 
 def codes_of_receiver(detected: Detected, bits: Bytes, sifted: Sifted, intensity_count: int) -> Bytes:
@@ -144,19 +146,23 @@ class Accumulator:
         block_bits: key bits of a block, a multiple of 8.
         intensity_count: how many intensities there are.
         number: of the block that is open.
+        first_pulse: number of the pulse at which it begins.
     """
 
     block_bits: int
     intensity_count: int
     number: int
+    first_pulse: int
     _parts: list[Bytes] = field(default_factory=list)
     _key_bits: int = 0
     _first_batch: int | None = None
     _last_batch: int = 0
+    _end: int = 0
 
-    def add(self, batch: int, codes: Bytes) -> list[SiftedBlock]:
-        """Take the codes of a batch; return the blocks that they fill."""
+    def add(self, batch: int, codes: Bytes, last_pulse: int) -> list[SiftedBlock]:
+        """Take the codes of a batch that ends with a pulse; return the blocks that they fill."""
         full = []
+        self._end = last_pulse + 1
         keys = len(codes) - int(np.count_nonzero(codes & _TEST))
         while self._key_bits + keys >= self.block_bits:
             cut = self._cut(codes, self.block_bits - self._key_bits)
@@ -218,8 +224,10 @@ class Accumulator:
             test_errors=table[0, :, 1] + table[1, :, 0],
             first_batch=self._first_batch or 0,
             last_batch=self._last_batch,
+            pulses=self._end - self.first_pulse,
         )
         self.number += 1
+        self.first_pulse = self._end
         self._parts, self._key_bits, self._first_batch = [], 0, None
         return block
 

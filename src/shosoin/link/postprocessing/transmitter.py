@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from shosoin.base import Entropy
 from shosoin.link.amplification import amplify, seed_bits
+from shosoin.link.events.devices import TransmitterReadings
+from shosoin.link.events.monitoring import LinkMonitor
 from shosoin.link.events.records import SentPulses
 from shosoin.link.postprocessing.authentication import STRIDE_BYTES, Direction, Header
 from shosoin.link.postprocessing.errors import PeerBrokeProtocol, RecordRejected, VoidReason
@@ -42,6 +44,7 @@ from shosoin.link.postprocessing.session import (
 )
 from shosoin.link.postprocessing.sifting import Accumulator, SentAt, SiftedBlock, sent_at, sift
 from shosoin.link.postprocessing.verification import FUNCTION_BYTES, hash_block
+from shosoin.link.postprocessing.watching import SentTally
 
 __all__ = ["Transmitter"]
 
@@ -56,6 +59,7 @@ class _Stage(Enum):
 class _InFlight:
     block: SiftedBlock
     discloser: Discloser
+    tally: SentTally
     stage: _Stage = _Stage.RECONCILING
     errors: tuple[int, ...] = field(default=())
 
@@ -65,8 +69,16 @@ class Transmitter(SessionEnd):
 
     speaks: ClassVar[Direction] = Direction.TO_RECEIVER
 
-    def __init__(self, parameters: SessionParameters, journal: Journal, entropy: Entropy) -> None:
-        super().__init__(parameters, journal, entropy)
+    def __init__(
+        self,
+        parameters: SessionParameters,
+        journal: Journal,
+        entropy: Entropy,
+        *,
+        monitor: LinkMonitor | None = None,
+    ) -> None:
+        super().__init__(parameters, journal, entropy, monitor=monitor)
+        self._watch = SentTally(len(parameters.settings.intensities))
         self._sent: deque[SentPulses] = deque()
         self._waiting: deque[tuple[int, Detected | End]] = deque()
         self._next_batch = 0
@@ -82,8 +94,11 @@ class Transmitter(SessionEnd):
         """Whether a batch waits for more of the device's record."""
         return self.is_open and any(isinstance(message, Detected) for _, message in self._waiting)
 
-    def feed(self, sent: SentPulses) -> None:
+    def feed(self, sent: SentPulses, readings: TransmitterReadings | None = None) -> None:
         """Take the next part of the device's record; parts must follow each other.
+
+        Args:
+            readings: what the monitor diode read meanwhile, for the monitor.
 
         Raises:
             RecordRejected: parts overlap, or name an intensity that the settings lack.
@@ -95,6 +110,8 @@ class Transmitter(SessionEnd):
             raise RecordRejected("the record names an intensity that the settings lack")
         if sent.first + sent.count > self._next_pulse:
             self._sent.append(sent)
+        if readings is not None:
+            self._watch.readings = readings if self._watch.readings is None else self._watch.readings + readings
         self._work_off()
 
     def feed_end(self) -> None:
@@ -149,8 +166,9 @@ class Transmitter(SessionEnd):
         self._settle(hello)
         first = max(self._next_block, hello.next_block)
         self._accumulator = Accumulator(
-            self.parameters.block_bits, len(self.parameters.settings.intensities), number=first
+            self.parameters.block_bits, len(self.parameters.settings.intensities), first, hello.next_pulse
         )
+        self._watch.next_pulse = hello.next_pulse
 
     def _settle(self, hello: Hello) -> None:
         """Agree with the receiver about every key of earlier sessions: it has it, or there is none."""
@@ -189,9 +207,14 @@ class Transmitter(SessionEnd):
             raise PeerBrokeProtocol(f"pulse {detected.pulses[0]} was announced before")
         self._advance_pulses(int(detected.pulses[-1]))
         accumulator = self._opened()
-        sifted, codes = sift(detected, self._look_up(detected.pulses), len(self.parameters.settings.intensities))
+        if self._monitor is not None:
+            self._watch.count_pulses(self._sent, int(detected.pulses[-1]) + 1)
+        sent = self._look_up(detected.pulses)
+        if self._monitor is not None:
+            self._watch.count_detections(sent)
+        sifted, codes = sift(detected, sent, len(self.parameters.settings.intensities))
         self._send(sifted, number)
-        for block in accumulator.add(number, codes):
+        for block in accumulator.add(number, codes, int(detected.pulses[-1])):
             self._begin(block)
 
     def _opened(self) -> Accumulator:
@@ -223,18 +246,21 @@ class Transmitter(SessionEnd):
 
     def _begin(self, block: SiftedBlock) -> None:
         self._advance_blocks(block.number)
+        tally = self._watch.take()
         reason = refusal(self.parameters, block) or self._hopeless(block)
         if reason is not None:
+            if reason is VoidReason.QBER_ABOVE_LIMIT:
+                self._judge(block.number, tally.observation(block.counts()))
             self._void(block, reason)
             return
         qber = block.test_qber if self._key_qber is None else self._key_qber
         started = discloser(self.parameters, block, qber, self._entropy)
-        self._in_flight[block.number] = _InFlight(block, started)
+        self._in_flight[block.number] = _InFlight(block, started, tally)
         for message in started.opening():
             self._send(message, block.number)
 
     def _hopeless(self, block: SiftedBlock) -> VoidReason | None:
-        """Return a reason if not even an error-free block of these counts would have a key: nothing is disclosed then."""
+        """Return a reason if not even an error-free block of these counts had a key: nothing is disclosed then."""
         _, bits = secret_length(self.parameters, block.counts(), leak_bits=0, block_bits=block.key_bits)
         if bits:
             return None
@@ -301,8 +327,11 @@ class Transmitter(SessionEnd):
         if np.any(np.asarray(found.errors) > block.key_detections):
             raise PeerBrokeProtocol("more errors than detections")
         counts = block.counts(found.errors)
+        reason = self._judge(number, found.tally.observation(counts))
         if sum(found.errors) / block.key_bits > self.parameters.qber_max:
-            self._void(block, VoidReason.QBER_ABOVE_LIMIT)
+            reason = VoidReason.QBER_ABOVE_LIMIT
+        if reason is not None:
+            self._void(block, reason)
             return
         leak = self._leak_bits[number]
         bound, secret_bits = secret_length(self.parameters, counts, leak_bits=leak, block_bits=block.key_bits)
@@ -317,8 +346,8 @@ class Transmitter(SessionEnd):
         material = amplify(bytearray(block.bits), block.key_bits, message.seed, secret_bits).take()
         self._count(message.kind, number, len(message.encode()), message)
         report = block_report(
-            key_bits=block.key_bits,
-            counts=counts,
+            block,
+            counts,
             leak_bits=leak,
             bound=bound,
             secret_bits=secret_bits,
@@ -352,7 +381,7 @@ class Transmitter(SessionEnd):
         self._send(Settled(), number)
 
     def _on_void(self, number: int, reason: VoidReason) -> None:
-        """The receiver gives a block up, which it may until it has the key."""
+        """Drop a block that the receiver gives up, which it may until it has the key."""
         found, kept = self._in_flight.pop(number, None), self._kept.get(number)
         if kept is not None and kept.is_agreed:
             raise PeerBrokeProtocol(f"block {number} was agreed upon and is given up now")

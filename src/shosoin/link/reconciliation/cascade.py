@@ -2,8 +2,8 @@
 
 Both ends hold a block and go through passes. In each pass the bits, in an order of their own, are cut into sets of one
 size, and the ends tell each other the parity of every set. A set whose parities differ holds an odd number of errors:
-halving it, parity by parity, finds one, which the receiver flips. Every earlier set that holds this bit now differs, and
-is halved in turn. All differing sets of a pass are halved at once, so that a round of messages serves them all.
+halving it, parity by parity, finds one, which the receiver flips. Every earlier set that holds this bit now differs,
+and is halved in turn. All differing sets of a pass are halved at once, so that a round of messages serves them all.
 
 Here *both* ends send their parity of every set: which sets come next then follows from what was said, at both ends
 alike, and the messages hold nothing but parities. Every bit of them, either way, is leak, so that f is twice the figure
