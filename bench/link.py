@@ -2,7 +2,7 @@
 
 Each part lives in a file of its own beside this one and reports into one table: speeds per core beside peers of the
 same run, as ratios. ``SHOSOIN_BENCH_LINK=amplification,models`` runs only some parts; ``SHOSOIN_BENCH_SHORT=1`` tells
-the parts to take fewer rounds.
+those that listen to take fewer rounds.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -24,7 +25,8 @@ from shosoin.link.rates.finite_key import Block, FiniteProof, Security
 from shosoin.link.rates.optimise import optimise_settings
 from shosoin.link.validation import findings
 
-PARTS = ("amplification", "reconciliation", "events", "pipeline")
+HERE = Path(__file__).resolve().parent
+PARTS = tuple(sorted(path.stem.removeprefix("_link_") for path in HERE.glob("_link_*.py")))
 MODELS = "models"
 _ROUNDS = 5
 

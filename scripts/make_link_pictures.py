@@ -21,8 +21,10 @@ from shosoin.link.rates import decoy_published, plob, two_decoys
 from shosoin.link.rates.finite_key import Block, FiniteProof, Security, finite_key_rate
 from shosoin.link.rates.optimise import optimise_along
 from shosoin.link.rates.registry import PROTOCOLS, Request
+from shosoin.link.reconciliation import plan_frame
 
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
+
 _DB_PER_KM = 0.2
 
 
@@ -129,11 +131,27 @@ def draw_pass(path: Path) -> None:
     save(drawn, path)
 
 
+def draw_codes(path: Path) -> None:
+    """Draw what the codes disclose over the Shannon limit, by frame size."""
+    qbers = np.arange(0.005, 0.1001, 0.0025)
+    drawn = figure(7.2, 4.0)
+    axes = drawn.add_subplot()
+    for frame_bits, name in ((None, "long frames"), (65536, "short frames")):
+        plans = [plan_frame(float(qber), frame_bits=frame_bits) for qber in qbers]
+        label = f"{name}, {plans[len(plans) // 2].payload_bits} bits"
+        axes.plot(100.0 * qbers, [plan.efficiency for plan in plans], ".-", label=label)
+    axes.set(xlabel="QBER, %", ylabel="disclosed bits over the Shannon limit, f", ylim=(1.0, None))
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend()
+    save(drawn, path)
+
+
 PICTURES: dict[str, Callable[[Path], None]] = {
     "link-rates": draw_rates,
     "link-finite-key": draw_finite_key,
     "link-raman": draw_raman,
     "link-pass": draw_pass,
+    "link-codes": draw_codes,
 }
 
 

@@ -6,6 +6,7 @@ import typer
 
 from shosoin.cli.link_coexist import coexist
 from shosoin.cli.link_pass import satellite_pass
+from shosoin.cli.link_postprocess import postprocess
 from shosoin.cli.link_protocols import protocols
 from shosoin.cli.link_rate import rate
 from shosoin.cli.link_simulate import simulate
@@ -19,6 +20,7 @@ app.command("protocols")(protocols)
 app.command("coexist")(coexist)
 app.command("pass")(satellite_pass)
 app.command("simulate")(simulate)
+app.command("postprocess")(postprocess)
 app.command("validate")(validate)
 
 
