@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -239,7 +240,7 @@ def test_calls_at_once_do_not_meet():
 @each_path
 def test_what_does_not_fit_is_refused(path):
     with using(path):
-        for key, key_bits, seed, output, output_bits in [
+        cases: list[tuple[Any, int, bytes, Any, int]] = [
             (bytes(2), 17, bytes(3), bytearray(1), 8),  # key too short
             (bytes(3), 16, bytes(3), bytearray(1), 8),  # key too long
             (bytes(2), 16, bytes(2), bytearray(1), 8),  # seed too short
@@ -250,7 +251,8 @@ def test_what_does_not_fit_is_refused(path):
             (bytes(2), 16, bytes(3), bytes(1), 8),  # output read-only
             (memoryview(bytes(4))[::2], 16, bytes(3), bytearray(1), 8),
             (bytes(1), PRODUCT_BITS_MAX, bytes(1), bytearray(1), PRODUCT_BITS_MAX),
-        ]:
+        ]
+        for key, key_bits, seed, output, output_bits in cases:
             with pytest.raises(ValueError, match=r"expected|must|at most"):
                 toeplitz_into(key, key_bits, seed, output, output_bits)
         shared = bytearray(8)
@@ -262,7 +264,7 @@ def test_what_does_not_fit_is_refused(path):
         with pytest.raises(ValueError, match="expected 3"):
             binary_product_into(bytes(1), bytes(2), bytearray(4))
         with pytest.raises(TypeError):
-            binary_product_into("text", bytes(2), bytearray(4))
+            binary_product_into("text", bytes(2), bytearray(4))  # type: ignore[arg-type]
 
 
 NO_MEMORY = """

@@ -84,9 +84,10 @@ def test_what_no_bound_allows_is_refused_and_leaves_the_key(key_bits, seed, outp
 
 
 def test_a_key_that_cannot_be_wiped_or_has_another_size_is_a_mistake():
-    for key, key_bits in [(b"ke", 16), (bytearray(b"key"), 16), (bytearray(b"k"), 16)]:
+    keys: list[bytes | bytearray] = [b"ke", bytearray(b"key"), bytearray(b"k")]
+    for key in keys:
         with pytest.raises(ValueError, match=r"wiped|expected 2"):
-            amplify(key, key_bits, bytes(4), 8)
+            amplify(key, 16, bytes(4), 8)
 
 
 def test_every_seed_bit_and_every_key_bit_counts():
