@@ -87,6 +87,8 @@ inline Vec negate_where(Sign s, Vec v) {
 
 inline Vec load_bytes(ConstBytes p) { return load_any(p); }
 inline void store_bytes(Bytes p, Vec v) { store_any(p, v); }
+inline void store_sign(Bytes p, Sign s) { store_bytes(p, s); }
+inline Sign load_sign(ConstBytes p) { return load_bytes(p); }
 inline void keep(Bytes slot, Sign, Same, Vec message) { store_bytes(slot, message); }
 inline Vec recall(ConstBytes slot, Vec, Vec) { return load_bytes(slot); }
 

@@ -59,6 +59,12 @@ inline Sign sign_from_bits(ConstBytes bits) {
     __builtin_memcpy(&high, bits + 4, 4);
     return sign_of(narrow({_mm512_movm_epi16(low), _mm512_movm_epi16(high)}));
 }
+inline void store_sign(Bytes p, Sign s) { __builtin_memcpy(p, &s, sizeof s); }
+inline Sign load_sign(ConstBytes p) {
+    Sign s;
+    __builtin_memcpy(&s, p, sizeof s);
+    return s;
+}
 inline Same same(Vec a, Vec b) { return _mm512_cmpeq_epi8_mask(a, b); }
 inline Vec either(Same s, Vec if_same, Vec if_not) { return _mm512_mask_blend_epi8(s, if_not, if_same); }
 inline Vec negate_where(Sign s, Vec v) { return _mm512_mask_sub_epi8(v, s, _mm512_setzero_si512(), v); }

@@ -178,7 +178,7 @@ class LdpcKernels {
         const std::size_t posterior_bytes = code.columns * code.column_values() * 2;
         const std::size_t message_bytes = code.edge_count() * (code.lifting / path_.chunk) * path_.message_bytes;
         const std::size_t strength_bytes = code.rows * code.lifting * 2;
-        const std::size_t row_bytes = std::max(code.row_edges_max * kLdpcChunkMax * 3, code.block_bytes());
+        const std::size_t row_bytes = std::max(code.row_edges_max * kLdpcChunkMax * 4, code.block_bytes());
         Secret memory(posterior_bytes + message_bytes + strength_bytes + code.doubled_bytes() + row_bytes);
         LdpcWorkspace work{};
         Bytes at = memory.bytes();  // every part is a multiple of 64 bytes

@@ -13,7 +13,8 @@
 //   magnitude(Vec)               |v| of signed bytes, at most 127
 //   minimum, maximum             of unsigned bytes
 //   box_plus(a, b)               of magnitudes; 255 is neutral
-//   Sign                         a bit a check: sign_of(Vec), sign_from_bits(natural order), flip(Sign, Sign)
+//   Sign                         a bit a check: sign_of(Vec), sign_from_bits(natural order), flip(Sign, Sign);
+//                                store_sign, load_sign: at most kChunk bytes, aligned to 16
 //   Same, same(a, b), either(Same, if_same, if_not)
 //   negate_where(Sign, Vec)
 //   kMessageBytes                of an edge and a chunk; keep(slot, Sign, Same, Vec message) and
@@ -82,20 +83,24 @@ inline void join(Strengths& s, const Strengths& t) {
 // One chunk of one layer: `count` edges, their slots, and the strengths that the check keeps.
 inline void update_chunk(Places places, const LdpcEdge* edges, int count, std::size_t check, Sign parity, Bytes slots,
                          Bytes strengths, Bytes scratch) {
-    constexpr std::size_t stride = kLdpcChunkMax * 3;  // the words, then the same narrowed
+    constexpr std::size_t stride = kLdpcChunkMax * 4;  // words, their magnitudes, their signs
 
     const Vec old_others = load_bytes(strengths), old_every = load_bytes(strengths + kChunk);
     Strengths total{}, group{};
     for (int e = 0; e < count; ++e) {
         const Vec old = recall(slots + static_cast<std::size_t>(e) * kMessageBytes, old_others, old_every);
-        __builtin_prefetch(places.at(edges[e], check + kChunk));
+        const std::int16_t* const next = places.at(edges[e], check + kChunk);
+        __builtin_prefetch(next + kChunk / 2);
+        __builtin_prefetch(next + kChunk - 1);
         const Words extrinsic = sub(load_words(places.at(edges[e], check)), widen(old));
         Bytes const at = scratch + static_cast<std::size_t>(e) * stride;
         store_words(reinterpret_cast<std::int16_t*>(at), extrinsic);
         const Vec narrowed = narrow(extrinsic);
-        store_bytes(at + 2 * kChunk, narrowed);
-        parity = flip(parity, sign_of(narrowed));
+        const Sign sign = sign_of(narrowed);
         const Vec size = magnitude(narrowed);
+        store_bytes(at + 2 * kChunk, size);
+        store_sign(at + 3 * kChunk, sign);
+        parity = flip(parity, sign);
         if (e % kLdpcGroupEdges == 0) {
             if (e == kLdpcGroupEdges) total = group;
             if (e > kLdpcGroupEdges) join(total, group);
@@ -116,9 +121,8 @@ inline void update_chunk(Places places, const LdpcEdge* edges, int count, std::s
     store_bytes(strengths + kChunk, every);
     for (int e = 0; e < count; ++e) {
         Bytes const at = scratch + static_cast<std::size_t>(e) * stride;
-        const Vec narrowed = load_bytes(at + 2 * kChunk);
-        const Same least = same(magnitude(narrowed), total.least);
-        const Sign sign = flip(parity, sign_of(narrowed));
+        const Same least = same(load_bytes(at + 2 * kChunk), total.least);
+        const Sign sign = flip(parity, load_sign(at + 3 * kChunk));
         const Vec message = negate_where(sign, either(least, others, every));
         keep(slots + static_cast<std::size_t>(e) * kMessageBytes, sign, least, message);
         store_words(places.at(edges[e], check),

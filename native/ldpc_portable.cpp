@@ -114,6 +114,8 @@ inline Vec load_bytes(ConstBytes p) {
     return v;
 }
 inline void store_bytes(Bytes p, Vec v) { __builtin_memcpy(p, &v, sizeof v); }
+inline void store_sign(Bytes p, Sign s) { store_bytes(p, s); }
+inline Sign load_sign(ConstBytes p) { return load_bytes(p); }
 inline void keep(Bytes slot, Sign, Same, Vec message) { store_bytes(slot, message); }
 inline Vec recall(ConstBytes slot, Vec, Vec) { return load_bytes(slot); }
 
