@@ -20,6 +20,8 @@ using namespace nb::literals;
 
 namespace shosoin {
 
+void bind_ldpc(nb::module_& module);
+void bind_pulses(nb::module_& module);
 void bind_toeplitz(nb::module_& module);
 
 namespace {
@@ -266,9 +268,6 @@ std::vector<std::string> path_names() {
 
 }  // namespace
 
-void bind_ldpc(nb::module_& module);
-void bind_pulses(nb::module_& module);
-
 }  // namespace shosoin
 
 NB_MODULE(_native, module) {
@@ -293,6 +292,6 @@ NB_MODULE(_native, module) {
         .def("wipe", &Kernels::wipe, "buffer"_a)
         .def("key_ids", &Kernels::key_ids, "secret"_a, nb::rv_policy::take_ownership);
     shosoin::bind_ldpc(module);
-    shosoin::bind_toeplitz(module);
     shosoin::bind_pulses(module);
+    shosoin::bind_toeplitz(module);
 }

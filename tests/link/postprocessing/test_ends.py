@@ -38,7 +38,8 @@ from tests.link.postprocessing.world import SETTINGS, SMALL, MemoryJournal, Worl
 
 @pytest.fixture(scope="module")
 def honest() -> World:
-    return World().run().check()
+    """Three blocks by Cascade, and what is left."""
+    return World(with_codes("cascade")).run().check()
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +75,8 @@ def test_the_leak_is_what_the_transcript_shows_to_the_bit(codes, request):
                 continue
             match message:
                 case Frames(_, messages, bits):
-                    shown += bits * len(messages)
-                    assert all(len(one) == (bits + 7) // 8 for one in messages)
+                    shown += sum(bits)
+                    assert [len(one) for one in messages] == [(size + 7) // 8 for size in bits]
                 case Decoded():
                     shown += len(message.is_decoded)
                 case Parities(count, parities):
@@ -157,7 +158,7 @@ def test_ends_that_are_configured_differently_stop_before_a_detection_is_announc
     for change in (
         {"epsilon_secrecy": 1e-4},
         {"block_bits": 8192},
-        {"codes": "ldpc"},
+        {"codes": "cascade"},
         {"qber_max": 0.05},
         {"settings": replace(SETTINGS, probabilities=(0.5, 0.5))},
         {"proof": "rusca2018"},
@@ -203,7 +204,7 @@ def expected_counts(total: int, qber: float) -> tuple[list[int], ...]:
 
 @pytest.mark.parametrize("qber", [0.03, 0.07, 0.12])
 def test_at_any_error_rate_both_ends_agree_whether_there_is_a_key_and_which(qber):
-    parameters = replace(SMALL, qber_max=0.4, epsilon_secrecy=1e-2)
+    parameters = replace(with_codes("cascade"), qber_max=0.4)
     world = World(parameters, made_records(600_000, qber=qber)).run().check()
     assert world.voids[0] == world.voids[1]
     assert (qber == 0.03) or not world.keys[0]

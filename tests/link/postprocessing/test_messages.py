@@ -49,16 +49,16 @@ def detected(draw):
 def sifted(draw):
     kept = draw(bits_of(draw(st.integers(1, 40))))
     planes, count = draw(st.sampled_from([1, 2])), int(kept.sum())
-    levels = draw(st.lists(st.integers(0, 2**planes - 1), min_size=count, max_size=count))
-    tests = draw(bits_of(draw(st.integers(0, count))))
-    return Sifted(planes, kept, np.array(levels, np.uint8), np.asarray(tests, np.uint8))
+    levels = np.array(draw(st.lists(st.integers(0, 2**planes - 1), min_size=count, max_size=count)), np.uint8)
+    tests = draw(st.integers(0, count))
+    bits = draw(bits_of(tests))
+    return Sifted(planes, kept, levels[tests:], levels[:tests], np.asarray(bits, np.uint8))
 
 
 @st.composite
 def frames(draw):
-    bits, first = draw(PACKED)
-    count = draw(st.integers(0, 4))
-    return Frames(draw(st.integers(0, 500_000)), (first,) * count, bits)
+    parts = draw(st.lists(PACKED, max_size=4))
+    return Frames(draw(st.integers(0, 500_000)), tuple(raw for _, raw in parts), tuple(bits for bits, _ in parts))
 
 
 @st.composite

@@ -12,10 +12,10 @@ from shosoin.base import Alarm, PeerFault, ShosoinError
 from shosoin.link.postprocessing.authentication import DEFERRED
 from shosoin.link.postprocessing.errors import MessageForged
 from shosoin.link.postprocessing.messages import Parities
-from tests.link.postprocessing.world import SMALL, World, made_records
+from tests.link.postprocessing.world import SMALL, World, made_records, with_codes
 
-RECORDS = made_records(250_000)
-ONE_BLOCK = replace(SMALL, block_bits=8192, epsilon_secrecy=0.1)
+RECORDS = made_records(340_000)
+ONE_BLOCK = replace(SMALL, block_bits=12_288)
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +45,7 @@ def check_nothing_came_of_it(honest: World, number: int, world: World) -> None:
 @given(data=st.data())
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_flipped_bit_anywhere_in_any_message_is_found_out(honest, data):
-    numbers = [
-        number
-        for number, passed in enumerate(honest.wire)
-        if not isinstance(passed.message, Parities) or number % 40 == 0
-    ]
-    number = data.draw(st.sampled_from(numbers))
+    number = data.draw(st.integers(0, len(honest.wire) - 1))
     raw = honest.wire[number].raw
     at = data.draw(st.integers(0, 8 * len(raw) - 1))
 
@@ -62,6 +57,21 @@ def test_a_flipped_bit_anywhere_in_any_message_is_found_out(honest, data):
     world, error = tampered(number, flip)
     assert isinstance(error, Alarm | PeerFault)
     check_nothing_came_of_it(honest, number, world)
+
+
+def test_a_changed_parity_is_found_out_before_there_is_a_key():
+    parameters = with_codes("cascade")
+    honest = World(parameters, RECORDS).run()
+    numbers = [number for number, passed in enumerate(honest.wire) if isinstance(passed.message, Parities)]
+    for number in (numbers[0], numbers[1], numbers[len(numbers) // 2], numbers[-2], numbers[-1]):
+        flipped = World(
+            parameters,
+            RECORDS,
+            tamper=lambda at, raw, number=number: raw[:-1] + bytes([raw[-1] ^ 1]) if at == number else raw,
+        )
+        with pytest.raises((Alarm, PeerFault)):
+            flipped.session()
+        assert flipped.keys == ({}, {})
 
 
 @pytest.mark.parametrize("way", ["dropped", "doubled", "cut", "longer"])

@@ -26,10 +26,10 @@ from shosoin.link.postprocessing.transmitter import Transmitter
 SETTINGS = Settings((0.4, 0.1), (0.4, 0.6), 0.5, 0.5, 1e9)
 SMALL = SessionParameters(
     SETTINGS,
-    epsilon_secrecy=1e-3,
+    epsilon_secrecy=0.05,
     epsilon_correctness=1e-6,
     block_bits=12_288,
-    codes="cascade",
+    codes="ldpc",
     authentication_stock_bytes=1024,
 )
 """Blocks so small that they only pay with epsilons that nobody would want."""

@@ -1,40 +1,41 @@
-"""A block cut into frames for the codes, and put together again.
+"""A block in the order in which it is cut into frames.
 
-Octet j of the block goes to frame j mod F. So an error rate that drifts during the block, or differs between its
+Octet i of that order is octet ``i * step mod n`` of the block, the step near n / golden ratio and prime to n: any run
+of it is spread evenly over the whole block. So an error rate that drifts during the block, or differs between its
 beginning and its end, is the same in every frame, and one plan serves all. The order is fixed and public: it changes
-nothing about what is known of the bits. All frames have one length; where the last octets are missing, frames end with
-a zero octet that both ends know, which is no key. There is no short last frame.
+nothing about what is known of the bits. Octets stay whole, which keeps this cheap.
 """
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["cut", "frame_count", "join", "own_bits"]
+__all__ = ["in_block_order", "in_frame_order"]
 
 Bytes = npt.NDArray[np.uint8]
 
-
-def frame_count(block_bits: int, payload_bits_max: int) -> int:
-    """Return into how many frames of at most so many bits a block goes."""
-    octets_max = payload_bits_max // 8
-    return -(-(block_bits // 8) // octets_max)
+_INVERSE_GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
 
 
-def cut(block: Bytes, count: int) -> Bytes:
-    """Return the frames of a packed block, shape (count, octets)."""
-    octets = -(-len(block) // count)
-    padded = np.zeros(octets * count, np.uint8)
-    padded[: len(block)] = block
-    return np.ascontiguousarray(padded.reshape(octets, count).T)
+def in_frame_order(block: Bytes) -> Bytes:
+    """Return the octets of a block in the order of its frames."""
+    return block.take(_order(len(block)))
 
 
-def join(frames: Bytes, block_octets: int) -> Bytes:
-    """Return the block that was cut into these frames."""
-    return np.ascontiguousarray(frames.T).reshape(-1)[:block_octets]
+def in_block_order(frames: Bytes) -> Bytes:
+    """Return the block whose octets these are in the order of its frames."""
+    block = np.empty_like(frames)
+    block[_order(len(frames))] = frames
+    return block
 
 
-def own_bits(frame: int, count: int, block_octets: int) -> int:
-    """Return how many bits of a frame are bits of the block."""
-    return 8 * len(range(frame, block_octets, count))
+@lru_cache(maxsize=4)
+def _order(octets: int) -> npt.NDArray[np.int64]:
+    step = max(1, round(octets * _INVERSE_GOLDEN_RATIO))
+    while math.gcd(step, octets) > 1:
+        step += 1
+    return np.arange(octets, dtype=np.int64) * step % max(octets, 1)

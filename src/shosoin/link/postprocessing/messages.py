@@ -233,33 +233,36 @@ class Sifted:
     """1 for two intensities, 2 for three or four."""
     is_kept: npt.NDArray[np.bool_]
     """One for each detection of the batch."""
-    intensities: Bytes
-    """One index for each that is kept."""
+    key_intensities: Bytes
+    """One index for each that is kept in the key basis."""
+    test_intensities: Bytes
+    """One index for each that is kept in the test basis."""
     test_bits: Bytes
-    """One value for each that is kept and of the test basis."""
+    """One value for each of those."""
 
     def encode(self) -> bytes:
         """Return the body."""
-        planes = [self.intensities & np.uint8(1 << plane) != 0 for plane in range(self.intensity_bits)]
-        head = struct.pack("<IIIB", len(self.is_kept), len(self.intensities), len(self.test_bits), self.intensity_bits)
+        levels = (self.key_intensities, self.test_intensities)
+        planes = [part & np.uint8(1 << plane) != 0 for part in levels for plane in range(self.intensity_bits)]
+        counts = len(self.is_kept), len(self.key_intensities), len(self.test_intensities), self.intensity_bits
         parts = [self.is_kept, *planes, self.test_bits]
-        return b"".join((head, *(np.packbits(part, bitorder="little").tobytes() for part in parts)))
+        return struct.pack("<IIIB", *counts) + b"".join(
+            np.packbits(part, bitorder="little").tobytes() for part in parts
+        )
 
     @classmethod
     def decode(cls, body: bytes | memoryview) -> Sifted:
         """Read a body."""
         reader = _Reader(body)
         count = reader.number(4, DETECTIONS_MAX)
-        kept, tests, planes = reader.number(4, count), reader.number(4, count), reader.number(1, 2)
+        keys, tests, planes = reader.number(4, count), reader.number(4, count), reader.number(1, 2)
         is_kept = np.unpackbits(reader.packed(count), count=count, bitorder="little").view(np.bool_)
-        intensities = np.zeros(kept, np.uint8)
-        for plane in range(planes):
-            intensities |= np.unpackbits(reader.packed(kept), count=kept, bitorder="little") << plane
+        levels = [_levels(reader, size, planes) for size in (keys, tests)]
         test_bits = np.unpackbits(reader.packed(tests), count=tests, bitorder="little")
         reader.end()
-        if int(np.count_nonzero(is_kept)) != kept or tests > kept or not planes:
-            raise MessageMalformed(f"{kept} intensities for another number of detections")
-        return cls(planes, is_kept, intensities, test_bits)
+        if int(np.count_nonzero(is_kept)) != keys + tests or not planes:
+            raise MessageMalformed(f"{keys} and {tests} intensities for another number of detections")
+        return cls(planes, is_kept, levels[0], levels[1], test_bits)
 
     @property
     def key_bits(self) -> int:
@@ -286,33 +289,32 @@ class Frames:
 
     kind: ClassVar[Kind] = Kind.FRAMES
     qber_millionths: int
-    """The error rate for which the frames were planned; the plan follows from it."""
+    """The error rate for which the frames were planned; the plans follow from it."""
     messages: tuple[bytes, ...]
-    """One for each frame."""
-    message_bits: int
-    """Of each frame: key-dependent bits."""
+    """One for each frame, and the rest in full if there is one; packed."""
+    message_bits: tuple[int, ...]
+    """Length of each."""
 
     def encode(self) -> bytes:
         """Return the body."""
-        size = len(self.messages[0]) if self.messages else 0
-        return struct.pack("<III", self.qber_millionths, len(self.messages), self.message_bits) + b"".join(
-            message if len(message) == size else _unequal() for message in self.messages
-        )
+        count = len(self.messages)
+        head = struct.pack(f"<II{count}I", self.qber_millionths, count, *self.message_bits)
+        return b"".join((head, *self.messages))
 
     @classmethod
     def decode(cls, body: bytes | memoryview) -> Frames:
         """Read a body."""
         reader = _Reader(body)
         qber, count = reader.number(4, 500_000), reader.number(4, FRAMES_MAX)
-        bits = reader.number(4, 1 << 27)
-        messages = tuple(reader.packed(bits).tobytes() for _ in range(count))
+        bits = tuple(reader.number(4, 1 << 27) for _ in range(count))
+        messages = tuple(reader.packed(size).tobytes() for size in bits)
         reader.end()
         return cls(qber, messages, bits)
 
     @property
     def key_bits(self) -> int:
-        """All of the frames."""
-        return len(self.messages) * self.message_bits
+        """All of the messages."""
+        return sum(self.message_bits)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -582,9 +584,12 @@ def decode_message(kind: int, body: bytes | memoryview) -> Message:
     return known.decode(body)
 
 
+def _levels(reader: _Reader, count: int, planes: int) -> Bytes:
+    levels = np.zeros(count, np.uint8)
+    for plane in range(planes):
+        levels |= np.unpackbits(reader.packed(count), count=count, bitorder="little") << np.uint8(plane)
+    return levels
+
+
 def _width(largest: int) -> int:
     return next(width for width in (1, 2, 4, 8) if largest < 1 << 8 * width)
-
-
-def _unequal() -> bytes:
-    raise ValueError("frames of one block have messages of one length")

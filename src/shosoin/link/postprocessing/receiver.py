@@ -44,7 +44,7 @@ from shosoin.link.postprocessing.session import (
     refusal,
     unexpected,
 )
-from shosoin.link.postprocessing.sifting import Accumulator, SiftedBlock, codes_of_receiver
+from shosoin.link.postprocessing.sifting import Accumulator, SiftedBlock, kept_of_receiver
 from shosoin.link.postprocessing.verification import hash_block, hashes_agree
 from shosoin.link.postprocessing.watching import received_observation
 
@@ -198,7 +198,7 @@ class Receiver(SessionEnd):
             columns = zip(*((part.pulses, part.is_test, part.bits) for part in parts), strict=True)
             recorded = _Recorded(*(np.concatenate(column) for column in columns))
         self._advance_pulses(int(recorded.pulses[-1]))
-        detected = Detected(recorded.pulses, recorded.is_test, recorded.bits.compress(recorded.is_test))
+        detected = Detected(recorded.pulses, recorded.is_test, recorded.bits.take(np.flatnonzero(recorded.is_test)))
         self._announced[self._next_batch] = (detected, recorded.bits)
         self._send(detected, self._next_batch)
         self._next_batch += 1
@@ -265,8 +265,8 @@ class Receiver(SessionEnd):
         if not self._announced or number != min(self._announced):
             raise unexpected(sifted, number)
         detected, bits = self._announced.pop(number)
-        codes = codes_of_receiver(detected, bits, sifted, len(self.parameters.settings.intensities))
-        for block in self._opened().add(number, codes, int(detected.pulses[-1])):
+        kept = kept_of_receiver(detected, bits, sifted, len(self.parameters.settings.intensities))
+        for block in self._opened().add(number, kept, int(detected.pulses[-1])):
             self._begin(block)
         self._announce()
 

@@ -4,61 +4,64 @@ With ``ldpc`` the transmitter sends the syndromes of all frames at once, and in 
 never thrown away for having many errors, because a key made only of frames that went well is a selection that the
 adversary takes part in, and no proof covers it. With ``cascade`` both ends send parities in turn.
 
-The plan of the frames follows from one number, the expected error rate, which the transmitter names. The payload of all
-frames together is the block; how many frames, of which code, is what leaks least.
+The frames follow from the length of the block and one number, the expected error rate, which the transmitter names.
+There is no short last frame that would waste its syndrome: long frames are followed by short ones, and a rest for which
+a syndrome would be as long as the rest itself is disclosed in full. All of it counts.
 """
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from shosoin.base import Entropy
-from shosoin.link.information import binary_entropy
 from shosoin.link.postprocessing.errors import PeerBrokeProtocol
-from shosoin.link.postprocessing.frames import cut, frame_count, join, own_bits
+from shosoin.link.postprocessing.frames import in_block_order, in_frame_order
 from shosoin.link.postprocessing.messages import Decoded, Frames, Message, Opened, Parities
 from shosoin.link.postprocessing.parameters import SessionParameters
 from shosoin.link.postprocessing.sifting import SiftedBlock
+from shosoin.link.reconciliation import FramePlan, correct, disclose, plan_block
 from shosoin.link.reconciliation.cascade import CascadeEnd
 from shosoin.link.reconciliation.catalogue import FAMILIES
-from shosoin.link.reconciliation.frames import correct, disclose
-from shosoin.link.reconciliation.plan import FramePlan
 
-__all__ = ["Corrector", "Discloser", "corrector", "discloser", "plan_block"]
+__all__ = ["Corrector", "Discloser", "corrector", "discloser", "expected_qber"]
 
 Bytes = npt.NDArray[np.uint8]
 
 _MILLION = 1_000_000
 _CASCADE_QBER_MIN = 0.001
+_DEVIATIONS = 2.0
 
 
-def plan_block(block_bits: int, qber: float) -> tuple[FramePlan, int]:
-    """Return the plan of every frame of a block, and how many there are: what leaks least of all codes.
+def expected_qber(errors: int, bits: int) -> float:
+    """Return the error rate to plan for after so many errors in so many bits: two standard deviations above it.
 
-    Args:
-        qber: the expected error rate, which is planned for as if it were never below the code's least.
+    A frame that fails costs all of its bits, a plan that is too careful a few of them.
     """
-    best: tuple[int, FramePlan, int] | None = None
-    for family in FAMILIES:
-        planned = min(max(qber, family.qber_min), family.qber_max)
-        entropy = float(binary_entropy(planned))
-        for member in family.members:
-            used = min(family.columns, math.floor(member.rows / (entropy * member.efficiency(planned))))
-            if not used:
-                continue
-            count = frame_count(block_bits, used * family.lifting)
-            leak = count * member.rows * family.lifting
-            if best is None or leak < best[0]:
-                payload = 8 * -(-(block_bits // 8) // count)
-                shortened = (family.columns - -(-payload // family.lifting)) * family.lifting
-                best = leak, FramePlan(member.code, payload, shortened, 0, planned), count
-    if best is None:
-        raise ValueError("there are no codes")
-    return best[1], best[2]
+    rate = (errors + 1) / (bits + 2)
+    return min(0.5, rate + _DEVIATIONS * math.sqrt(rate * (1 - rate) / (bits + 2)))
+
+
+class _Layout:
+    """The frames of a block: plans, where each begins and ends in the order of frames, and the rest."""
+
+    def __init__(self, block_bits: int, qber_millionths: int) -> None:
+        limit = max(family.qber_max for family in FAMILIES)
+        self.plans: tuple[FramePlan, ...] = plan_block(min(qber_millionths / _MILLION, limit), block_bits)
+        edges = np.cumsum([0, *(plan.payload_bits // 8 for plan in self.plans)]).tolist()
+        self.spans = [slice(start, end) for start, end in pairwise(edges)]
+        self.rest = slice(edges[-1], block_bits // 8)
+        self.rest_bits = block_bits - 8 * edges[-1]
+
+    @property
+    def message_bits(self) -> tuple[int, ...]:
+        """Lengths of what is disclosed of each frame, and last of the rest if there is one."""
+        syndromes = [plan.matrix().syndrome_bits for plan in self.plans]
+        return (*syndromes, self.rest_bits) if self.rest_bits else tuple(syndromes)
 
 
 class Discloser(Protocol):
@@ -112,26 +115,33 @@ def corrector(parameters: SessionParameters, block: SiftedBlock) -> Corrector:
 
 class _FrameDiscloser:
     def __init__(self, block: SiftedBlock, qber: float, entropy: Entropy) -> None:
-        # Both ends compute the plan from a number that fits the message.
+        # Both ends lay the frames out by a number that fits the message.
         self._qber_millionths = min(_MILLION // 2, math.ceil(qber * _MILLION))
-        self._plan, self._count = plan_block(block.key_bits, self._qber_millionths / _MILLION)
-        self._octets = block.key_bits // 8
-        self._frames = cut(block.bits, self._count)
+        self._layout = _Layout(block.key_bits, self._qber_millionths)
+        self._octets = in_frame_order(block.bits)
         self._entropy = entropy
 
     def opening(self) -> list[Message]:
-        """Return the syndromes."""
-        sent = [disclose(self._plan, frame, self._entropy) for frame in self._frames]
-        return [Frames(self._qber_millionths, tuple(one.message for one in sent), self._plan.matrix().syndrome_bits)]
+        """Return the syndromes, and the rest in full."""
+        layout = self._layout
+        sent = [
+            disclose(plan, self._octets[span], self._entropy).message
+            for plan, span in zip(layout.plans, layout.spans, strict=True)
+        ]
+        if layout.rest_bits:
+            sent.append(self._octets[layout.rest].tobytes())
+        return [Frames(self._qber_millionths, tuple(sent), layout.message_bits)]
 
     def on_decoded(self, decoded: Decoded) -> Opened | None:
         """Return the frames that did not converge."""
-        if len(decoded.is_decoded) != self._count:
-            raise PeerBrokeProtocol(f"{len(decoded.is_decoded)} frames decoded of {self._count}")
+        layout = self._layout
+        if len(decoded.is_decoded) != len(layout.plans):
+            raise PeerBrokeProtocol(f"{len(decoded.is_decoded)} frames decoded of {len(layout.plans)}")
         failed = np.flatnonzero(~decoded.is_decoded).tolist()
-        bits = tuple(own_bits(frame, self._count, self._octets) for frame in failed)
-        frames = tuple(self._frames[frame, : size // 8].tobytes() for frame, size in zip(failed, bits, strict=True))
-        return Opened(frames, bits) if failed else None
+        if not failed:
+            return None
+        frames = tuple(self._octets[layout.spans[number]].tobytes() for number in failed)
+        return Opened(frames, tuple(layout.plans[number].payload_bits for number in failed))
 
     def on_parities(self, parities: Parities) -> Parities | None:
         """Refuse: these codes know no parities."""
@@ -141,23 +151,25 @@ class _FrameDiscloser:
 class _FrameCorrector:
     def __init__(self, block: SiftedBlock) -> None:
         self._block = block
-        self._frames = np.empty((0, 0), np.uint8)
+        self._layout: _Layout | None = None
+        self._octets = in_frame_order(block.bits)
         self._failed: list[int] = []
         self.corrected: Bytes | None = None
 
     def on_frames(self, frames: Frames) -> Message:
         """Correct what converges."""
-        block, qber = self._block, frames.qber_millionths / _MILLION
-        plan, count = plan_block(block.key_bits, qber)
-        if len(frames.messages) != count or frames.message_bits != plan.matrix().syndrome_bits:
-            raise PeerBrokeProtocol(f"{len(frames.messages)} frames, the plan has {count}")
-        self._frames = cut(block.bits, count)
-        is_decoded = np.zeros(count, np.bool_)
-        for number, message in enumerate(frames.messages):
-            correction = correct(plan, self._frames[number], message, qber)
+        layout = _Layout(self._block.key_bits, frames.qber_millionths)
+        if self._layout is not None or frames.message_bits != layout.message_bits:
+            raise PeerBrokeProtocol(f"{len(frames.messages)} frames, which the error rate does not ask for")
+        self._layout = layout
+        if layout.rest_bits:
+            self._octets[layout.rest] = np.frombuffer(frames.messages[-1], np.uint8)
+        is_decoded = np.zeros(len(layout.plans), np.bool_)
+        for number, (plan, span) in enumerate(zip(layout.plans, layout.spans, strict=True)):
+            correction = correct(plan, self._octets[span], frames.messages[number])
             is_decoded[number] = correction.converged
             if correction.converged:
-                self._frames[number] = np.frombuffer(correction.bits, np.uint8)
+                self._octets[span] = np.frombuffer(correction.bits, np.uint8)
         self._failed = np.flatnonzero(~is_decoded).tolist()
         if not self._failed:
             self._finish()
@@ -165,16 +177,16 @@ class _FrameCorrector:
 
     def on_opened(self, opened: Opened) -> None:
         """Take the frames that did not converge."""
-        count, octets = len(self._frames), self._block.key_bits // 8
-        wanted = tuple(own_bits(frame, count, octets) for frame in self._failed)
-        if not self._failed or opened.frame_bits != wanted:
+        plans = self._layout.plans if self._layout else ()
+        wanted = tuple(plans[number].payload_bits for number in self._failed)
+        if self._layout is None or not self._failed or opened.frame_bits != wanted:
             raise PeerBrokeProtocol(f"{len(opened.frame_bits)} frames opened, expected {len(self._failed)}")
         for number, frame in zip(self._failed, opened.frames, strict=True):
-            self._frames[number, : len(frame)] = np.frombuffer(frame, np.uint8)
+            self._octets[self._layout.spans[number]] = np.frombuffer(frame, np.uint8)
         self._finish()
 
     def _finish(self) -> None:
-        self.corrected = join(self._frames, self._block.key_bits // 8)
+        self.corrected = in_block_order(self._octets)
         self._failed = []
 
     def on_parities(self, parities: Parities) -> Parities | None:
@@ -214,7 +226,7 @@ class _CascadeDiscloser:
 
     def opening(self) -> list[Message]:
         """Name the error rate, and send the first parities."""
-        return [Frames(self._qber_millionths, (), 0), self._cascade.now()]
+        return [Frames(self._qber_millionths, (), ()), self._cascade.now()]
 
     def on_decoded(self, decoded: Decoded) -> Opened | None:
         """Refuse: there are no frames."""

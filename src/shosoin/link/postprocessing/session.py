@@ -131,7 +131,7 @@ class SessionEnd:
         try:
             header, body, changes = self._opener.open(raw)
             self._commit(changes)
-            message = decode_message(header.kind, body)
+            message = self._decode(header.kind, body)
             self._count(header.kind, header.number, len(body), message)
             self._react(header, message)
         except BaseException:
@@ -165,6 +165,9 @@ class SessionEnd:
         return self._is_open and not self._is_broken
 
     # What the roles use
+
+    def _decode(self, kind: int, body: memoryview) -> Message:
+        return decode_message(kind, body)
 
     def _is_mine_to_tell(self, kept: KeptKey) -> bool:
         raise NotImplementedError

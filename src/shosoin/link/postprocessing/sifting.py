@@ -1,11 +1,11 @@
 """From detections to blocks: which pulses remain, where a block ends, and what is counted in it.
 
-Both ends keep one byte for each detection that remains, in the order of the pulses: the own bit, the intensity, whether
-it is of the test basis, and there the other end's bit. From the same two messages both compute the same blocks. A block
-ends with the detection that brings its key bits to the block size; what is left of the batch begins the next one. So
-every detection, of either basis, belongs to one block, and the counts of a block are of exactly its detections.
+Both ends keep one octet for each detection that remains: the own bit and the intensity, and in the test basis the other
+end's bit. From the same two messages both compute the same blocks. A block ends with the detection that brings its key
+bits to the block size; what is left of the batch begins the next one. So every detection, of either basis, belongs to
+one block, and the counts of a block are of exactly its detections.
 
-Security: bits of the test basis are public from here on; bits of the key basis stay in the own byte.
+Security: bits of the test basis are public from here on; bits of the key basis stay in the own octets.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from shosoin.link.events.records import SentPulses
 from shosoin.link.postprocessing.errors import PeerBrokeProtocol
 from shosoin.link.postprocessing.messages import Detected, Sifted
 
-__all__ = ["Accumulator", "SentAt", "SiftedBlock", "codes_of_receiver", "sent_at", "sift"]
+__all__ = ["Accumulator", "Kept", "SentAt", "SiftedBlock", "kept_of_receiver", "sent_at", "sift"]
 
 Bytes = npt.NDArray[np.uint8]
 
-_INTENSITY_SHIFT = 1
-_TEST = 8
-_PEER = 16
-_CODES = 32
+_INTENSITY_SHIFT = np.uint8(1)
+_PEER_SHIFT = np.uint8(3)
+_ONE = np.uint8(1)
+_TEST_CODES = 16
 _CHUNK = 1 << 16
 
 
@@ -97,50 +97,101 @@ def sent_at(sent: SentPulses, pulses: npt.NDArray[np.int64]) -> SentAt:
     return SentAt(bits, bases.view(np.bool_), sent.intensity.take(offsets))
 
 
-def sift(detected: Detected, sent: SentAt, intensity_count: int) -> tuple[Sifted, Bytes]:
-    """Return the transmitter's answer to a batch, and its codes of the detections that remain.
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Kept:
+    """What remains of a batch. Security: ``keys`` are secret."""
+
+    keys: Bytes
+    """For each detection in the key basis: the own bit, and the intensity times two."""
+    tests: Bytes
+    """The same for the test basis, and the other end's bit times eight."""
+    is_key: npt.NDArray[np.bool_]
+    """Of each detection of the batch: whether it remains, in the key basis."""
+    test_places: npt.NDArray[np.int64]
+    """Which detections of the batch remain in the test basis."""
+
+    @classmethod
+    def joined(cls, parts: Sequence[Kept]) -> Kept:
+        """Return several batches as one."""
+        starts = np.cumsum([0, *(len(part.is_key) for part in parts)])
+        return cls(
+            np.concatenate([part.keys for part in parts]),
+            np.concatenate([part.tests for part in parts]),
+            np.concatenate([part.is_key for part in parts]),
+            np.concatenate([part.test_places + start for part, start in zip(parts, starts[:-1], strict=True)]),
+        )
+
+    def split(self, key_bits: int) -> tuple[Kept, Kept]:
+        """Return what comes up to the detection that is the ``key_bits``-th of the key basis, and what comes after."""
+        end = self._end_of(key_bits)
+        tests = int(np.searchsorted(self.test_places, end))
+        return (
+            Kept(self.keys[:key_bits], self.tests[:tests], self.is_key[:end], self.test_places[:tests]),
+            Kept(self.keys[key_bits:], self.tests[tests:], self.is_key[end:], self.test_places[tests:] - end),
+        )
+
+    def _end_of(self, key_bits: int) -> int:
+        start = 0
+        while True:
+            places = np.flatnonzero(self.is_key[start : start + _CHUNK])
+            if len(places) >= key_bits:
+                return start + int(places[key_bits - 1]) + 1
+            key_bits -= len(places)
+            start += _CHUNK
+
+
+# Masks as indices, and sums or searches that convert as they go, cost several times what is used below; it shows.
+
+
+def sift(detected: Detected, sent: SentAt, intensity_count: int) -> tuple[Sifted, Kept]:
+    """Return the transmitter's answer to a batch, and what remains of it.
 
     Args:
         detected: what the receiver says.
         sent: what was sent in those pulses.
         intensity_count: how many intensities there are.
     """
-    # ``compress`` is several times faster than a mask as index, which shows at this rate.
     is_kept = sent.is_test == detected.is_test
-    code = sent.bits | sent.intensities << _INTENSITY_SHIFT
-    code |= sent.is_test.view(np.uint8) * np.uint8(_TEST)
-    kept = code.compress(is_kept)
-    tests = np.flatnonzero(kept >= _TEST)
-    peer = detected.test_bits.compress(is_kept.compress(detected.is_test))
-    own = kept[tests]
-    kept[tests] = own | peer * np.uint8(_PEER)
+    codes = sent.bits | sent.intensities << _INTENSITY_SHIFT
+    tests, places = _tests_of(detected, is_kept)
+    is_key = is_kept & ~detected.is_test
+    keys, own = codes.compress(is_key), codes.take(places)
     planes = 1 if intensity_count <= 2 else 2
-    return Sifted(planes, is_kept, kept >> np.uint8(_INTENSITY_SHIFT) & np.uint8(3), own & np.uint8(1)), kept
+    answer = Sifted(planes, is_kept, keys >> _INTENSITY_SHIFT, own >> _INTENSITY_SHIFT, own & _ONE)
+    return answer, Kept(keys, own | tests << _PEER_SHIFT, is_key, places)
 
 
-def codes_of_receiver(detected: Detected, bits: Bytes, sifted: Sifted, intensity_count: int) -> Bytes:
-    """Return the receiver's codes of the detections that remain.
+def kept_of_receiver(detected: Detected, bits: Bytes, sifted: Sifted, intensity_count: int) -> Kept:
+    """Return what remains of a batch at the receiver.
 
     Raises:
         PeerBrokeProtocol: the answer belongs to another batch, or names an intensity that does not exist.
     """
     if len(sifted.is_kept) != len(detected.pulses):
         raise PeerBrokeProtocol(f"{len(sifted.is_kept)} detections sifted of {len(detected.pulses)}")
-    if int(sifted.intensities.max(initial=0)) >= intensity_count:
-        raise PeerBrokeProtocol("an intensity beyond the last")
-    code = bits | detected.is_test.view(np.uint8) * np.uint8(_TEST)
-    kept = code.compress(sifted.is_kept)
-    kept |= sifted.intensities << _INTENSITY_SHIFT
-    tests = np.flatnonzero(kept >= _TEST)
-    if len(tests) != len(sifted.test_bits):
-        raise PeerBrokeProtocol(f"{len(sifted.test_bits)} bits of the test basis for another number of detections")
-    kept[tests] |= sifted.test_bits * np.uint8(_PEER)
-    return kept
+    for levels in (sifted.key_intensities, sifted.test_intensities):
+        if int(levels.max(initial=0)) >= intensity_count:
+            raise PeerBrokeProtocol("an intensity beyond the last")
+    tests, places = _tests_of(detected, sifted.is_kept)
+    is_key = sifted.is_kept & ~detected.is_test
+    keys = bits.compress(is_key)
+    if (len(keys), len(tests)) != (len(sifted.key_intensities), len(sifted.test_bits)):
+        raise PeerBrokeProtocol(f"{len(sifted.test_bits)} bits of the test basis, {len(tests)} remain")
+    keys |= sifted.key_intensities << _INTENSITY_SHIFT
+    tests = tests | sifted.test_intensities << _INTENSITY_SHIFT | sifted.test_bits << _PEER_SHIFT
+    return Kept(keys, tests, is_key, places)
+
+
+def _tests_of(detected: Detected, is_kept: npt.NDArray[np.bool_]) -> tuple[Bytes, npt.NDArray[np.int64]]:
+    """Return the receiver's bits in the test basis that remain, and their places in the batch."""
+    places = np.flatnonzero(detected.is_test)
+    remain = is_kept.take(places)
+    return detected.test_bits.compress(remain), places.compress(remain)
 
 
 @dataclass(slots=True, repr=False)
 class Accumulator:
-    """Collects codes until a block is full.
+    """Collects what remains of batches until a block is full.
 
     Args:
         block_bits: key bits of a block, a multiple of 8.
@@ -153,25 +204,22 @@ class Accumulator:
     intensity_count: int
     number: int
     first_pulse: int
-    _parts: list[Bytes] = field(default_factory=list)
+    _parts: list[Kept] = field(default_factory=list)
     _key_bits: int = 0
     _first_batch: int | None = None
     _last_batch: int = 0
     _end: int = 0
 
-    def add(self, batch: int, codes: Bytes, last_pulse: int) -> list[SiftedBlock]:
-        """Take the codes of a batch that ends with a pulse; return the blocks that they fill."""
+    def add(self, batch: int, kept: Kept, last_pulse: int) -> list[SiftedBlock]:
+        """Take what remains of a batch that ends with a pulse; return the blocks that it fills."""
         full = []
         self._end = last_pulse + 1
-        keys = len(codes) - int(np.count_nonzero(codes & _TEST))
-        while self._key_bits + keys >= self.block_bits:
-            cut = self._cut(codes, self.block_bits - self._key_bits)
-            self._take(batch, codes[:cut])
+        while self._key_bits + len(kept.keys) >= self.block_bits:
+            head, kept = kept.split(self.block_bits - self._key_bits)
+            self._take(batch, head)
             full.append(self._close())
-            codes = codes[cut:]
-            keys = len(codes) - int(np.count_nonzero(codes & _TEST))
-        if len(codes):
-            self._take(batch, codes)
+        if len(kept.is_key):
+            self._take(batch, kept)
         return full
 
     @property
@@ -180,47 +228,32 @@ class Accumulator:
         return self._key_bits
 
     def finish(self) -> SiftedBlock | None:
-        """Close the open block where it is, less the last bits that fill no byte; None if it holds no byte."""
-        codes = np.concatenate(self._parts) if self._parts else np.empty(0, np.uint8)
+        """Close the open block where it is, less the last bits that fill no octet; None if it holds no octet."""
         whole = self._key_bits // 8 * 8
         if not whole:
             return None
-        cut = self._cut(codes, whole)
-        self._parts, self._key_bits = [codes[:cut]], whole
+        self._parts, self._key_bits = [Kept.joined(self._parts).split(whole)[0]], whole
         return self._close()
 
-    @staticmethod
-    def _cut(codes: Bytes, wanted: int) -> int:
-        """Return how many codes hold ``wanted`` key bits, of which there are enough."""
-        start = 0
-        while True:
-            chunk = np.flatnonzero(codes[start : start + _CHUNK] & _TEST == 0)
-            if len(chunk) >= wanted:
-                return start + int(chunk[wanted - 1]) + 1
-            wanted -= len(chunk)
-            start += _CHUNK
-
-    def _take(self, batch: int, codes: Bytes) -> None:
-        self._parts.append(codes)
-        self._key_bits += len(codes) - int(np.count_nonzero(codes & _TEST))
+    def _take(self, batch: int, kept: Kept) -> None:
+        self._parts.append(kept)
+        self._key_bits += len(kept.keys)
         self._first_batch = batch if self._first_batch is None else self._first_batch
         self._last_batch = batch
 
     def _close(self) -> SiftedBlock:
-        is_test = [part >= _TEST for part in self._parts]
-        key = np.concatenate([part.compress(~mask) for part, mask in zip(self._parts, is_test, strict=True)])
-        tests = np.concatenate([part.compress(mask) for part, mask in zip(self._parts, is_test, strict=True)])
-        table = np.bincount(tests, minlength=_CODES).reshape(2, 2, 4, 2)[:, 1, : self.intensity_count]
-        masks = [
-            np.packbits(key >> _INTENSITY_SHIFT == index, bitorder="little") for index in range(self.intensity_count)
-        ]
+        keys = np.concatenate([part.keys for part in self._parts])
+        tests = np.concatenate([part.tests for part in self._parts])
+        table = np.bincount(tests, minlength=_TEST_CODES).reshape(2, 4, 2)[:, : self.intensity_count]
+        levels = keys >> _INTENSITY_SHIFT
+        masks = [np.packbits(levels == index, bitorder="little") for index in range(self.intensity_count)]
         block = SiftedBlock(
             number=self.number,
-            bits=np.packbits(key & 1, bitorder="little"),
+            bits=np.packbits(keys & _ONE, bitorder="little"),
             key_bits=self._key_bits,
             intensity_masks=tuple(masks),
             key_detections=np.array([np.bitwise_count(mask).sum(dtype=np.int64) for mask in masks]),
-            test_detections=table.sum(axis=(0, -1)),  # of peer's bit, intensity, own bit
+            test_detections=table.sum(axis=(0, -1)),  # of one end's bit, intensity, the other's
             test_errors=table[0, :, 1] + table[1, :, 0],
             first_batch=self._first_batch or 0,
             last_batch=self._last_batch,

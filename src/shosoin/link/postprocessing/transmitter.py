@@ -34,7 +34,7 @@ from shosoin.link.postprocessing.messages import (
 )
 from shosoin.link.postprocessing.outcome import block_report
 from shosoin.link.postprocessing.parameters import SessionParameters, secret_length, verification_bits
-from shosoin.link.postprocessing.reconciling import Discloser, discloser
+from shosoin.link.postprocessing.reconciling import Discloser, discloser, expected_qber
 from shosoin.link.postprocessing.session import (
     BATCHES_MAX,
     SessionEnd,
@@ -212,9 +212,9 @@ class Transmitter(SessionEnd):
         sent = self._look_up(detected.pulses)
         if self._monitor is not None:
             self._watch.count_detections(sent)
-        sifted, codes = sift(detected, sent, len(self.parameters.settings.intensities))
+        sifted, kept = sift(detected, sent, len(self.parameters.settings.intensities))
         self._send(sifted, number)
-        for block in accumulator.add(number, codes, int(detected.pulses[-1])):
+        for block in accumulator.add(number, kept, int(detected.pulses[-1])):
             self._begin(block)
 
     def _opened(self) -> Accumulator:
@@ -253,7 +253,7 @@ class Transmitter(SessionEnd):
                 self._judge(block.number, tally.observation(block.counts()))
             self._void(block, reason)
             return
-        qber = block.test_qber if self._key_qber is None else self._key_qber
+        qber = self._key_qber or expected_qber(int(block.test_errors.sum()), int(block.test_detections.sum()))
         started = discloser(self.parameters, block, qber, self._entropy)
         self._in_flight[block.number] = _InFlight(block, started, tally)
         for message in started.opening():
@@ -310,7 +310,7 @@ class Transmitter(SessionEnd):
             self._forget_block(found.block)
         else:
             found.stage, found.errors = _Stage.VERIFIED, verified.errors
-            self._key_qber = sum(verified.errors) / found.block.key_bits
+            self._key_qber = expected_qber(sum(verified.errors), found.block.key_bits)
         self._amplify_those_due()
 
     def _amplify_those_due(self) -> None:
