@@ -194,3 +194,57 @@ def test_japanese_is_spoken(shosoin, monkeypatch):
     assert "モデル計算です" in shosoin("link", "rate", "--length-km", "50").out
     assert "再現" in shosoin("link", "validate", "--only", "decoy.gys-cutoff").out
     assert "漸近" in shosoin("link", "protocols").out
+
+
+def test_traffic_makes_noise_and_the_o_band_has_the_least_of_it(shosoin):
+    told = shosoin("link", "coexist", "--wavelengths", "1310,1531", "--json").json
+    quiet, loud = told["points"]
+    assert told["model"]
+    assert quiet["total_hz"] < 1e-2 * loud["total_hz"]
+    assert quiet["secret_key_rate_bps"] > loud["secret_key_rate_bps"] == 0
+    parts = ("raman_along_hz", "raman_against_hz", "four_wave_mixing_hz", "leakage_hz", "rayleigh_hz")
+    assert math.isclose(sum(loud[part] for part in parts), loud["total_hz"])
+    said = shosoin("link", "coexist", "--traffic", "1550:-20:against", "--wavelengths", "1531")
+    assert said.out.startswith("a model; photons per second")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("--traffic", "1550"), "'1550' is no channel"),
+        (("--traffic", "1550:0:along"), "is no channel"),
+        (("--traffic", "1550:zero"), "are no numbers"),
+        (("--wavelengths", "1310,"), "are no numbers"),
+        (("--wavelengths", "800"), "from 1260 to 1675 nm"),
+        (("--length-km", "-1"), "must not be negative"),
+        (("--efficiency", "2"), "within [0, 1]"),
+    ],
+)
+def test_impossible_traffic_is_refused(shosoin, arguments, error):
+    answer = shosoin("link", "coexist", *arguments)
+    assert (answer.code, answer.out) == (2, "")
+    assert error in answer.errors[0]
+
+
+def test_a_pass_says_that_it_is_simulated_and_under_which_proof(shosoin):
+    told = shosoin("link", "pass", "--json").json
+    assert (told["simulated"], told["proof"]) == (True, "lim2014")
+    assert 0 < told["secret_bits"] < told["sifted_bits"]
+    assert told["epsilons"]["total"] < 2e-9
+    heights = [each["elevation_deg"] for each in told["series"]]
+    assert math.isclose(max(heights), 80.0, abs_tol=0.1)
+    said = shosoin("link", "pass", "--max-elevation", "40").out
+    assert said.startswith("SIMULATED: one pass")
+    assert "proof lim2014, failure probability 1e-09" in said
+
+
+def test_a_pass_too_faint_for_a_key_has_none(shosoin):
+    told = shosoin("link", "pass", "--optics-db", "40", "--json").json
+    assert told["secret_bits"] == 0
+
+
+@pytest.mark.parametrize("arguments", [("--altitude-km", "-1"), ("--max-elevation", "91"), ("--divergence-urad", "0")])
+def test_an_impossible_pass_is_refused(shosoin, arguments):
+    answer = shosoin("link", "pass", *arguments)
+    assert (answer.code, answer.out) == (2, "")
+    assert len(answer.errors) == 1

@@ -31,9 +31,9 @@ class FiniteParameters:
     """
 
     link: DecoyLink = _METRO
-    intensities: tuple[float, ...] = (0.5, 0.15)
-    probabilities: tuple[float, ...] = (0.7, 0.3)
-    key_basis_probability: float = 0.9
+    intensities: tuple[float, ...] = (0.4, 0.12)
+    probabilities: tuple[float, ...] = (0.67, 0.33)
+    key_basis_probability: float = 0.86
     epsilon_secrecy: float = 1e-9
     epsilon_correctness: float = 1e-15
 
@@ -69,7 +69,7 @@ def _finite(proof: FiniteProof) -> RateModel:
 
     if proof.intensities == 2:
         return RateModel(FiniteParameters(), rate)
-    return RateModel(FiniteParameters(intensities=(0.5, 0.15, 2e-4), probabilities=(0.7, 0.2, 0.1)), rate)
+    return RateModel(FiniteParameters(intensities=(0.44, 0.23, 2e-4), probabilities=(0.4, 0.43, 0.17)), rate)
 
 
 def _settings(

@@ -3,7 +3,7 @@
 >>> from shosoin.link.validation import findings
 >>> [finding] = findings(["decoy.gys-cutoff"])
 >>> print(f"{finding.published:g} {finding.row.unit} published, {finding.ours:.1f} computed: {finding.verdict}")
-142 km published, 142.0 km computed: reproduced
+142.05 km published, 142.0 computed: reproduced
 
 ``shosoin link validate`` prints all of them; ``docs/reference/link-validation.md`` keeps them.
 """
