@@ -29,11 +29,12 @@ _CHANNELS = {1: (0, 0), 2: (0, 1), 3: (1, 0), 4: (1, 1)}
 def link_recording(raw: bytes) -> None:
     """What is read is written back the same, and read in pieces it is what it is as a whole."""
     recording = decode_recording(raw)
-    batches = [*recording.sent, *recording.detected]
+    batches: list[SentPulses | Detections] = [*recording.sent, *recording.detected]
     again = decode_recording(encode_recording(recording.header, batches))
     if again.header != recording.header:
         raise Finding("a header does not survive a round trip")
-    if not all(_same(*pair) for pair in zip(batches, [*again.sent, *again.detected], strict=True)):
+    returned: list[SentPulses | Detections] = [*again.sent, *again.detected]
+    if not all(_same(*pair) for pair in zip(batches, returned, strict=True)):
         raise Finding("a batch does not survive a round trip")
     reader = RecordingReader()
     pieces = [batch for at in range(0, len(raw), 7) for batch in reader.feed(raw[at : at + 7])]
@@ -77,7 +78,11 @@ def _detected() -> Detections:
 
 
 def _recordings() -> list[bytes]:
-    cases = ((Part.BOTH, [_sent(), _detected()]), (Part.TRANSMITTER, [_sent()]), (Part.RECEIVER, [_detected()]))
+    cases: list[tuple[Part, list[SentPulses | Detections]]] = [
+        (Part.BOTH, [_sent(), _detected()]),
+        (Part.TRANSMITTER, [_sent()]),
+        (Part.RECEIVER, [_detected()]),
+    ]
     return [encode_recording(Header(part, _SETTINGS, True, "fuzz"), batches) for part, batches in cases]
 
 

@@ -78,6 +78,8 @@ def rows(arguments: argparse.Namespace, done: dict[str, Any]) -> Iterator[tuple[
     centre = plan_frame(0.045)
     if "point" not in done:
         yield "point", measured(centre, 0.045, arguments.point_frames, 1)
+    if "target" not in done:
+        yield "target", {"margin": 0.02, **measured(plan_frame(0.045, margin=0.02), 0.045, arguments.target_frames, 6)}
     if "margin" not in done:
         for margin in (0.01, 0.02, 0.025):
             yield "margin", {"margin": margin, **measured(plan_frame(0.045, margin=margin), 0.045, arguments.frames, 2)}
@@ -107,6 +109,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     parser.add_argument("--resume", type=Path, help="a file whose parts are kept as they are")
     parser.add_argument("--point-frames", type=int, default=2500, help="frames at QBER 4.5 %%")
+    parser.add_argument("--target-frames", type=int, default=3200, help="the same, with a margin of 2 %%")
     parser.add_argument("--frames", type=int, default=300, help="long frames for each other point")
     parser.add_argument("--short-frames", type=int, default=2000)
     parser.add_argument("--curve-frames", type=int, default=100)

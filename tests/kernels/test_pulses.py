@@ -1,5 +1,7 @@
 """Pulses on every path: the same as the specification bit for bit, however they are cut into batches."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -151,9 +153,15 @@ def test_what_kernels_must_not_be_given_is_refused():
     for thresholds, codes in ((falling, table.codes), (table.thresholds, table.codes & ~np.uint32(3))):
         with pytest.raises(ValueError, match="must"):
             pulses.ArrivalTable(thresholds, codes)
-    for changes in ({"dead_gates": (0, 1)}, {"delays": (0,) * 256}, {"delays": (1,)}, {"after_pulse_code": 1}):
+    wrong: list[dict[str, Any]] = [
+        {"dead_gates": (0, 1)},
+        {"delays": (0,) * 256},
+        {"delays": (1,)},
+        {"after_pulse_code": 1},
+    ]
+    for values in wrong:
         with pytest.raises(ValueError, match=r"want|bits"):
-            pulses.DetectorDynamics(**changes)
+            pulses.DetectorDynamics(**values)
     for source, limits in ((b"123", LIMITS), (-1, LIMITS), (1, (1 << 16, 0, 0, 0))):
         with pytest.raises(ValueError, match=r"random bytes|seed|limits"):
             pulses.choose(source, 0, 1, limits)
@@ -165,7 +173,7 @@ def test_native_kernels_refuse_buffers_of_the_wrong_size_themselves(path):
 
     kernels = _native.Pulses(path)
     table, state, dynamics = table_of(0.1), pulses.new_state(), pulses.DetectorDynamics().words()
-    good = {
+    good: dict[str, Any] = {
         "states": np.zeros(8, np.uint8),
         "thresholds": table.thresholds,
         "codes": table.codes,
@@ -174,7 +182,7 @@ def test_native_kernels_refuse_buffers_of_the_wrong_size_themselves(path):
         "pulses": np.empty(8, np.int64),
         "found": np.empty(8, np.uint32),
     }
-    numbers = {"seed": 1, "domain": 0, "first": 0, "basis_threshold": 5}
+    numbers: dict[str, Any] = {"seed": 1, "domain": 0, "first": 0, "basis_threshold": 5}
     assert kernels.detect(**numbers, **good)[0] == 8
     damaged = state.copy()
     damaged[2] = 17
@@ -189,7 +197,7 @@ def test_native_kernels_refuse_buffers_of_the_wrong_size_themselves(path):
     ):
         with pytest.raises(ValueError, match=r"must|wrong|damaged"):
             kernels.detect(**numbers, **(good | {name: wrong}))
-    outputs = [np.empty(size, np.uint8) for size in (1, 1, 8, 8)]
+    outputs: list[Any] = [np.empty(size, np.uint8) for size in (1, 1, 8, 8)]
     limits = np.array(LIMITS, np.uint32)
     kernels.choose_from_words(bytes(32), limits, outputs)
     for words, bad_limits, bad_outputs in (

@@ -8,7 +8,8 @@ A check answers its weakest edges with the box-plus of all the others, and the r
 (A-min*, Jones et al., "Approximate-MIN* constraint node updating for LDPC code decoding", MILCOM 2003), so what a check
 remembers is two magnitudes and two bits an edge. Rows are layers: each uses what the one before found out.
 
-Time and addresses depend on the code, the magnitudes and the number of iterations, never on the bits.
+Time depends on the code, the magnitudes and the number of iterations, which can be seen. Here, corrections come from
+memory at places that depend on messages; the native paths do without.
 """
 
 from __future__ import annotations
@@ -33,22 +34,18 @@ CORRECTION: npt.NDArray[np.int32] = np.array(
     [round(float(np.log1p(np.exp(-x / UNITS_PER_NAT))) * UNITS_PER_NAT) for x in range(63)] + [0], dtype=np.int32
 )
 
-Array = Any  # an array of the namespace in use
+Array = npt.NDArray[Any]
 
 
-def box_plus(a: Array, b: Array, xp: Any = np) -> Array:
+def box_plus(a: Array, b: Array) -> Array:
     """Return the magnitude of the parity of two bits from their magnitudes, 0 to 127, or 255 for "no bit"."""
-    table = xp.asarray(CORRECTION)
-    near = table[xp.minimum(xp.abs(a - b), 63)]
-    far = table[xp.minimum(a + b, 63)]
-    return xp.maximum(xp.minimum(a, b) - near + far, 0)
+    near = CORRECTION[np.minimum(np.abs(a - b), 63)]
+    far = CORRECTION[np.minimum(a + b, 63)]
+    return np.maximum(np.minimum(a, b) - near + far, 0)
 
 
 class ReferenceLdpcKernels:
-    """The specification. ``xp`` is NumPy or a namespace with its functions, whose arrays may live elsewhere."""
-
-    def __init__(self, xp: Any = np) -> None:
-        self._xp = xp
+    """The specification."""
 
     def syndrome(self, rows: int, lifting: int, edges: bytes, bits: Any) -> bytes:
         """Return the parity of every check, ``rows * lifting`` bits packed little-endian.
@@ -72,54 +69,51 @@ class ReferenceLdpcKernels:
                 0 to 127; 0 for bits of which nothing is known. A column with 32767 is zero and left out.
             syndrome: packed, ``rows * lifting`` bits.
         """
-        xp = self._xp
         table = _edges(edges)
         prior = np.frombuffer(magnitudes, dtype="<i2").astype(np.int32)
         used = table[prior[table[:, 1]] != 32767]
         layers = [used[used[:, 0] == row] for row in range(rows)]
         wanted = _unpack(syndrome, lifting)
-        posterior = xp.asarray(np.repeat(prior[:, None], lifting, axis=1))
-        messages = [xp.asarray(np.zeros((len(layer), lifting), dtype=np.int32)) for layer in layers]
-        signs = [xp.asarray(row.astype(bool)) for row in wanted]
+        posterior = np.repeat(prior[:, None], lifting, axis=1)
+        messages = [np.zeros((len(layer), lifting), dtype=np.int32) for layer in layers]
+        signs = [row.astype(bool) for row in wanted]
         errors = np.zeros(posterior.shape, dtype=np.uint8)
         for iteration in range(1, iterations_max + 1):
             for row, layer in enumerate(layers):
                 if len(layer):
                     messages[row] = self._update(layer, lifting, posterior, messages[row], signs[row])
-            errors = _to_numpy(posterior < 0).astype(np.uint8)
+            errors = (posterior < 0).astype(np.uint8)
             if np.array_equal(self._parities(rows, lifting, used, errors), wanted):
                 return _pack(errors), iteration, True
         return _pack(errors), iterations_max, False
 
     def _update(self, layer: Array, lifting: int, posterior: Array, old: Array, odd: Array) -> Array:
         """Pass one layer: change ``posterior`` in place, return the new messages."""
-        xp = self._xp
-        extrinsic = xp.stack([xp.roll(posterior[column], -shift) for column, shift in layer[:, 1:].tolist()]) - old
-        magnitude = xp.minimum(xp.abs(extrinsic), MESSAGE_MAX)
+        extrinsic = np.stack([np.roll(posterior[column], -shift) for column, shift in layer[:, 1:].tolist()]) - old
+        magnitude = np.minimum(np.abs(extrinsic), MESSAGE_MAX)
         negative = extrinsic < 0
         least, others = self._combine(list(magnitude))
-        every = box_plus(others, least, xp)
-        size = xp.minimum(xp.where(magnitude == least, others, every), MESSAGE_MAX)
+        every = box_plus(others, least)
+        size = np.minimum(np.where(magnitude == least, others, every), MESSAGE_MAX)
         parity = odd ^ (negative.sum(axis=0) % 2).astype(bool)
-        new = xp.where(negative ^ parity, -size, size)
+        new = np.where(negative ^ parity, -size, size)
         updated = extrinsic + new
         for edge, (column, shift) in enumerate(layer[:, 1:].tolist()):
-            posterior[column] = xp.roll(updated[edge], shift)
+            posterior[column] = np.roll(updated[edge], shift)
         return new
 
     def _combine(self, magnitudes: Sequence[Array]) -> tuple[Array, Array]:
         """Return the least magnitude of each check and the box-plus of all the others (255 if there is none)."""
-        xp = self._xp
         total: tuple[Array, Array] | None = None
         for start in range(0, len(magnitudes), GROUP_EDGES):
             least = magnitudes[start]
-            others = xp.full_like(least, _NONE)
+            others = np.full_like(least, _NONE)
             for value in magnitudes[start + 1 : start + GROUP_EDGES]:
-                others = box_plus(others, xp.maximum(least, value), xp)
-                least = xp.minimum(least, value)
+                others = box_plus(others, np.maximum(least, value))
+                least = np.minimum(least, value)
             if total is not None:
-                others = box_plus(box_plus(total[1], others, xp), xp.maximum(total[0], least), xp)
-                least = xp.minimum(total[0], least)
+                others = box_plus(box_plus(total[1], others), np.maximum(total[0], least))
+                least = np.minimum(total[0], least)
             total = (least, others)
         if total is None:
             raise ValueError("a check needs an edge")
@@ -143,7 +137,3 @@ def _unpack(bits: Any, lifting: int) -> npt.NDArray[np.uint8]:
 
 def _pack(bits: npt.NDArray[np.uint8]) -> bytes:
     return np.packbits(bits.reshape(-1), bitorder="little").tobytes()
-
-
-def _to_numpy(array: Array) -> npt.NDArray[Any]:
-    return array if isinstance(array, np.ndarray) else np.asarray(array.get())

@@ -9,7 +9,7 @@ from shosoin.link.events.catalogue import attack_named
 from shosoin.link.events.monitoring import Observation
 from shosoin.link.events.optics import Line
 from shosoin.link.events.records import Settings
-from shosoin.link.events.study import Knowledge, SimulatedStudy
+from shosoin.link.events.study import SimulatedStudy
 
 SETTINGS = Settings((0.5, 0.1, 0.001), (0.7, 0.2, 0.1), 0.9, 0.9, 1e9).quantised()
 IDEAL = Detector(0.2, 1e-6)
@@ -27,11 +27,9 @@ def observe(pulses, *, attack=None, fraction=1.0, seed=3, line=LINE, settings=SE
     """One block of a simulated link: what its monitor is shown, and what Eve knows."""
     eve = attack_named(attack, settings, line) if isinstance(attack, str) else attack
     study = SimulatedStudy(settings, line, seed, eavesdropper=eve, fraction=fraction)
-    batches = list(study.batches(pulses))
-    first = batches[0]
-    seen, known = [first.tally, first.receiver, first.transmitter], Knowledge() + first.knowledge
-    for batch in batches[1:]:
-        parts = (batch.tally, batch.receiver, batch.transmitter)
-        seen = [one + other for one, other in zip(seen, parts, strict=True)]
-        known += batch.knowledge
-    return Observation(*seen), known
+    first, *others = study.batches(pulses)
+    tally, receiver, transmitter, known = first.tally, first.receiver, first.transmitter, first.knowledge
+    for batch in others:
+        tally, known = tally + batch.tally, known + batch.knowledge
+        receiver, transmitter = receiver + batch.receiver, transmitter + batch.transmitter
+    return Observation(tally, receiver, transmitter), known

@@ -109,7 +109,7 @@ def test_a_receiver_with_a_clock_of_its_own_finds_the_pulses_again():
     times = np.rint(start + detected.pulses * period + noise).astype(np.int64)
     tags = TimeTags(times, (detected.bases * 2 + detected.bits + 1).astype(np.uint8))
     clock = recover_clock(tags, 1e9)
-    assert clock.period_ps == pytest.approx(period, rel=1e-8)
+    assert clock.period_ps == pytest.approx(period, rel=1e-9)
     found = converted(tags, clock=clock, gate_ps=400, count=1 << 20).detections
     assert found.pulses.size > 0.999 * detected.pulses.size
     shift = find_pulse_offset(sent, found, within=300)
@@ -128,6 +128,11 @@ def test_tags_without_a_period_tell_no_clock():
         recover_clock(TimeTags(times, np.ones(5000, np.uint8)), 1e9)
     with pytest.raises(Rejected, match="fewer than 100"):
         recover_clock(TimeTags(times[:50], np.ones(50, np.uint8)), 1e9)
+    with pytest.raises(Rejected, match="fewer than 1000 periods"):
+        recover_clock(TimeTags(np.full(200, 7, np.int64), np.ones(200, np.uint8)), 1e9)
+    far = np.arange(200, dtype=np.int64) * 10**15
+    with pytest.raises(Rejected, match="too far apart"):
+        recover_clock(TimeTags(far, np.ones(200, np.uint8)), 1e9)
 
 
 def test_arguments_out_of_range_are_refused():

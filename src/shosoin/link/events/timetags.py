@@ -27,6 +27,10 @@ __all__ = ["Clock", "Converted", "TimeTags", "convert", "find_pulse_offset", "pa
 TAGS_MAX = 1 << 26
 TIME_PS_MAX = 1 << 60
 CHANNELS_MAX = 256
+_PERIODS_MIN = 1000
+_TAGS_SOUGHT = 5000
+"""So many tags are enough to tell one rate from another."""
+_RATES_MAX = 20_000
 _TEXT = bytes.maketrans(b",;\t\r", b"    ")
 _ALLOWED = b"0123456789 \n"
 
@@ -135,8 +139,8 @@ def convert(
 def recover_clock(tags: TimeTags, pulse_rate_hz: float, *, rate_error_max: float = 1e-5) -> Clock:
     """Return rate and phase of the pulses from when tags arrive within the period.
 
-    The phase of the first tags is sought over all rates allowed; the span then doubles, which halves what is left of
-    the uncertainty, until all tags agree. The offset is found within a period only.
+    The phase of the first tags is sought over all rates allowed; the span then grows fourfold, which leaves a quarter
+    of the uncertainty, until all tags agree. The offset is found within a period only.
 
     Raises:
         Rejected: the tags show no period: too few, too noisy, or another rate.
@@ -146,28 +150,35 @@ def recover_clock(tags: TimeTags, pulse_rate_hz: float, *, rate_error_max: float
     start = int(tags.times_ps[0])
     since = (tags.times_ps - start).astype(np.float64)
     nominal = pulse_rate_hz * 1e-12
-    span = float(max(since[99], 0.5 / (nominal * rate_error_max)))
+    if since[-1] * nominal < _PERIODS_MIN:
+        raise _rejected(f"time tags within fewer than {_PERIODS_MIN} periods tell no clock")
     error, uncertainty = 0.0, rate_error_max
+    span = float(max(since[99], 0.5 / (nominal * rate_error_max), _PERIODS_MIN / nominal))
     while True:
-        part = since[since <= span]
-        step = 0.1 / (nominal * max(part[-1], 1.0 / nominal))
-        tried = error + np.arange(-uncertainty, uncertainty + step, step)
-        if tried.size > 100_000:
-            raise _rejected("time tags are too far apart for a clock so uncertain")
-        best = max(tried.tolist(), key=lambda each: abs(_phasor(part, nominal * (1.0 + each))))
-        if abs(_phasor(part, nominal * (1.0 + best))) < max(0.2, 5.0 / math.sqrt(part.size)):
-            raise _rejected("time tags show no period at the pulse rate")
-        error, uncertainty = best, 2 * step
-        if part.size == since.size:
+        error, uncertainty = _sought(since[since <= span], nominal, error, uncertainty)
+        if span >= since[-1]:
             break
         span *= 4
     frequency = nominal * (1.0 + error)
+    # What is left of the error of the rate turns late tags against early ones.
     early = since < since[-1] / 2
     turned = float(np.angle(_phasor(since[~early], frequency) / _phasor(since[early], frequency))) / (2 * math.pi)
-    frequency += turned / (since[~early].mean() - since[early].mean())
+    frequency -= turned / float(since[~early].mean() - since[early].mean())
     phase = float(np.angle(_phasor(since, frequency))) / (2 * math.pi)
-    period = 1.0 / frequency
-    return Clock(start + phase * period, period)
+    return Clock(float(start + phase / frequency), float(1.0 / frequency))
+
+
+def _sought(since: npt.NDArray[np.float64], nominal: float, error: float, uncertainty: float) -> tuple[float, float]:
+    """Return the relative error of the rate at which these tags agree best, and how far it may be off."""
+    some = since[:: max(1, since.size // _TAGS_SOUGHT)]
+    step = 0.1 / (nominal * max(float(since[-1]), 1.0 / nominal))
+    if 2 * uncertainty / step > _RATES_MAX:
+        raise _rejected("time tags are too far apart for a clock so uncertain")
+    tried = error + np.arange(-uncertainty, uncertainty + step, step)
+    best = float(max(tried.tolist(), key=lambda each: abs(_phasor(some, nominal * (1.0 + each)))))
+    if abs(_phasor(some, nominal * (1.0 + best))) < max(0.2, 5.0 / math.sqrt(some.size)):
+        raise _rejected("time tags show no period at the pulse rate")
+    return best, 2 * step
 
 
 def find_pulse_offset(sent: SentPulses, detected: Detections, *, within: int, sample: int = 2000) -> int:
