@@ -128,14 +128,14 @@ def _run(sent: list[SentPulses], detected: list[Detections]) -> tuple[dict[int, 
     here.start()
     while not (there.is_finished and here.is_finished):
         for source, target in ((here, there), (there, here)):
-            for raw in source.outgoing():  # type: ignore[attr-defined]  # both are ends
+            for raw in source.outgoing():
                 passed += len(raw)
-                target.receive(raw)  # type: ignore[attr-defined]
+                target.receive(raw)
         for mine, end in zip(keys, (there, here), strict=True):
-            for told in end.outcomes():  # type: ignore[attr-defined]
+            for told in end.outcomes():
                 if isinstance(told, KeyReady):
                     mine[told.block], reports[told.block] = told.key.take(), told.report
-                    end.stored(told.block)  # type: ignore[attr-defined]
+                    end.stored(told.block)
         if there.wants_pulses:
             there.feed(next(to_feed))
         elif here.wants_detections:

@@ -19,6 +19,7 @@ from shosoin.link.postprocessing.authentication import HEADER_BYTES, message_byt
 __all__ = ["ConnectionLost", "drive_receiver", "drive_transmitter"]
 
 Taker = Callable[[Outcome], None]
+_CLOSING_S = 10.0
 
 
 class ConnectionLost(Unavailable):
@@ -47,15 +48,17 @@ async def drive_transmitter(
         Alarm, PeerFault, Rejected: as ``Transmitter``.
     """
     reader, writer = streams
-    await _flush(end, writer, take)
-    while not end.is_finished:
-        if end.wants_pulses:
-            part = next(record, None)
-            await (asyncio.to_thread(end.feed_end) if part is None else asyncio.to_thread(end.feed, part))
-        else:
-            await _receive(end, reader, timeout_s)
+    try:
         await _flush(end, writer, take)
-    await _drain(writer)
+        while not end.is_finished:
+            if end.wants_pulses:
+                part = next(record, None)
+                await (asyncio.to_thread(end.feed_end) if part is None else asyncio.to_thread(end.feed, part))
+            else:
+                await _receive(end, reader, timeout_s)
+            await _flush(end, writer, take)
+    finally:
+        await _close(end, writer)
 
 
 async def drive_receiver(
@@ -68,18 +71,20 @@ async def drive_receiver(
 ) -> None:
     """Hold one session until the own record is used up; arguments and errors as for ``drive_transmitter``."""
     reader, writer = streams
-    end.start()
-    await _flush(end, writer, take)
     is_over = False
-    while not end.is_finished:
-        if end.wants_detections and not is_over:
-            part = next(record, None)
-            is_over = part is None
-            await (asyncio.to_thread(end.feed_end) if part is None else asyncio.to_thread(end.feed, part))
-        else:
-            await _receive(end, reader, timeout_s)
+    try:
+        end.start()
         await _flush(end, writer, take)
-    await _drain(writer)
+        while not end.is_finished:
+            if end.wants_detections and not is_over:
+                part = next(record, None)
+                is_over = part is None
+                await (asyncio.to_thread(end.feed_end) if part is None else asyncio.to_thread(end.feed, part))
+            else:
+                await _receive(end, reader, timeout_s)
+            await _flush(end, writer, take)
+    finally:
+        await _close(end, writer)
 
 
 async def _receive(end: Transmitter | Receiver, reader: asyncio.StreamReader, timeout_s: float) -> None:
@@ -102,10 +107,14 @@ async def _flush(end: Transmitter | Receiver, writer: asyncio.StreamWriter, take
     await asyncio.sleep(0)
 
 
-async def _drain(writer: asyncio.StreamWriter) -> None:
+async def _close(end: Transmitter | Receiver, writer: asyncio.StreamWriter) -> None:
+    """Send what is left to say, also after a failure: the other end should know in what the two differ."""
     try:
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
-    except OSError:
-        return  # the peer had what it wanted
+        for message in end.outgoing():
+            writer.write(message)
+        async with asyncio.timeout(_CLOSING_S):
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+    except (OSError, TimeoutError):
+        return  # the peer had what it wanted, or is gone

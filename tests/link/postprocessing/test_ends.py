@@ -10,7 +10,7 @@ import pytest
 
 from shosoin.base import Rejected
 from shosoin.link.counts import DecoyCounts
-from shosoin.link.events.records import Detections, SentPulses
+from shosoin.link.events.records import Detections, SentPulses, Settings
 from shosoin.link.postprocessing import VoidReason, install_start_key
 from shosoin.link.postprocessing.authentication import HEADER_BYTES, SESSION_BYTES
 from shosoin.link.postprocessing.errors import (
@@ -32,8 +32,9 @@ from shosoin.link.postprocessing.messages import (
     Verify,
 )
 from shosoin.link.postprocessing.parameters import secret_length
+from shosoin.link.postprocessing.reconciling import _FrameCorrector
 from shosoin.link.rates.one_decoy import secret_length as one_decoy_length
-from tests.link.postprocessing.world import SETTINGS, SMALL, MemoryJournal, World, made_records, with_codes
+from tests.link.postprocessing.world import SETTINGS, SMALL, MemoryJournal, Records, World, made_records, with_codes
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +209,54 @@ def test_at_any_error_rate_both_ends_agree_whether_there_is_a_key_and_which(qber
     world = World(parameters, made_records(600_000, qber=qber)).run().check()
     assert world.voids[0] == world.voids[1]
     assert (qber == 0.03) or not world.keys[0]
+
+
+def noisier_in_the_key_basis(records: Records, share: float) -> Records:
+    rng = np.random.default_rng(7)
+    parts = []
+    for part in records.detections:
+        flips = ((rng.random(len(part.bits)) < share) & (part.bases == 0)).astype(np.uint8)
+        parts.append(replace(part, bits=part.bits ^ flips))
+    return replace(records, detections=parts)
+
+
+def test_frames_that_do_not_converge_are_disclosed_in_full_and_are_no_key():
+    parameters = replace(SMALL, qber_max=0.3, block_bits=40_960)
+    world = World(parameters, noisier_in_the_key_basis(made_records(2_200_000), 0.08)).run().check()
+    opened = list(world.messages(Opened))
+    assert opened
+    assert all(verified.is_equal for verified in world.messages(Verified))
+    frames = list(world.messages(Frames))
+    assert sum(sum(message.frame_bits) for message in opened) <= parameters.block_bits * len(frames)
+    assert not world.keys[0]
+    assert set(world.voids[0].values()) <= {VoidReason.NO_SECRET_LENGTH, VoidReason.TOO_SHORT}
+
+
+def test_a_block_that_differs_after_correction_is_void_at_both_ends_and_an_alarm(monkeypatch):
+    finish = _FrameCorrector._finish
+
+    def with_a_wrong_bit(self):
+        finish(self)
+        self.corrected[100] ^= 1
+
+    monkeypatch.setattr(_FrameCorrector, "_finish", with_a_wrong_bit)
+    world = World().run().check()
+    assert world.keys == ({}, {})
+    assert world.voids[0] == world.voids[1]
+    assert VoidReason.NOT_EQUAL in world.voids[0].values()
+    assert VoidReason.NOT_EQUAL.is_alarm
+    assert not list(world.messages(Amplify))
+
+
+def test_three_intensities_give_keys_under_the_two_decoy_proof():
+    settings = Settings((0.6, 0.15, 0.0002), (0.4, 0.4, 0.2), 0.5, 0.5, 1e9)
+    parameters = replace(SMALL, settings=settings, proof="lim2014", block_bits=40_960)
+    world = World(parameters, made_records(1_200_000, settings=settings, parts=4)).run().check()
+    assert world.keys[0]
+    assert all(report["proof"] == "lim2014" for report in world.reports[0].values())
+    assert all(len(report["key_detections"]) == 3 for report in world.reports[1].values())
+    with pytest.raises(RecordRejected):
+        replace(parameters, proof="wiesemann2024")
 
 
 def test_a_record_in_one_basis_gives_no_key():

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shosoin.base.messages import text
+from shosoin.link.postprocessing import VoidReason
 from shosoin.link.postprocessing.frames import in_block_order, in_frame_order
 from shosoin.link.postprocessing.reconciling import expected_qber
 from shosoin.link.postprocessing.sifting import Accumulator, Kept
@@ -158,3 +160,10 @@ def test_cascade_refuses_another_number_of_parities():
         end.take(np.zeros(1000, np.uint8))
     with pytest.raises(ValueError, match="error rate"):
         CascadeEnd(np.zeros(100, np.uint8), 0.5, seed=1, corrects=True)
+
+
+def test_every_reason_for_a_block_without_a_key_has_words_in_both_languages():
+    for reason in VoidReason:
+        english, japanese = (text(f"postprocess.{reason.code}", language=language) for language in ("en", "ja"))
+        assert english != japanese
+        assert ("alarm" in english) == reason.is_alarm

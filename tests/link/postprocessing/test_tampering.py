@@ -64,11 +64,11 @@ def test_a_changed_parity_is_found_out_before_there_is_a_key():
     honest = World(parameters, RECORDS).run()
     numbers = [number for number, passed in enumerate(honest.wire) if isinstance(passed.message, Parities)]
     for number in (numbers[0], numbers[1], numbers[len(numbers) // 2], numbers[-2], numbers[-1]):
-        flipped = World(
-            parameters,
-            RECORDS,
-            tamper=lambda at, raw, number=number: raw[:-1] + bytes([raw[-1] ^ 1]) if at == number else raw,
-        )
+
+        def flip(at: int, raw: bytes, number: int = number) -> bytes:
+            return raw[:-1] + bytes([raw[-1] ^ 1]) if at == number else raw
+
+        flipped = World(parameters, RECORDS, tamper=flip)
         with pytest.raises((Alarm, PeerFault)):
             flipped.session()
         assert flipped.keys == ({}, {})

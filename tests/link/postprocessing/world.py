@@ -14,7 +14,7 @@ import numpy as np
 
 from shosoin.base import SimulationRng
 from shosoin.link.events.records import Detections, SentPulses, Settings
-from shosoin.link.postprocessing.authentication import DEFERRED, Direction, Header, parse_header
+from shosoin.link.postprocessing.authentication import DEFERRED, Direction, Header, KeyStreams, parse_header
 from shosoin.link.postprocessing.errors import VoidReason
 from shosoin.link.postprocessing.messages import Detected, Message, decode_message
 from shosoin.link.postprocessing.outcome import BlockVoid, KeyReady
@@ -58,17 +58,22 @@ class MemoryJournal:
 
     def __init__(self, start_key: bytes = START_KEY) -> None:
         self.records: dict[str, bytes] = {}
-        self.commits = 0
         self.crash_at: tuple[int, bool] | None = None
+        self.history: list[tuple[str, ...]] = []
         if start_key:
             install_start_key(self, start_key)
-        self.commits = 0
+        self.history.clear()
+
+    @property
+    def commits(self) -> int:
+        return len(self.history)
 
     def load(self) -> dict[str, bytes]:
         return dict(self.records)
 
     def commit(self, records: Mapping[str, bytes | None]) -> None:
-        number, self.commits = self.commits, self.commits + 1
+        number = self.commits
+        self.history.append(tuple(records))
         if self.crash_at == (number, False):
             raise Crash
         for name, value in records.items():
@@ -243,6 +248,8 @@ class World:
             for journal in self.journals
         ]
         assert all(streams[0][name] == streams[1][name] for name in streams[0].keys() & streams[1].keys())
+        ends = [[KeyStreams(journal.records).end(way) for way in Direction] for journal in self.journals]
+        assert ends[0] == ends[1]
         return self
 
     def check_pads(self) -> None:

@@ -91,7 +91,7 @@ class SentAt:
 def sent_at(sent: SentPulses, pulses: npt.NDArray[np.int64]) -> SentAt:
     """Return what a record has of some pulses, all of which it must cover."""
     offsets = pulses - sent.first
-    octets, shifts = offsets >> 3, (offsets & 7).astype(np.uint8)
+    octets, shifts = offsets >> 3, offsets.astype(np.uint8) & np.uint8(7)
     bits = sent.bits.take(octets) >> shifts & np.uint8(1)
     bases = sent.bases.take(octets) >> shifts & np.uint8(1)
     return SentAt(bits, bases.view(np.bool_), sent.intensity.take(offsets))
