@@ -63,7 +63,7 @@ SUBJECTS = {
 
 PICTURES = {
     "link-rates": "Secret bits per pulse over fibre, each protocol with the system of `shosoin link protocols NAME`",
-    "link-finite-key": "What a block is worth in the system of Lim et al. 2014: two decoys and one (corrected proof), by block size",
+    "link-finite-key": "What a block is worth in the system of Lim et al. 2014: two decoys, and one (corrected proof)",
     "link-raman": "Photons of Raman scattering over wavelength, beside one channel of 0 dBm at 1550 nm",
     "link-codes": "Bits that the LDPC codes disclose over the Shannon limit, planned for one lost frame in a thousand",
     "link-pass": "A simulated pass of a satellite at 500 km: elevation, loss, and detections in the key basis",
