@@ -41,7 +41,8 @@ def box_plus(a: Array, b: Array) -> Array:
     """Return the magnitude of the parity of two bits from their magnitudes, 0 to 127, or 255 for "no bit"."""
     near = CORRECTION[np.minimum(np.abs(a - b), 63)]
     far = CORRECTION[np.minimum(a + b, 63)]
-    return np.maximum(np.minimum(a, b) - near + far, 0)
+    result: Array = np.maximum(np.minimum(a, b) - near + far, 0)
+    return result
 
 
 class ReferenceLdpcKernels:

@@ -75,7 +75,7 @@ def test_frames_put_together_are_the_block(seed, octets):
 def test_errors_that_drift_along_a_block_are_spread_over_all_frames(octets):
     drifting = np.linspace(0, 200, octets).astype(np.uint8)
     frames = np.array_split(in_frame_order(drifting), 10)
-    assert max(abs(frame.mean() - drifting.mean()) for frame in frames) < 1
+    assert max(abs(frame.mean() - drifting.mean()) for frame in frames) < 2
 
 
 @given(st.integers(0, 10**6), st.integers(1, 10**7))

@@ -68,7 +68,7 @@ def test_what_is_no_qber_or_margin_is_a_mistake(qber, margin):
         plan_frame(qber, margin=margin)
 
 
-@given(qber=qbers, payload_bits=st.integers(20_000, 819_200))
+@given(qber=qbers, payload_bits=st.integers(20_000, 65_536) | st.integers(300_000, 819_200))
 def test_a_given_payload_is_planned_exactly(qber, payload_bits):
     plan = plan_frame(qber, payload_bits=payload_bits)
     assert plan.payload_bits == payload_bits

@@ -99,7 +99,9 @@ def correct(
         iterations_max,
     )
     frame ^= np.frombuffer(errors, dtype=np.uint8).reshape(frame.shape)
-    return Correction(_payload_of(plan, frame), converged, iterations)
+    corrected = _payload_of(plan, frame)
+    frame[:] = 0
+    return Correction(corrected, converged, iterations)
 
 
 def _payload_columns(plan: FramePlan) -> npt.NDArray[np.intp]:

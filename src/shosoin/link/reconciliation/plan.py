@@ -187,8 +187,8 @@ def _short_frame(families: list[Family], qber: float, margin: float, payload_bit
     for family in families:
         planned = max(qber, family.qber_min)
         blocks = -(-payload_bits // family.lifting)
-        # Fewer bits scatter more, and a code of which little is left is not what it was designed for.
-        scatter = 1 + 0.15 * (max(1.0, math.sqrt(_USED_MIN * family.columns / blocks)) - 1)
+        # Fewer bits scatter more, and a code of which little is left is not what it was designed for: measured.
+        scatter = 1 + 0.6 * (max(1.0, math.sqrt(_USED_MIN * family.columns / blocks)) - 1)
         rows = family.leak_share(planned) * (1 + margin) * scatter * blocks
         fitting = [member for member in family.members if member.rows >= rows]
         if fitting:
@@ -200,7 +200,7 @@ def _short_frame(families: list[Family], qber: float, margin: float, payload_bit
         raise Rejected(
             f"{payload_bits} payload bits would take a syndrome of {plan.leak_bits}",
             code="link.block_too_short",
-            hint="gather a longer block; one so short is disclosed for less than it takes to correct it",
+            hint="cut the block into short frames, or gather a longer one; this one tells less if disclosed whole",
         )
     return plan
 
