@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
+from scipy.stats import beta
 
 from shosoin.cli.link_plot import figure, save
 from shosoin.link.channels.coexistence import Coexistence, Direction, Traffic
@@ -23,6 +25,7 @@ from shosoin.link.rates.optimise import optimise_along
 from shosoin.link.rates.registry import PROTOCOLS, Request
 from shosoin.link.reconciliation import plan_frame
 
+FRAME_ERRORS = Path(__file__).resolve().parent.parent / "docs" / "data" / "reconciliation.json"
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 
 _DB_PER_KM = 0.2
@@ -146,12 +149,31 @@ def draw_codes(path: Path) -> None:
     save(drawn, path)
 
 
+def draw_frame_errors(path: Path) -> None:
+    """Draw the share of frames that were lost, as measured, with 95 % intervals of Clopper and Pearson."""
+    measured = json.loads(FRAME_ERRORS.read_text(encoding="utf-8"))["curve"]
+    lost, frames = (np.array([each[name] for each in measured], dtype=np.float64) for name in ("failed", "frames"))
+    low = np.where(lost > 0, beta.ppf(0.025, np.maximum(lost, 1e-9), frames - lost + 1.0), 0.0)
+    high = np.where(lost < frames, beta.ppf(0.975, lost + 1.0, np.maximum(frames - lost, 1e-9)), 1.0)
+    share, efficiency = lost / frames, [each["f_ec"] for each in measured]
+    drawn = figure(7.2, 3.6)
+    axes = drawn.add_subplot()
+    axes.errorbar(efficiency, share, yerr=[share - low, high - share], fmt="o", capsize=3)
+    axes.set(xlabel="disclosed bits over the Shannon limit, f", ylabel="share of frames lost", ylim=(-0.02, 1.02))
+    axes.set_title(
+        f"code {measured[0]['code']}, {measured[0]['payload_bits']} bits a frame, errors simulated", fontsize=9
+    )
+    axes.grid(visible=True, alpha=0.3)
+    save(drawn, path)
+
+
 PICTURES: dict[str, Callable[[Path], None]] = {
     "link-rates": draw_rates,
     "link-finite-key": draw_finite_key,
     "link-raman": draw_raman,
     "link-pass": draw_pass,
     "link-codes": draw_codes,
+    "link-frame-errors": draw_frame_errors,
 }
 
 
