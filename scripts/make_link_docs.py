@@ -102,7 +102,8 @@ def page(found: Sequence[Finding]) -> str:
     lines += [
         "## Pictures",
         "",
-        "Drawn by `scripts/make_link_pictures.py`. All is computed, but for lost frames: those were counted in simulated errors (`docs/data/reconciliation.json`).",
+        "Drawn by `scripts/make_link_pictures.py`. All is computed, but for lost frames: those were counted, with",
+        "simulated errors (`docs/data/reconciliation.json`).",
         "",
     ]
     for name, caption in PICTURES.items():

@@ -148,6 +148,13 @@ PROTOCOLS: Mapping[str, ProtocolEntry] = {
             _OTHERS,
         ),
         ProtocolEntry(
+            "twin-field-sns-finite",
+            "twin field by sending or not sending, without pairing, runs of a given number of windows",
+            "Jiang, Yu, Hu, Wang, Phys. Rev. Applied 12, 024061 (2019)",
+            _OTHERS,
+            is_finite=True,
+        ),
+        ProtocolEntry(
             "cv-homodyne",
             "Gaussian-modulated coherent states, homodyne detection, collective attacks",
             "Fossier, Diamanti, Debuisschert, Tualle-Brouri, Grangier, J. Phys. B 42, 114014 (2009)",

@@ -16,6 +16,7 @@ from shosoin.link.rates import (
     plob,
     twin_field,
     twin_field_sns,
+    twin_field_sns_finite,
 )
 from shosoin.link.rates.bbm92 import MA_FUNG_LO_2007, PairParameters
 from shosoin.link.rates.bbm92_continuous import ContinuousPairParameters
@@ -28,6 +29,7 @@ from shosoin.link.rates.registry import RateModel, Request
 from shosoin.link.rates.result import LinkRate
 from shosoin.link.rates.twin_field import CURTY_AZUMA_LO_2019
 from shosoin.link.rates.twin_field_sns import SendingParameters
+from shosoin.link.rates.twin_field_sns_finite import SendingBlock
 
 __all__ = ["MODELS"]
 
@@ -49,6 +51,7 @@ _SENDING = SendingParameters(efficiency=0.6, dark_count_probability=1e-9, misali
 _PAIR_BLOCK = PairBlock(pulses=1e12)
 _RELAY_BLOCK = RelayBlock(pulse_pairs=1e13)
 _GAUSSIAN_BLOCK = GaussianBlock(symbols=1e9)
+_SENDING_BLOCK = SendingBlock(windows=1e13)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,12 @@ class _GaussianRun:
 
 
 @dataclass(frozen=True, slots=True)
+class _SendingRun:
+    system: SendingParameters = _SENDING
+    block: SendingBlock = _SENDING_BLOCK
+
+
+@dataclass(frozen=True, slots=True)
 class _Nothing:
     """The bound has no parameters."""
 
@@ -84,6 +93,10 @@ def _mdi_finite(run: _RelayRun, request: Request) -> LinkRate:
 
 def _cv_finite(run: _GaussianRun, request: Request) -> LinkRate:
     return gaussian_cv_finite.rate(run.system, attenuation_db=request.attenuation_db, block=run.block)
+
+
+def _sns_finite(run: _SendingRun, request: Request) -> LinkRate:
+    return twin_field_sns_finite.rate(run.system, attenuation_db=request.attenuation_db, block=run.block)
 
 
 def _at_loss(rate: Any) -> Any:
@@ -104,6 +117,7 @@ MODELS = {
     "mdi-finite": RateModel(_RelayRun(), _mdi_finite),
     "twin-field": RateModel(CURTY_AZUMA_LO_2019, _at_loss(twin_field.rate)),
     "twin-field-sns": RateModel(_SENDING, _at_loss(twin_field_sns.rate)),
+    "twin-field-sns-finite": RateModel(_SendingRun(), _sns_finite),
     "cv-homodyne": RateModel(TYPICAL_CV, _at_loss(gaussian_cv.rate)),
     "cv-heterodyne": RateModel(replace(TYPICAL_CV, detection="heterodyne"), _at_loss(gaussian_cv.rate)),
     "cv-homodyne-finite": RateModel(_GaussianRun(), _cv_finite),

@@ -124,7 +124,7 @@ ROWS = (
         _LIU,
         8.75e-12,
         "bit/pulse",
-        "our twin-field models have no finite blocks",
+        "the experiment pairs bits actively, and pairing has no model for finite blocks here",
     ),
     _experiment(
         "twin-field.liu-202km",
@@ -132,7 +132,7 @@ ROWS = (
         "Liu et al. 2023 (Quantum Frontiers 2 16)",
         111.74,
         "kb/s",
-        "our twin-field models have no finite blocks, and pulse rate and gates are not in what we have read",
+        "the experiment pairs bits actively, and pairing has no model for finite blocks here",
     ),
     _experiment(
         "twin-field.pittaluga-605km",
