@@ -50,6 +50,7 @@ Owner = Any
 PARTS: tuple[tuple[str, Owner, str], ...] = (
     ("sifting", transmitter, "sent_at"),
     ("sifting", transmitter, "sift"),
+    ("sifting", receiver, "announcement"),
     ("sifting", receiver, "kept_of_receiver"),
     ("sifting", sifting.Accumulator, "add"),
     ("messages", messages.Detected, "encode"),

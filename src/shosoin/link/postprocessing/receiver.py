@@ -44,7 +44,7 @@ from shosoin.link.postprocessing.session import (
     refusal,
     unexpected,
 )
-from shosoin.link.postprocessing.sifting import Accumulator, SiftedBlock, kept_of_receiver
+from shosoin.link.postprocessing.sifting import Accumulator, Announced, SiftedBlock, announcement, kept_of_receiver
 from shosoin.link.postprocessing.verification import hash_block, hashes_agree
 from shosoin.link.postprocessing.watching import received_observation
 
@@ -98,7 +98,7 @@ class Receiver(SessionEnd):
         self._recorded: deque[_Recorded] = deque()
         self._recorded_end = 0
         self._recorded_count = 0
-        self._announced: dict[int, tuple[Detected, Bytes]] = {}
+        self._announced: dict[int, tuple[Detected, Announced]] = {}
         self._next_batch = 0
         self._accumulator: Accumulator | None = None
         self._in_flight: dict[int, _InFlight] = {}
@@ -203,8 +203,8 @@ class Receiver(SessionEnd):
             columns = zip(*((part.pulses, part.is_test, part.bits) for part in parts), strict=True)
             recorded = _Recorded(*(np.concatenate(column) for column in columns))
         self._advance_pulses(int(recorded.pulses[-1]))
-        detected = Detected(recorded.pulses, recorded.is_test, recorded.bits.take(np.flatnonzero(recorded.is_test)))
-        self._announced[self._next_batch] = (detected, recorded.bits)
+        detected, kept = announcement(recorded.pulses, recorded.is_test, recorded.bits)
+        self._announced[self._next_batch] = (detected, kept)
         self._send(detected, self._next_batch)
         self._next_batch += 1
 
@@ -269,8 +269,8 @@ class Receiver(SessionEnd):
     def _on_sifted(self, number: int, sifted: Sifted) -> None:
         if not self._announced or number != min(self._announced):
             raise unexpected(sifted, number)
-        detected, bits = self._announced.pop(number)
-        kept = kept_of_receiver(detected, bits, sifted, len(self.parameters.settings.intensities))
+        detected, announced = self._announced.pop(number)
+        kept = kept_of_receiver(detected, announced, sifted, len(self.parameters.settings.intensities))
         for block in self._opened().add(number, kept, int(detected.pulses[-1])):
             self._begin(block)
         self._announce()

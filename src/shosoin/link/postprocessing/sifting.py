@@ -21,7 +21,17 @@ from shosoin.link.events.records import SentPulses
 from shosoin.link.postprocessing.errors import PeerBrokeProtocol
 from shosoin.link.postprocessing.messages import Detected, Sifted
 
-__all__ = ["Accumulator", "Kept", "SentAt", "SiftedBlock", "kept_of_receiver", "sent_at", "sift"]
+__all__ = [
+    "Accumulator",
+    "Announced",
+    "Kept",
+    "SentAt",
+    "SiftedBlock",
+    "announcement",
+    "kept_of_receiver",
+    "sent_at",
+    "sift",
+]
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -92,9 +102,9 @@ def sent_at(sent: SentPulses, pulses: npt.NDArray[np.int64]) -> SentAt:
     """Return what a record has of some pulses, all of which it must cover."""
     offsets = pulses - sent.first
     octets, shifts = offsets >> 3, offsets.astype(np.uint8) & np.uint8(7)
-    bits = sent.bits.take(octets) >> shifts & np.uint8(1)
-    bases = sent.bases.take(octets) >> shifts & np.uint8(1)
-    return SentAt(bits, bases.view(np.bool_), sent.intensity.take(offsets))
+    bits = sent.bits[octets] >> shifts & _ONE
+    bases = sent.bases[octets] >> shifts & _ONE
+    return SentAt(bits, bases.view(np.bool_), sent.intensity[offsets])
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -153,7 +163,7 @@ def sift(detected: Detected, sent: SentAt, intensity_count: int) -> tuple[Sifted
     """
     is_kept = sent.is_test == detected.is_test
     codes = sent.bits | sent.intensities << _INTENSITY_SHIFT
-    tests, places = _tests_of(detected, is_kept)
+    tests, places = _tests_of(detected, is_kept, np.flatnonzero(detected.is_test))
     is_key = is_kept & ~detected.is_test
     keys, own = codes.compress(is_key), codes.take(places)
     planes = 1 if intensity_count <= 2 else 2
@@ -161,7 +171,25 @@ def sift(detected: Detected, sent: SentAt, intensity_count: int) -> tuple[Sifted
     return answer, Kept(keys, own | tests << _PEER_SHIFT, is_key, places)
 
 
-def kept_of_receiver(detected: Detected, bits: Bytes, sifted: Sifted, intensity_count: int) -> Kept:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Announced:
+    """What the receiver keeps of a batch that it announced. Security: ``bits`` are secret."""
+
+    bits: Bytes
+    """One value for each detection."""
+    test_places: npt.NDArray[np.int64]
+    """Which of them are in the test basis."""
+
+
+def announcement(
+    pulses: npt.NDArray[np.int64], is_test: npt.NDArray[np.bool_], bits: Bytes
+) -> tuple[Detected, Announced]:
+    """Return what the receiver says of detections, and what it keeps."""
+    places = np.flatnonzero(is_test)
+    return Detected(pulses, is_test, bits[places]), Announced(bits, places)
+
+
+def kept_of_receiver(detected: Detected, announced: Announced, sifted: Sifted, intensity_count: int) -> Kept:
     """Return what remains of a batch at the receiver.
 
     Raises:
@@ -172,9 +200,9 @@ def kept_of_receiver(detected: Detected, bits: Bytes, sifted: Sifted, intensity_
     for levels in (sifted.key_intensities, sifted.test_intensities):
         if int(levels.max(initial=0)) >= intensity_count:
             raise PeerBrokeProtocol("an intensity beyond the last")
-    tests, places = _tests_of(detected, sifted.is_kept)
+    tests, places = _tests_of(detected, sifted.is_kept, announced.test_places)
     is_key = sifted.is_kept & ~detected.is_test
-    keys = bits.compress(is_key)
+    keys = announced.bits.compress(is_key)
     if (len(keys), len(tests)) != (len(sifted.key_intensities), len(sifted.test_bits)):
         raise PeerBrokeProtocol(f"{len(sifted.test_bits)} bits of the test basis, {len(tests)} remain")
     keys |= sifted.key_intensities << _INTENSITY_SHIFT
@@ -182,9 +210,10 @@ def kept_of_receiver(detected: Detected, bits: Bytes, sifted: Sifted, intensity_
     return Kept(keys, tests, is_key, places)
 
 
-def _tests_of(detected: Detected, is_kept: npt.NDArray[np.bool_]) -> tuple[Bytes, npt.NDArray[np.int64]]:
+def _tests_of(
+    detected: Detected, is_kept: npt.NDArray[np.bool_], places: npt.NDArray[np.int64]
+) -> tuple[Bytes, npt.NDArray[np.int64]]:
     """Return the receiver's bits in the test basis that remain, and their places in the batch."""
-    places = np.flatnonzero(detected.is_test)
     remain = is_kept.take(places)
     return detected.test_bits.compress(remain), places.compress(remain)
 
@@ -245,11 +274,10 @@ class Accumulator:
         keys = np.concatenate([part.keys for part in self._parts])
         tests = np.concatenate([part.tests for part in self._parts])
         table = np.bincount(tests, minlength=_TEST_CODES).reshape(2, 4, 2)[:, : self.intensity_count]
-        levels = keys >> _INTENSITY_SHIFT
-        masks = [np.packbits(levels == index, bitorder="little") for index in range(self.intensity_count)]
+        bits, masks = _packed(keys, self.intensity_count)
         block = SiftedBlock(
             number=self.number,
-            bits=np.packbits(keys & _ONE, bitorder="little"),
+            bits=bits,
             key_bits=self._key_bits,
             intensity_masks=tuple(masks),
             key_detections=np.array([np.bitwise_count(mask).sum(dtype=np.int64) for mask in masks]),
@@ -266,3 +294,17 @@ class Accumulator:
 
     def __repr__(self) -> str:
         return f"Accumulator(number={self.number}, key_bits={self._key_bits}, redacted)"
+
+
+def _packed(keys: Bytes, intensity_count: int) -> tuple[Bytes, list[Bytes]]:
+    """Return the bits of codes, and for each intensity which are of it, packed; piece by piece, in the cache."""
+    bits = np.empty((len(keys) + 7) // 8, np.uint8)
+    masks = [np.empty_like(bits) for _ in range(intensity_count)]
+    for start in range(0, len(keys), _CHUNK):
+        piece = keys[start : start + _CHUNK]
+        octets = slice(start // 8, (start + len(piece) + 7) // 8)
+        bits[octets] = np.packbits(piece & _ONE, bitorder="little")
+        levels = piece >> _INTENSITY_SHIFT
+        for index, mask in enumerate(masks):
+            mask[octets] = np.packbits(levels == index, bitorder="little")
+    return bits, masks
