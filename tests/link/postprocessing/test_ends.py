@@ -180,7 +180,7 @@ def test_an_eavesdropper_on_a_quarter_of_the_pulses_raises_an_alarm_and_gets_nob
     assert world.voids[0] == world.voids[1]
     assert VoidReason.QBER_ABOVE_LIMIT in world.voids[0].values()
     assert all(reason.is_alarm or reason is VoidReason.TOO_SHORT for reason in world.voids[0].values())
-    assert not list(world.messages((Frames, Parities)))
+    assert not list(world.messages(Frames))
 
 
 def test_the_key_shrinks_with_the_error_rate_and_is_gone_before_eleven_per_cent():

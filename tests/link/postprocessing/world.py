@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 
@@ -148,6 +149,7 @@ class Passed:
     message: Message
 
 
+T = TypeVar("T")
 Tamper = Callable[[int, bytes], bytes | list[bytes]]
 
 
@@ -269,8 +271,8 @@ class World:
             pulses = np.concatenate(announced)
             assert len(np.unique(pulses)) == len(pulses)
 
-    def messages(self, kinds: type | tuple[type, ...]) -> Iterable[Message]:
-        return (passed.message for passed in self.wire if isinstance(passed.message, kinds))
+    def messages(self, kind: type[T]) -> Iterable[T]:
+        return (passed.message for passed in self.wire if isinstance(passed.message, kind))
 
 
 def with_codes(codes: str) -> SessionParameters:
