@@ -148,6 +148,11 @@ class Receiver(SessionEnd):
         self._recorded_count += len(self._recorded[-1].pulses)
         self._announce()
 
+    def announce(self) -> None:
+        """Announce what was fed, however little: the transmitter holds its record until it hears of it."""
+        self._require_whole()
+        self._announce(1)
+
     def feed_end(self) -> None:
         """Say that the device's record is over."""
         self._require_whole()
@@ -160,9 +165,9 @@ class Receiver(SessionEnd):
         unsettled = any(not kept.is_agreed for kept in self._kept.values())
         return self._is_ended and not self._in_flight and not unsettled
 
-    def _announce(self) -> None:
+    def _announce(self, least: int | None = None) -> None:
         """Announce what is recorded, as far as the other end may have it; then the end of the record."""
-        least = 1 if self._is_over else self._batch_detections
+        least = least or (1 if self._is_over else self._batch_detections)
         while (
             self._recorded_count >= least
             and len(self._announced) < BATCHES_MAX

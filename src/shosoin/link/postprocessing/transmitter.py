@@ -86,6 +86,7 @@ class Transmitter(SessionEnd):
         self._in_flight: dict[int, _InFlight] = {}
         self._key_qber: float | None = None
         self._is_ended = False
+        self._first_pulse = self._next_pulse
 
     # Device records
 
@@ -126,6 +127,16 @@ class Transmitter(SessionEnd):
             raise RecordRejected("the receiver detected pulses beyond the end of the transmitter's record")
 
     @property
+    def first_pulse_wanted(self) -> int:
+        """Pulses below were announced in earlier sessions: a device that starts anew numbers its pulses from here."""
+        return self._first_pulse
+
+    @property
+    def held_pulses(self) -> int:
+        """Pulses whose record is held because nothing was announced of them yet."""
+        return sum(part.count for part in self._sent)
+
+    @property
     def is_finished(self) -> bool:
         """Whether the receiver's record is over and every block has ended at both ends."""
         unsettled = any(not kept.is_agreed for kept in self._kept.values())
@@ -161,6 +172,7 @@ class Transmitter(SessionEnd):
         self._greet()
         self._check_parameters(hello)
         require_known(hello, self._next_pulse)
+        self._first_pulse = hello.next_pulse
         self._sealer.session = self._opener.session = hello.nonce + self._nonce
         self._is_open = True
         self._settle(hello)
