@@ -20,6 +20,8 @@ using namespace nb::literals;
 
 namespace shosoin {
 
+void bind_ldpc(nb::module_& module);
+void bind_pulses(nb::module_& module);
 void bind_toeplitz(nb::module_& module);
 
 namespace {
@@ -265,6 +267,7 @@ std::vector<std::string> path_names() {
 }
 
 }  // namespace
+
 }  // namespace shosoin
 
 NB_MODULE(_native, module) {
@@ -288,5 +291,7 @@ NB_MODULE(_native, module) {
         .def("xor_into", &Kernels::xor_into, "a"_a, "b"_a, "output"_a)
         .def("wipe", &Kernels::wipe, "buffer"_a)
         .def("key_ids", &Kernels::key_ids, "secret"_a, nb::rv_policy::take_ownership);
+    shosoin::bind_ldpc(module);
+    shosoin::bind_pulses(module);
     shosoin::bind_toeplitz(module);
 }

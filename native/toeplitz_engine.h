@@ -269,9 +269,10 @@ void convert_bits(Word* x, int l, int k) {
 // ------------------------------------------------------------------------------------------------------ constants
 
 // Layer i multiplies by s_i(alpha + u) = v_(32+K-i) + sum of the v_(l+1) for which bit l of the block's number is set.
+// They are public, but would push what is secret on the stack out of reach of the wiping, so they lie in scratch memory.
 class Twiddles {
   public:
-    explicit Twiddles(int log_points) {
+    void prepare(int log_points) {
         for (int i = 0; i < log_points; ++i) layer_[i] = constant(kCantor.v[32 + log_points - i]);
         low_[0] = high_[0] = constant({0, 0});
         for (int bit = 0; bit < 8; ++bit) {
@@ -508,7 +509,7 @@ struct Shape {
         if (b_row < sums) b_row = sums;
     }
 
-    std::size_t words() const { return points * (2 * kLanes + a_row + b_row) + sums; }
+    std::size_t words() const { return sizeof(Twiddles) / sizeof(Word) + points * (2 * kLanes + a_row + b_row) + sums; }
 };
 
 std::size_t scratch_bytes(const ProductJob& job) { return Shape(job).words() * sizeof(Word); }
@@ -518,14 +519,15 @@ class Product {
     Product(const ProductJob& job, Word* scratch)
         : job_(job),
           shape_(job),
-          twiddles_(job.log_points),
-          bits_(scratch),
+          twiddles_(*reinterpret_cast<Twiddles*>(scratch)),
+          bits_(scratch + sizeof(Twiddles) / sizeof(Word)),
           elements_(bits_ + shape_.points * kLanes),
           a_(elements_ + shape_.points * kLanes),
           b_(a_ + shape_.points * shape_.a_row),
           sums_(b_ + shape_.points * shape_.b_row) {}
 
     void run() {
+        twiddles_.prepare(job_.log_points);
         evaluate(job_.a, shape_.a_pieces, a_, shape_.a_row);
         evaluate(job_.b, shape_.b_pieces, b_ + kPad, shape_.b_row);
         for (std::size_t p = 0; p < shape_.points; ++p) multiply_at(p);
@@ -593,14 +595,24 @@ class Product {
 
     const ProductJob& job_;
     Shape shape_;
-    Twiddles twiddles_;
+    Twiddles& twiddles_;
     Word *bits_, *elements_, *a_, *b_, *sums_;
 };
 
-void multiply_long(const ProductJob& job, Bytes scratch) {
+// Not inlined: what it leaves on the stack is to lie below the caller's frame.
+__attribute__((noinline)) void run_product(const ProductJob& job, Bytes scratch) {
     Product(job, reinterpret_cast<Word*>(scratch)).run();
+}
+
+__attribute__((noinline)) void wipe_what_run_product_left() {
+    unsigned char dead[16384];  // its squares of bits take two thirds of it
+    wipe(dead, sizeof dead);
+}
+
+void multiply_long(const ProductJob& job, Bytes scratch) {
+    run_product(job, scratch);
     wipe(scratch, scratch_bytes(job));
-    wipe_dead_stack();
+    wipe_what_run_product_left();
 }
 
 constexpr ToeplitzPath toeplitz_named(const char* name) { return {name, kLanes, scratch_bytes, multiply_long}; }
