@@ -144,7 +144,7 @@ def observed(counts: DecoyCounts, settings: DecoySettings, *, leak_ec_bits: int,
         raise ValueError(f"one block of counts for {expected} intensities is needed, got shape {arrays[0].shape}")
     if not all(np.issubdtype(array.dtype, np.integer) for array in arrays):
         raise ValueError("observed counts are integers; expected ones go through the rate model")
-    if not isinstance(leak_ec_bits, int | np.integer) or leak_ec_bits < 0:
+    if leak_ec_bits % 1 or not leak_ec_bits >= 0:
         raise ValueError(f"leak_ec_bits must be an integer and not negative, got {leak_ec_bits}")
     for name, value in epsilons.items():
         if not _EPSILON_MIN <= value < 1.0:
@@ -164,7 +164,7 @@ def finished(
     detections = int(counts.key_detections.sum())
     exact = float(bounds.secret_bits(leak_ec_bits=leak_ec_bits, fixed_cost_bits=fixed_cost_bits))
     # Bounds are rounded to the safe side; 2^-44 of the block is more than the steps from them to here can have added.
-    bits = min(math.floor(exact - detections * 2.0**-44), detections - leak_ec_bits)
+    bits = min(math.floor(exact - detections * 2.0**-44), detections - int(leak_ec_bits))
     return SecretLength(
         proof=proof,
         secret_bits=max(0, bits),
