@@ -145,7 +145,8 @@ class _Grid:
         length = fft.next_fast_len(2 * span + 1, real=True)
         powers = _Powers(_transform(answered, self.size, length), np.multiply)
         heard = sum(share * powers.of(degree - 1) for degree, share in _normalised(columns))
-        summed = fft.irfft(heard * _transform(self.start(), self.size, length), length)
+        summed = fft.irfft(heard, length)
+        summed = (1 - self.qber) * np.roll(summed, self.channel) + self.qber * np.roll(summed, -self.channel)
         around = np.concatenate([summed[-span:], summed[: span + 1]])
         return self._saturated(np.clip(around, 0, None), span)
 
@@ -219,7 +220,7 @@ def evolution(ensemble: Ensemble, qber: float, *, step: float = 0.15) -> Iterato
     Args:
         ensemble: the degrees.
         qber: error rate of the channel, above 0 and below 1/2.
-        step: nats between ratios, about.
+        step: nats between ratios, about. Answers fainter than half of it are lost, so a large one is pessimistic.
     """
     grid = _Grid(qber, step)
     sent = grid.start()
