@@ -62,7 +62,7 @@ class SessionParameters:
             "the codes must be known, and blocks for cascade have up to 2^21 bits": (
                 self.codes in CODES and (self.codes != "cascade" or self.block_bits <= CASCADE_BLOCK_BITS_MAX)
             ),
-            "no hash of 128 bits keeps two blocks apart that surely": (
+            "the epsilon of correctness must be within reach of a hash of 128 bits": (
                 not 0 < self.epsilon_correctness < 1
                 or collision_probability(BLOCK_BITS_MAX, HASH_BITS_MAX) <= self.epsilon_correctness
             ),

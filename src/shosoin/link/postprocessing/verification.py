@@ -22,7 +22,15 @@ import numpy.typing as npt
 
 from shosoin.kernels import digest, element_mul
 
-__all__ = ["FUNCTION_BYTES", "HASH_BITS_MAX", "collision_probability", "excess_bits", "hash_bits", "hash_block", "hashes_agree"]
+__all__ = [
+    "FUNCTION_BYTES",
+    "HASH_BITS_MAX",
+    "collision_probability",
+    "excess_bits",
+    "hash_bits",
+    "hash_block",
+    "hashes_agree",
+]
 
 FUNCTION_BYTES = 32
 HASH_BITS_MAX = 128
