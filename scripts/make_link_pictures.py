@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -26,6 +27,7 @@ from shosoin.link.rates.registry import PROTOCOLS, Request
 from shosoin.link.reconciliation import plan_frame
 
 FRAME_ERRORS = Path(__file__).resolve().parent.parent / "docs" / "data" / "reconciliation.json"
+COSTS = FRAME_ERRORS.with_name("link-costs.json")
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 
 _DB_PER_KM = 0.2
@@ -139,32 +141,26 @@ def draw_codes(path: Path) -> None:
     qbers = np.arange(0.005, 0.1001, 0.0025)
     drawn = figure(7.2, 4.0)
     axes = drawn.add_subplot()
-    for frame_bits, name in ((None, "long frames"), (65536, "short frames")):
-        plans = [plan_frame(float(qber), frame_bits=frame_bits) for qber in qbers]
-        label = f"{name}, {plans[len(plans) // 2].payload_bits} bits"
-        axes.plot(100.0 * qbers, [plan.efficiency for plan in plans], ".-", label=label)
-    axes.set(xlabel="QBER, %", ylabel="disclosed bits over the Shannon limit, f", ylim=(1.0, None))
-    axes.grid(visible=True, alpha=0.3)
-    axes.legend()
+    for is_long, name in ((True, "long frames"), (False, "short frames")):
+        frames = [each for each in corrected if (each["frame_bits"] > 1 << 17) == is_long]
+        _curve(by_qber, frames, "qber", f"correction, {name}")
+    whole = max(each["block_bits"] for each in piped)
+    largest = [each for each in piped if each["block_bits"] == whole]
+    _curve(by_qber, largest, "qber", f"whole pipeline, blocks of {whole:g}")
+    by_qber.set(xlabel="QBER", ylabel="Mb/s of sifted bits, one core", ylim=(0.0, None))
+    for axes in (by_block, by_qber):
+        axes.grid(visible=True, alpha=0.3)
+        axes.legend(fontsize=8)
+    machine = measured["machine"]
+    drawn.suptitle(f"{machine['cpu']}, path {best}, commit {machine['commit']}", fontsize=9)
     save(drawn, path)
 
 
-def draw_frame_errors(path: Path) -> None:
-    """Draw the share of frames that were lost, as measured, with 95 % intervals of Clopper and Pearson."""
-    measured = json.loads(FRAME_ERRORS.read_text(encoding="utf-8"))["curve"]
-    lost, frames = (np.array([each[name] for each in measured], dtype=np.float64) for name in ("failed", "frames"))
-    low = np.where(lost > 0, beta.ppf(0.025, np.maximum(lost, 1e-9), frames - lost + 1.0), 0.0)
-    high = np.where(lost < frames, beta.ppf(0.975, lost + 1.0, np.maximum(frames - lost, 1e-9)), 1.0)
-    share, efficiency = lost / frames, [each["f_ec"] for each in measured]
-    drawn = figure(7.2, 3.6)
-    axes = drawn.add_subplot()
-    axes.errorbar(efficiency, share, yerr=[share - low, high - share], fmt="o", capsize=3)
-    axes.set(xlabel="disclosed bits over the Shannon limit, f", ylabel="share of frames lost", ylim=(-0.02, 1.02))
-    axes.set_title(
-        f"code {measured[0]['code']}, {measured[0]['payload_bits']} bits a frame, errors simulated", fontsize=9
-    )
-    axes.grid(visible=True, alpha=0.3)
-    save(drawn, path)
+def _curve(axes: Any, results: Sequence[Mapping[str, Any]], by: str, label: str) -> None:
+    """Draw rates over one of their sizes; of equal sizes the median."""
+    sizes = sorted({each[by] for each in results})
+    rates = [float(np.median([each["mbps"] for each in results if each[by] == size])) for size in sizes]
+    axes.plot(sizes, rates, ".-", label=label)
 
 
 PICTURES: dict[str, Callable[[Path], None]] = {
@@ -174,6 +170,7 @@ PICTURES: dict[str, Callable[[Path], None]] = {
     "link-pass": draw_pass,
     "link-codes": draw_codes,
     "link-frame-errors": draw_frame_errors,
+    "link-costs": draw_costs,
 }
 
 
