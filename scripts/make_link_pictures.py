@@ -141,6 +141,49 @@ def draw_codes(path: Path) -> None:
     qbers = np.arange(0.005, 0.1001, 0.0025)
     drawn = figure(7.2, 4.0)
     axes = drawn.add_subplot()
+    for frame_bits, name in ((None, "long frames"), (65536, "short frames")):
+        plans = [plan_frame(float(qber), frame_bits=frame_bits) for qber in qbers]
+        label = f"{name}, {plans[len(plans) // 2].payload_bits} bits"
+        axes.plot(100.0 * qbers, [plan.efficiency for plan in plans], ".-", label=label)
+    axes.set(xlabel="QBER, %", ylabel="disclosed bits over the Shannon limit, f", ylim=(1.0, None))
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend()
+    save(drawn, path)
+
+
+def draw_frame_errors(path: Path) -> None:
+    """Draw the share of frames that were lost, as measured, with 95 % intervals of Clopper and Pearson."""
+    measured = json.loads(FRAME_ERRORS.read_text(encoding="utf-8"))["curve"]
+    lost, frames = (np.array([each[name] for each in measured], dtype=np.float64) for name in ("failed", "frames"))
+    low = np.where(lost > 0, beta.ppf(0.025, np.maximum(lost, 1e-9), frames - lost + 1.0), 0.0)
+    high = np.where(lost < frames, beta.ppf(0.975, lost + 1.0, np.maximum(frames - lost, 1e-9)), 1.0)
+    share, efficiency = lost / frames, [each["f_ec"] for each in measured]
+    drawn = figure(7.2, 3.6)
+    axes = drawn.add_subplot()
+    axes.errorbar(efficiency, share, yerr=[share - low, high - share], fmt="o", capsize=3)
+    axes.set(xlabel="disclosed bits over the Shannon limit, f", ylabel="share of frames lost", ylim=(-0.02, 1.02))
+    axes.set_title(
+        f"code {measured[0]['code']}, {measured[0]['payload_bits']} bits a frame, errors simulated", fontsize=9
+    )
+    axes.grid(visible=True, alpha=0.3)
+    save(drawn, path)
+
+
+def draw_costs(path: Path) -> None:
+    """Draw what one core does in a second, as measured: amplification and pipeline by block, correction by QBER."""
+    measured = json.loads(COSTS.read_text(encoding="utf-8"))
+    drawn = figure(9.6, 3.6)
+    by_block, by_qber = drawn.subplots(1, 2)
+    halves = [each for each in measured["amplification"] if each["output_bits"] * 2 == each["key_bits"]]
+    best = halves[0]["path"]
+    _curve(by_block, [each for each in halves if each["path"] == best], "key_bits", "amplification to half")
+    piped = measured["pipeline"]
+    for qber in sorted({each["qber"] for each in piped}):
+        same = [each for each in piped if each["qber"] == qber]
+        if len(same) > 1:
+            _curve(by_block, same, "block_bits", f"whole pipeline, QBER {qber:.1%}")
+    by_block.set(xscale="log", yscale="log", xlabel="bits in a block", ylabel="Mb/s, one core")
+    corrected = [each for each in measured["reconciliation"] if each["path"] == best]
     for is_long, name in ((True, "long frames"), (False, "short frames")):
         frames = [each for each in corrected if (each["frame_bits"] > 1 << 17) == is_long]
         _curve(by_qber, frames, "qber", f"correction, {name}")
