@@ -29,7 +29,7 @@ def power(text: str) -> int:
     """Return the number that ``5*10^6`` or ``2^27`` stands for."""
     factor, _, rest = text.rpartition("*")
     base, _, exponent = rest.partition("^")
-    return int(factor or 1) * int(base) ** int(exponent)
+    return int(int(factor or 1) * int(base) ** int(exponent))
 
 
 def _amplified(found: Found) -> dict[str, Any]:
