@@ -23,7 +23,7 @@ def run_of_a_link(tmp_path_factory):
     root = tmp_path_factory.mktemp("run")
     sent, received = root / "sent", root / "received"
     run("simulate", "--pulses", "6e5", "--attenuation-db", "6", "--transmitter-file", sent, "--receiver-file", received)
-    (seen,) = (batch for batch in decode_recording(received.read_bytes()).detected if isinstance(batch, Detections))
+    (seen,) = decode_recording(received.read_bytes()).detected
     rng = np.random.default_rng(2)
     times = np.rint(START_PS + seen.pulses * PERIOD_PS + rng.normal(0, 40, seen.pulses.size)).astype(np.int64)
     channels = seen.bases * 2 + seen.bits
