@@ -221,7 +221,14 @@ class LinkMonitor:
         self.suspended = False
 
     def inspect(self, observation: Observation) -> Verdict:
-        """Return the verdict on the next block; once suspended, every block is refused."""
+        """Return the verdict on the next block; once suspended, every block is refused.
+
+        Raises:
+            ValueError: the block was not sent with the intensities of the calibration.
+        """
+        sizes = {observation.tally.pulses.shape, observation.tally.detections.shape}
+        if sizes != {(len(self._calibration.intensities),)}:
+            raise ValueError(f"calibrated for {len(self._calibration.intensities)} intensities, got others")
         checks = list(_checks(self._calibration, observation))
         limit = self._policy.false_alarm_probability / max(1, len(checks))
         findings = tuple(Finding(c.kind, c.p_value, c.evidence) for c in checks if c.p_value < limit)
