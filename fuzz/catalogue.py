@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from fuzz import disks, key_formats, kme_edges, link_formats, outside_formats, stream_formats, vault_ends, vault_formats
+from fuzz import (
+    disks,
+    key_formats,
+    kme_edges,
+    link_ends,
+    link_formats,
+    outside_formats,
+    stream_formats,
+    vault_ends,
+    vault_formats,
+)
 from fuzz.harness import Harness
 
 __all__ = ["HARNESSES"]
@@ -17,6 +27,7 @@ HARNESSES: dict[str, Harness] = {
         stream_formats,
         outside_formats,
         link_formats,
+        link_ends,
         disks,
     )
     for harness in module.HARNESSES

@@ -2,8 +2,9 @@
 
 Looks at every file that git tracks or would track. Links inside the project must lead to a file, and to a heading of
 it where they carry an anchor; links to elsewhere are not followed, since a check must not need a network. The index of
-the documentation must link to every page beside it. ``python`` blocks must parse (blocks with ``>>>`` are run by the
-test suite besides); ``console`` blocks must begin with a prompt, and a ``make`` target they call must exist.
+the documentation must link to every page beside it, and some page to every picture. ``python`` blocks must parse
+(blocks with ``>>>`` are run by the test suite besides); ``console`` blocks must begin with a prompt, and a ``make``
+target they call must exist.
 """
 
 from __future__ import annotations
@@ -110,6 +111,17 @@ def unlisted(index: Path, pages: Iterable[Path]) -> Iterator[Path]:
     yield from (page for page in pages if page != index and page.resolve() not in linked)
 
 
+def unshown(pages: Iterable[Path], files: Iterable[Path]) -> Iterator[Path]:
+    """Yield the pictures that no page links to."""
+    shown = {
+        (page.parent / target).resolve()
+        for page in pages
+        for _, line in split_fences(page.read_text(encoding="utf-8"))[0]
+        for target in LINK.findall(CODE_SPAN.sub("", line))
+    }
+    yield from (path for path in files if path.suffix == ".svg" and path.resolve() not in shown)
+
+
 def python_fault(body: str) -> str | None:
     """Return why a ``python`` block does not parse, or None."""
     try:
@@ -166,8 +178,11 @@ def faults() -> Iterator[str]:
     targets = set(TARGET.findall((ROOT / "Makefile").read_text(encoding="utf-8")))
     files = project_files()
     index = ROOT / "docs" / "README.md"
-    for page in unlisted(index, [path for path in files if path.is_relative_to(index.parent)]):
+    beside = [path for path in files if path.is_relative_to(index.parent)]
+    for page in unlisted(index, [path for path in beside if path.suffix != ".svg"]):
         yield f"{index.relative_to(ROOT)}: does not name {page.relative_to(index.parent)}"
+    for picture in unshown([path for path in files if path.suffix == ".md"], beside):
+        yield f"{picture.relative_to(ROOT)}: no page shows it"
     for path in files:
         try:
             text = path.read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ compile() { # OUTPUT ARGUMENT...: the packages of pyproject.toml that the argume
     { echo "# Written by scripts/lock.sh from pyproject.toml; not by hand." && cat "$tools/lock.txt"; } >"$output"
 }
 compile requirements/dev.txt --group build --extra test --extra lint --extra pkcs11 --extra postgres --extra pqtls \
-    --extra plots
+    --extra plots --extra gpu
 # The same versions again, fewer of them: the dev lock is a superset of the run lock.
 grep -oE '^[A-Za-z0-9._-]+==[^ ;\]+' requirements/dev.txt >"$tools/constraints.txt"
 compile requirements/fuzz.txt --extra fuzz --constraint "$tools/constraints.txt"

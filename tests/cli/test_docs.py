@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from scripts.check_docs import unlisted
+from scripts.check_docs import unlisted, unshown
 
 from shosoin.testbed.control import Testbed
 
@@ -23,6 +23,7 @@ PAGES = [
     "docs/guides/storing.md",
     "docs/guides/testbed.md",
     "docs/guides/labels.md",
+    "docs/guides/link.md",
     "docs/guides/auditing.md",
     "docs/guides/conformance.md",
     "docs/guides/policies.md",
@@ -133,3 +134,9 @@ def test_an_index_that_forgets_a_page_is_noticed(tmp_path):
         page.write_text("# Page\n")
     index.write_text("[a page](named.md#page), [elsewhere](https://example.org/forgotten.md), `[code](forgotten.md)`\n")
     assert list(unlisted(index, [index, named, forgotten])) == [forgotten]
+
+
+def test_a_picture_that_no_page_shows_is_noticed(tmp_path):
+    page, shown, forgotten = (tmp_path / name for name in ("page.md", "shown.svg", "forgotten.svg"))
+    page.write_text("![a picture](shown.svg)\n")
+    assert list(unshown([page], [page, shown, forgotten])) == [forgotten]

@@ -15,7 +15,14 @@ from fuzz import corpus
 from shosoin.base import Rejected, ShosoinError
 
 MUTATIONS = 150
-SLOW = {"lying_site": 12, "owner_answers": 25, "share_store": 20, "peer_conversation": 60, "stream_store": 60}
+SLOW = {
+    "lying_site": 12,
+    "link_conversation": 20,
+    "owner_answers": 25,
+    "share_store": 20,
+    "peer_conversation": 60,
+    "stream_store": 60,
+}
 
 
 @pytest.mark.parametrize("name", sorted(HARNESSES))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shosoin.base import Rejected
-from shosoin.testbed.scenario import load_scenario, parse_scenario, shipped_scenarios
+from shosoin.testbed.scenario import EventLevel, load_scenario, parse_scenario, shipped_scenarios
 from shosoin.testbed.toml import toml_text
 
 SMALL = """
@@ -70,6 +70,30 @@ def test_defaults_are_filled_in():
     assert scenario.owner(None).id == "owner-1"
     assert link.other("east") == "west"
     assert link.other("west") == "east"
+
+
+def test_a_link_may_be_simulated_pulse_by_pulse():
+    assert parse_scenario(SMALL).links[0].events is None
+    lines = 'level = "events"\nblock_bits = 131072\neavesdropper = "time-shift"\neavesdropper_share = 0.5'
+    events = parse_scenario(changed("length_km = 10\n", f"length_km = 10\n{lines}\n")).links[0].events
+    assert events == EventLevel(131072, 1e7, "time-shift", 0.5)
+    everywhere = parse_scenario(changed("[[owner]]", '[link_defaults]\nlevel = "events"\n\n[[owner]]'))
+    assert everywhere.links[0].events == EventLevel(1 << 18, 1e7, "none", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('level = "photons"', "rate, events"),
+        ("block_bits = 131072", "unknown key 'block_bits'"),
+        ('level = "events"\nblock_bits = 1', "from 65536 to 16777216"),
+        ('level = "events"\neavesdropper = "mallory"', "intercept-resend"),
+        ('level = "events"\neavesdropper_share = 2', "from 0 to 1"),
+    ],
+)
+def test_a_mistake_about_events_is_refused(lines, message):
+    with pytest.raises(Rejected, match=message):
+        parse_scenario(changed("length_km = 10\n", f"length_km = 10\n{lines}\n"))
 
 
 POLICY = """

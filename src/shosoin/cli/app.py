@@ -17,6 +17,7 @@ from shosoin.cli import (
     evidence,
     get,
     kme,
+    link,
     ls,
     move,
     node,
@@ -76,6 +77,7 @@ app.command("conform")(conform.conform)
 app.command("doctor")(doctor.doctor)
 app.add_typer(kme.app, name="kme")
 app.add_typer(node.app, name="node")
+app.add_typer(link.app, name="link")
 
 
 def command() -> Any:

@@ -66,10 +66,14 @@ def status(directory: DirOption, as_json: JsonOption = False) -> None:
     ]
     print_lines(columns(("PROCESS", "PID", "STATE", "URL"), rows))
     stocks = [
-        (f"{link['from']} -> {link['to']}", "-" if link["stock_bits"] is None else f"{link['stock_bits']:,}")
+        (
+            f"{link['from']} -> {link['to']}",
+            "-" if link["stock_bits"] is None else f"{link['stock_bits']:,}",
+            link["devices"] or "-",
+        )
         for link in answer["links"]
     ]
-    print_lines(["", *columns(("LINK", "STOCK BITS"), stocks), text("label.simulated")])
+    print_lines(["", *columns(("LINK", "STOCK BITS", "DEVICES"), stocks), text("label.simulated")])
 
 
 @app.command()

@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CORRECTION", "GROUP_EDGES", "MESSAGE_MAX", "UNITS_PER_NAT", "ReferenceLdpcKernels", "box_plus"]
+__all__ = ["CORRECTION", "GROUP_EDGES", "MESSAGE_MAX", "NO_EDGE", "UNITS_PER_NAT", "ReferenceLdpcKernels", "box_plus"]
 
 UNITS_PER_NAT = 8
 MESSAGE_MAX = 127
 GROUP_EDGES = 8
 """Edges of a check are combined in groups of so many, then the groups: sums of rounded numbers stay accurate."""
 
-_NONE = 255
+NO_EDGE = 255
 """No edge yet: the neutral element of the box-plus."""
 
 CORRECTION: npt.NDArray[np.int32] = np.array(
@@ -108,7 +108,7 @@ class ReferenceLdpcKernels:
         total: tuple[Array, Array] | None = None
         for start in range(0, len(magnitudes), GROUP_EDGES):
             least = magnitudes[start]
-            others = np.full_like(least, _NONE)
+            others = np.full_like(least, NO_EDGE)
             for value in magnitudes[start + 1 : start + GROUP_EDGES]:
                 others = box_plus(others, np.maximum(least, value))
                 least = np.minimum(least, value)

@@ -27,6 +27,7 @@ from shosoin.services.link_keeping import open_in_thread, serve_until_lost, trie
 from shosoin.services.peer_channel import Channel, ChannelKind, dial_forever
 from shosoin.services.sources.build import check_recordings, facts_of, make_source
 from shosoin.services.sources.coordinated import SUBJECT, SourceParts
+from shosoin.services.sources.event_journals import open_link_journals
 from shosoin.services.sources.port import LinkSource
 from shosoin.services.sources.repeats import BitMemory
 from shosoin.services.store_config import open_store, open_used
@@ -111,6 +112,7 @@ class KmeLinks:
             "simulated": facts.simulated,
             "secret_key_rate_bps": round(facts.secret_key_rate_bps, 3),
             "source": self._sources[peer].condition,
+            "devices": self._sources[peer].figures(),
         }
 
     # Burning
@@ -302,10 +304,17 @@ class KmeLinks:
             self._burns_due.discard(peer)
             _log_burn(peer, held or Holding(0, 0, 0))
         await driver.start()
-        parts = SourceParts(
-            driver, self.requests, self._repeats, self._entropy, self._clock, self._events, link.max_stock_bits
-        )
         section, directory = self._config.sources.get(peer), self._config.kme.directory / "sources" / peer
+        parts = SourceParts(
+            driver,
+            self.requests,
+            self._repeats,
+            self._entropy,
+            self._clock,
+            self._events,
+            link.max_stock_bits,
+            partial(open_link_journals, directory, secret, self._config.kme.id < peer),
+        )
         used: Callable[[], UsedMemory] = partial(open_used, store, self._config.store.schema, directory)
         if section is not None:
             used = await tried_in_thread(used)

@@ -141,6 +141,8 @@ class _Builder:
             self._saes(site)
         for link in layout.scenario.links:
             self._pair_secret(link)
+            if link.events is not None:
+                self._authentication_key(link)
         write_private(layout.root / "scenario.toml", layout.scenario.text.encode())
         ports = {site: asdict(numbers) for site, numbers in layout.ports.items()}
         write_private(layout.root / "ports.json", json.dumps(ports, indent=1).encode())
@@ -249,18 +251,23 @@ class _Builder:
 
     def _link_entry(self, site: Site, link: Link) -> Section:
         peer = self.layout.scenario.site(link.other(site.name))
-        return {
+        entry: Section = {
             "peer": peer.kme_id,
             "host": HOST,
             "port": self.layout.ports[peer.name].peer_api,
-            "kind": "simulated",
-            "length_km": link.length_km,
-            "attenuation_db": link.attenuation_db,
-            "speedup": link.speedup,
-            "stock_bits_at_start": link.stock_bits_at_start,
+            "kind": "simulated" if link.events is None else "events",
             "max_stock_bits": link.max_stock_bits,
             "pair_secret_file": _pair_secret_name(peer),
         }
+        line: Section = {
+            "length_km": link.length_km,
+            "attenuation_db": link.attenuation_db,
+            "stock_bits_at_start": link.stock_bits_at_start,
+        }
+        if link.events is None:
+            return {**entry, **line, "speedup": link.speedup}
+        events = {**line, **asdict(link.events), "authentication_key_file": _authentication_key_name(peer)}
+        return {**entry, "events": events}
 
     def _pair_secret(self, link: Link) -> None:
         """Write the same secret at both ends, as two people would carry it."""
@@ -269,6 +276,14 @@ class _Builder:
         for here, there in ((link.a, link.b), (link.b, link.a)):
             directory = self.layout.site_directory(here) / "kme"
             write_private(directory / _pair_secret_name(scenario.site(there)), secret)
+
+    def _authentication_key(self, link: Link) -> None:
+        """Write the key with which the ends of a post-processed link know each other until they have made their own."""
+        key = secrets.token_bytes(AUTHENTICATION_KEY_BYTES)
+        scenario = self.layout.scenario
+        for here, there in ((link.a, link.b), (link.b, link.a)):
+            directory = self.layout.site_directory(here) / "kme"
+            write_private(directory / _authentication_key_name(scenario.site(there)), key)
 
     def _node(self, site: Site) -> None:
         directory = make_private_directory(self.layout.site_directory(site.name) / "node")
@@ -333,5 +348,13 @@ class _Builder:
         return f"https://{HOST}:{port}"
 
 
+AUTHENTICATION_KEY_BYTES = 1 << 16
+"""Enough for some hundred starts before any block was finished; from then on the link makes its own."""
+
+
 def _pair_secret_name(peer: Site) -> str:
     return f"pair-{peer.name}.secret"
+
+
+def _authentication_key_name(peer: Site) -> str:
+    return f"authentication-{peer.name}.key"

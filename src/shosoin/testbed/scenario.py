@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shosoin.base import Rejected
+from shosoin.link.events.catalogue import ATTACKS
 from shosoin.testbed.fields import Table, did_you_mean
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_SITES",
+    "EventLevel",
     "Link",
     "Owner",
     "Policy",
@@ -52,6 +54,9 @@ MAX_LINK_LENGTH_KM = 20_000.0
 MAX_LINK_LOSS_DB = 100.0
 MAX_STOCK_BITS = 1 << 36
 MAX_SPEEDUP = 1e6
+MIN_BLOCK_BITS = 1 << 16
+MAX_BLOCK_BITS = 1 << 24
+_LEVELS = ("rate", "events")
 CLASSES = ("its", "qkd", "pqc", "auto")
 KEY_EXCHANGES = ("classical", "prefer-hybrid", "require-hybrid")
 
@@ -91,6 +96,20 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
+class EventLevel:
+    """A link whose keys are made the real way from simulated detections (``level = "events"``)."""
+
+    block_bits: int
+    """Sifted bits of the key basis that make a block."""
+    pulses_per_s: float
+    """Pulses that each direction simulates in a second at most; real devices send a thousand million."""
+    eavesdropper: str
+    """Who sits on the line (``shosoin.link.events.attacks``), or ``none``."""
+    eavesdropper_share: float
+    """Share of the pulses she takes."""
+
+
+@dataclass(frozen=True, slots=True)
 class Link:
     """A simulated QKD link: two key streams, one per direction."""
 
@@ -105,6 +124,8 @@ class Link:
     """Key bits that each direction holds when the link first starts."""
     max_stock_bits: int
     """Key bits per direction at which the link stops to generate."""
+    events: EventLevel | None = None
+    """How its devices are simulated pulse by pulse; ``None`` when a rate model stands for them."""
 
     def other(self, site: str) -> str:
         """Return the far end as seen from ``site``."""
@@ -284,6 +305,7 @@ class _LinkDefaults:
     speedup: float
     stock_bits_at_start: int
     max_stock_bits: int
+    level: str
 
     @classmethod
     def read(cls, table: Table) -> _LinkDefaults:
@@ -292,6 +314,7 @@ class _LinkDefaults:
             speedup=table.number("speedup", 0.0, MAX_SPEEDUP, default=1.0),
             stock_bits_at_start=start,
             max_stock_bits=table.integer("max_stock_bits", 0, top, default=max(start, 1 << 26)),
+            level=table.one_of("level", _LEVELS, default="rate"),
         )
         table.finish()
         return made
@@ -346,6 +369,7 @@ def _link(table: Table, known: list[str], defaults: _LinkDefaults) -> Link:
             "stock_bits_at_start", 0, MAX_STOCK_BITS, default=defaults.stock_bits_at_start
         ),
         max_stock_bits=table.integer("max_stock_bits", 0, MAX_STOCK_BITS, default=defaults.max_stock_bits),
+        events=_event_level(table, defaults.level),
     )
     table.finish()
     if link.stock_bits_at_start > link.max_stock_bits:
@@ -355,6 +379,18 @@ def _link(table: Table, known: list[str], defaults: _LinkDefaults) -> Link:
             code="testbed.bad_scenario",
         )
     return link
+
+
+def _event_level(table: Table, default: str) -> EventLevel | None:
+    """Return how events are simulated, if they are; what only events have is refused beside a rate."""
+    if table.one_of("level", _LEVELS, default=default) == "rate":
+        return None
+    return EventLevel(
+        block_bits=table.integer("block_bits", MIN_BLOCK_BITS, MAX_BLOCK_BITS, default=1 << 18),
+        pulses_per_s=table.number("pulses_per_s", 1e3, 1e9, default=1e7),
+        eavesdropper=table.one_of("eavesdropper", ("none", *ATTACKS), default="none"),
+        eavesdropper_share=table.number("eavesdropper_share", 0.0, 1.0, default=1.0),
+    )
 
 
 def _attenuation_db(table: Table, length_km: float) -> float:

@@ -21,7 +21,7 @@ ANSWER_BYTES_MAX = 1 << 20
 
 
 def link_stock(layout: Layout, sites: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Return one entry per direction of each link: ``from``, ``to``, ``stock_bits`` (or ``None``).
+    """Return one entry per direction of each link: ``from``, ``to``, ``stock_bits`` and ``devices`` (or ``None``).
 
     Args:
         layout: the testbed.
@@ -30,9 +30,22 @@ def link_stock(layout: Layout, sites: Sequence[str] | None = None) -> list[dict[
     stock: list[dict[str, Any]] = []
     for site in [site.name for site in layout.scenario.sites] if sites is None else sites:
         peers = [link.other(site) for link in layout.scenario.links_of(site)]
-        held = _held_bits(layout, site, peers)
-        stock += [{"from": site, "to": peer, "stock_bits": held.get(peer)} for peer in peers]
+        held, devices = _held_bits(layout, site, peers), _devices(layout, site)
+        stock += [
+            {"from": site, "to": peer, "stock_bits": held.get(peer), "devices": devices.get(peer) if held else None}
+            for peer in peers
+        ]
     return stock
+
+
+def _devices(layout: Layout, site: str) -> dict[str, str]:
+    """Return how the devices at a site are, by the site at the other end, as its KME last wrote down."""
+    path = layout.site_directory(site) / "kme" / "state" / "links.json"
+    try:
+        links = json.loads(path.read_text("utf-8"))
+        return {peer.removeprefix("kme-"): str(state["source"]) for peer, state in links.items() if "source" in state}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
 
 
 def _held_bits(layout: Layout, site: str, peers: list[str]) -> dict[str, int]:

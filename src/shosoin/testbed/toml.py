@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 __all__ = ["toml_text"]
 
-Value = str | int | float | bool | Sequence[str]
+Value = str | int | float | bool | Sequence[str] | Mapping[str, "str | int | float | bool"]
 Section = Mapping[str, Value]
 
 
@@ -33,4 +33,6 @@ def _block(heading: str, section: Section) -> str:
 
 def _value(value: Value) -> str:
     """Write one value; JSON's strings, numbers, booleans and lists of them are TOML's too, but for a raw DEL."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{key} = {_value(item)}" for key, item in value.items()) + " }"
     return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007f")

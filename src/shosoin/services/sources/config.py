@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from shosoin.link.events.catalogue import ATTACKS
 from shosoin.services.sources.offers import TICKETS_MAX
 from shosoin.services.toml_sections import Sections
 
 __all__ = [
     "Etsi004Section",
     "Etsi014Section",
+    "EventsSection",
     "PushSection",
     "ReplaySection",
     "SourceSection",
@@ -143,12 +145,36 @@ class ReplaySection(_Paced):
     speedup: float = 1.0
 
 
-SourceSection = Etsi014Section | Etsi004Section | PushSection | ReplaySection
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventsSection:
+    """``[link.events]``: simulated devices, pulse by pulse, and real post-processing of what they detect."""
+
+    attenuation_db: float
+    """Loss of the line."""
+    authentication_key_file: Path
+    """The same secret bytes at both ends, for the first messages; then the link's own keys take over."""
+    length_km: float = 0.0
+    stock_bits_at_start: int = 0
+    """As if the devices had run before: of each direction, from a generator."""
+    block_bits: int = 1 << 18
+    """Sifted bits of the key basis that make a block."""
+    pulses_per_s: float = 1e7
+    """Pulses that a direction simulates in a second at most."""
+    epsilon_secrecy: float = 1e-9
+    epsilon_correctness: float = 1e-15
+    """Per block, as the bound takes them."""
+    eavesdropper: str = "none"
+    eavesdropper_share: float = 1.0
+    """Who listens on the simulated line, and to what share of the pulses."""
+
+
+SourceSection = Etsi014Section | Etsi004Section | PushSection | ReplaySection | EventsSection
 _KINDS: dict[str, type[SourceSection]] = {
     "etsi014": Etsi014Section,
     "etsi004": Etsi004Section,
     "push": PushSection,
     "replay": ReplaySection,
+    "events": EventsSection,
 }
 
 
@@ -199,6 +225,9 @@ def _not_misspelled(wanted: str, found: Mapping[str, Any], sections: Sections) -
 
 
 def _check(section: SourceSection, where: str, sections: Sections) -> None:
+    if isinstance(section, EventsSection):
+        _check_events(section, where, sections)
+        return
     if not _ORIGIN.fullmatch(section.origin):
         raise sections.wrong(f"[{where}] origin must be lower-case letters, digits and hyphens, such as 'qkd'")
     if section.epsilon > 1:
@@ -257,6 +286,18 @@ def _check_push(section: PushSection, where: str, sections: Sections) -> None:
         raise sections.wrong(f"[{where}] device must name a URI or the subject of the device's certificate")
     if section.max_held_bits < 2 * section.max_block_bits or section.max_held_bits > 1 << 33:
         raise sections.wrong(f"[{where}] max_held_bits must be twice max_block_bits at least, and at most {1 << 33}")
+
+
+def _check_events(section: EventsSection, where: str, sections: Sections) -> None:
+    if section.attenuation_db > 100 or section.eavesdropper_share > 1:
+        raise sections.wrong(f"[{where}] wants an attenuation of at most 100 dB and an eavesdropper_share of at most 1")
+    if not 1 << 16 <= section.block_bits <= 1 << 24 or not 1e3 <= section.pulses_per_s <= 1e9:
+        raise sections.wrong(f"[{where}] wants 65536 <= block_bits <= 16777216 and 1e3 <= pulses_per_s <= 1e9")
+    for name in ("epsilon_secrecy", "epsilon_correctness"):
+        if not 0 < getattr(section, name) < 0.1:
+            raise sections.wrong(f"[{where}] {name} is a probability above 0 and below 0.1")
+    if section.eavesdropper not in ("none", *ATTACKS):
+        raise sections.wrong(f"[{where}] eavesdropper must be one of none, {', '.join(ATTACKS)}")
 
 
 def _check_port(port: int, where: str, sections: Sections) -> None:

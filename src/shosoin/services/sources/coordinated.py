@@ -21,9 +21,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+from shosoin.adapters.link_journal import FileLinkJournal
 from shosoin.base import Alarm, Entropy, KmeId, PeerFault, Rejected, ShosoinError, Unavailable
 from shosoin.base.ports import Clock, Event, EventSink
 from shosoin.keys.key_id import GRANULE_BYTES
@@ -78,6 +81,8 @@ class SourceParts:
     clock: Clock
     events: EventSink
     max_stock_bits: int
+    open_link_journals: Callable[[bytes], tuple[FileLinkJournal, FileLinkJournal]]
+    """Opens the journals of what is sent and of what is received, given the start key of both ends."""
 
 
 class _Patience:
@@ -123,6 +128,10 @@ class CoordinatedSource:
     async def handle(self, channel: Channel) -> None:
         """Refuse: this source has no channel of its own."""
         raise PeerFault(f"{channel.peer} opened a channel for another kind of source", code="source.wrong_kind")
+
+    def figures(self) -> dict[str, Any]:
+        """Return nothing: its devices tell nothing."""
+        return {}
 
     def close(self) -> None:
         """Nothing to drop: ``transmit`` lets go when it is cancelled."""

@@ -14,10 +14,10 @@ some, tells the other end the names, and that one fetches the same. Such a sourc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Protocol
+from typing import Any, Protocol
 
 from shosoin.adapters.used_tickets import UsedMemory
 from shosoin.base import Alarm
@@ -56,6 +56,10 @@ class LinkSource(Protocol):
 
     async def answer(self, question: bytes) -> bytes:
         """Answer the peer's source."""
+        ...
+
+    def figures(self) -> Mapping[str, Any]:
+        """Return what an operator may read of its devices, if they tell; nothing secret."""
         ...
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import struct
 from functools import partial
+from typing import Any
 
 from shosoin.base import Entropy, PeerFault
 from shosoin.base.ports import Clock
@@ -70,6 +71,10 @@ class SimulatedDevices:
         finally:
             if self._channel is channel:
                 self._channel = None
+
+    def figures(self) -> dict[str, Any]:
+        """Return nothing: its devices tell nothing."""
+        return {}
 
     def close(self) -> None:
         """Drop the channel."""

@@ -1,0 +1,142 @@
+"""What both ends must have in common before a bit is used; the first message of each says it, byte for byte."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from shosoin.link.counts import DecoyCounts
+from shosoin.link.events.records import Settings
+from shosoin.link.postprocessing.errors import RecordRejected
+from shosoin.link.postprocessing.verification import excess_bits, hash_bits
+from shosoin.link.rates import one_decoy, two_decoys
+from shosoin.link.rates.result import SecretLength
+
+__all__ = ["CODES", "PROOFS", "SessionParameters", "secret_length", "verification_bits"]
+
+PROOFS = ("wiesemann2024", "rusca2018", "lim2014")
+CODES = ("ldpc", "cascade")
+BLOCK_BITS_MAX = 1 << 27
+
+
+@dataclass(frozen=True, slots=True)
+class SessionParameters:
+    """Settings of the link, the bound and the codes.
+
+    Raises:
+        RecordRejected: one of them is out of range.
+    """
+
+    settings: Settings
+    """Of the devices: intensities and their probabilities, as the bound takes them."""
+    proof: str = "wiesemann2024"
+    """One of ``PROOFS``: the first two for two intensities, the last for three."""
+    epsilon_secrecy: float = 1e-9
+    epsilon_correctness: float = 1e-15
+    block_bits: int = 10_000_000
+    """Key bits of a block, a multiple of 8."""
+    fixed_secret_bits: int = 0
+    """If not 0: a block yields this many bits or none, as the proofs have it that fix the length before the run."""
+    codes: str = "ldpc"
+    qber_max: float = 0.06
+    """Above it, in either basis, a block is void and an alarm is raised."""
+    authentication_stock_bytes: int = 8192
+    """How much key each direction's stream is filled up to with every block."""
+    record: str = ""
+    """Names the run of the devices, so that the two ends do not process records of different runs."""
+
+    def __post_init__(self) -> None:
+        count = len(self.settings.intensities)
+        checks = {
+            "the proof must be known and made for the number of intensities": (
+                self.proof in PROOFS and count == (3 if self.proof == "lim2014" else 2)
+            ),
+            "epsilons must be within (0, 1)": 0 < self.epsilon_secrecy < 1 and 0 < self.epsilon_correctness < 1,
+            "the block must be a multiple of 8 bits, up to 2^27": (
+                0 < self.block_bits <= BLOCK_BITS_MAX and self.block_bits % 8 == 0
+            ),
+            "the codes must be known": self.codes in CODES,
+            "the largest error rate must be within (0, 0.5)": 0 < self.qber_max < 0.5,
+            "a fixed length must not be negative": self.fixed_secret_bits >= 0,
+            "the stock of authentication key must be up to 2^20 bytes": 0 < self.authentication_stock_bytes <= 1 << 20,
+        }
+        for wanted, holds in checks.items():
+            if not holds:
+                raise RecordRejected(f"parameters of the link: {wanted}", code="link.bad_parameters")
+
+    def encode(self) -> bytes:
+        """Return the one spelling that both ends compare."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return them as JSON knows them."""
+        told: dict[str, Any] = json.loads(self.encode())
+        return told
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> SessionParameters:
+        """Return what ``to_json`` told.
+
+        Raises:
+            RecordRejected: fields are missing, unknown or out of range.
+        """
+        try:
+            settings: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value for name, value in told["settings"].items()
+            }
+            return cls(**{**told, "settings": Settings(**settings)})
+        except (KeyError, TypeError, ValueError, AttributeError) as err:
+            raise RecordRejected("parameters of the link: not as expected", code="link.bad_parameters") from err
+
+    def differences(self, other: bytes) -> list[str]:
+        """Return the names of what a peer has otherwise; ``["format"]`` if that cannot be told."""
+        mine: dict[str, Any] = json.loads(self.encode())
+        try:
+            theirs = json.loads(other)
+        except (ValueError, RecursionError):
+            return ["format"]
+        if not isinstance(theirs, dict):
+            return ["format"]
+        return sorted(name for name in mine if mine[name] != theirs.get(name)) or ["format"]
+
+
+def secret_length(
+    parameters: SessionParameters, counts: DecoyCounts, *, leak_bits: int, block_bits: int
+) -> tuple[SecretLength, int]:
+    """Return what the bound says of a block, and how many bits of key it yields: whole bytes, never above the bound.
+
+    Args:
+        leak_bits: what reconciliation disclosed, both ways.
+        block_bits: length of the block, which the verification hash depends on.
+    """
+    excess = excess_bits(block_bits, parameters.epsilon_correctness)
+    if parameters.proof == "lim2014":
+        bound = two_decoys.secret_length(
+            counts,
+            parameters.settings.intensities,
+            parameters.settings.probabilities,
+            leak_ec_bits=leak_bits + excess,
+            epsilon_secrecy=parameters.epsilon_secrecy,
+            epsilon_correctness=parameters.epsilon_correctness,
+        )
+    else:
+        bound = one_decoy.secret_length(
+            counts,
+            parameters.settings.intensities,
+            parameters.settings.probabilities,
+            leak_ec_bits=leak_bits + excess,
+            epsilon_secrecy=parameters.epsilon_secrecy,
+            epsilon_correctness=parameters.epsilon_correctness,
+            proof=one_decoy.OneDecoyProof(parameters.proof),
+        )
+    bits = bound.secret_bits // 8 * 8
+    if parameters.fixed_secret_bits:
+        bits = parameters.fixed_secret_bits // 8 * 8 if bits >= parameters.fixed_secret_bits else 0
+    return bound, bits
+
+
+def verification_bits(parameters: SessionParameters, block_bits: int) -> int:
+    """Return the length of the verification hash of a block."""
+    return hash_bits(block_bits, parameters.epsilon_correctness)

@@ -1,0 +1,174 @@
+"""One end of a link's post-processing as a process: ``python -m shosoin.services.link_end``, told what to do on stdin.
+
+Standard input is one JSON object (``EndConfig``); secrets come that way and not as arguments, which others can see.
+Standard output is one JSON object a line: the port that the transmitter listens on, every block's end, its own end.
+Keys are written to files that only their owner can read, if at all; they are never printed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from shosoin.adapters.entropy import SystemEntropy
+from shosoin.adapters.link_journal import FileLinkJournal
+from shosoin.adapters.private_files import create_private, read_private
+from shosoin.base import Alarm, Denied, PeerFault, Rejected, ShosoinError, Unavailable
+from shosoin.link.events.recording import Header, Part
+from shosoin.link.events.records import Detections, SentPulses
+from shosoin.link.postprocessing import KeyReady, Outcome, Receiver, SessionParameters, Transmitter, install_start_key
+from shosoin.services.link_postprocessing import ConnectionLost, drive_receiver, drive_transmitter
+from shosoin.services.link_records import read_batches, read_header
+
+__all__ = ["KINDS", "EndConfig", "main", "spelled"]
+
+LOOPBACK = "127.0.0.1"
+CONFIG_BYTES_MAX = 1 << 20
+KINDS: dict[str, type[ShosoinError]] = {
+    kind.__name__: kind for kind in (Rejected, Denied, Unavailable, PeerFault, Alarm)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EndConfig:
+    """What one end is to do."""
+
+    role: str
+    """``transmitter`` or ``receiver``."""
+    record: str
+    """File with the record of this end's device."""
+    state: str
+    """Directory of the journal."""
+    storage_key: str
+    """In hexadecimal; seals the journal."""
+    start_key: str
+    """In hexadecimal; used if the journal is new."""
+    parameters: dict[str, Any]
+    keys: str | None
+    """Directory to write keys to, or None."""
+    port: int
+    """Receiver: where the transmitter listens."""
+    timeout_s: float
+
+    def __repr__(self) -> str:
+        return f"EndConfig(role={self.role!r}, redacted)"
+
+
+class _Taker:
+    """Writes keys where they are wanted, and tells on standard output what became of each block."""
+
+    def __init__(self, config: EndConfig, end: Transmitter | Receiver) -> None:
+        self._directory = None if config.keys is None else Path(config.keys)
+        self._end = end
+        if self._directory is not None:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def __call__(self, outcome: Outcome) -> None:
+        if not isinstance(outcome, KeyReady):
+            told = {"void": outcome.block, "reason": outcome.reason.code, "is_alarm": outcome.reason.is_alarm}
+            say({**told, "figures": dict(outcome.figures)})
+            return
+        if self._directory is None:
+            outcome.key.wipe()
+        else:
+            _write_key(self._directory / f"block-{outcome.block:06d}.key", outcome.key.take())
+        self._end.stored(outcome.block)
+        say({"block": outcome.block, "report": dict(outcome.report)})
+
+
+def _write_key(path: Path, key: bytes) -> None:
+    try:
+        create_private(path, key)
+    except FileExistsError:
+        # Told again after a crash; anything else under this number must not be taken for this key.
+        if read_private(path, "key", bytes_max=len(key)) != key:
+            raise Alarm(f"{path} holds another key", code="link.key_exists") from None
+
+
+def say(told: dict[str, Any]) -> None:
+    """Print one line."""
+    sys.stdout.write(json.dumps(told) + "\n")
+    sys.stdout.flush()
+
+
+async def run(config: EndConfig) -> None:
+    """Hold one session."""
+    header = read_header(Path(config.record))
+    journal = FileLinkJournal(Path(config.state), bytes.fromhex(config.storage_key))
+    try:
+        if not journal.load():
+            install_start_key(journal, bytes.fromhex(config.start_key))
+        parameters = SessionParameters.from_json(config.parameters)
+        if header.settings != parameters.settings:
+            raise Rejected(f"{config.record} was recorded under other settings", code="link.parameters_differ")
+        await (_transmit if config.role == "transmitter" else _receive)(config, journal, parameters, header)
+    finally:
+        journal.close()
+
+
+async def _transmit(config: EndConfig, journal: FileLinkJournal, parameters: SessionParameters, header: Header) -> None:
+    _require(header, Part.TRANSMITTER)
+    connected: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue(1)
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if connected.full():
+            writer.close()
+        else:
+            connected.put_nowait((reader, writer))
+
+    server = await asyncio.start_server(accept, LOOPBACK, 0)
+    say({"port": server.sockets[0].getsockname()[1]})
+    try:
+        async with asyncio.timeout(config.timeout_s):
+            streams = await connected.get()
+    except TimeoutError as err:
+        raise ConnectionLost("the receiver never came") from err
+    finally:
+        server.close()
+    end = Transmitter(parameters, journal, SystemEntropy())
+    record = (batch for batch in read_batches(Path(config.record)) if isinstance(batch, SentPulses))
+    await drive_transmitter(end, record, streams, _Taker(config, end), timeout_s=config.timeout_s)
+
+
+async def _receive(config: EndConfig, journal: FileLinkJournal, parameters: SessionParameters, header: Header) -> None:
+    _require(header, Part.RECEIVER)
+    try:
+        streams = await asyncio.open_connection(LOOPBACK, config.port)
+    except OSError as err:
+        raise ConnectionLost(f"the transmitter does not answer: {err.strerror}") from err
+    end = Receiver(parameters, journal, SystemEntropy())
+    record = (batch for batch in read_batches(Path(config.record)) if isinstance(batch, Detections))
+    await drive_receiver(end, record, streams, _Taker(config, end), timeout_s=config.timeout_s)
+
+
+def _require(header: Header, part: Part) -> None:
+    if header.part is not part:
+        raise Rejected(
+            f"got a record of {header.part.name.lower()}, this end takes its own only", code="link.bad_record"
+        )
+
+
+def main() -> int:
+    """Run one end; return 0 if it finished, 1 if it failed and said why."""
+    told = sys.stdin.buffer.read(CONFIG_BYTES_MAX)
+    try:
+        asyncio.run(run(EndConfig(**json.loads(told))))
+    except ShosoinError as err:
+        kind = next(name for name, known in KINDS.items() if isinstance(err, known))
+        say({"error": kind, "code": err.code, "message": err.message, "hint": err.hint})
+        return 1
+    say({"finished": True})
+    return 0
+
+
+def spelled(config: EndConfig) -> bytes:
+    """Return a configuration as the process reads it."""
+    return json.dumps(asdict(config)).encode()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,198 @@
+"""Both directions of an event-level link over one connection: simulated devices, and post-processing of what they see.
+
+All work on the state of a session is done in one thread, one piece after the other; the loop only reads, writes and
+delivers. Nothing waits for the peer to read: what may be unsent is bounded by the protocol. Light is made on credit, a
+few batches ahead of what the receiving end has worked off, so that none is dropped: a monitor would take dropped light
+for a loss of the line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+
+from shosoin.base import Entropy, PeerFault, SimulationRng
+from shosoin.link.events.devices import SimulatedMonitorDiode
+from shosoin.link.events.monitoring import LinkMonitor
+from shosoin.link.events.receiver import SimulatedReceiver
+from shosoin.link.events.records import QuantumSignal
+from shosoin.link.events.transmitter import SimulatedTransmitter
+from shosoin.link.postprocessing import Journal, Outcome, Receiver, Transmitter
+from shosoin.services.peer_channel import Channel
+from shosoin.services.sources.event_line import EventLine
+
+__all__ = ["BATCH_PULSES", "EventSession"]
+
+T = TypeVar("T")
+Taker = Callable[[Outcome], Awaitable[None]]
+StockTaker = Callable[[int, bytearray], Awaitable[None]]
+
+_LIGHT, _CREDIT, _TO_TRANSMITTER, _TO_RECEIVER, _STOCK = b"L", b"C", b"T", b"R", b"S"
+_NUMBER = struct.Struct(">Q")
+BATCH_PULSES = 1 << 20
+_HELD_PULSES_MAX = 1 << 26
+"""Pulses whose record a transmitter holds while nothing of them is announced; it waits then."""
+_FLUSH_PULSES = 1 << 24
+"""After so many pulses a receiver announces what it has, however little."""
+_CREDIT_BATCHES = 4
+_DIODE_DARK_PROBABILITY = 1e-7
+
+
+class EventSession:
+    """One session of both directions.
+
+    Args:
+        journals: of what is sent, and of what is received.
+        monitors: likewise; they outlive a session, because a suspended link stays suspended.
+        rng: seeds the simulated line and devices; protects nothing.
+        sent: takes outcomes of the direction that this end transmits.
+        received: takes outcomes of the other.
+        stock: takes blocks of the peer's initial stock.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        line: EventLine,
+        journals: tuple[Journal, Journal],
+        monitors: tuple[LinkMonitor, LinkMonitor],
+        entropy: Entropy,
+        rng: SimulationRng,
+        *,
+        sent: Taker,
+        received: Taker,
+        stock: StockTaker,
+    ) -> None:
+        self._channel, self._line, self._entropy, self._rng = channel, line, entropy, rng
+        self._transmitter = Transmitter(line.parameters, journals[0], entropy, monitor=monitors[0])
+        self._receiver = Receiver(line.parameters, journals[1], entropy, monitor=monitors[1])
+        self._sending: SimulatedTransmitter | None = None
+        self._receiving: SimulatedReceiver | None = None
+        self._diode = SimulatedMonitorDiode(
+            rng, dark_probability=_DIODE_DARK_PROBABILITY, effects=line.effects, fraction=line.eavesdropper_share
+        )
+        self._credit, self._owed = _CREDIT_BATCHES, 0
+        self._unannounced_pulses = 0
+        self._sent, self._received, self._stock = sent, received, stock
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"link-{channel.peer}")
+        self._outbox: asyncio.Queue[tuple[bytes, bytes]] = asyncio.Queue()
+        self._turn = asyncio.Lock()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether both directions have greeted each other."""
+        return self._transmitter.is_open and self._receiver.is_open
+
+    async def run(self) -> None:
+        """Work until the connection ends.
+
+        Raises:
+            ShosoinError: the peer went away, lied, or this end cannot go on.
+        """
+        writer = asyncio.create_task(self._write())
+        try:
+            await self._do(self._receiver.start)
+            while True:
+                await self._take(await self._channel.receive())
+        finally:
+            writer.cancel()
+            self._channel.close()
+            async with self._turn:
+                await asyncio.to_thread(self._thread.shutdown)
+
+    async def send_light(self) -> bool:
+        """Send the light of one batch of pulses; return whether there was room for it."""
+        if not self._transmitter.is_open or not self._credit or self._transmitter.held_pulses > _HELD_PULSES_MAX:
+            return False
+        self._credit -= 1
+        light = await self._do(self._make_light)
+        self._outbox.put_nowait((_LIGHT, _NUMBER.pack(light.first) + light.states.tobytes()))
+        return True
+
+    async def send_stock(self, number: int, bits: bytes) -> None:
+        """Send a block of the initial stock."""
+        await self._channel.send(_STOCK, _NUMBER.pack(number), bits)
+
+    # What happens in the thread
+
+    def _make_light(self) -> QuantumSignal:
+        if self._sending is None:
+            first = self._transmitter.first_pulse_wanted
+            self._sending = SimulatedTransmitter(self._line.settings, self._entropy, first_pulse=first)
+        sent, light = self._sending.send(BATCH_PULSES)
+        self._transmitter.feed(sent, self._diode.read(sent.count))
+        return light
+
+    def _detect(self, light: QuantumSignal) -> None:
+        if self._receiving is None:
+            line = self._line
+            self._receiving = SimulatedReceiver(
+                line.settings,
+                line.line,
+                self._rng,
+                eavesdropper=line.eavesdropper,
+                fraction=line.eavesdropper_share,
+                first_pulse=light.first,
+            )
+        detections, _ = self._receiving.receive(light)
+        self._owed += 1
+        announced = self._receiver.first_pulse_wanted
+        self._receiver.feed(detections, self._receiving.take_readings())
+        self._unannounced_pulses += light.count
+        if self._unannounced_pulses >= _FLUSH_PULSES:
+            self._receiver.announce()
+        if self._receiver.first_pulse_wanted != announced:
+            self._unannounced_pulses = 0
+
+    # Messages
+
+    async def _take(self, frame: bytes) -> None:
+        kind, body = frame[:1], memoryview(frame)[1:]
+        if kind == _TO_TRANSMITTER:
+            await self._do(lambda: self._transmitter.receive(body))
+        elif kind == _TO_RECEIVER:
+            await self._do(lambda: self._receiver.receive(body))
+        elif kind == _CREDIT:
+            self._credit = min(_CREDIT_BATCHES, self._credit + 1)
+        elif kind in {_LIGHT, _STOCK} and len(body) > _NUMBER.size:
+            (number,) = _NUMBER.unpack_from(body)
+            if kind == _STOCK:
+                await self._stock(number, bytearray(body[_NUMBER.size :]))
+            else:
+                states = np.frombuffer(body, np.uint8, offset=_NUMBER.size)
+                await self._do(lambda: self._detect(QuantumSignal(number, states)))
+        else:
+            raise PeerFault("a frame of no known kind on the simulated quantum channel", code="source.wrong_frame")
+
+    async def _do(self, work: Callable[[], T]) -> T:
+        """Do a piece of work in turn, send what came of it, and deliver what is finished."""
+        async with self._turn:
+            result = await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            for message in self._receiver.outgoing():
+                self._outbox.put_nowait((_TO_TRANSMITTER, message))
+            for message in self._transmitter.outgoing():
+                self._outbox.put_nowait((_TO_RECEIVER, message))
+            while self._owed and self._receiver.wants_detections:
+                self._owed -= 1
+                self._outbox.put_nowait((_CREDIT, b""))
+            sent, received = self._transmitter.outcomes(), self._receiver.outcomes()
+        for outcome in sent:
+            await self._sent(outcome)
+        for outcome in received:
+            await self._received(outcome)
+        return result
+
+    async def store(self, block: int, *, transmitted: bool) -> None:
+        """Say that the key of a block was taken out; the journal forgets it, durably."""
+        end: Transmitter | Receiver = self._transmitter if transmitted else self._receiver
+        await asyncio.get_running_loop().run_in_executor(self._thread, end.stored, block)
+
+    async def _write(self) -> None:
+        while True:
+            kind, body = await self._outbox.get()
+            await self._channel.send(kind, body)
