@@ -35,7 +35,7 @@ def calibration_of(settings: Settings, line: Line, *, drift_db: float = 0.5, qbe
     worse, middle, better = (expected(settings, table) for table in tables)
     shares = np.array(settings.probabilities)
     patterns = [_patterns(settings, each) for each in tables]
-    if not all(0.0 < zero + one and both < 1.0 for zero, one, both in patterns):
+    if not all(zero + one > 0.0 and both < 1.0 for zero, one, both in patterns):
         raise ValueError("a line without clicks, or with clicks of both detectors only, cannot be calibrated")
     after_pulses = max(detector.afterpulse_probability for detector in line.detectors)
     rate = float(better.gain @ shares) * (1.0 + after_pulses)
@@ -75,7 +75,9 @@ def _balances(line: Line, dead: tuple[int, int], patterns: tuple[float, float, f
     zero, one, both = patterns
     boosts = [1.0 + detector.afterpulse_probability for detector in line.detectors]
     rates = [(own + both) * boost for own, boost in zip((zero, one), boosts, strict=True)]
-    live = [1.0 if line.blinds_both else 1.0 / (1.0 + rate * (gates - 1)) for rate, gates in zip(rates, dead, strict=True)]
+    live = [
+        1.0 if line.blinds_both else 1.0 / (1.0 + rate * (gates - 1)) for rate, gates in zip(rates, dead, strict=True)
+    ]
     zeros = live[0] * (zero + both * (1.0 - live[1]) + rates[0] * (1.0 - 1.0 / boosts[0]))
     ones = live[1] * (one + both * (1.0 - live[0]) + rates[1] * (1.0 - 1.0 / boosts[1]))
     return one / (zero + one), ones / (zeros + ones)

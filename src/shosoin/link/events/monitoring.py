@@ -173,10 +173,8 @@ class Policy:
     def __post_init__(self) -> None:
         # Tails are not told apart below 10^-200: a limit down there would never be reached.
         if not 1e-100 <= self.false_alarm_probability < 1.0 or self.discards_before_suspension < 1:
-            raise ValueError(
-                f"want a false-alarm probability of 1e-100 to 1 and at least 1 block, got {self.false_alarm_probability}"
-                f" and {self.discards_before_suspension}"
-            )
+            got = f"{self.false_alarm_probability} and {self.discards_before_suspension}"
+            raise ValueError(f"want a false-alarm probability of 1e-100 to 1 and at least 1 block, got {got}")
 
 
 @dataclass(frozen=True, slots=True)
