@@ -5,8 +5,9 @@ import stat
 import struct
 import tracemalloc
 import zlib
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -17,14 +18,17 @@ from typer.testing import CliRunner
 from shosoin.base import Rejected, SimulationRng
 from shosoin.base.messages import set_language
 from shosoin.cli.link_simulate import simulate
-from shosoin.kernels import _native, pulses
+from shosoin.kernels import pulses
+from shosoin.kernels.ldpc import ldpc_kernels
+from shosoin.kernels.paths import family
+from shosoin.kernels.reference_pulses import ReferencePulses
 from shosoin.link.detector import Detector
 from shosoin.link.events import timetags
 from shosoin.link.events.attacks import InterceptResend
 from shosoin.link.events.calibrating import calibration_of
 from shosoin.link.events.devices import ReceiverReadings
 from shosoin.link.events.monitoring import Decision, LinkMonitor, Observation, Policy
-from shosoin.link.events.optics import Line
+from shosoin.link.events.optics import Arriving, Effects, Line, Outcome, arrival_table, expected
 from shosoin.link.events.receiver import SimulatedReceiver
 from shosoin.link.events.recording import Header, Part, RecordingReader, RecordingRejected, RecordingWriter
 from shosoin.link.events.records import SentPulses, Truth
@@ -35,7 +39,7 @@ from shosoin.link.events.timetags import Clock, TimeTags, convert, parse_time_ta
 from shosoin.link.events.transmitter import SimulatedTransmitter
 from shosoin.link.reconciliation import Correction, FramePlan, correct, disclose, plan_block, plan_frame
 from tests.kernels.support import NATIVE_PATHS
-from tests.link.events.support import LINE, SETTINGS
+from tests.link.events.support import LINE, SETTINGS, observe
 from tests.link.reconciliation.test_frames import CountedEntropy
 
 # ------------------------------------------------------------------------------------------------- reconciliation
@@ -61,6 +65,21 @@ def test_a_syndrome_with_errors_beyond_the_payload_is_no_success(payload_bits):
     correction = correct(plan, payload, forged)
     assert not correction.converged
     assert disclose(plan, correction.bits, CountedEntropy()).message != forged
+
+
+@pytest.mark.parametrize(("qber", "payload_bits"), [(0.05, 12_000), (0.1, 12_000), (0.1, 16_000), (0.02, 24_000)])
+@pytest.mark.any_kernels
+def test_a_short_rest_is_corrected_with_three_deviations_more_errors_than_planned(qber, payload_bits):
+    plan = plan_frame(qber, payload_bits=payload_bits)
+    most = round(payload_bits * qber + 3 * (payload_bits * qber * (1 - qber)) ** 0.5)
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        errors = np.zeros(payload_bits, np.uint8)
+        errors[rng.choice(payload_bits, most, replace=False)] = 1
+        zeros = bytes(-(-payload_bits // 8))
+        message = disclose(plan, zeros, CountedEntropy()).message
+        correction = correct(plan, np.packbits(errors, bitorder="little").tobytes(), message)
+        assert (correction.converged, correction.bits) == (True, zeros)
 
 
 def test_a_corrected_payload_is_not_printed():
@@ -122,6 +141,7 @@ def readings_and_counts(total, attacked_quarter, seed):
 
 
 @pytest.mark.parametrize("stretch", [None, 0, 3])
+@pytest.mark.any_kernels
 def test_a_quarter_intercepted_in_any_stretch_alarms_in_blocks_smaller_than_any_that_gives_key(stretch):
     """At this error rate no key comes of fewer than 20,000 sifted bits, attacked or not; these are half of that."""
     calibration = calibration_of(SETTINGS, LINE)
@@ -131,8 +151,40 @@ def test_a_quarter_intercepted_in_any_stretch_alarms_in_blocks_smaller_than_any_
         assert LinkMonitor(calibration).inspect(Observation(counts, readings)).decision is Decision.SUSPEND
 
 
+@dataclass(frozen=True)
+class KeyBasisOnly:
+    """Measure in the key basis alone: she learns every bit of the key, and only the test basis shows an error."""
+
+    name: ClassVar[str] = "key-basis-only"
+    effects: ClassVar[Effects] = Effects()
+
+    def outcomes(self, photons: int, basis: int, bit: int, line: Line) -> Iterator[Outcome]:
+        for result in (bit,) if basis == 0 else (0, 1):
+            sent = Arriving(photons, 0, result, line.transmittance)
+            yield Outcome(1.0 if basis == 0 else 0.5, sent, 1, 0, result)
+
+
+@pytest.mark.any_kernels
+def test_who_measures_in_the_key_basis_alone_shows_in_the_test_basis():
+    seen, known = observe(1 << 24, attack=KeyBasisOnly(), fraction=0.25, seed=9)
+    verdict = LinkMonitor(calibration_of(SETTINGS, LINE)).inspect(seen)
+    assert [finding.evidence["basis"] for finding in verdict.findings] == [1]
+    assert verdict.decision is Decision.SUSPEND
+    assert 0.2 < known.guessed / known.sifted < 0.3
+
+
+def test_an_attacked_share_adds_its_share_of_errors_and_no_clicks():
+    honest, attacked = (
+        expected(SETTINGS, arrival_table(SETTINGS, LINE, InterceptResend(), fraction=share)) for share in (0.0, 0.25)
+    )
+    assert attacked.gain == pytest.approx(honest.gain, rel=1e-9)
+    added = attacked.matched_error / attacked.matched_gain - honest.matched_error / honest.matched_gain
+    assert added[0] == pytest.approx(0.25 * (0.25 - 0.5 * 0.02), rel=0.01)
+
+
 @pytest.mark.parametrize("attenuation_db", [0.0, 20.0])
 @pytest.mark.parametrize("both", [False, True])
+@pytest.mark.any_kernels
 def test_honest_detectors_unlike_each_other_raise_no_alarm(both, attenuation_db):
     fast, slow = Detector(0.2, 1e-6, 0.0, 2e-8, 1e-10), Detector(0.5, 4e-4, 0.1, 1e-5)
     line = Line(attenuation_db, (slow, fast), 0.01, blinds_both=both)
@@ -294,14 +346,16 @@ def test_a_state_of_detectors_that_would_overflow_is_refused(path, word, value):
         "pulses": np.empty(64, np.int64), "found": np.empty(64, np.uint32),
     }  # fmt: skip
     with pytest.raises(ValueError, match="damaged"):
-        _native.Pulses(path).detect(**arguments)
+        family("Pulses", ReferencePulses, path).detect(**arguments)
     with pytest.raises(ValueError, match="numbered"):
-        _native.Pulses(path).detect(**{**arguments, "state": pulses.new_state(), "first": (1 << 62) - 63})
+        family("Pulses", ReferencePulses, path).detect(
+            **{**arguments, "state": pulses.new_state(), "first": (1 << 62) - 63}
+        )
 
 
 @pytest.mark.parametrize("path", NATIVE_PATHS)
 def test_a_code_of_any_size_is_refused_before_memory_is_taken(path):
-    kernels = _native.LdpcKernels(path)
+    kernels = ldpc_kernels(path)
     with pytest.raises(ValueError, match="8192 columns"):
         kernels.syndrome(1, 1, b"", bytes(100_000))
     edges = np.array([(row, column, 0) for row in range(64) for column in range(1000)], "<u2").tobytes()
