@@ -6,7 +6,7 @@ syndrome. Bob adds the syndrome of his own frame, and looks for the error patter
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -37,10 +37,10 @@ class Disclosure:
 class Correction:
     """What Bob has after decoding. Without ``converged`` the bits are worthless."""
 
-    bits: bytes
+    bits: bytes = field(repr=False)
     """The payload, packed like Alice's; unused bits of the last byte are zero."""
     converged: bool
-    """Whether the syndrome is Alice's, to the last bit. Equality of the bits is for the verification hash to show."""
+    """Whether this payload has Alice's syndrome, to the last bit. The verification hash tells about the bits."""
     iterations: int
 
 
@@ -98,10 +98,12 @@ def correct(
         wanted.tobytes(),
         iterations_max,
     )
-    frame ^= np.frombuffer(errors, dtype=np.uint8).reshape(frame.shape)
+    pattern = np.frombuffer(errors, dtype=np.uint8).reshape(frame.shape)
+    frame ^= pattern
     corrected = _payload_of(plan, frame)
     frame[:] = 0
-    return Correction(corrected, converged, iterations)
+    # Who sends the syndrome of another frame may lead the decoder to "errors" among the zeros after the payload.
+    return Correction(corrected, converged and not _rest_of(plan, pattern).any(), iterations)
 
 
 def _payload_columns(plan: FramePlan) -> npt.NDArray[np.intp]:
@@ -122,6 +124,14 @@ def _frame(plan: FramePlan, payload: Buffer) -> Bytes:
     frame = np.zeros((code.columns, code.lifting // 8), dtype=np.uint8)
     frame[columns] = padded.reshape(columns.size, -1)
     return frame
+
+
+def _rest_of(plan: FramePlan, frame: Bytes) -> Bytes:
+    """Return what follows the payload in its last block, the bits before it in the same byte as zeros."""
+    rest = frame[_payload_columns(plan)].reshape(-1)[plan.payload_bits // 8 :]
+    if plan.payload_bits % 8:
+        rest[0] &= 0xFF << plan.payload_bits % 8 & 0xFF
+    return rest
 
 
 def _payload_of(plan: FramePlan, frame: Bytes) -> bytes:
