@@ -173,10 +173,8 @@ class Policy:
     def __post_init__(self) -> None:
         # Tails are not told apart below 10^-200: a limit down there would never be reached.
         if not 1e-100 <= self.false_alarm_probability < 1.0 or self.discards_before_suspension < 1:
-            raise ValueError(
-                f"want a false-alarm probability of 1e-100 to 1 and at least 1 block, got {self.false_alarm_probability}"
-                f" and {self.discards_before_suspension}"
-            )
+            got = f"{self.false_alarm_probability} and {self.discards_before_suspension}"
+            raise ValueError(f"want a false-alarm probability of 1e-100 to 1 and at least 1 block, got {got}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +219,14 @@ class LinkMonitor:
         self.suspended = False
 
     def inspect(self, observation: Observation) -> Verdict:
-        """Return the verdict on the next block; once suspended, every block is refused."""
+        """Return the verdict on the next block; once suspended, every block is refused.
+
+        Raises:
+            ValueError: the block was not sent with the intensities of the calibration.
+        """
+        sizes = {observation.tally.pulses.shape, observation.tally.detections.shape}
+        if sizes != {(len(self._calibration.intensities),)}:
+            raise ValueError(f"calibrated for {len(self._calibration.intensities)} intensities, got others")
         checks = list(_checks(self._calibration, observation))
         limit = self._policy.false_alarm_probability / max(1, len(checks))
         findings = tuple(Finding(c.kind, c.p_value, c.evidence) for c in checks if c.p_value < limit)

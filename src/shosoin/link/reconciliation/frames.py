@@ -43,7 +43,7 @@ class Correction:
     bits: bytes = field(repr=False)
     """The payload, packed like Alice's; unused bits of the last byte are zero."""
     converged: bool
-    """Whether the syndrome of this payload is Alice's, to the last bit. Whether the bits are equal, the hash shows."""
+    """Whether this payload has Alice's syndrome, to the last bit. The verification hash tells about the bits."""
     iterations: int
 
 

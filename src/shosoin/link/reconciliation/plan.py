@@ -40,7 +40,7 @@ class FramePlan:
     """The QBER that the plan is made for, 0 to 1/2."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.code, str) or self.code not in _CODES:
+        if str(self.code) not in _CODES:
             raise Rejected(f"no code is named {str(self.code)[:20]!r}", code="link.bad_plan")
         try:
             for name in ("payload_bits", "shortened_bits", "punctured_bits"):
