@@ -54,13 +54,13 @@ def simulate(
     ] = 1.0,
     intensities: Annotated[
         str, typer.Option("--intensities", metavar="A,B,..", help="Mean photon numbers, bright to dim.")
-    ] = "0.5,0.1,0.0002",
+    ] = "0.4,0.12",
     probabilities: Annotated[
         str, typer.Option("--probabilities", metavar="A,B,..", help="How often each is sent.")
-    ] = "0.7,0.2,0.1",
+    ] = "0.6,0.4",
     key_basis: Annotated[
         float, typer.Option("--key-basis", metavar="SHARE", help="Probability of the key basis, at both ends.")
-    ] = 0.9,
+    ] = 0.7,
     pulse_rate_hz: Annotated[float, typer.Option("--pulse-rate", metavar="HZ", help="Pulses per second.")] = 1e9,
     efficiency: Annotated[
         float, typer.Option("--efficiency", metavar="SHARE", help="Of a detector, optics of the receiver included.")
