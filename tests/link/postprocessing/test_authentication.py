@@ -156,10 +156,3 @@ def test_bytes_that_are_no_message_are_refused():
     for raw in (b"", bytes(HEADER_BYTES), b"SL\2" + bytes(61), b"SL\1\n" + b"\xff" * 44):
         with pytest.raises((MessageMalformed, MessageForged)):
             opener.open(raw)
-
-
-def test_a_message_of_another_session_is_forged():
-    streams, sealer, opener = pair()
-    sealer.session, opener.session = b"a" * 32, b"b" * 32
-    with pytest.raises(MessageForged):
-        opener.open(sealed(sealer, streams, b"recorded"))
