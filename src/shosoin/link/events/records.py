@@ -22,6 +22,7 @@ __all__ = [
     "INTENSITIES_MAX",
     "KEY_BASIS",
     "NOT_DRAWN",
+    "PULSES_MAX",
     "TEST_BASIS",
     "UNKNOWN",
     "Detections",
