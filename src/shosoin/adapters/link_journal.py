@@ -65,6 +65,8 @@ class FileLinkJournal:
         try:
             rows = self._database.execute("SELECT name, value FROM record").fetchall()
             return {name: self._seal.unseal(name, value) for name, value in rows}
+        except sqlite3.OperationalError as err:
+            raise _out_of_reach(self._directory, err) from err
         except (sqlite3.Error, ValueError, TypeError, AttributeError) as err:
             raise _damaged(self._directory) from err
 
@@ -90,12 +92,18 @@ class FileLinkJournal:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as err:
+        raise _out_of_reach(path, err) from err
     try:
         path.chmod(0o600)
         for statement in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA secure_delete=ON", _SCHEMA):
             database.execute(statement)
         damage = database.execute("PRAGMA integrity_check(1)").fetchone()
+    except (sqlite3.OperationalError, OSError) as err:  # a full disk, say: nothing is known to be damaged
+        database.close()
+        raise _out_of_reach(path, err) from err
     except sqlite3.Error as err:
         database.close()
         raise _damaged(path) from err
@@ -113,6 +121,10 @@ def _lock(path: Path) -> IO[str]:
         file.close()
         raise
     return file
+
+
+def _out_of_reach(path: Path, err: Exception) -> Unavailable:
+    return Unavailable(f"the link's state in {path} cannot be used: {err}", code="link.journal_out_of_reach")
 
 
 def _damaged(path: Path) -> Alarm:

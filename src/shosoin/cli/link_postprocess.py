@@ -42,7 +42,9 @@ def postprocess(
     epsilon_correctness: Annotated[
         float, typer.Option("--epsilon-correctness", metavar="E", help="Failure probability of equality, a block.")
     ] = 1e-15,
-    codes: Annotated[str, typer.Option("--codes", metavar="NAME", help="ldpc, or cascade.")] = "ldpc",
+    codes: Annotated[
+        str, typer.Option("--codes", metavar="NAME", help="ldpc, or cascade, which takes blocks up to 2097152.")
+    ] = "ldpc",
     qber_max: Annotated[
         float, typer.Option("--qber-max", metavar="RATE", help="Above this error rate: an alarm, and no key.")
     ] = 0.06,
@@ -60,7 +62,9 @@ def postprocess(
     """
     from shosoin.link.postprocessing import SessionParameters
 
-    if out is not None and out.exists():
+    if not abs(block_bits) < 1 << 63:
+        raise Rejected(f"a block of {block_bits} bits", code="link.bad_parameters")
+    if out is not None and (out.exists() or out.is_symlink()):
         raise Rejected(f"{out} exists already", code="link.out_exists", hint="name a directory that is new")
     with tempfile.TemporaryDirectory(prefix="shosoin-link-") as scratch:
         records, header = _parted(files, Path(scratch))

@@ -161,6 +161,10 @@ def main() -> int:
         kind = next(name for name, known in KINDS.items() if isinstance(err, known))
         say({"error": kind, "code": err.code, "message": err.message, "hint": err.hint})
         return 1
+    except OSError as err:  # the directory for the keys cannot be made, or a key not be written
+        message = f"an end cannot go on: {err.strerror}: {err.filename}"
+        say({"error": Unavailable.__name__, "code": "link.end_failed", "message": message, "hint": ""})
+        return 1
     say({"finished": True})
     return 0
 

@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 
 from shosoin.kernels import element_mul
 from shosoin.link.postprocessing.authentication import (
+    FORGERY_EPSILON,
     HEADER_BYTES,
+    MESSAGE_BYTES_MAX,
     STRIDE_BYTES,
     Direction,
     KeyStreams,
     Opener,
     Sealer,
-    message_epsilon,
     parse_header,
     start_records,
 )
@@ -56,7 +57,15 @@ def test_a_tag_is_the_polynomial_at_the_hash_key_under_the_pad():
     for at in range(0, len(text), 16):
         value = element_mul(value ^ int.from_bytes(text[at : at + 16], "little"), r)
     assert raw[-16:] == (value ^ pad).to_bytes(16, "little")
-    assert message_epsilon(17) == (len(text) // 16) * 2.0**-128
+
+
+def test_the_chance_of_a_forger_is_that_of_the_longest_text_that_is_taken():
+    _, sealer, opener = pair()
+    opener.open(sealer.defer(8, 7, bytes(MESSAGE_BYTES_MAX - HEADER_BYTES)))
+    with pytest.raises(MessageForged, match="no tag"):
+        opener.open(sealer.defer(8, 7, b""))
+    longest = HEADER_BYTES + 32 + MESSAGE_BYTES_MAX + MESSAGE_BYTES_MAX
+    assert longest // 16 * 2.0**-128 == FORGERY_EPSILON
 
 
 def test_what_was_deferred_is_found_out_with_the_next_tag():

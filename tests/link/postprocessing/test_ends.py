@@ -12,7 +12,7 @@ from shosoin.base import Rejected
 from shosoin.link.counts import DecoyCounts
 from shosoin.link.events.records import Detections, SentPulses, Settings
 from shosoin.link.postprocessing import VoidReason, install_start_key
-from shosoin.link.postprocessing.authentication import HEADER_BYTES, SESSION_BYTES
+from shosoin.link.postprocessing.authentication import HEADER_BYTES, MESSAGE_BYTES_MAX, SESSION_BYTES
 from shosoin.link.postprocessing.errors import (
     JournalRefused,
     MessageForged,
@@ -139,9 +139,9 @@ def test_the_epsilon_of_authentication_is_the_sum_over_the_messages_of_the_block
         {"Detected", "Done", "Settled", "End"}
     ]  # fmt: skip
     batches = [passed for passed in honest.wire if type(passed.message).__name__ in {"Detected", "Sifted"}]
-    least = sum(-(-(HEADER_BYTES + SESSION_BYTES + one.header.body_bytes) // 16) for one in of_block)
-    most = least + sum(-(-(HEADER_BYTES + SESSION_BYTES + one.header.body_bytes) // 16) for one in batches)
-    assert least * 2.0**-128 < report["epsilons"]["authentication"] <= most * 2.0**-128
+    longest = (HEADER_BYTES + SESSION_BYTES + 2 * MESSAGE_BYTES_MAX) // 16
+    told = report["epsilons"]["authentication"] * 2.0**128 / longest
+    assert len(of_block) < told <= len(of_block) + len(batches)
     assert report["epsilons"]["total"] >= SMALL.epsilon_secrecy
 
 

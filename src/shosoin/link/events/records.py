@@ -22,6 +22,7 @@ __all__ = [
     "INTENSITIES_MAX",
     "KEY_BASIS",
     "NOT_DRAWN",
+    "PULSES_MAX",
     "TEST_BASIS",
     "UNKNOWN",
     "Detections",
@@ -220,5 +221,5 @@ class Truth:
     """0 for nothing, else the number of the action in ``shosoin.link.events.attacks.Action``."""
     eve_basis: Uint8s
     """Basis in which Eve's bit holds, or ``UNKNOWN``: she can wait for the bases to be announced."""
-    eve_bit: Uint8s
+    eve_bit: Uint8s = field(repr=False)
     """Eve's bit or best guess of it, or ``UNKNOWN``."""

@@ -17,7 +17,8 @@ the session, then the body, then header and body of what was deferred, each with
 element is never zero and headers hold the lengths, so that two different conversations are two different polynomials.
 
 Source: Wegman and Carter, JCSS 22, 1981; Krawczyk, CRYPTO '94 (almost XOR-universal hash and one-time pad); epsilon of
-one message of L elements: L/2^128. Composition over many messages: Portmann, IEEE Trans. Inf. Theory 60, 2014.
+one message: L/2^128, L being the elements of the longest text that would be taken in its place. Composition over many
+messages: Portmann, IEEE Trans. Inf. Theory 60, 2014.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from shosoin.link.postprocessing.errors import AuthenticationDry, MessageForged,
 
 __all__ = [
     "DEFERRED",
+    "FORGERY_EPSILON",
     "HEADER_BYTES",
     "MESSAGE_BYTES_MAX",
     "STRIDE_BYTES",
@@ -43,7 +45,6 @@ __all__ = [
     "Opener",
     "Sealer",
     "message_bytes",
-    "message_epsilon",
     "parse_header",
     "start_records",
 ]
@@ -62,6 +63,8 @@ DEFERRED = (1 << 64) - 1
 """The position of the pad of a message that carries no tag."""
 _MAGIC = b"SL"
 _ELEMENT = 16
+FORGERY_EPSILON = (HEADER_BYTES + SESSION_BYTES + 2 * MESSAGE_BYTES_MAX) / _ELEMENT * 2.0**-128
+"""The chance of a forger at one message: a forged one may be as long as any that is taken, deferred ones included."""
 
 
 class Direction(IntEnum):
@@ -117,12 +120,6 @@ def parse_header(raw: bytes | memoryview) -> Header:
 def message_bytes(header: Header) -> int:
     """Return how long a message is, header and tag included."""
     return HEADER_BYTES + header.body_bytes + (0 if header.pad_position == DEFERRED else TAG_BYTES)
-
-
-def message_epsilon(size_bytes: int) -> float:
-    """Return the chance of a forger at one message with a body of that size: its elements over 2^128."""
-    elements = -(-(HEADER_BYTES + SESSION_BYTES + size_bytes) // _ELEMENT)
-    return float(elements * 2.0**-128)
 
 
 class KeyStreams:
@@ -205,6 +202,10 @@ def start_records(start_key: bytes) -> dict[str, bytes | None]:
     }
 
 
+def _deferred_size(header: Header) -> int:
+    return HEADER_BYTES + -(-header.body_bytes // _ELEMENT) * _ELEMENT
+
+
 class _Side:
     """What sealing and opening share: the session's name, the sequence, the hash key, the place in the stream."""
 
@@ -226,7 +227,7 @@ class _Side:
 
     def _defer(self, header: Header, body: bytes | memoryview) -> None:
         self._deferred += (header.pack(), bytes(body), bytes(-header.body_bytes % _ELEMENT))
-        self._deferred_bytes += HEADER_BYTES + header.body_bytes
+        self._deferred_bytes += _deferred_size(header)
 
 
 class Sealer(_Side):
@@ -316,7 +317,8 @@ class Opener(_Side):
         return header, body, self._streams.reserve(self._direction, self._next)
 
     def _open_deferred(self, header: Header, view: memoryview) -> tuple[Header, memoryview, dict[str, bytes | None]]:
-        is_allowed = header.kind in self._deferrable and self._deferred_bytes < MESSAGE_BYTES_MAX
+        is_short = self._deferred_bytes + _deferred_size(header) <= MESSAGE_BYTES_MAX
+        is_allowed = header.kind in self._deferrable and is_short
         if not is_allowed or len(view) != HEADER_BYTES + header.body_bytes:
             raise MessageForged(f"message {header.sequence} of kind {header.kind} carries no tag")
         self._defer(header, view[HEADER_BYTES:])

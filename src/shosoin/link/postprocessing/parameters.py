@@ -10,7 +10,7 @@ from typing import Any
 from shosoin.link.counts import DecoyCounts
 from shosoin.link.events.records import Settings
 from shosoin.link.postprocessing.errors import RecordRejected
-from shosoin.link.postprocessing.verification import excess_bits, hash_bits
+from shosoin.link.postprocessing.verification import HASH_BITS_MAX, collision_probability, excess_bits, hash_bits
 from shosoin.link.rates import one_decoy, two_decoys
 from shosoin.link.rates.result import SecretLength
 
@@ -19,6 +19,8 @@ __all__ = ["CODES", "PROOFS", "SessionParameters", "secret_length", "verificatio
 PROOFS = ("wiesemann2024", "rusca2018", "lim2014")
 CODES = ("ldpc", "cascade")
 BLOCK_BITS_MAX = 1 << 27
+CASCADE_BLOCK_BITS_MAX = 1 << 21
+"""An end of Cascade holds 14 orders of a block, 224 octets for each bit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,13 @@ class SessionParameters:
             "the block must be a multiple of 8 bits, up to 2^27": (
                 0 < self.block_bits <= BLOCK_BITS_MAX and self.block_bits % 8 == 0
             ),
-            "the codes must be known": self.codes in CODES,
+            "the codes must be known, and blocks for cascade have up to 2^21 bits": (
+                self.codes in CODES and (self.codes != "cascade" or self.block_bits <= CASCADE_BLOCK_BITS_MAX)
+            ),
+            "the epsilon of correctness must be within reach of a hash of 128 bits": (
+                not 0 < self.epsilon_correctness < 1
+                or collision_probability(BLOCK_BITS_MAX, HASH_BITS_MAX) <= self.epsilon_correctness
+            ),
             "the largest error rate must be within (0, 0.5)": 0 < self.qber_max < 0.5,
             "a fixed length must not be negative": self.fixed_secret_bits >= 0,
             "the stock of authentication key must be up to 2^20 bytes": 0 < self.authentication_stock_bytes <= 1 << 20,

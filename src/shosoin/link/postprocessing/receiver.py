@@ -169,12 +169,14 @@ class Receiver(SessionEnd):
         """Announce what is recorded, as far as the other end may have it; then the end of the record."""
         least = least or (1 if self._is_over else self._batch_detections)
         while (
-            self._recorded_count >= least
+            self._is_open
+            and self._recorded_count >= least
             and len(self._announced) < BATCHES_MAX
             and len(self._in_flight) < BLOCKS_IN_FLIGHT_MAX
         ):
             self._announce_batch(self._next_parts())
-        if self._is_over and not self._recorded_count and not self._has_sent_end and len(self._announced) < BATCHES_MAX:
+        is_all_said = self._is_open and self._is_over and not self._recorded_count
+        if is_all_said and not self._has_sent_end and len(self._announced) < BATCHES_MAX:
             self._has_sent_end = True
             self._send(End(), self._next_batch)
             self._next_batch += 1

@@ -20,8 +20,7 @@ from shosoin.base import Entropy, KeyMaterial
 from shosoin.link.epsilons import Epsilons
 from shosoin.link.events.monitoring import Decision, LinkMonitor, Observation
 from shosoin.link.postprocessing.authentication import (
-    HEADER_BYTES,
-    SESSION_BYTES,
+    FORGERY_EPSILON,
     Direction,
     Header,
     KeyStreams,
@@ -54,7 +53,6 @@ _LEAKING = {Kind.FRAMES, Kind.DECODED, Kind.OPENED, Kind.PARITIES, Kind.VERIFIED
 """Kinds whose key-dependent bits are leak of reconciliation. The hash in VERIFY is the proofs' log2(2/eps_cor)."""
 _DEFERRED = frozenset({int(Kind.PARITIES)})
 _OF_BATCHES = {Kind.DETECTED, Kind.SIFTED}
-_ELEMENT = 16
 
 
 def install_start_key(journal: Journal, start_key: bytes) -> None:
@@ -109,9 +107,9 @@ class SessionEnd:
         self._outbox: list[bytes] = []
         self._outcomes: list[Outcome] = []
         self._leak_bits: dict[int, int] = {}
-        self._elements: dict[int, int] = {}
-        self._batch_elements: dict[int, int] = {}
-        self._hello_elements = 0
+        self._message_counts: dict[int, int] = {}
+        self._batch_counts: dict[int, int] = {}
+        self._hello_count = 0
         self._sent_count = 0
         for kept in self._kept.values():
             if self._is_mine_to_tell(kept):
@@ -132,7 +130,7 @@ class SessionEnd:
             header, body, changes = self._opener.open(raw)
             self._commit(changes)
             message = self._decode(header.kind, body)
-            self._count(header.kind, header.number, len(body), message)
+            self._count(header.kind, header.number, message)
             self._react(header, message)
         except BaseException:
             self._is_broken = True
@@ -189,7 +187,7 @@ class SessionEnd:
 
     def _send(self, message: Message, number: int = 0) -> None:
         body = message.encode()
-        self._count(message.kind, number, len(body), message)
+        self._count(message.kind, number, message)
         if message.kind in _DEFERRED:
             self._outbox.append(self._sealer.defer(message.kind, number, body))
             return
@@ -199,22 +197,21 @@ class SessionEnd:
         self._commit(self._sealer.prepare(self._limit()))
         self._outbox.append(self._sealer.seal(message.kind, number, body))
 
-    def _count(self, kind: int, number: int, size_bytes: int, message: Message) -> None:
-        elements = -(-(HEADER_BYTES + SESSION_BYTES + size_bytes) // _ELEMENT)
+    def _count(self, kind: int, number: int, message: Message) -> None:
         if kind == Kind.HELLO:
-            self._hello_elements += elements
+            self._hello_count += 1
         elif kind in _OF_BATCHES:
-            self._batch_elements[number] = self._batch_elements.get(number, 0) + elements
+            self._batch_counts[number] = self._batch_counts.get(number, 0) + 1
         else:
-            self._elements[number] = self._elements.get(number, 0) + elements
+            self._message_counts[number] = self._message_counts.get(number, 0) + 1
         if kind in _LEAKING:
             self._leak_bits[number] = self._leak_bits.get(number, 0) + message.key_bits
 
     def _authentication_epsilon(self, block: SiftedBlock) -> Epsilons:
         batches = range(block.first_batch, block.last_batch + 1)
-        elements = self._hello_elements + self._elements[block.number]
-        elements += sum(self._batch_elements.get(batch, 0) for batch in batches)
-        return Epsilons({"authentication": elements * 2.0**-128})
+        messages = self._hello_count + self._message_counts[block.number]
+        messages += sum(self._batch_counts.get(batch, 0) for batch in batches)
+        return Epsilons({"authentication": messages * FORGERY_EPSILON})
 
     def _greet(self) -> None:
         unsettled = tuple(block for block, kept in self._kept.items() if not kept.is_agreed)
@@ -266,9 +263,9 @@ class SessionEnd:
     def _forget_block(self, block: SiftedBlock) -> None:
         """Drop the counters of a block that is over, and of the batches before it."""
         self._leak_bits.pop(block.number, None)
-        self._elements.pop(block.number, None)
-        for batch in [batch for batch in self._batch_elements if batch < block.first_batch - 2 * BATCHES_MAX]:
-            del self._batch_elements[batch]
+        self._message_counts.pop(block.number, None)
+        for batch in [batch for batch in self._batch_counts if batch < block.first_batch - 2 * BATCHES_MAX]:
+            del self._batch_counts[batch]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(open={self.is_open}, redacted)"

@@ -356,7 +356,7 @@ class Transmitter(SessionEnd):
         seed[-1] &= 0xFF >> -wanted % 8
         message = Amplify(secret_bits, refill, wanted, bytes(seed))
         material = amplify(bytearray(block.bits), block.key_bits, message.seed, secret_bits).take()
-        self._count(message.kind, number, len(message.encode()), message)
+        self._count(message.kind, number, message)
         report = block_report(
             block,
             counts,

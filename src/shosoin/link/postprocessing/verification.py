@@ -22,9 +22,18 @@ import numpy.typing as npt
 
 from shosoin.kernels import digest, element_mul
 
-__all__ = ["FUNCTION_BYTES", "collision_probability", "excess_bits", "hash_bits", "hash_block", "hashes_agree"]
+__all__ = [
+    "FUNCTION_BYTES",
+    "HASH_BITS_MAX",
+    "collision_probability",
+    "excess_bits",
+    "hash_bits",
+    "hash_block",
+    "hashes_agree",
+]
 
 FUNCTION_BYTES = 32
+HASH_BITS_MAX = 128
 _ELEMENT_BITS = 128
 
 
@@ -40,7 +49,7 @@ def hash_bits(block_bits: int, eps_cor: float) -> int:
     Raises:
         ValueError: no hash of at most 128 bits does.
     """
-    for bits in range(max(1, math.floor(-math.log2(eps_cor))), _ELEMENT_BITS + 1):
+    for bits in range(max(1, math.floor(-math.log2(eps_cor))), HASH_BITS_MAX + 1):
         if collision_probability(block_bits, bits) <= eps_cor:
             return bits
     raise ValueError(f"eps_cor {eps_cor} is out of reach for blocks of {block_bits} bits")

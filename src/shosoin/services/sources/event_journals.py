@@ -9,13 +9,14 @@ is, no better.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
 from shosoin.adapters.link_journal import FileLinkJournal
-from shosoin.base import Rejected
+from shosoin.base import Alarm, Rejected
 from shosoin.link.postprocessing import install_start_key
-from shosoin.link.postprocessing.authentication import STRIDE_BYTES
+from shosoin.link.postprocessing.authentication import STRIDE_BYTES, start_records
 
 __all__ = ["open_link_journals"]
 
@@ -31,7 +32,7 @@ def open_link_journals(
     Raises:
         Rejected: the start key has the wrong length.
         Unavailable: they are out of reach, or held by another process.
-        Alarm: they are damaged.
+        Alarm: they are damaged, or one of them is gone.
     """
     half = len(start_key) // 2
     if not half or len(start_key) % (4 * STRIDE_BYTES):
@@ -39,19 +40,33 @@ def open_link_journals(
             f"a start key has a multiple of {4 * STRIDE_BYTES} bytes, got {len(start_key)}",
             code="link.bad_start_key",
         )
-    halves = (start_key[:half], start_key[half:])
+    half_of = (start_key[:half], start_key[half:])
+    parts = half_of if is_first else half_of[::-1]
     name = _digest(pair_secret + start_key, b"link name")[:8].hex()
     seal = _digest(pair_secret, b"link journal")
     with contextlib.ExitStack() as opened:
         journals = []
-        for direction, part in zip(("sent", "received"), halves if is_first else halves[::-1], strict=True):
+        for direction in ("sent", "received"):
             journal = FileLinkJournal(directory / f"events-{name}" / direction, seal)
             opened.callback(journal.close)
-            if not journal.load():
-                install_start_key(journal, part)
             journals.append(journal)
+        held = [journal.load() for journal in journals]
+        _require_both(directory, held, parts)
+        for journal, records, part in zip(journals, held, parts, strict=True):
+            if not records:
+                install_start_key(journal, part)
         opened.pop_all()
         return journals[0], journals[1]
+
+
+def _require_both(directory: Path, held: Sequence[Mapping[str, bytes]], parts: Sequence[bytes]) -> None:
+    is_used = any(records and records != start_records(part) for records, part in zip(held, parts, strict=True))
+    if is_used and not all(held):
+        raise Alarm(
+            f"one of the two journals in {directory} is gone: its start key would be used twice",
+            code="link.journal_missing",
+            hint="remove the state of both ends and give them a new start key",
+        )
 
 
 def _digest(data: bytes, person: bytes) -> bytes:

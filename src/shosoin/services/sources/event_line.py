@@ -21,8 +21,8 @@ from shosoin.services.sources.config import EventsSection
 
 __all__ = ["EPSILON_AUTHENTICATION", "EventLine", "event_line"]
 
-EPSILON_AUTHENTICATION = 2.0**-100
-"""Declared for the messages of a block, and held: 2^28 elements of 16 bytes are far more than they have."""
+EPSILON_AUTHENTICATION = 2.0**-90
+"""Declared for the messages of a block, and held: it has far fewer than 2^15, each of about 2^-106."""
 _INTENSITIES, _PROBABILITIES = (0.3, 0.1), (0.4, 0.6)
 _KEY_BASIS_PROBABILITY = 0.6
 """Best for blocks of a few 10^5 bits, whatever the loss: test basis and dim pulses must be counted well too."""

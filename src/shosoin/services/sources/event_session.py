@@ -20,7 +20,7 @@ from shosoin.base import Entropy, PeerFault, SimulationRng
 from shosoin.link.events.devices import SimulatedMonitorDiode
 from shosoin.link.events.monitoring import LinkMonitor
 from shosoin.link.events.receiver import SimulatedReceiver
-from shosoin.link.events.records import QuantumSignal
+from shosoin.link.events.records import PULSES_MAX, QuantumSignal
 from shosoin.link.events.transmitter import SimulatedTransmitter
 from shosoin.link.postprocessing import Journal, Outcome, Receiver, Transmitter
 from shosoin.services.peer_channel import Channel
@@ -33,6 +33,7 @@ Taker = Callable[[Outcome], Awaitable[None]]
 StockTaker = Callable[[int, bytearray], Awaitable[None]]
 
 _LIGHT, _CREDIT, _TO_TRANSMITTER, _TO_RECEIVER, _STOCK = b"L", b"C", b"T", b"R", b"S"
+_WRONG = "source.wrong_frame"
 _NUMBER = struct.Struct(">Q")
 BATCH_PULSES = 1 << 20
 _HELD_PULSES_MAX = 1 << 26
@@ -40,6 +41,8 @@ _HELD_PULSES_MAX = 1 << 26
 _FLUSH_PULSES = 1 << 24
 """After so many pulses a receiver announces what it has, however little."""
 _CREDIT_BATCHES = 4
+_OUTBOX_MAX, _OUTBOX_LIGHT_MAX = 1024, 16
+"""Frames that wait for the peer to read: beyond the first it is as good as gone, beyond the second no light is made."""
 _DIODE_DARK_PROBABILITY = 1e-7
 
 
@@ -77,6 +80,8 @@ class EventSession:
             rng, dark_probability=_DIODE_DARK_PROBABILITY, effects=line.effects, fraction=line.eavesdropper_share
         )
         self._credit, self._owed = _CREDIT_BATCHES, 0
+        self._light_due, self._light_end = _CREDIT_BATCHES, -1
+        self._is_over = False
         self._unannounced_pulses = 0
         self._sent, self._received, self._stock = sent, received, stock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"link-{channel.peer}")
@@ -103,16 +108,22 @@ class EventSession:
             writer.cancel()
             self._channel.close()
             async with self._turn:
+                self._is_over = True
                 await asyncio.to_thread(self._thread.shutdown)
 
     async def send_light(self) -> bool:
         """Send the light of one batch of pulses; return whether there was room for it."""
-        if not self._transmitter.is_open or not self._credit or self._transmitter.held_pulses > _HELD_PULSES_MAX:
+        is_full = self._transmitter.held_pulses > _HELD_PULSES_MAX or self._outbox.qsize() > _OUTBOX_LIGHT_MAX
+        if not self._transmitter.is_open or not self._credit or is_full:
             return False
         self._credit -= 1
         light = await self._do(self._make_light)
         self._outbox.put_nowait((_LIGHT, _NUMBER.pack(light.first) + light.states.tobytes()))
         return True
+
+    def close(self) -> None:
+        """End the session: ``run`` sees its connection go."""
+        self._channel.close()
 
     async def send_stock(self, number: int, bits: bytes) -> None:
         """Send a block of the initial stock."""
@@ -164,14 +175,26 @@ class EventSession:
             if kind == _STOCK:
                 await self._stock(number, bytearray(body[_NUMBER.size :]))
             else:
-                states = np.frombuffer(body, np.uint8, offset=_NUMBER.size)
-                await self._do(lambda: self._detect(QuantumSignal(number, states)))
+                light = QuantumSignal(number, np.frombuffer(body, np.uint8, offset=_NUMBER.size))
+                self._require_light(light)
+                await self._do(lambda: self._detect(light))
         else:
-            raise PeerFault("a frame of no known kind on the simulated quantum channel", code="source.wrong_frame")
+            raise PeerFault("a frame of no known kind on the simulated quantum channel", code=_WRONG)
+
+    def _require_light(self, light: QuantumSignal) -> None:
+        """Check that light is what a transmitter would send now; it was made ahead of what we worked off at most."""
+        states = len(self._line.settings.intensities) << 2
+        is_next = light.first == self._light_end if self._light_end >= 0 else light.first <= PULSES_MAX >> 1
+        is_sound = light.count <= BATCH_PULSES and int(light.states.max()) < states
+        if not self._receiver.is_open or not self._light_due or not is_next or not is_sound:
+            raise PeerFault(f"{light.count} pulses of light from {light.first} that nobody waits for", code=_WRONG)
+        self._light_due -= 1
+        self._light_end = light.first + light.count
 
     async def _do(self, work: Callable[[], T]) -> T:
         """Do a piece of work in turn, send what came of it, and deliver what is finished."""
         async with self._turn:
+            self._require_running()
             result = await asyncio.get_running_loop().run_in_executor(self._thread, work)
             for message in self._receiver.outgoing():
                 self._outbox.put_nowait((_TO_TRANSMITTER, message))
@@ -179,7 +202,10 @@ class EventSession:
                 self._outbox.put_nowait((_TO_RECEIVER, message))
             while self._owed and self._receiver.wants_detections:
                 self._owed -= 1
+                self._light_due += 1
                 self._outbox.put_nowait((_CREDIT, b""))
+            if self._outbox.qsize() > _OUTBOX_MAX:
+                raise PeerFault("the peer reads nothing of what it asks for", code=_WRONG)
             sent, received = self._transmitter.outcomes(), self._receiver.outcomes()
         for outcome in sent:
             await self._sent(outcome)
@@ -189,10 +215,18 @@ class EventSession:
 
     async def store(self, block: int, *, transmitted: bool) -> None:
         """Say that the key of a block was taken out; the journal forgets it, durably."""
+        self._require_running()
         end: Transmitter | Receiver = self._transmitter if transmitted else self._receiver
         await asyncio.get_running_loop().run_in_executor(self._thread, end.stored, block)
 
+    def _require_running(self) -> None:
+        if self._is_over:
+            raise PeerFault("this session is over", code="link.session_over")
+
     async def _write(self) -> None:
-        while True:
-            kind, body = await self._outbox.get()
-            await self._channel.send(kind, body)
+        try:
+            while True:
+                kind, body = await self._outbox.get()
+                await self._channel.send(kind, body)
+        finally:
+            self._channel.close()

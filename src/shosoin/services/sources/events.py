@@ -128,7 +128,7 @@ class EventDevices:
             try:
                 await self._hold(channel)
             except ShosoinError as err:
-                self._ended(channel, err)
+                self._ended(err)
             except Exception as err:  # noqa: BLE001  # one link's defect must not end the KME
                 log("source.defect", peer=self._peer, **described(err))
             finally:
@@ -156,22 +156,24 @@ class EventDevices:
             log("simulated_quantum_channel.open", peer=channel.peer, simulated="events")
             await session.run()
 
-    def _ended(self, channel: Channel, err: ShosoinError) -> None:
-        log("simulated_quantum_channel.ended", peer=channel.peer, code=err.code, reason=err.message)
+    def _ended(self, err: ShosoinError) -> None:
+        log("simulated_quantum_channel.ended", peer=self._peer, code=err.code, reason=err.message)
         if isinstance(err, Alarm):
             self._parts.events.emit(Event("link.alarm", "alarm", {"peer": self._peer, "code": err.code}))
 
     # Keys
 
     async def _deliver(self, outcome: Outcome, *, transmitted: bool) -> None:
-        self._tallies[transmitted].add(outcome)
         if not isinstance(outcome, KeyReady):
+            self._tallies[transmitted].add(outcome)
             self._void(outcome)
             return
         session = self._session
         if session is None:
             return  # told again by the next session
         await session.store(outcome.block, transmitted=transmitted)  # first: see above
+        if not self._suspension:
+            self._tallies[transmitted].add(outcome)
         bits = bytearray(outcome.key.take())
         del bits[len(bits) // GRANULE_BYTES * GRANULE_BYTES :]
         if self._suspension or len(bits) <= RESERVE_BYTES:
@@ -190,6 +192,11 @@ class EventDevices:
             self._suspend(void.reason.code)
 
     async def _stock_arrived(self, number: int, bits: bytearray) -> None:
+        if number < _STOCK_NUMBERS or len(bits) > _STOCK_BLOCK_BYTES + RESERVE_BYTES:
+            raise PeerFault(f"{len(bits)} bytes as block {number} of the initial stock", code="source.wrong_frame")
+        if self._suspension:
+            bits[:] = bytes(len(bits))
+            return
         await self._driver.do(partial(self._driver.pair.bits_arrived, number, bits))
 
     def _suspend(self, reason: str) -> None:
@@ -206,13 +213,24 @@ class EventDevices:
         while True:
             began_s = self._parts.clock.now_s()
             session = self._session
-            if session is not None and not self._suspension and await self._transmit_some(session):
+            if session is not None and not self._suspension and await self._transmit_or_end(session):
                 await asyncio.sleep(max(0.0, began_s + batch_s - self._parts.clock.now_s()))
                 continue
             self._driver.progress.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_IDLE_S):
                     await self._driver.progress.wait()
+
+    async def _transmit_or_end(self, session: EventSession) -> bool:
+        """Transmit; what fails ends this session, never the task, on which the whole KME hangs."""
+        try:
+            return await self._transmit_some(session)
+        except ShosoinError as err:
+            self._ended(err)
+        except Exception as err:  # noqa: BLE001  # one link's defect must not end the KME
+            log("source.defect", peer=self._peer, **described(err))
+        session.close()
+        return False
 
     async def _transmit_some(self, session: EventSession) -> bool:
         pair = self._driver.pair
@@ -231,4 +249,6 @@ class EventDevices:
         number = self._stock_number
         self._stock_number, self._stock_bytes = number + 1, self._stock_bytes - size
         await session.send_stock(number, bits)
+        if self._suspension:
+            return
         await self._driver.do(partial(self._driver.pair.begin_block, number, bits))
