@@ -43,7 +43,7 @@ def drawn_errors(ensemble: Ensemble, qber: float, rounds: int, size: int) -> lis
         return rng.choice(list(shares), size, p=list(shares.values()))
 
     sent = heard()
-    errors = [np.mean(sent < 0)]
+    errors = [float(np.mean(sent < 0))]
     for _ in range(rounds):
         answered, wanted = np.ones(size), degrees(ensemble.checks)
         for used in range(1, max(ensemble.checks)):
@@ -52,7 +52,7 @@ def drawn_errors(ensemble: Ensemble, qber: float, rounds: int, size: int) -> lis
         sent, wanted = heard(), degrees(ensemble.columns)
         for used in range(1, max(ensemble.columns)):
             sent += np.where(used < wanted, rng.choice(answered, size), 0)
-        errors.append(np.mean(sent < -1e-9) + np.mean(np.abs(sent) <= 1e-9) / 2)
+        errors.append(float(np.mean(sent < -1e-9) + np.mean(np.abs(sent) <= 1e-9) / 2))
     return errors
 
 
@@ -73,9 +73,8 @@ def test_no_round_adds_entropy_or_takes_it_below_zero(light, heavy, check, qber)
 
 
 def test_fewer_errors_take_fewer_rounds_and_too_many_are_never_corrected():
-    found = [rounds_to_correct(MIXED, qber, step=0.2) for qber in (0.02, 0.04, 0.05)]
-    assert None not in found
-    assert found == sorted(set(found))
+    found = [rounds_to_correct(MIXED, qber, step=0.2) or 0 for qber in (0.02, 0.04, 0.05)]
+    assert 0 < found[0] < found[1] < found[2]
     limit = np.interp(1 - MIXED.rate, binary_entropy(np.linspace(0.001, 0.4, 4000)), np.linspace(0.001, 0.4, 4000))
     assert rounds_to_correct(MIXED, float(limit), step=0.2) is None
 

@@ -107,7 +107,8 @@ class _Grid:
         # No row decreases, so the place where k would be inserted is the least j that gives k.
         reached_by = np.array([np.searchsorted(row, np.arange(self.size + 1)) for row in combined])
         levels = np.arange(self.size + 1)[:, None]
-        return np.minimum(reached_by[levels + np.arange(window), levels], self.size + 1)
+        bounded: npt.NDArray[np.intp] = np.minimum(reached_by[levels + np.arange(window), levels], self.size + 1)
+        return bounded
 
     def start(self) -> Array:
         """Return what columns send at first: densities over -size to size."""
@@ -122,7 +123,7 @@ class _Grid:
         negative[0] /= 2
         # The sum and the difference of both signs combine each with its own kind: a transform over the sign.
         powers = _Powers(np.stack([positive + negative, positive - negative]), self._combined)
-        either, difference = sum(share * powers.of(degree - 1) for degree, share in _normalised(checks))
+        either, difference = powers.average(checks)
         answered = np.empty(2 * self.size + 1)
         answered[self.size :] = (either + difference) / 2
         answered[self.size :: -1] = (either - difference) / 2
@@ -133,7 +134,7 @@ class _Grid:
         """Return the density of two magnitudes combined: first of how often it is k or more, then of k."""
         window = self._reached_by.shape[1]
         near = np.lib.stride_tricks.sliding_window_view(_padded(one, window - 1), window, axis=1)
-        reached = np.einsum("skw,skw->sk", near, _tails(other, 1)[:, self._reached_by])
+        reached: Array = np.einsum("skw,skw->sk", near, _tails(other, 1)[:, self._reached_by])
         reached += _tails(one, window)[:, window:] * _tails(other, 0)
         reached[:, :-1] -= reached[:, 1:]
         return reached
@@ -144,8 +145,7 @@ class _Grid:
         span = (max(columns) - 1) * reach + self.channel
         length = fft.next_fast_len(2 * span + 1, real=True)
         powers = _Powers(_transform(answered, self.size, length), np.multiply)
-        heard = sum(share * powers.of(degree - 1) for degree, share in _normalised(columns))
-        summed = fft.irfft(heard, length)
+        summed = fft.irfft(powers.average(columns), length)
         summed = (1 - self.qber) * np.roll(summed, self.channel) + self.qber * np.roll(summed, -self.channel)
         around = np.concatenate([summed[-span:], summed[: span + 1]])
         return self._saturated(np.clip(around, 0, None), span)
@@ -200,6 +200,13 @@ class _Powers:
     def __init__(self, base: npt.NDArray[Any], multiply: Callable[[Any, Any], Any]) -> None:
         self._known = {1: base}
         self._multiply = multiply
+
+    def average(self, edges: Mapping[int, float]) -> npt.NDArray[Any]:
+        """Return what an edge gets at a node of drawn degree: all the other edges there, combined."""
+        total = np.zeros_like(self._known[1])
+        for degree, share in _normalised(edges):
+            total += share * self.of(degree - 1)
+        return total
 
     def of(self, exponent: int) -> npt.NDArray[Any]:
         if exponent not in self._known:
