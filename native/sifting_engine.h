@@ -71,13 +71,14 @@ std::size_t keep(const std::uint8_t* is_kept, const std::uint8_t* is_test, const
 
 bool look_up(const SentRecord& sent, const std::int64_t* pulses, std::size_t count, std::uint8_t* bits,
              std::uint8_t* bases, std::uint8_t* intensities) {
+    const SentRecord here = sent;  // in registers: for all the compiler knows, octets written below might be of `sent`
     for (std::size_t i = 0; i < count; ++i) {
-        const std::uint64_t at = static_cast<std::uint64_t>(pulses[i]) - static_cast<std::uint64_t>(sent.first);
-        if (at >= sent.count) return false;
+        const std::uint64_t at = static_cast<std::uint64_t>(pulses[i]) - static_cast<std::uint64_t>(here.first);
+        if (at >= here.count) return false;
         const auto shift = static_cast<unsigned>(at & 7);
-        bits[i] = static_cast<std::uint8_t>(sent.bits[at >> 3] >> shift & 1);
-        bases[i] = static_cast<std::uint8_t>(sent.bases[at >> 3] >> shift & 1);
-        intensities[i] = sent.intensities[at];
+        bits[i] = static_cast<std::uint8_t>(here.bits[at >> 3] >> shift & 1);
+        bases[i] = static_cast<std::uint8_t>(here.bases[at >> 3] >> shift & 1);
+        intensities[i] = here.intensities[at];
     }
     return true;
 }

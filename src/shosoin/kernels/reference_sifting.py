@@ -92,4 +92,5 @@ def _pulses(buffer: Buffer, *, writable: bool = False) -> Pulses:
 
 
 def _steps(pulses: Pulses) -> npt.NDArray[np.uint64]:
-    return np.diff(pulses.view(np.uint64)) - np.uint64(1)
+    unsigned = pulses.view(np.uint64)
+    return unsigned[1:] - unsigned[:-1] - np.uint64(1)

@@ -6,8 +6,8 @@ specification. Masks, bits, bases and intensities are an octet for each detectio
 >>> import numpy as np
 >>> from shosoin.kernels import sifting
 >>> width, steps = sifting.steps_of(np.array([10, 11, 15]))
->>> width, steps
-(1, b'\\x00\\x03')
+>>> width, steps.tolist()
+(1, [0, 3])
 >>> sifting.pulses_of(10, steps, width)
 array([10, 11, 15])
 """
@@ -87,9 +87,7 @@ def keep(is_kept: Flags, is_test: Flags, values: Bytes) -> tuple[Flags, Bytes]:
     return is_key, keys[:count]
 
 
-def look_up(
-    pulses: Pulses, first: int, bits: Bytes, bases: Bytes, intensities: Bytes
-) -> tuple[Bytes, Flags, Bytes]:
+def look_up(pulses: Pulses, first: int, bits: Bytes, bases: Bytes, intensities: Bytes) -> tuple[Bytes, Flags, Bytes]:
     """Return what a record of consecutive pulses has of some of them: bits, bases and intensities.
 
     Args:
@@ -109,25 +107,25 @@ def look_up(
         raise ValueError(f"got {len(bits)} and {len(bases)} octets for {len(intensities)} pulses")
     count = len(pulses)
     found, is_test, levels = np.empty(count, np.uint8), np.empty(count, np.bool_), np.empty(count, np.uint8)
-    _kernels().look_up_into(
-        _whole(pulses), first, _whole(bits), _whole(bases), _whole(intensities), [found, is_test, levels]
-    )
+    numbers = np.ascontiguousarray(pulses, np.int64)
+    outputs: list[Buffer] = [found, is_test, levels]
+    _kernels().look_up_into(numbers, first, _whole(bits), _whole(bases), _whole(intensities), outputs)
     return found, is_test, levels
 
 
-def steps_of(pulses: Pulses) -> tuple[int, bytes]:
-    """Return pulse numbers as their differences less one, and how many octets each takes: 1, 2, 4 or 8.
+def steps_of(pulses: Pulses) -> tuple[int, Bytes]:
+    """Return how many octets a step takes, 1, 2, 4 or 8, and the differences of pulses less one, little-endian.
 
     Args:
         pulses: rising; those of none or one have no steps and the width 1.
     """
-    kernels, given = _kernels(), _whole(pulses)
+    kernels, given = _kernels(), np.ascontiguousarray(pulses, np.int64)
     largest = kernels.largest_step(given)
     width = next(width for width in (1, 2, 4, 8) if largest < 1 << 8 * width)
-    steps = bytearray(max(0, len(given) - 1) * width)
-    if steps:
+    steps = np.empty(max(0, len(given) - 1) * width, np.uint8)
+    if steps.size:
         kernels.steps_into(given, width, steps)
-    return width, bytes(steps)
+    return width, steps
 
 
 def pulses_of(first: int, steps: Buffer, width: int) -> Pulses:
