@@ -24,7 +24,8 @@ def binary_entropy(probability: npt.ArrayLike) -> Array:
 
 def union(*probabilities: npt.ArrayLike) -> Array:
     """Return the probability that at least one of independent events happens."""
-    none = np.asarray(1.0, dtype=np.float64)
+    some = np.asarray(0.0, dtype=np.float64)
     for probability in probabilities:
-        none = none * (1.0 - np.asarray(probability, dtype=np.float64))
-    return np.asarray(1.0 - none, dtype=np.float64)
+        # Not 1 - (1 - p)(1 - q), which loses what is far below 1e-16.
+        some = some + np.asarray(probability, dtype=np.float64) * (1.0 - some)
+    return np.asarray(some, dtype=np.float64)

@@ -170,7 +170,7 @@ def _gain_and_error(
         parameters.misalignment_error,
     )
     photon_click = -np.expm1(-eta * intensity)
-    gain = 1.0 - (1.0 - y0) * (1.0 - photon_click)
+    gain = photon_click + y0 * (1.0 - photon_click)  # the union, without cancellation
     error = (y0 / 2 * (1.0 - photon_click) + e_d * photon_click) / gain
     return np.asarray(gain), np.asarray(error)
 
@@ -182,6 +182,6 @@ def _single_photons(parameters: DecoyParameters, attenuation_db: npt.ArrayLike) 
         parameters.background_yield,
         parameters.misalignment_error,
     )
-    yield_one = 1.0 - (1.0 - y0) * (1.0 - eta)
+    yield_one = eta + y0 * (1.0 - eta)
     error_one = (y0 / 2 * (1.0 - eta) + e_d * eta) / yield_one
     return np.asarray(yield_one), np.asarray(error_one)

@@ -4,6 +4,9 @@ Given the photon number of a pulse, its intensity was drawn independently of eve
 per intensity are sums of independent choices over the (unknown) counts per photon number, and Hoeffding's inequality
 bounds how far they stray from ``n*_k = sum_n p(k|n) s_n``. From those linear relations each proof solves for what it
 needs. A number of detections that comes out below none or above all is cut off there: the true one lies in between.
+
+Those relations are differences of large numbers, the larger the closer the intensities, and floating point rounds them.
+So deviations are widened and sums moved to the safe side by more than rounding can be: no key is longer for it.
 """
 
 from __future__ import annotations
@@ -27,8 +30,14 @@ __all__ = [
     "finished",
     "hoeffding",
     "observed",
+    "sum_max",
+    "sum_min",
     "within",
 ]
+
+_ROUNDING = 2.0**-46
+"""More, relative to the largest number in it, than the floating point of one relation can be off."""
+_EPSILON_MIN = 1e-100
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,24 +108,35 @@ def within(counts: Array, settings: DecoySettings, epsilon: Array, *, possible: 
     them, which makes their keys shorter.
     """
     total = counts.sum(axis=-1)
-    deviation = hoeffding(total, epsilon)[..., None]
+    exact = hoeffding(total, epsilon)
+    deviation = (exact + _ROUNDING * (exact + total))[..., None]
     less, more = counts - deviation, counts + deviation
     if possible:
         less, more = between(less, total[..., None]), between(more, total[..., None])
     return np.moveaxis(less * settings.scale, -1, 0), np.moveaxis(more * settings.scale, -1, 0)
 
 
+def sum_min(*terms: Array) -> Array:
+    """Return the sum of terms, or rather less than rounding may have made of it."""
+    return np.asarray(sum(terms) - _ROUNDING * sum(np.abs(term) for term in terms), dtype=np.float64)
+
+
+def sum_max(*terms: Array) -> Array:
+    """Return the sum of terms, or rather more than rounding may have made of it."""
+    return -sum_min(*(-term for term in terms))
+
+
 def correctness_cost_bits(epsilon_correctness: float) -> float:
     """Return log2(2 / epsilon): what the verification hash discloses, rounding of its length included."""
-    return math.log2(2.0 / epsilon_correctness)
+    return 1.0 - math.log2(epsilon_correctness)
 
 
 def observed(counts: DecoyCounts, settings: DecoySettings, *, leak_ec_bits: int, **epsilons: float) -> None:
     """Check the arguments of a ``secret_length``.
 
     Raises:
-        ValueError: counts are not integers of one block with one entry per intensity, the leak is negative, or an
-            epsilon is not within (0, 1).
+        ValueError: counts are not integers of one block with one entry per intensity, the leak is no integer or
+            negative, or an epsilon is not within [1e-100, 1), below which its square leaves floating point.
     """
     expected = settings.intensities.shape
     arrays = (counts.key_detections, counts.key_errors, counts.test_detections, counts.test_errors)
@@ -124,11 +144,11 @@ def observed(counts: DecoyCounts, settings: DecoySettings, *, leak_ec_bits: int,
         raise ValueError(f"one block of counts for {expected} intensities is needed, got shape {arrays[0].shape}")
     if not all(np.issubdtype(array.dtype, np.integer) for array in arrays):
         raise ValueError("observed counts are integers; expected ones go through the rate model")
-    if not leak_ec_bits >= 0:
-        raise ValueError(f"leak_ec_bits must not be negative, got {leak_ec_bits}")
+    if leak_ec_bits % 1 or not leak_ec_bits >= 0:
+        raise ValueError(f"leak_ec_bits must be an integer and not negative, got {leak_ec_bits}")
     for name, value in epsilons.items():
-        if not 0.0 < value < 1.0:
-            raise ValueError(f"{name} must be within (0, 1), got {value}")
+        if not _EPSILON_MIN <= value < 1.0:
+            raise ValueError(f"{name} must be within [{_EPSILON_MIN}, 1), got {value}")
 
 
 def finished(
@@ -143,8 +163,8 @@ def finished(
     """Round down to the key of a block, never longer than its detections in the key basis minus the leak."""
     detections = int(counts.key_detections.sum())
     exact = float(bounds.secret_bits(leak_ec_bits=leak_ec_bits, fixed_cost_bits=fixed_cost_bits))
-    # 2^-44 of the block is more than floating point can have added, so rounding never makes a key longer.
-    bits = min(math.floor(exact - detections * 2.0**-44), detections - leak_ec_bits)
+    # Bounds are rounded to the safe side; 2^-44 of the block is more than the steps from them to here can have added.
+    bits = min(math.floor(exact - detections * 2.0**-44), detections - int(leak_ec_bits))
     return SecretLength(
         proof=proof,
         secret_bits=max(0, bits),

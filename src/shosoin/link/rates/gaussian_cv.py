@@ -8,7 +8,8 @@ own and out of Eve's reach; an untrusted one's are given to her.
 
 Sources: Lodewyck et al., Phys. Rev. A 76, 042305 (2007), equations (19) to (24), homodyne; Fossier, Diamanti,
 Debuisschert, Tualle-Brouri, Grangier, J. Phys. B 42, 114014 (2009), heterodyne. A test derives the same quantity from
-Eve's own covariance matrix. Rates below about 1e-12 bit per symbol are lost in the rounding of entropies.
+Eve's own covariance matrix. What Eve knows is a small difference of entropies, so it is rounded up by what
+floating point may hide of it: rates below about 1e-12 bit per symbol are lost.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ __all__ = [
 ]
 
 _VARIANCE = (0.02, 200.0)
+_ROUNDING_BITS = 1e-12
+"""Of entropies, at little modulation; it grows with the variance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,7 @@ def _eigenvalue_entropy(trace: Array, determinant: Array) -> Array:
 def holevo_information(
     parameters: GaussianParameters, *, transmittance: npt.ArrayLike, variance: npt.ArrayLike, excess: npt.ArrayLike
 ) -> Array:
-    """Return chi_BE in bits per symbol, what Eve may know of Bob's values."""
+    """Return chi_BE in bits per symbol, what Eve may know of Bob's values; rounded up."""
     t = np.asarray(transmittance, dtype=np.float64)
     xi = np.asarray(excess, dtype=np.float64)
     if parameters.trusted_detector:
@@ -158,7 +161,7 @@ def holevo_information(
         after_trace = (trace * detector**2 + root**2 + 1.0 + cross) / total**2
         after_determinant = ((v + root * detector) / total) ** 2
     gained = _eigenvalue_entropy(trace, root**2) - _eigenvalue_entropy(after_trace, after_determinant)
-    return np.asarray(np.maximum(gained, 0.0), dtype=np.float64)
+    return np.asarray(np.maximum(gained, 0.0) + _ROUNDING_BITS * (1.0 + v / 200.0), dtype=np.float64)
 
 
 def _informations(parameters: GaussianParameters, transmittance: Array, variance: Array) -> tuple[Array, Array]:

@@ -12,8 +12,10 @@ against all attacks costs an energy test and more for heterodyne, and is not kno
 
 Sources: Pirandola, Papanastasiou, "Improved composable key rates for CV-QKD", Phys. Rev. Research 6, 023321 (2024),
 arXiv 2301.10270; channel estimation as in Leverrier, Grosshans, Grangier, Phys. Rev. A 81, 062343 (2010), and
-Pirandola, Phys. Rev. Research 3, 043014 (2021). The confidence factor is sqrt(2 ln(1/eps_pe)), which a Gaussian
-estimate exceeds with less than eps_pe.
+Pirandola, Phys. Rev. Research 3, 043014 (2021). The confidence factor w is sqrt(2 ln(1/eps_pe)), which a Gaussian
+estimate exceeds with less than eps_pe. An estimated variance of m values is not Gaussian: it is divided by
+1 - w sqrt(2/m), where print multiplies by 1 + w sqrt(2/m), which m of some ten thousand are too few for (B. Laurent,
+P. Massart, Ann. Statist. 28, 1302 (2000), lemma 1).
 """
 
 from __future__ import annotations
@@ -77,8 +79,10 @@ def worst_channel(
     noise = floor + through * parameters.excess_noise
     factor = np.sqrt(2.0 * np.log(1.0 / epsilon))
     amplitude = np.maximum(np.sqrt(through) - factor * np.sqrt(noise / (samples * variance)), 0.0)
-    worst_noise = noise * (1.0 + factor * np.sqrt(2.0 / samples)) - floor
-    with np.errstate(divide="ignore"):
+    spread = factor * np.sqrt(2.0 / samples)
+    amplitude = np.where(spread < 1.0, amplitude, 0.0)  # so few values bound no variance
+    worst_noise = noise / np.where(spread < 1.0, 1.0 - spread, 1.0) - floor
+    with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(amplitude**2 / parameters.efficiency), np.asarray(worst_noise / amplitude**2)
 
 

@@ -36,6 +36,8 @@ from shosoin.link.rates.decoy_bounds import (
     finished,
     hoeffding,
     observed,
+    sum_max,
+    sum_min,
     within,
 )
 from shosoin.link.rates.result import SecretLength
@@ -117,7 +119,7 @@ def epsilons(proof: OneDecoyProof, *, epsilon_secrecy: float, epsilon_correctnes
 def fixed_cost_bits(proof: OneDecoyProof, *, epsilon_secrecy: npt.ArrayLike, epsilon_correctness: float) -> Array:
     """Return 6 log2(19/eps_sec) or 4 log2(15/(2^(1/4) eps_sec)), with log2(2/eps_cor)."""
     terms = _TERMS[proof]
-    secrecy = terms.logarithms * np.log2(terms.parts / np.asarray(epsilon_secrecy, dtype=np.float64))
+    secrecy = terms.logarithms * (np.log2(terms.parts) - np.log2(np.asarray(epsilon_secrecy, dtype=np.float64)))
     return np.asarray(secrecy + terms.offset_bits + correctness_cost_bits(epsilon_correctness))
 
 
@@ -220,7 +222,7 @@ def _vacuum_min(detections: Array, settings: DecoySettings, epsilon: Array, *, p
     """Return a lower bound on detections without a photon (A19)."""
     mu1, mu2 = np.moveaxis(settings.intensities, -1, 0)
     less, more = within(detections, settings, epsilon, possible=possible)
-    vacuum = settings.photon_number_probability(0) * (mu1 * less[1] - mu2 * more[0]) / (mu1 - mu2)
+    vacuum = settings.photon_number_probability(0) * sum_min(mu1 * less[1], -mu2 * more[0]) / (mu1 - mu2)
     return between(vacuum, detections.sum(axis=-1))
 
 
@@ -239,13 +241,13 @@ def _single_min(detections: Array, errors: Array, settings: DecoySettings, epsil
     less, more = within(detections, settings, epsilon, possible=possible)
     empty = _vacuum_max(detections, errors, settings, epsilon, possible=possible) / tau0
     ratio = (mu2 / mu1) ** 2
-    single = mu1 * tau1 / (mu2 * (mu1 - mu2)) * (less[1] - ratio * more[0] - (1.0 - ratio) * empty)
-    return between(single, detections.sum(axis=-1))
+    known = sum_min(less[1], -ratio * more[0], -empty, ratio * empty)
+    return between(mu1 * tau1 / (mu2 * (mu1 - mu2)) * known, detections.sum(axis=-1))
 
 
 def _single_errors_max(errors: Array, settings: DecoySettings, epsilon: Array, *, possible: bool) -> Array:
     """Return an upper bound on the errors of single photons in one basis (A22)."""
     mu1, mu2 = np.moveaxis(settings.intensities, -1, 0)
     less, more = within(errors, settings, epsilon, possible=possible)
-    erring = settings.photon_number_probability(1) * (more[0] - less[1]) / (mu1 - mu2)
+    erring = settings.photon_number_probability(1) * sum_max(more[0], -less[1]) / (mu1 - mu2)
     return np.asarray(np.maximum(erring, 0.0))

@@ -58,9 +58,9 @@ def phase_error_rate_max(
     errors, tested, untested, failure = np.broadcast_arrays(
         *(np.asarray(value, dtype=np.float64) for value in (errors_max, tested_min, untested_min, failure_probability))
     )
-    known = (tested >= 1.0) & (untested >= 1.0) & (errors < _NOTHING_KNOWN * tested)
+    known = (tested >= 1.0) & (untested >= 1.0) & (errors < _NOTHING_KNOWN * tested) & (failure > 0.0)
     d, c = np.where(known, tested, 1.0), np.where(known, untested, 1.0)
-    v, log_inverse = np.where(known, np.maximum(errors, 0.0), 0.0), -np.log(failure)
+    v, log_inverse = np.where(known, np.maximum(errors, 0.0), 0.0), -np.log(np.where(known, failure, 1.0))
     rate = _METHODS[method](v, d, c, log_inverse)
     return np.asarray(np.where(known, np.clip(rate, 0.0, _NOTHING_KNOWN), _NOTHING_KNOWN), dtype=np.float64)
 
@@ -83,15 +83,19 @@ def _chernoff(v: Array, d: Array, c: Array, log_inverse: Array) -> Array:
     """Solve ``K KL(v/K || d/(c+d)) = log_inverse`` for w/c, where K = v + w errors are in all and w were not seen.
 
     Of K errors each falls among the d tested with probability d/(c+d), without replacement; that v or fewer do has at
-    most the probability exp(-K KL). The exponent is convex and grows with w, so Newton's steps from above never pass
-    the solution: wherever they stop is on the safe side.
+    most the probability exp(-K KL). The exponent is convex and grows with w, so a step of Newton's never ends below the
+    solution. The start is above it: where Chernoff's weaker exp(-(m - v)^2 / 2m), with m = K d/(c+d), is as small.
     """
-    w = _NOTHING_KNOWN * c
-    seen_none = v * np.log(np.maximum(v, _TINY) * (c + d) / d)
+    seen_mean_max = v + log_inverse + np.sqrt(log_inverse * (2.0 * v + log_inverse))
+    mean = np.maximum(v * c / d, _TINY)  # of w, if the sample were no better than the rest
+    w = start = np.clip(seen_mean_max * (c + d) / d - v, mean, np.maximum(mean, _NOTHING_KNOWN * c))
     for _ in range(_NEWTON_STEPS):
-        exponent = seen_none + w * np.log(w * (c + d) / c) - (v + w) * np.log(v + w)
-        slope = np.log(w * (c + d) / (c * (v + w)))
-        w = np.maximum(w - np.maximum(exponent - log_inverse, 0.0) / np.maximum(slope, _TINY), _TINY)
+        seen_mean, unseen_mean = (v + w) * d / (c + d), (v + w) * c / (c + d)
+        beyond = (w * d - v * c) / (c + d)  # both w - unseen_mean and seen_mean - v, with all its digits
+        slope = np.log1p(beyond / unseen_mean)
+        near, far = np.log1p(-np.minimum(beyond / seen_mean, 0.5)), np.log(np.maximum(v, _TINY) / seen_mean)
+        exponent = w * slope + v * np.where(2.0 * v < seen_mean, far, near)
+        w = np.clip(w - (exponent - log_inverse) / np.maximum(slope, _TINY), mean, start)
     return np.asarray(w / c)
 
 

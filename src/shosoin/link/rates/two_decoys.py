@@ -25,6 +25,8 @@ from shosoin.link.rates.decoy_bounds import (
     correctness_cost_bits,
     finished,
     observed,
+    sum_max,
+    sum_min,
     within,
 )
 from shosoin.link.rates.result import SecretLength
@@ -52,7 +54,7 @@ def epsilons(*, epsilon_secrecy: float, epsilon_correctness: float) -> Epsilons:
 
 def fixed_cost_bits(*, epsilon_secrecy: npt.ArrayLike, epsilon_correctness: float) -> Array:
     """Return 6 log2(21 / eps_sec) + log2(2 / eps_cor) of equation (1)."""
-    secrecy = 6.0 * np.log2(_PARTS / np.asarray(epsilon_secrecy, dtype=np.float64))
+    secrecy = 6.0 * (np.log2(_PARTS) - np.log2(np.asarray(epsilon_secrecy, dtype=np.float64)))
     return np.asarray(secrecy + correctness_cost_bits(epsilon_correctness))
 
 
@@ -139,11 +141,11 @@ def _photons(detections: Array, settings: DecoySettings, epsilon: Array) -> tupl
     tau0, tau1 = settings.photon_number_probability(0), settings.photon_number_probability(1)
     total = detections.sum(axis=-1)
     less, more = within(detections, settings, epsilon, possible=False)
-    vacuum = between(tau0 * (mu2 * less[2] - mu3 * more[1]) / (mu2 - mu3), total)
-    squares = mu2**2 - mu3**2
-    bright = more[0] - vacuum / tau0
-    single = tau1 * mu1 * (less[1] - more[2] - squares / mu1**2 * bright) / (mu1 * (mu2 - mu3) - squares)
-    return vacuum, between(single, total - vacuum)
+    vacuum = between(tau0 * sum_min(mu2 * less[2], -mu3 * more[1]) / (mu2 - mu3), total)
+    # mu2^2 - mu3^2, and the denominator of (3), in factors that keep their digits.
+    share = (mu2 - mu3) * (mu2 + mu3) / mu1**2
+    known = sum_min(less[1], -more[2], -share * more[0], share * vacuum / tau0)
+    return vacuum, between(tau1 * mu1 * known / ((mu2 - mu3) * (mu1 - mu2 - mu3)), total - vacuum)
 
 
 def _single_photon_errors(errors: Array, settings: DecoySettings, epsilon: Array) -> Array:
@@ -151,4 +153,4 @@ def _single_photon_errors(errors: Array, settings: DecoySettings, epsilon: Array
     _, mu2, mu3 = np.moveaxis(settings.intensities, -1, 0)
     less, more = within(errors, settings, epsilon, possible=False)
     tau1 = settings.photon_number_probability(1)
-    return np.asarray(np.maximum(tau1 * (more[1] - less[2]) / (mu2 - mu3), 0.0))
+    return np.asarray(np.maximum(tau1 * sum_max(more[1], -less[2]) / (mu2 - mu3), 0.0))
