@@ -24,6 +24,7 @@ namespace {
 
 constexpr std::size_t kRowsMax = 4096, kColumnsMax = 8192, kLiftingMax = 1 << 15;
 constexpr std::size_t kIterationsMax = 100000;
+constexpr std::size_t kWorkspaceMax = std::size_t{1} << 30;  // a long frame takes 11 MB at most
 constexpr int kKnown = 32767;
 
 const LdpcPath& ldpc_path_of(const std::string& name) {
@@ -130,6 +131,7 @@ class LdpcKernels {
         Views views(1);
         ConstBytes from = views.take(bits, Views::Access::kRead, "the bits");
         if (lifting == 0 || views.size(0) * 8 % lifting) refuse("the bits must be whole blocks");
+        if (views.size(0) * 8 / lifting > kColumnsMax) refuse("more than 8192 columns");
         const Graph graph(rows, lifting, edges, std::vector<std::int16_t>(views.size(0) * 8 / lifting, 0));
         const LdpcCode& code = graph.code;
         Secret parities(code.rows * code.block_bytes());
@@ -179,7 +181,9 @@ class LdpcKernels {
         const std::size_t message_bytes = code.edge_count() * (code.lifting / path_.chunk) * path_.message_bytes;
         const std::size_t strength_bytes = code.rows * code.lifting * 2;
         const std::size_t row_bytes = std::max(code.row_edges_max * kLdpcChunkMax * 4, code.block_bytes());
-        Secret memory(posterior_bytes + message_bytes + strength_bytes + code.doubled_bytes() + row_bytes);
+        const std::size_t all = posterior_bytes + message_bytes + strength_bytes + code.doubled_bytes() + row_bytes;
+        if (all > kWorkspaceMax) throw std::bad_alloc();
+        Secret memory(all);
         LdpcWorkspace work{};
         Bytes at = memory.bytes();  // every part is a multiple of 64 bytes
         work.posteriors = reinterpret_cast<std::int16_t*>(at);

@@ -12,6 +12,7 @@ inline constexpr std::size_t kPulsesPending = 16;
 inline constexpr std::size_t kPulseDynamicsWords = 6 + 256;
 inline constexpr std::size_t kPulseStateWords = 5 + 2 * kPulsesPending;
 inline constexpr std::size_t kPulseOutcomesMax = 1024;
+inline constexpr std::uint64_t kPulsesMax = std::uint64_t{1} << 62;
 
 struct PulseChoices {
     std::uint8_t* bits;   // packed

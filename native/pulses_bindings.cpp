@@ -68,10 +68,8 @@ class Pulses {
         task.outcomes = views.size(1) / (8 * kPulseRows);
         out.room = views.size(5) / 8;
         check_sizes(views, task.outcomes, out.room);
-        if (carried[2] < 0 || carried[2] > static_cast<std::int64_t>(kPulsesPending)) refuse("the state is damaged");
-        for (std::int64_t i = 0; i < carried[2]; ++i) {
-            if (carried[6 + 2 * i] < 0 || carried[6 + 2 * i] > 1) refuse("the state is damaged");
-        }
+        if (first > kPulsesMax || count > kPulsesMax - first) refuse("pulses must be numbered below 2^62");
+        check_state(carried);
         std::size_t done;
         {
             const nb::gil_scoped_release unlocked;
@@ -102,6 +100,20 @@ class Pulses {
             refuse("outputs must have one octet, or one bit, a pulse");
         }
         return {PulseChoices{to[0], to[1], to[2], to[3]}, count};
+    }
+
+    // Pulse numbers that cannot be would overflow once a dead time is added.
+    static void check_state(const std::int64_t* state) {
+        static constexpr auto limit = static_cast<std::int64_t>(kPulsesMax + (std::uint64_t{1} << 33));
+        const auto sane = [](std::int64_t pulse) { return pulse >= 0 && pulse <= limit; };
+        if (!sane(state[0]) || !sane(state[1]) || !sane(state[3]) || !sane(state[4]) || state[2] < 0 ||
+            state[2] > static_cast<std::int64_t>(kPulsesPending)) {
+            refuse("the state is damaged");
+        }
+        for (std::int64_t i = 0; i < state[2]; ++i) {
+            const std::int64_t detector = state[6 + 2 * i];
+            if (!sane(state[5 + 2 * i]) || detector < 0 || detector > 1) refuse("the state is damaged");
+        }
     }
 
     static void check_sizes(const Views& views, std::size_t outcomes, std::size_t room) {

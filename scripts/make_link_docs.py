@@ -67,6 +67,7 @@ PICTURES = {
     "link-raman": "Photons of Raman scattering over wavelength, beside one channel of 0 dBm at 1550 nm",
     "link-codes": "Bits that the LDPC codes disclose over the Shannon limit, planned for one lost frame in a thousand",
     "link-frame-errors": "How many frames of one code are lost as the disclosed bits come closer to the Shannon limit",
+    "link-costs": "What one core does in a second, as measured with `make bench ONLY=link`",
     "link-pass": "A simulated pass of a satellite at 500 km: elevation, loss, and detections in the key basis",
 }
 
@@ -102,7 +103,7 @@ def page(found: Sequence[Finding]) -> str:
     lines += [
         "## Pictures",
         "",
-        "Drawn by `scripts/make_link_pictures.py`. All is computed, but for lost frames: those were counted, with",
+        "Drawn by `scripts/make_link_pictures.py`. All is computed, but for lost frames, which were counted, with",
         "simulated errors (`docs/data/reconciliation.json`).",
         "",
     ]

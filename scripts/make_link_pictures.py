@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -26,6 +27,7 @@ from shosoin.link.rates.registry import PROTOCOLS, Request
 from shosoin.link.reconciliation import plan_frame
 
 FRAME_ERRORS = Path(__file__).resolve().parent.parent / "docs" / "data" / "reconciliation.json"
+COSTS = FRAME_ERRORS.with_name("link-costs.json")
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
 
 _DB_PER_KM = 0.2
@@ -167,6 +169,43 @@ def draw_frame_errors(path: Path) -> None:
     save(drawn, path)
 
 
+def draw_costs(path: Path) -> None:
+    """Draw what one core does in a second, as measured: amplification and pipeline by block, correction by QBER."""
+    measured = json.loads(COSTS.read_text(encoding="utf-8"))
+    drawn = figure(9.6, 3.6)
+    by_block, by_qber = drawn.subplots(1, 2)
+    halves = [each for each in measured["amplification"] if each["output_bits"] * 2 == each["key_bits"]]
+    best = halves[0]["path"]
+    _curve(by_block, [each for each in halves if each["path"] == best], "key_bits", "amplification to half")
+    piped = measured["pipeline"]
+    for qber in sorted({each["qber"] for each in piped}):
+        same = [each for each in piped if each["qber"] == qber]
+        if len(same) > 1:
+            _curve(by_block, same, "block_bits", f"whole pipeline, QBER {qber:.1%}")
+    by_block.set(xscale="log", yscale="log", xlabel="bits in a block", ylabel="Mb/s, one core")
+    corrected = [each for each in measured["reconciliation"] if each["path"] == best]
+    for is_long, name in ((True, "long frames"), (False, "short frames")):
+        frames = [each for each in corrected if (each["frame_bits"] > 1 << 17) == is_long]
+        _curve(by_qber, frames, "qber", f"correction, {name}")
+    whole = max(each["block_bits"] for each in piped)
+    largest = [each for each in piped if each["block_bits"] == whole]
+    _curve(by_qber, largest, "qber", f"whole pipeline, blocks of {whole:g}")
+    by_qber.set(xlabel="QBER", ylabel="Mb/s of sifted bits, one core", ylim=(0.0, None))
+    for axes in (by_block, by_qber):
+        axes.grid(visible=True, alpha=0.3)
+        axes.legend(fontsize=8)
+    machine = measured["machine"]
+    drawn.suptitle(f"{machine['cpu']}, path {best}, commit {machine['commit']}", fontsize=9)
+    save(drawn, path)
+
+
+def _curve(axes: Any, results: Sequence[Mapping[str, Any]], by: str, label: str) -> None:
+    """Draw rates over one of their sizes; of equal sizes the median."""
+    sizes = sorted({each[by] for each in results})
+    rates = [float(np.median([each["mbps"] for each in results if each[by] == size])) for size in sizes]
+    axes.plot(sizes, rates, ".-", label=label)
+
+
 PICTURES: dict[str, Callable[[Path], None]] = {
     "link-rates": draw_rates,
     "link-finite-key": draw_finite_key,
@@ -174,6 +213,7 @@ PICTURES: dict[str, Callable[[Path], None]] = {
     "link-pass": draw_pass,
     "link-codes": draw_codes,
     "link-frame-errors": draw_frame_errors,
+    "link-costs": draw_costs,
 }
 
 

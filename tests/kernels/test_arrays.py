@@ -12,11 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shosoin.adapters.entropy import SystemEntropy
 from shosoin.kernels.array_ldpc import ArrayLdpc
 from shosoin.kernels.array_toeplitz import ArrayToeplitz
-from shosoin.kernels.arrays import Arrays, arrays_on
+from shosoin.kernels.arrays import Arrays, arrays_on, use_arrays
 from shosoin.kernels.reference_ldpc import ReferenceLdpcKernels
 from shosoin.kernels.reference_toeplitz import ReferenceToeplitz
+from shosoin.kernels.toeplitz import toeplitz_into
+from shosoin.link.reconciliation import correct_many, disclose, plan_frame
 from tests.kernels.test_ldpc import problems, small_code
 
 STRICT = Arrays(array_api_strict, array_api_strict.asarray, np.asarray)
@@ -73,6 +76,38 @@ def test_toeplitz_matrices_and_products_equal_the_reference(arrays, data):
     ArrayToeplitz(arrays).product_into(key, seed, got)
     ReferenceToeplitz().product_into(key, seed, expected)
     assert got == expected
+
+
+@pytest.fixture
+def on_strict_arrays():
+    use_arrays(STRICT)
+    yield
+    use_arrays(None)
+
+
+def frames(count: int) -> list:
+    rng = np.random.default_rng(3)
+    made = []
+    for number in range(count):
+        plan = plan_frame(0.03, payload_bits=16_384 if number % 2 else 20_000)
+        sent = rng.bytes(plan.payload_bits // 8)
+        noise = np.packbits(rng.random(plan.payload_bits) < 0.03, bitorder="little").tobytes()
+        seen = bytes(a ^ b for a, b in zip(sent, noise, strict=True))
+        made.append((plan, sent, seen, disclose(plan, sent, SystemEntropy()).message))
+    return made
+
+
+def test_a_link_that_was_told_so_corrects_and_amplifies_on_arrays_with_the_same_result(on_strict_arrays):
+    made = frames(3)
+    received = [(plan, seen, message) for plan, _, seen, message in made]
+    there = correct_many(received, iterations_max=30)
+    key, seed, outputs = made[0][1], bytes(range(200)) * 13, (bytearray(12), bytearray(12))
+    toeplitz_into(key[:2500], 20_000, seed[:2512], outputs[0], 96)
+    use_arrays(None)
+    toeplitz_into(key[:2500], 20_000, seed[:2512], outputs[1], 96)
+    assert outputs[0] == outputs[1] != bytes(12)
+    assert there == correct_many(received, iterations_max=30)
+    assert [correction.bits for correction in there] == [sent for _, sent, _, _ in made]
 
 
 def test_a_library_that_is_unknown_or_missing_is_named():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from shosoin.cli.link_coexist import coexist
+from shosoin.cli.link_convert import convert
 from shosoin.cli.link_pass import satellite_pass
 from shosoin.cli.link_postprocess import postprocess
 from shosoin.cli.link_protocols import protocols
@@ -20,6 +21,7 @@ app.command("protocols")(protocols)
 app.command("coexist")(coexist)
 app.command("pass")(satellite_pass)
 app.command("simulate")(simulate)
+app.command("convert")(convert)
 app.command("postprocess")(postprocess)
 app.command("validate")(validate)
 

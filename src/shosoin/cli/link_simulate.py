@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["simulate"]
 
 _PULSES_MAX = 1e13
+_SEEDS = 1 << 64
 _COLUMNS = ("intensity", "pulses", "detections", "gain", "gain_honest", "qber", "qber_honest")
 
 
@@ -52,13 +54,13 @@ def simulate(
     ] = 1.0,
     intensities: Annotated[
         str, typer.Option("--intensities", metavar="A,B,..", help="Mean photon numbers, bright to dim.")
-    ] = "0.5,0.1,0.0002",
+    ] = "0.4,0.12",
     probabilities: Annotated[
         str, typer.Option("--probabilities", metavar="A,B,..", help="How often each is sent.")
-    ] = "0.7,0.2,0.1",
+    ] = "0.6,0.4",
     key_basis: Annotated[
         float, typer.Option("--key-basis", metavar="SHARE", help="Probability of the key basis, at both ends.")
-    ] = 0.9,
+    ] = 0.7,
     pulse_rate_hz: Annotated[float, typer.Option("--pulse-rate", metavar="HZ", help="Pulses per second.")] = 1e9,
     efficiency: Annotated[
         float, typer.Option("--efficiency", metavar="SHARE", help="Of a detector, optics of the receiver included.")
@@ -92,6 +94,10 @@ def simulate(
     from shosoin.link.events.optics import Line
     from shosoin.link.events.study import SimulatedStudy
 
+    if not abs(seed) < _SEEDS:
+        raise Rejected("--seed must be a whole number of at most 64 bits", code="cli.usage")
+    if transmitter_file is not None and transmitter_file == receiver_file:
+        raise Rejected("--transmitter-file and --receiver-file must differ", code="cli.usage")
     with _said_of_options():
         count, block = _whole(pulses, "--pulses"), _whole(block_pulses, "--block-pulses")
         detector = Detector(
@@ -102,9 +108,9 @@ def simulate(
         settings = _settings(intensities, probabilities, key_basis, pulse_rate_hz)
         eve = attack_named(attack, settings, line) if attack is not None else None
         study = SimulatedStudy(settings, line, seed, eavesdropper=eve, fraction=fraction)
+        total = _Total(study.settings, line)
     setting: dict[str, Any] = {"simulated": True, "attenuation_db": loss, "seed": seed, "pulses": count}
     setting |= {"attack": attack, "attacked_fraction": fraction if attack else 0.0}
-    total = _Total(study.settings, line)
     with _recorders(study, (transmitter_file, receiver_file), seed) as record, _progress(count, not as_json) as done:
         _run(study, (count, block), total, record, done)
     answer = setting | total.to_json()
@@ -256,7 +262,10 @@ def _recorders(study: SimulatedStudy, files: tuple[Path | None, Path | None], se
 
 
 def _private(path: Path) -> IO[bytes]:
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+    file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        os.fchmod(file.fileno(), 0o600)  # a file that was there before keeps its mode otherwise
+    return file
 
 
 @contextlib.contextmanager
@@ -276,7 +285,7 @@ def _progress(total: int, wanted: bool) -> Iterator[Callable[[int], None]]:
 
 def _lines(answer: dict[str, Any]) -> list[str]:
     attack = answer["attack"]
-    share = f"{answer['attacked_fraction']:.0%}"
+    share = f"{100 * answer['attacked_fraction']:.6g}%"
     lines = [
         text("simulate.heading", pulses=f"{answer['pulses']:,}", loss=f"{answer['attenuation_db']:g}"),
         text("simulate.attacked", name=attack, share=share) if attack else text("simulate.honest"),

@@ -5,12 +5,16 @@ Optional twice over: nothing needs it, and neither library is a dependency. ``ar
 only, whole numbers, and sums that are rounded exactly, so their results equal the reference bit for bit wherever they
 run.
 
+``SHOSOIN_ARRAYS=cupy`` (or ``torch``) in the environment lets a link decode and amplify there instead of on the native
+kernels; ``use_arrays`` does so from a program.
+
 Security: memory of a GPU is not wiped, and libraries keep copies. Whoever shares the GPU may see key bits.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +22,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Arrays", "arrays_on"]
+__all__ = ["Arrays", "arrays_in_use", "arrays_on", "use_arrays"]
+
+VARIABLE = "SHOSOIN_ARRAYS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +58,23 @@ def arrays_on(library: str) -> Arrays:
             torch, lambda array: torch.asarray(array, device=where), lambda array: np.asarray(array.cpu().numpy())
         )
     raise ValueError(f"arrays live in numpy, cupy or torch, not in {library[:20]!r}")
+
+
+_in_use: list[Arrays | None] = []
+
+
+def arrays_in_use() -> Arrays | None:
+    """Return the arrays that a link computes on instead of the native kernels; None, unless somebody asked for them.
+
+    Raises:
+        ImportError, ValueError: ``SHOSOIN_ARRAYS`` asks for what is not there.
+    """
+    if not _in_use:
+        wanted = os.environ.get(VARIABLE, "")
+        _in_use.append(arrays_on(wanted) if wanted else None)
+    return _in_use[0]
+
+
+def use_arrays(arrays: Arrays | None) -> None:
+    """Let all threads decode and amplify on these arrays from now on; None for the native kernels again."""
+    _in_use[:] = [arrays]

@@ -15,6 +15,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from shosoin.kernels import paths
+from shosoin.kernels.array_toeplitz import ArrayToeplitz
+from shosoin.kernels.arrays import arrays_in_use
 from shosoin.kernels.buffers import Buffer, size_bytes
 from shosoin.kernels.reference_toeplitz import ReferenceToeplitz
 
@@ -85,6 +87,9 @@ def binary_product_into(a: Buffer, b: Buffer, output: Buffer) -> None:
 
 
 def _products() -> Products:
+    arrays = arrays_in_use()
+    if arrays is not None:
+        return ArrayToeplitz(arrays)
     return paths.family("Toeplitz", ReferenceToeplitz)
 
 

@@ -27,7 +27,6 @@ from shosoin.services.link_keeping import open_in_thread, serve_until_lost, trie
 from shosoin.services.peer_channel import Channel, ChannelKind, dial_forever
 from shosoin.services.sources.build import check_recordings, facts_of, make_source
 from shosoin.services.sources.coordinated import SUBJECT, SourceParts
-from shosoin.services.sources.event_journals import open_link_journals
 from shosoin.services.sources.port import LinkSource
 from shosoin.services.sources.repeats import BitMemory
 from shosoin.services.store_config import open_store, open_used
@@ -313,7 +312,8 @@ class KmeLinks:
             self._clock,
             self._events,
             link.max_stock_bits,
-            partial(open_link_journals, directory, secret, self._config.kme.id < peer),
+            directory,
+            secret,
         )
         used: Callable[[], UsedMemory] = partial(open_used, store, self._config.store.schema, directory)
         if section is not None:

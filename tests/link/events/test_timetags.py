@@ -136,11 +136,11 @@ def test_tags_without_a_period_tell_no_clock():
 
 
 def test_arguments_out_of_range_are_refused():
-    for clock, gate, channels in (
-        (Clock(0.0, 1000.0), 1001, CHANNELS),
-        (Clock(0.0, 0.0), 1, CHANNELS),
-        (Clock(0.0, 1000.0), 100, {256: (0, 0)}),
-        (Clock(0.0, 1000.0), 100, {1: (0, 2)}),
+    for period, gate, channels in (
+        (1000.0, 1001, CHANNELS),
+        (0.0, 1, CHANNELS),
+        (1000.0, 100, {256: (0, 0)}),
+        (1000.0, 100, {1: (0, 2)}),
     ):
         with pytest.raises(ValueError, match=r"want|stands"):
-            convert(tags_of(), clock, channels, gate_ps=gate, first=0, count=1, random=SimulationRng(1))
+            convert(tags_of(), Clock(0.0, period), channels, gate_ps=gate, first=0, count=1, random=SimulationRng(1))

@@ -117,6 +117,9 @@ class Calibration:
                 raise ValueError(f"a range must lie within [0, 1], got {low} to {high}")
         if not 0.0 < self.live_min <= 1.0 or not 0.0 <= self.intensity_tolerance < 1.0:
             raise ValueError("live_min must lie within (0, 1], intensity_tolerance within [0, 1)")
+        for name in ("background_max", "afterpulse_max", "qber_max", "outer_share_max", "diode_probability_max"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must lie within [0, 1], got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +156,11 @@ _SUSPENDING = frozenset({Kind.QBER, Kind.YIELDS, Kind.PHOTOCURRENT, Kind.GATE_TI
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a finding leads to. What is known as the mark of an attack suspends; what may be a fault costs the block."""
+    """What a finding leads to. What is known as the mark of an attack suspends; what may be a fault costs the block.
+
+    Raises:
+        ValueError: a number out of range.
+    """
 
     decisions: Mapping[Kind, Decision] = field(
         default_factory=lambda: {kind: Decision.SUSPEND if kind in _SUSPENDING else Decision.DISCARD for kind in Kind}
@@ -161,7 +168,13 @@ class Policy:
     discards_before_suspension: int = 3
     """So many blocks discarded in a row suspend the link as well."""
     false_alarm_probability: float = 1e-9
-    """Of one block, over all checks together."""
+    """Of one block, over all checks together: 10^-100 to below 1."""
+
+    def __post_init__(self) -> None:
+        # Tails are not told apart below 10^-200: a limit down there would never be reached.
+        if not 1e-100 <= self.false_alarm_probability < 1.0 or self.discards_before_suspension < 1:
+            got = f"{self.false_alarm_probability} and {self.discards_before_suspension}"
+            raise ValueError(f"want a false-alarm probability of 1e-100 to 1 and at least 1 block, got {got}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +219,14 @@ class LinkMonitor:
         self.suspended = False
 
     def inspect(self, observation: Observation) -> Verdict:
-        """Return the verdict on the next block; once suspended, every block is refused."""
+        """Return the verdict on the next block; once suspended, every block is refused.
+
+        Raises:
+            ValueError: the block was not sent with the intensities of the calibration.
+        """
+        sizes = {observation.tally.pulses.shape, observation.tally.detections.shape}
+        if sizes != {(len(self._calibration.intensities),)}:
+            raise ValueError(f"calibrated for {len(self._calibration.intensities)} intensities, got others")
         checks = list(_checks(self._calibration, observation))
         limit = self._policy.false_alarm_probability / max(1, len(checks))
         findings = tuple(Finding(c.kind, c.p_value, c.evidence) for c in checks if c.p_value < limit)

@@ -137,6 +137,8 @@ class RecordingWriter:
         tag = _tag_of(batch)
         if not _belongs(tag, self._header.part):
             raise ValueError("a batch of the other end does not belong in this recording")
+        if isinstance(batch, SentPulses) and np.any(batch.intensity >= len(self._header.settings.intensities)):
+            raise ValueError("a pulse has an intensity that the settings do not name")
         if self._next.setdefault(tag, batch.first) != batch.first:
             raise ValueError(f"pulse {self._next[tag]} comes next, got {batch.first}")
         self._next[tag] = batch.first + batch.count
@@ -221,14 +223,13 @@ class RecordingReader:
             return None
         if zlib.crc32(memoryview(view)[at:end]) != _CRC.unpack_from(view, end)[0]:
             raise RecordingRejected("a chunk of the recording is damaged", code="link.recording_damaged")
-        if tag == _END:
-            self._ended = True
         return tag, bytes(view[at + _CHUNK.size : end]), end + _CRC.size
 
     def _chunk(self, header: Header, tag: bytes, body: bytes) -> Iterator[Batch]:
         if tag == _END:
             if len(body) != _END_BODY.size or _END_BODY.unpack(body) != (self._chunks, self._pulses):
                 raise RecordingRejected("the recording lacks chunks", code="link.recording_truncated")
+            self._ended = True
             return
         if not _belongs(tag, header.part):
             raise RecordingRejected("a chunk of the other end", code="link.recording_chunk")
@@ -304,7 +305,7 @@ def _detected_bodies(batch: Detections) -> Iterator[bytes]:
 
 def _header(part: Part, simulated: bool, body: bytes) -> Header:
     try:
-        told: Any = json.loads(body)
+        told: Any = json.loads(body.decode())  # UTF-8 and nothing else that JSON may come in
         if not isinstance(told, dict) or set(told) != _FIELDS or not isinstance(told["origin"], str):
             raise ValueError("fields")
         for name in ("intensities", "probabilities"):

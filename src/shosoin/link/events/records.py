@@ -220,5 +220,5 @@ class Truth:
     """0 for nothing, else the number of the action in ``shosoin.link.events.attacks.Action``."""
     eve_basis: Uint8s
     """Basis in which Eve's bit holds, or ``UNKNOWN``: she can wait for the bases to be announced."""
-    eve_bit: Uint8s
+    eve_bit: Uint8s = field(repr=False)
     """Eve's bit or best guess of it, or ``UNKNOWN``."""

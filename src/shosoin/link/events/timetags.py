@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ __all__ = ["Clock", "Converted", "TimeTags", "convert", "find_pulse_offset", "pa
 
 TAGS_MAX = 1 << 26
 TIME_PS_MAX = 1 << 60
+RATE_HZ_MAX = 1e12
 CHANNELS_MAX = 256
 _PERIODS_MIN = 1000
 _TAGS_SOUGHT = 5000
@@ -33,22 +34,37 @@ _TAGS_SOUGHT = 5000
 _RATES_MAX = 20_000
 _TEXT = bytes.maketrans(b",;\t\r", b"    ")
 _ALLOWED = b"0123456789 \n"
+_PIECE_BYTES = 1 << 20
+_NO_TAGS = (np.empty(0, np.int64), np.empty(0, np.uint8))
 
 
 @dataclass(frozen=True, slots=True)
 class TimeTags:
-    """Times in ps, in order, and the channel of each."""
+    """Times in ps, in order, and the channel of each. Channels become key: they stay out of repr and logs."""
 
-    times_ps: Int64s
-    channels: Uint8s
+    times_ps: Int64s = field(repr=False)
+    channels: Uint8s = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """When pulses arrive on the receiver's clock: pulse n at ``offset_ps + n * period_ps``."""
+    """When pulses arrive on the receiver's clock: pulse n at ``origin_ps + offset_ps + n * period_ps``.
+
+    Raises:
+        ValueError: a value is no number, or no pulse follows another.
+    """
 
     offset_ps: float
     period_ps: float
+    origin_ps: int = 0
+    """A tag near the pulses, so that what is counted from it keeps its picoseconds: floats of a counter that has run
+    for days do not."""
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.offset_ps) or not 0.0 < self.period_ps < math.inf:
+            raise ValueError(f"want a finite offset and a period above 0, got {self.offset_ps} and {self.period_ps}")
+        if not -TIME_PS_MAX <= self.origin_ps <= TIME_PS_MAX:
+            raise ValueError(f"an origin lies within {TIME_PS_MAX} ps of 0, got {self.origin_ps}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +87,35 @@ def parse_time_tags(text: bytes) -> TimeTags:
     Raises:
         Rejected: a line is not a time and a channel, a number is out of range, or there are more than 2^26 tags.
     """
+    parts: list[tuple[Int64s, Uint8s]] = []
+    found = at = 0
+    # Piece by piece: a number takes many times its digits until it is in an array.
+    while at < len(text):
+        end = text.find(b"\n", at + _PIECE_BYTES) + 1 or len(text)
+        parts.append(_tags_of(text[at:end]))
+        at, found = end, found + parts[-1][0].size
+        if found > TAGS_MAX:
+            raise _rejected(f"more than {TAGS_MAX} time tags")
+    times, channels = (np.concatenate(column) for column in zip(*parts, strict=True)) if parts else _NO_TAGS
+    order = np.argsort(times, kind="stable")
+    return TimeTags(times[order], channels[order])
+
+
+def _tags_of(text: bytes) -> tuple[Int64s, Uint8s]:
     lines = [line.split(b"#", 1)[0] for line in text.split(b"\n")] if b"#" in text else [text]
     plain = b"\n".join(lines).translate(_TEXT)
     if plain.translate(None, _ALLOWED):
         raise _rejected("a time tag has characters other than digits and separators")
+    if len(plain) > 2 * _PIECE_BYTES:
+        raise _rejected("a line of time tags is too long")
     rows = plain.split(b"\n")
     numbers = plain.split()
-    if len(numbers) > 2 * TAGS_MAX:
-        raise _rejected(f"more than {TAGS_MAX} time tags")
     if any(len(number) > 19 for number in numbers) or any(len(row.split()) not in {0, 2} for row in rows):
         raise _rejected("a line of time tags is not a time in ps and a channel")
     values = np.array([int(number) for number in numbers], np.uint64).reshape(-1, 2)
     if values.size and (int(values[:, 0].max()) >= TIME_PS_MAX or int(values[:, 1].max()) >= CHANNELS_MAX):
         raise _rejected(f"a time must be below {TIME_PS_MAX} ps, a channel below {CHANNELS_MAX}")
-    order = np.argsort(values[:, 0], kind="stable")
-    return TimeTags(values[order, 0].astype(np.int64), values[order, 1].astype(np.uint8))
+    return values[:, 0].astype(np.int64), values[:, 1].astype(np.uint8)
 
 
 def convert(
@@ -112,7 +142,7 @@ def convert(
     Raises:
         ValueError: an argument out of range.
     """
-    if not 0 < gate_ps <= clock.period_ps or not clock.period_ps > 0 or not 0 <= first <= first + count <= PULSES_MAX:
+    if not 0 < gate_ps <= clock.period_ps or not 0 <= first <= first + count <= PULSES_MAX:
         raise ValueError("want a gate no wider than the period, and pulses from 0 to 2^62")
     if any(not 0 <= number < CHANNELS_MAX or not set(pair) <= {0, 1} for number, pair in channels.items()):
         raise ValueError("a channel stands for a basis and a bit, 0 or 1 each")
@@ -120,8 +150,11 @@ def convert(
     for number, (basis, bit) in channels.items():
         detector[number] = basis << 1 | bit
     which = detector[tags.channels]
-    pulse = np.rint((tags.times_ps - clock.offset_ps) / clock.period_ps)
-    inside = np.abs(tags.times_ps - clock.offset_ps - pulse * clock.period_ps) <= gate_ps / 2
+    # Whole picoseconds are subtracted as integers: a float of a late time is off by a hundred of them.
+    whole = math.floor(min(max(clock.offset_ps, -TIME_PS_MAX), TIME_PS_MAX))
+    since = (tags.times_ps - clock.origin_ps - whole).astype(np.float64) - (clock.offset_ps - whole)
+    pulse = np.rint(since / clock.period_ps)
+    inside = np.abs(since - pulse * clock.period_ps) <= gate_ps / 2
     here = (pulse >= first) & (pulse < first + count)
     good = (which < 4) & inside & here
     numbers, clicks = _clicks(pulse[good].astype(np.int64), which[good])
@@ -144,7 +177,10 @@ def recover_clock(tags: TimeTags, pulse_rate_hz: float, *, rate_error_max: float
 
     Raises:
         Rejected: the tags show no period: too few, too noisy, or another rate.
+        ValueError: a rate that is none, or an error of it outside of (0, 0.1].
     """
+    if not 0.0 < pulse_rate_hz <= RATE_HZ_MAX or not 0.0 < rate_error_max <= 0.1:
+        raise ValueError(f"want a rate in Hz and its relative error, got {pulse_rate_hz} and {rate_error_max}")
     if tags.times_ps.size < 100:
         raise _rejected("fewer than 100 time tags tell no clock")
     start = int(tags.times_ps[0])
@@ -165,7 +201,7 @@ def recover_clock(tags: TimeTags, pulse_rate_hz: float, *, rate_error_max: float
     turned = float(np.angle(_phasor(since[~early], frequency) / _phasor(since[early], frequency))) / (2 * math.pi)
     frequency -= turned / float(since[~early].mean() - since[early].mean())
     phase = float(np.angle(_phasor(since, frequency))) / (2 * math.pi)
-    return Clock(float(start + phase / frequency), float(1.0 / frequency))
+    return Clock(float(phase / frequency), float(1.0 / frequency), start)
 
 
 def _sought(since: npt.NDArray[np.float64], nominal: float, error: float, uncertainty: float) -> tuple[float, float]:

@@ -9,7 +9,7 @@ what goes wrong when two-way traffic is counted as if it were one-way).
 True
 """
 
-from shosoin.link.reconciliation.frames import Correction, Disclosure, correct, disclose
+from shosoin.link.reconciliation.frames import Correction, Disclosure, correct, correct_many, disclose
 from shosoin.link.reconciliation.plan import FramePlan, plan_block, plan_frame
 
-__all__ = ["Correction", "Disclosure", "FramePlan", "correct", "disclose", "plan_block", "plan_frame"]
+__all__ = ["Correction", "Disclosure", "FramePlan", "correct", "correct_many", "disclose", "plan_block", "plan_frame"]

@@ -6,18 +6,21 @@ syndrome. Bob adds the syndrome of his own frame, and looks for the error patter
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from shosoin.base import Entropy, PeerFault
+from shosoin.kernels.array_ldpc import ArrayLdpc
+from shosoin.kernels.arrays import arrays_in_use
 from shosoin.kernels.buffers import Buffer
 from shosoin.kernels.ldpc import KNOWN, MESSAGE_MAX, UNITS_PER_NAT, ldpc_kernels
 from shosoin.link.reconciliation.code import edges_of
 from shosoin.link.reconciliation.plan import FramePlan
 
-__all__ = ["ITERATIONS_MAX", "Correction", "Disclosure", "correct", "disclose"]
+__all__ = ["ITERATIONS_MAX", "Correction", "Disclosure", "correct", "correct_many", "disclose"]
 
 ITERATIONS_MAX = 100
 Bytes = npt.NDArray[np.uint8]
@@ -37,10 +40,10 @@ class Disclosure:
 class Correction:
     """What Bob has after decoding. Without ``converged`` the bits are worthless."""
 
-    bits: bytes
+    bits: bytes = field(repr=False)
     """The payload, packed like Alice's; unused bits of the last byte are zero."""
     converged: bool
-    """Whether the syndrome is Alice's, to the last bit. Equality of the bits is for the verification hash to show."""
+    """Whether this payload has Alice's syndrome, to the last bit. The verification hash tells about the bits."""
     iterations: int
 
 
@@ -83,25 +86,77 @@ def correct(
         PeerFault: the message has not the size of a syndrome (``link.bad_syndrome``).
         ValueError: the payload has another size.
     """
+    return correct_many([(plan, payload, message)], qber, iterations_max=iterations_max)[0]
+
+
+def correct_many(
+    received: Sequence[tuple[FramePlan, Buffer, bytes]],
+    qber: float | None = None,
+    *,
+    iterations_max: int = ITERATIONS_MAX,
+) -> list[Correction]:
+    """Return what ``correct`` returns for each frame: plan, payload and message; a GPU decodes frames side by side.
+
+    Raises:
+        PeerFault, ValueError: as ``correct``.
+    """
+    problems = [_Problem.of(plan, payload, message, qber) for plan, payload, message in received]
+    decoded = _decode(problems, iterations_max)
+    return [problem.solved(*outcome) for problem, outcome in zip(problems, decoded, strict=True)]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Problem:
+    """One frame as the decoder sees it."""
+
+    plan: FramePlan
+    frame: Bytes
+    syndrome: bytes
+    """Of the errors."""
+    magnitudes: bytes
+
+    @classmethod
+    def of(cls, plan: FramePlan, payload: Buffer, message: bytes, qber: float | None) -> _Problem:
+        code = plan.matrix()
+        if len(message) * 8 != code.syndrome_bits:
+            raise PeerFault(
+                f"got a syndrome of {len(message) * 8} bits, expected {code.syndrome_bits}", code="link.bad_syndrome"
+            )
+        frame = _frame(plan, payload)
+        syndrome = np.frombuffer(message, dtype=np.uint8) ^ np.frombuffer(_syndrome(plan, frame), dtype=np.uint8)
+        return cls(plan, frame, syndrome.tobytes(), _magnitudes(plan, plan.qber if qber is None else qber))
+
+    def solved(self, errors: bytes, iterations: int, converged: bool) -> Correction:
+        """Return the payload without the errors found."""
+        pattern = np.frombuffer(errors, dtype=np.uint8).reshape(self.frame.shape)
+        frame = self.frame
+        frame ^= pattern
+        corrected = _payload_of(self.plan, frame)
+        frame[:] = 0
+        # Who sends the syndrome of another frame may lead the decoder to "errors" among the zeros after the payload.
+        return Correction(corrected, converged and not _rest_of(self.plan, pattern).any(), iterations)
+
+
+def _decode(problems: Sequence[_Problem], iterations_max: int) -> list[tuple[bytes, int, bool]]:
+    arrays = arrays_in_use()
+    if arrays is None:
+        kernels = ldpc_kernels()
+        return [kernels.decode(*_shape(each.plan), each.magnitudes, each.syndrome, iterations_max) for each in problems]
+    alike: dict[tuple[str, bytes], list[int]] = {}
+    for number, each in enumerate(problems):
+        alike.setdefault((each.plan.code, each.magnitudes), []).append(number)
+    found: dict[int, tuple[bytes, int, bool]] = {}
+    for (_, magnitudes), numbers in alike.items():
+        syndromes = [problems[number].syndrome for number in numbers]
+        shape = _shape(problems[numbers[0]].plan)
+        decoded = ArrayLdpc(arrays).decode_many(*shape, magnitudes, syndromes, iterations_max)
+        found.update(zip(numbers, decoded, strict=True))
+    return [found[number] for number in range(len(problems))]
+
+
+def _shape(plan: FramePlan) -> tuple[int, int, bytes]:
     code = plan.matrix()
-    if len(message) * 8 != code.syndrome_bits:
-        raise PeerFault(
-            f"got a syndrome of {len(message) * 8} bits, expected {code.syndrome_bits}", code="link.bad_syndrome"
-        )
-    frame = _frame(plan, payload)
-    wanted = np.frombuffer(message, dtype=np.uint8) ^ np.frombuffer(_syndrome(plan, frame), dtype=np.uint8)
-    errors, iterations, converged = ldpc_kernels().decode(
-        code.rows,
-        code.lifting,
-        edges_of(plan.code),
-        _magnitudes(plan, plan.qber if qber is None else qber),
-        wanted.tobytes(),
-        iterations_max,
-    )
-    frame ^= np.frombuffer(errors, dtype=np.uint8).reshape(frame.shape)
-    corrected = _payload_of(plan, frame)
-    frame[:] = 0
-    return Correction(corrected, converged, iterations)
+    return code.rows, code.lifting, edges_of(plan.code)
 
 
 def _payload_columns(plan: FramePlan) -> npt.NDArray[np.intp]:
@@ -122,6 +177,14 @@ def _frame(plan: FramePlan, payload: Buffer) -> Bytes:
     frame = np.zeros((code.columns, code.lifting // 8), dtype=np.uint8)
     frame[columns] = padded.reshape(columns.size, -1)
     return frame
+
+
+def _rest_of(plan: FramePlan, frame: Bytes) -> Bytes:
+    """Return what follows the payload in its last block, the bits before it in the same byte as zeros."""
+    rest = frame[_payload_columns(plan)].reshape(-1)[plan.payload_bits // 8 :]
+    if plan.payload_bits % 8:
+        rest[0] &= 0xFF << plan.payload_bits % 8 & 0xFF
+    return rest
 
 
 def _payload_of(plan: FramePlan, frame: Bytes) -> bytes:

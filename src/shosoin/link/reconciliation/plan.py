@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,8 +40,14 @@ class FramePlan:
     """The QBER that the plan is made for, 0 to 1/2."""
 
     def __post_init__(self) -> None:
-        if self.code not in _CODES:
-            raise Rejected(f"no code is named {self.code[:20]!r}", code="link.bad_plan")
+        if str(self.code) not in _CODES:
+            raise Rejected(f"no code is named {str(self.code)[:20]!r}", code="link.bad_plan")
+        try:
+            for name in ("payload_bits", "shortened_bits", "punctured_bits"):
+                object.__setattr__(self, name, operator.index(getattr(self, name)))
+            object.__setattr__(self, "qber", float(self.qber))
+        except (TypeError, ValueError, OverflowError):
+            raise Rejected("a plan has whole numbers of bits, and a QBER", code="link.bad_plan") from None
         code = self.matrix()
         lifting = code.lifting
         if self.shortened_bits % lifting or self.punctured_bits % lifting or not 0 < self.qber <= 0.5:
@@ -135,8 +142,10 @@ def plan_block(qber: float, block_bits: int, *, margin: float = 0.0) -> tuple[Fr
 
     Raises:
         Rejected: as :func:`plan_frame`.
-        ValueError: likewise.
+        ValueError: likewise, or ``block_bits`` is negative.
     """
+    if block_bits < 0:
+        raise ValueError(f"a block has no {block_bits} bits")
     plans: list[FramePlan] = []
     left = block_bits
     for family in sorted(FAMILIES, key=lambda family: -family.frame_bits):

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
-from shosoin.adapters.private_files import read_private
 from shosoin.adapters.used_tickets import UsedMemory
 from shosoin.base import KmeId, Rejected, Unavailable
 from shosoin.keys.errors import StoreUnavailable, StreamRefused
 from shosoin.link import SimulatedLink
 from shosoin.link.port import LinkFacts
-from shosoin.link.rates.decoy import METRO, secret_key_rate_per_pulse
 from shosoin.services.sources.config import (
     Etsi004Section,
     Etsi014Section,
@@ -22,8 +20,6 @@ from shosoin.services.sources.config import (
     SourceSection,
 )
 from shosoin.services.sources.coordinated import CoordinatedSource, Pace, SourceParts
-from shosoin.services.sources.event_line import EPSILON_AUTHENTICATION, event_line
-from shosoin.services.sources.events import EventDevices
 from shosoin.services.sources.port import LinkSource, Supply
 from shosoin.services.sources.pull004 import Pull004
 from shosoin.services.sources.pull014 import Pull014
@@ -32,8 +28,6 @@ from shosoin.services.sources.recording import Recording
 from shosoin.services.sources.replay import Replay
 from shosoin.services.sources.simulated import SimulatedDevices
 from shosoin.services.tls_plane import TlsPlane
-
-_START_KEY_BYTES_MAX = 1 << 20
 
 __all__ = ["check_recordings", "facts_of", "make_source"]
 
@@ -75,18 +69,17 @@ def facts_of(link: SimulatedTable, section: SourceSection | None) -> LinkFacts:
         rate = header.secret_key_rate_bps * section.speedup / 2
         return LinkFacts(f"replayed-{header.origin}", True, header.epsilon, rate, speedup=section.speedup)
     if isinstance(section, EventsSection):
-        return _event_facts(section)
+        facts: LinkFacts = _events().event_facts(section)
+        return facts
     kind = section.origin
     if section.simulated and not kind.startswith("simulated"):
         kind = "simulated-qkd" if kind == "undeclared" else f"simulated-{kind}"
     return LinkFacts(kind, section.simulated, section.epsilon or None, section.secret_key_rate_bps)
 
 
-def _event_facts(section: EventsSection) -> LinkFacts:
-    """Return the facts of a link of simulated devices; its rate is asymptotic, for the pulses that are simulated."""
-    rate = float(secret_key_rate_per_pulse(METRO, attenuation_db=section.attenuation_db)) * section.pulses_per_s
-    epsilon = section.epsilon_secrecy + section.epsilon_correctness + EPSILON_AUTHENTICATION
-    return LinkFacts("simulated-qkd", True, epsilon, rate, section.attenuation_db, section.length_km)
+def _events() -> Any:
+    """Return the module for simulated devices: most KMEs have none, and what it imports would slow their start."""
+    return importlib.import_module("shosoin.services.sources.event_build")
 
 
 def check_recordings(sources: Mapping[KmeId, SourceSection]) -> None:
@@ -128,7 +121,8 @@ def make_source(
         simulated = _simulated(link, stock_bits=initial_bits)
         return SimulatedDevices(driver, simulated, parts.entropy, parts.clock, max_stock_bits=parts.max_stock_bits)
     if isinstance(section, EventsSection):
-        return _event_devices(section, parts)
+        devices: LinkSource = _events().event_devices(section, parts)
+        return devices
     if section.max_block_bits > parts.max_stock_bits:
         raise Rejected(f"max_block_bits of {driver.pair.peer} is above max_stock_bits", code="config.bad_value")
     pace = Pace(
@@ -139,19 +133,6 @@ def make_source(
         section.offer_timeout_s,
     )
     return CoordinatedSource(_supply(section, parts, open_used, plane), parts, facts, pace)
-
-
-def _event_devices(section: EventsSection, parts: SourceParts) -> EventDevices:
-    start_key = read_private(
-        section.authentication_key_file, "[link.events] authentication_key_file", bytes_max=_START_KEY_BYTES_MAX
-    )
-    return EventDevices(
-        parts,
-        event_line(section),
-        partial(parts.open_link_journals, start_key),
-        stock_bits=max(0, section.stock_bits_at_start - parts.driver.pair.outgoing.produced_granules * 256),
-        seed=int.from_bytes(parts.entropy.random_bytes(8), "little"),
-    )
 
 
 def _supply(

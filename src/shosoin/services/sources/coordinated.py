@@ -21,12 +21,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from shosoin.adapters.link_journal import FileLinkJournal
 from shosoin.base import Alarm, Entropy, KmeId, PeerFault, Rejected, ShosoinError, Unavailable
 from shosoin.base.ports import Clock, Event, EventSink
 from shosoin.keys.key_id import GRANULE_BYTES
@@ -81,8 +80,9 @@ class SourceParts:
     clock: Clock
     events: EventSink
     max_stock_bits: int
-    open_link_journals: Callable[[bytes], tuple[FileLinkJournal, FileLinkJournal]]
-    """Opens the journals of what is sent and of what is received, given the start key of both ends."""
+    directory: Path
+    """For what the source itself keeps."""
+    pair_secret: bytes = field(repr=False)
 
 
 class _Patience:
