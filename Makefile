@@ -103,8 +103,8 @@ sanitize: setup ## the kernel tests on a build with address and undefined-behavi
 aarch64: ## the portable kernels built for aarch64, their self-test under QEMU (g++-aarch64-linux-gnu, qemu-user)
 	@mkdir -p build
 	aarch64-linux-gnu-g++ -std=c++20 -O2 -Wall -Wextra -static -Inative \
-		native/dispatch.cpp native/portable.cpp native/toeplitz_portable.cpp native/key_ids.cpp \
-		native/selftest.cpp -o build/selftest-aarch64
+		native/dispatch.cpp native/portable.cpp native/sifting_portable.cpp native/toeplitz_portable.cpp \
+		native/key_ids.cpp native/selftest.cpp -o build/selftest-aarch64
 	qemu-aarch64 build/selftest-aarch64
 
 .PHONY: lock

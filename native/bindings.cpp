@@ -22,6 +22,7 @@ namespace shosoin {
 
 void bind_ldpc(nb::module_& module);
 void bind_pulses(nb::module_& module);
+void bind_sifting(nb::module_& module);
 void bind_toeplitz(nb::module_& module);
 
 namespace {
@@ -293,5 +294,6 @@ NB_MODULE(_native, module) {
         .def("key_ids", &Kernels::key_ids, "secret"_a, nb::rv_policy::take_ownership);
     shosoin::bind_ldpc(module);
     shosoin::bind_pulses(module);
+    shosoin::bind_sifting(module);
     shosoin::bind_toeplitz(module);
 }

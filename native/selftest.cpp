@@ -2,6 +2,7 @@
 // the size a call may touch: built with -DSHOSOIN_SANITIZE=ON, so that a byte too far is an error.
 #include "key_ids.h"
 #include "kernels.h"
+#include "sifting.h"
 #include "toeplitz.h"
 
 #include <cstdio>
@@ -200,12 +201,54 @@ void check_long_products(const ToeplitzPath& path) {
     std::printf("selftest: %s: long products right\n", path.name);
 }
 
+const SiftingPath& sifting_of(const char* name) {
+#ifdef SHOSOIN_AVX512
+    if (std::strcmp(name, sifting_avx512_path.name) == 0) return sifting_avx512_path;
+#endif
+#ifdef SHOSOIN_AVX2
+    if (std::strcmp(name, sifting_avx2_path.name) == 0) return sifting_avx2_path;
+#endif
+    (void)name;
+    return sifting_portable_path;
+}
+
+// A record looked up at every third pulse, those kept that have a bit, and what is kept, packed: one by one, and at once.
+void check_sifting(const SiftingPath& path, std::size_t count) {
+    const std::size_t sent = 3 * count, packed = (sent + 7) / 8;
+    const Block bits(packed, 1), bases(packed, 2), levels(sent, 3), found(count, 4), test(count, 5), level(count, 6);
+    std::vector<std::int64_t> pulses(count), back(count), places(count);
+    for (std::size_t i = 0; i < count; ++i) pulses[i] = static_cast<std::int64_t>(7 + 3 * i);
+    const SentRecord record{7, sent, bits.begin(), bases.begin(), levels.begin()};
+    bool right = path.look_up(record, pulses.data(), count, found.begin(), test.begin(), level.begin());
+    for (std::size_t i = 0; i < count; ++i) {
+        right = right && found.begin()[i] == bit_at(bits, 3 * i) && test.begin()[i] == bit_at(bases, 3 * i) &&
+                level.begin()[i] == levels.begin()[3 * i];
+    }
+    const Block is_key(count, 7), keys(count, 1), steps(count ? 2 * (count - 1) : 0, 3), mask((count + 7) / 8, 5);
+    const std::size_t kept = path.keep(found.begin(), test.begin(), level.begin(), count, is_key.begin(), keys.begin());
+    right = right && path.places(is_key.begin(), count, places.data(), kept);
+    for (std::size_t i = 0; i < kept; ++i) {
+        right = right && keys.begin()[i] == level.begin()[static_cast<std::size_t>(places[i])];
+    }
+    if (count) {
+        path.steps(pulses.data(), count, 2, steps.begin());
+        path.pulses(7, steps.begin(), 2, back.data(), count);
+        right = right && back == pulses && path.largest_step(pulses.data(), count) == (count > 1 ? 2 : 0);
+    }
+    const Block low((count + 7) / 8, 6);
+    std::uint8_t* const masks[] = {mask.begin()};
+    path.pack(found.begin(), count, low.begin(), masks, 1);
+    for (std::size_t i = 0; i < count; ++i) right = right && bit_at(low, i) == found.begin()[i] && bit_at(mask, i) == 1;
+    require(right, path.name, "sifting", count);
+}
+
 }  // namespace
 
 int main() {
     for (const Path* const* path = available_paths(); *path; ++path) {
         check(**path);
         check_long_products(*toeplitz_of((*path)->name));
+        for (std::size_t count = 0; count < 200; ++count) check_sifting(sifting_of((*path)->name), count);
     }
     check_key_ids();
 }

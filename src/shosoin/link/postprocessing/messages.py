@@ -17,6 +17,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from shosoin.kernels.sifting import pulses_of, steps_of
 from shosoin.link.postprocessing.errors import MessageMalformed, VoidReason
 
 __all__ = [
@@ -183,19 +184,10 @@ class Detected:
 
     def encode(self) -> bytes:
         """Return the body: count, first pulse, width of a step, steps less one, bases, test bits."""
-        steps = np.diff(self.pulses)
-        steps -= 1
-        width = _width(int(steps.max(initial=0)))
+        width, steps = steps_of(self.pulses)
         first = int(self.pulses[0]) if len(self.pulses) else 0
         head = struct.pack("<IQB", len(self.pulses), first, width)
-        return b"".join(
-            (
-                head,
-                steps.astype(f"<u{width}").tobytes(),
-                np.packbits(self.is_test, bitorder="little").tobytes(),
-                np.packbits(self.test_bits, bitorder="little").tobytes(),
-            )
-        )
+        return b"".join((head, steps.data, _packed(self.is_test), _packed(self.test_bits)))
 
     @classmethod
     def decode(cls, body: bytes | memoryview) -> Detected:
@@ -204,19 +196,14 @@ class Detected:
         count, first, width = reader.number(4, DETECTIONS_MAX), reader.number(8, 1 << 62), reader.number(1, 8)
         if width not in {1, 2, 4, 8} or not count:
             raise MessageMalformed(f"got {count} detections in steps of {width} bytes")
-        steps = np.frombuffer(reader.take((count - 1) * width), f"<u{width}")
-        if width == 8 and len(steps) and int(steps.max()) > 1 << 38:
+        steps = reader.take((count - 1) * width)
+        if width == 8 and int(np.frombuffer(steps, "<u8").max(initial=0)) > 1 << 38:
             raise MessageMalformed("a step beyond 2^38 pulses")
         is_test = np.unpackbits(reader.packed(count), count=count, bitorder="little").view(np.bool_)
         tests = int(np.count_nonzero(is_test))
         test_bits = np.unpackbits(reader.packed(tests), count=tests, bitorder="little")
         reader.end()
-        pulses = np.empty(count, np.int64)
-        pulses[0] = first
-        pulses[1:] = steps  # first of all as it is: a sum that converts as it goes takes several times as long
-        pulses[1:] += 1
-        np.cumsum(pulses, out=pulses)
-        return cls(pulses, is_test, test_bits)
+        return cls(pulses_of(first, steps, width), is_test, test_bits)
 
     @property
     def key_bits(self) -> int:
@@ -243,12 +230,10 @@ class Sifted:
     def encode(self) -> bytes:
         """Return the body."""
         levels = (self.key_intensities, self.test_intensities)
-        planes = [part & np.uint8(1 << plane) != 0 for part in levels for plane in range(self.intensity_bits)]
+        planes = [part & np.uint8(1 << plane) for part in levels for plane in range(self.intensity_bits)]
         counts = len(self.is_kept), len(self.key_intensities), len(self.test_intensities), self.intensity_bits
-        parts = [self.is_kept, *planes, self.test_bits]
-        return struct.pack("<IIIB", *counts) + b"".join(
-            np.packbits(part, bitorder="little").tobytes() for part in parts
-        )
+        head = struct.pack("<IIIB", *counts)
+        return b"".join((head, _packed(self.is_kept), *map(_packed, planes), _packed(self.test_bits)))
 
     @classmethod
     def decode(cls, body: bytes | memoryview) -> Sifted:
@@ -584,12 +569,12 @@ def decode_message(kind: int, body: bytes | memoryview) -> Message:
     return known.decode(body)
 
 
+def _packed(values: Bytes | npt.NDArray[np.bool_]) -> memoryview:
+    return np.packbits(values, bitorder="little").data
+
+
 def _levels(reader: _Reader, count: int, planes: int) -> Bytes:
-    levels = np.zeros(count, np.uint8)
-    for plane in range(planes):
-        levels |= np.unpackbits(reader.packed(count), count=count, bitorder="little") << np.uint8(plane)
-    return levels
-
-
-def _width(largest: int) -> int:
-    return next(width for width in (1, 2, 4, 8) if largest < 1 << 8 * width)
+    unpacked = [np.unpackbits(reader.packed(count), count=count, bitorder="little") for _ in range(planes)]
+    if planes == 2:
+        unpacked[0] += unpacked[1] + unpacked[1]
+    return unpacked[0] if planes else np.zeros(count, np.uint8)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from shosoin.kernels import sifting as kernels
 from shosoin.link.counts import DecoyCounts
 from shosoin.link.events.records import SentPulses
 from shosoin.link.postprocessing.errors import PeerBrokeProtocol
@@ -77,7 +78,7 @@ class SiftedBlock:
     def errors_by_intensity(self, corrected: Bytes) -> tuple[int, ...]:
         """Return in how many key bits of each intensity the own bits differ from the corrected ones."""
         wrong = self.bits ^ corrected
-        return tuple(int(np.bitwise_count(wrong & mask).sum(dtype=np.int64)) for mask in self.intensity_masks)
+        return tuple(_ones(wrong & mask) for mask in self.intensity_masks)
 
     def __repr__(self) -> str:
         return f"SiftedBlock(number={self.number}, key_bits={self.key_bits}, redacted)"
@@ -100,11 +101,7 @@ class SentAt:
 
 def sent_at(sent: SentPulses, pulses: npt.NDArray[np.int64]) -> SentAt:
     """Return what a record has of some pulses, all of which it must cover."""
-    offsets = pulses - sent.first
-    octets, shifts = offsets >> 3, offsets.astype(np.uint8) & np.uint8(7)
-    bits = sent.bits[octets] >> shifts & _ONE
-    bases = sent.bases[octets] >> shifts & _ONE
-    return SentAt(bits, bases.view(np.bool_), sent.intensity[offsets])
+    return SentAt(*kernels.look_up(pulses, sent.first, sent.bits, sent.bases, sent.intensity))
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -150,9 +147,6 @@ class Kept:
             start += _CHUNK
 
 
-# Masks as indices, and sums or searches that convert as they go, cost several times what is used below; it shows.
-
-
 def sift(detected: Detected, sent: SentAt, intensity_count: int) -> tuple[Sifted, Kept]:
     """Return the transmitter's answer to a batch, and what remains of it.
 
@@ -162,10 +156,10 @@ def sift(detected: Detected, sent: SentAt, intensity_count: int) -> tuple[Sifted
         intensity_count: how many intensities there are.
     """
     is_kept = sent.is_test == detected.is_test
-    codes = sent.bits | sent.intensities << _INTENSITY_SHIFT
-    tests, places = _tests_of(detected, is_kept, np.flatnonzero(detected.is_test))
-    is_key = is_kept & ~detected.is_test
-    keys, own = codes.compress(is_key), codes.take(places)
+    codes = _codes(sent.bits, sent.intensities)
+    tests, places = _tests_of(detected, is_kept, kernels.places_of(detected.is_test))
+    is_key, keys = kernels.keep(is_kept, detected.is_test, codes)
+    own = codes.take(places)
     planes = 1 if intensity_count <= 2 else 2
     answer = Sifted(planes, is_kept, keys >> _INTENSITY_SHIFT, own >> _INTENSITY_SHIFT, own & _ONE)
     return answer, Kept(keys, own | tests << _PEER_SHIFT, is_key, places)
@@ -185,8 +179,8 @@ def announcement(
     pulses: npt.NDArray[np.int64], is_test: npt.NDArray[np.bool_], bits: Bytes
 ) -> tuple[Detected, Announced]:
     """Return what the receiver says of detections, and what it keeps."""
-    places = np.flatnonzero(is_test)
-    return Detected(pulses, is_test, bits[places]), Announced(bits, places)
+    places = kernels.places_of(is_test)
+    return Detected(pulses, is_test, bits.take(places)), Announced(bits, places)
 
 
 def kept_of_receiver(detected: Detected, announced: Announced, sifted: Sifted, intensity_count: int) -> Kept:
@@ -201,13 +195,18 @@ def kept_of_receiver(detected: Detected, announced: Announced, sifted: Sifted, i
         if int(levels.max(initial=0)) >= intensity_count:
             raise PeerBrokeProtocol("an intensity beyond the last")
     tests, places = _tests_of(detected, sifted.is_kept, announced.test_places)
-    is_key = sifted.is_kept & ~detected.is_test
-    keys = announced.bits.compress(is_key)
+    is_key, keys = kernels.keep(sifted.is_kept, detected.is_test, announced.bits)
     if (len(keys), len(tests)) != (len(sifted.key_intensities), len(sifted.test_bits)):
         raise PeerBrokeProtocol(f"{len(sifted.test_bits)} bits of the test basis, {len(tests)} remain")
-    keys |= sifted.key_intensities << _INTENSITY_SHIFT
+    keys = _codes(keys, sifted.key_intensities)
     tests = tests | sifted.test_intensities << _INTENSITY_SHIFT | sifted.test_bits << _PEER_SHIFT
     return Kept(keys, tests, is_key, places)
+
+
+def _codes(bits: Bytes, intensities: Bytes) -> Bytes:
+    codes = intensities + intensities  # NumPy adds octets ten times as fast as it shifts them
+    codes |= bits
+    return codes
 
 
 def _tests_of(
@@ -215,7 +214,8 @@ def _tests_of(
 ) -> tuple[Bytes, npt.NDArray[np.int64]]:
     """Return the receiver's bits in the test basis that remain, and their places in the batch."""
     remain = is_kept.take(places)
-    return detected.test_bits.compress(remain), places.compress(remain)
+    found = kernels.places_of(remain)
+    return detected.test_bits.take(found), places.take(found)
 
 
 @dataclass(slots=True, repr=False)
@@ -274,13 +274,13 @@ class Accumulator:
         keys = np.concatenate([part.keys for part in self._parts])
         tests = np.concatenate([part.tests for part in self._parts])
         table = np.bincount(tests, minlength=_TEST_CODES).reshape(2, 4, 2)[:, : self.intensity_count]
-        bits, masks = _packed(keys, self.intensity_count)
+        bits, masks = kernels.pack(keys, self.intensity_count)
         block = SiftedBlock(
             number=self.number,
             bits=bits,
             key_bits=self._key_bits,
             intensity_masks=tuple(masks),
-            key_detections=np.array([np.bitwise_count(mask).sum(dtype=np.int64) for mask in masks]),
+            key_detections=np.array([_ones(mask) for mask in masks], np.int64),
             test_detections=table.sum(axis=(0, -1)),  # of one end's bit, intensity, the other's
             test_errors=table[0, :, 1] + table[1, :, 0],
             first_batch=self._first_batch or 0,
@@ -296,15 +296,8 @@ class Accumulator:
         return f"Accumulator(number={self.number}, key_bits={self._key_bits}, redacted)"
 
 
-def _packed(keys: Bytes, intensity_count: int) -> tuple[Bytes, list[Bytes]]:
-    """Return the bits of codes, and for each intensity which are of it, packed; piece by piece, in the cache."""
-    bits = np.empty((len(keys) + 7) // 8, np.uint8)
-    masks = [np.empty_like(bits) for _ in range(intensity_count)]
-    for start in range(0, len(keys), _CHUNK):
-        piece = keys[start : start + _CHUNK]
-        octets = slice(start // 8, (start + len(piece) + 7) // 8)
-        bits[octets] = np.packbits(piece & _ONE, bitorder="little")
-        levels = piece >> _INTENSITY_SHIFT
-        for index, mask in enumerate(masks):
-            mask[octets] = np.packbits(levels == index, bitorder="little")
-    return bits, masks
+def _ones(packed: Bytes) -> int:
+    """Return how many bits are set; eight octets at a time, since the sum converts every number that it adds."""
+    whole = len(packed) // 8 * 8
+    counts = np.bitwise_count(packed[:whole].view(np.uint64)).sum(dtype=np.int64)
+    return int(counts) + int(np.bitwise_count(packed[whole:]).sum(dtype=np.int64))
