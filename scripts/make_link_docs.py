@@ -1,6 +1,6 @@
 """Write docs/reference/link-validation.md from the models themselves; make_link_pictures.py draws what it shows.
 
-    python scripts/make_link_docs.py          # the table (some 15 s)
+    python scripts/make_link_docs.py          # the table (some 25 s)
     python scripts/make_link_docs.py --check  # only say whether the verdicts on the page are today's
 
 Numbers in the table may differ in their last digits from machine to machine; verdicts may not, and a test compares

@@ -9,6 +9,7 @@ from functools import cache
 from shosoin.base import Rejected
 from shosoin.link.validation import (
     channel_rows,
+    code_rows,
     decoy_rows,
     finite_rows,
     long_rows,
@@ -30,6 +31,7 @@ _MODULES = (
     sky_rows,
     satellite_rows,
     post_processing_rows,
+    code_rows,
 )
 
 
