@@ -24,7 +24,7 @@ from shosoin.link.postprocessing.frames import in_block_order, in_frame_order
 from shosoin.link.postprocessing.messages import Decoded, Frames, Message, Opened, Parities
 from shosoin.link.postprocessing.parameters import SessionParameters
 from shosoin.link.postprocessing.sifting import SiftedBlock
-from shosoin.link.reconciliation import FramePlan, correct, disclose, plan_block
+from shosoin.link.reconciliation import FramePlan, correct_many, disclose, plan_block
 from shosoin.link.reconciliation.cascade import CascadeEnd
 from shosoin.link.reconciliation.catalogue import FAMILIES
 
@@ -165,8 +165,13 @@ class _FrameCorrector:
         if layout.rest_bits:
             self._octets[layout.rest] = np.frombuffer(frames.messages[-1], np.uint8)
         is_decoded = np.zeros(len(layout.plans), np.bool_)
-        for number, (plan, span) in enumerate(zip(layout.plans, layout.spans, strict=True)):
-            correction = correct(plan, self._octets[span], frames.messages[number])
+        received = [
+            (plan, self._octets[span], message)
+            for plan, span, message in zip(
+                layout.plans, layout.spans, frames.messages[: len(layout.plans)], strict=True
+            )
+        ]
+        for number, (span, correction) in enumerate(zip(layout.spans, correct_many(received), strict=True)):
             is_decoded[number] = correction.converged
             if correction.converged:
                 self._octets[span] = np.frombuffer(correction.bits, np.uint8)
