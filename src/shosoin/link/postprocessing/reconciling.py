@@ -35,6 +35,8 @@ Bytes = npt.NDArray[np.uint8]
 _MILLION = 1_000_000
 _CASCADE_QBER_MIN = 0.001
 _DEVIATIONS = 2.0
+_MARGIN = 0.02
+"""So much more is disclosed than the codes need: a fifth fewer rounds of decoding, for half a per cent of the key."""
 
 
 def expected_qber(errors: int, bits: int) -> float:
@@ -51,7 +53,9 @@ class _Layout:
 
     def __init__(self, block_bits: int, qber_millionths: int) -> None:
         limit = max(family.qber_max for family in FAMILIES)
-        self.plans: tuple[FramePlan, ...] = plan_block(min(qber_millionths / _MILLION, limit), block_bits)
+        self.plans: tuple[FramePlan, ...] = plan_block(
+            min(qber_millionths / _MILLION, limit), block_bits, margin=_MARGIN
+        )
         edges = np.cumsum([0, *(plan.payload_bits // 8 for plan in self.plans)]).tolist()
         self.spans = [slice(start, end) for start, end in pairwise(edges)]
         self.rest = slice(edges[-1], block_bits // 8)
