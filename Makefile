@@ -13,8 +13,10 @@ PYTEST := $(BIN)/python -m pytest
 WORKERS ?= -n 3 --dist loadfile --no-loadscope-reorder
 # More arguments for pytest: make test PYTEST_ARGS="-k refresh"
 PYTEST_ARGS ?=
-# Whose results depend on which kernels run. Those of tests/kernels take every path in turn by themselves.
-KERNEL_TESTS = tests/vault
+# Whose results depend on which kernels run: what is shared, combined, masked, checked and repaired. Those of tests/kernels
+# take every path in turn by themselves; formats, names, policies and the order of steps are the same on all.
+KERNEL_TESTS = $(patsubst %,tests/vault/test_%.py,amd audit audit_rounds coalitions deal_commitments evidence key_shares \
+	losses_and_liars moving pads past_attacks repair repair_liars roundtrip seals secrecy)
 
 .PHONY: help
 help: ## list the targets
