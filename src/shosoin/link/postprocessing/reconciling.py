@@ -36,7 +36,7 @@ _MILLION = 1_000_000
 _CASCADE_QBER_MIN = 0.001
 _DEVIATIONS = 2.0
 _MARGIN = 0.02
-"""So much more is disclosed than the codes need: a fifth fewer rounds of decoding, for half a per cent of the key."""
+"""So much more is disclosed than codes need: a fifth fewer rounds of decoding, for up to one per cent of the key."""
 
 
 def expected_qber(errors: int, bits: int) -> float:

@@ -13,6 +13,7 @@ object on the same journal.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -76,7 +77,7 @@ def refusal(parameters: SessionParameters, block: SiftedBlock) -> VoidReason | N
     return None
 
 
-class SessionEnd:
+class SessionEnd(ABC):
     """One end of one session; see ``Transmitter`` and ``Receiver``."""
 
     speaks: ClassVar[Direction]
@@ -167,11 +168,13 @@ class SessionEnd:
     def _decode(self, kind: int, body: memoryview) -> Message:
         return decode_message(kind, body)
 
+    @abstractmethod
     def _is_mine_to_tell(self, kept: KeptKey) -> bool:
-        raise NotImplementedError
+        """Return whether this end may hand out a key that it found in its journal."""
 
+    @abstractmethod
     def _react(self, header: Header, message: Message) -> None:
-        raise NotImplementedError
+        """Take an authentic message."""
 
     def _limit(self) -> int:
         """Return the position of the own stream that must not be passed."""
