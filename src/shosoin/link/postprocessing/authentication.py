@@ -51,8 +51,9 @@ __all__ = [
 
 VERSION = 1
 TAG_BYTES = 16
-STRIDE_BYTES = 256
-"""What a watermark moves by, and so the most that a session's start burns: 16 pads."""
+STRIDE_BYTES = 64
+"""What a watermark moves by, and so the most that the start of a session burns: 4 pads. A line that flaps must not use
+up what it has before it makes more."""
 MESSAGE_BYTES_MAX = 32 << 20
 """Longest body: the seed of a block of 10^8 bits fits."""
 

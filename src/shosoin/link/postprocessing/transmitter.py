@@ -374,7 +374,7 @@ class Transmitter(SessionEnd):
         """Return how many bytes each stream gets: up to the agreed stock, and not more than there are."""
         coming = [sum(kept.refill_bytes[way] for kept in self._kept.values()) for way in Direction]
         held = [self._streams.end(way) - self._streams.marks[way] + coming[way] for way in Direction]
-        most = secret_bytes // 2 // STRIDE_BYTES * STRIDE_BYTES
+        most = secret_bytes // 4 // STRIDE_BYTES * STRIDE_BYTES  # half of the key is for whoever wants keys
         missing = [max(0, self.parameters.authentication_stock_bytes - have) for have in held]
         there, back = (min(most, -(-gap // STRIDE_BYTES) * STRIDE_BYTES) for gap in missing)
         return there, back

@@ -24,6 +24,8 @@ __all__ = ["EPSILON_AUTHENTICATION", "EventLine", "event_line"]
 EPSILON_AUTHENTICATION = 2.0**-90
 """Declared for the messages of a block, and held: it has far fewer than 2^15, each of about 2^-106."""
 _INTENSITIES, _PROBABILITIES = (0.3, 0.1), (0.4, 0.6)
+_AUTHENTICATION_STOCK_BYTES = 1 << 14
+"""Enough for some two hundred connections that end before a block is finished."""
 _KEY_BASIS_PROBABILITY = 0.6
 """Best for blocks of a few 10^5 bits, whatever the loss: test basis and dim pulses must be counted well too."""
 
@@ -61,6 +63,7 @@ def event_line(section: EventsSection) -> EventLine:
         epsilon_secrecy=section.epsilon_secrecy,
         epsilon_correctness=section.epsilon_correctness,
         block_bits=section.block_bits // 8 * 8,
+        authentication_stock_bytes=_AUTHENTICATION_STOCK_BYTES,
     )
     name = section.eavesdropper
     eve = None if name == "none" else attack_named(name, settings, line)
