@@ -57,7 +57,7 @@ class SessionParameters:
         checks = {
             "sizes must be whole numbers": all(type(size) is int for size in whole),
             f"the record's name must be text of up to {RECORD_NAME_MAX} characters": (
-                isinstance(self.record, str) and len(self.record) <= RECORD_NAME_MAX
+                type(self.record) is str and len(self.record) <= RECORD_NAME_MAX
             ),
             "the proof must be known and made for the number of intensities": (
                 self.proof in PROOFS and count == (3 if self.proof == "lim2014" else 2)
