@@ -50,7 +50,7 @@ SETTINGS = Settings((0.5, 0.15), (0.7, 0.3), KEY_BASIS, KEY_BASIS, 1e9)
 
 Owner = Any
 PARTS: tuple[tuple[str, Owner, str], ...] = (
-    ("sifting", transmitter, "sent_at"),
+    ("sifting", transmitter, "look_up"),
     ("sifting", transmitter, "sift"),
     ("sifting", receiver, "announcement"),
     ("sifting", receiver, "kept_of_receiver"),
