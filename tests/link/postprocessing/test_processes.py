@@ -56,8 +56,7 @@ class End:
             stdout=asyncio.subprocess.PIPE,
         )
         assert self.process.stdin
-        self.process.stdin.write(spelled(replace(self.config, port=port)))
-        self.process.stdin.close()
+        self.process.stdin.write(spelled(replace(self.config, port=port)))  # stays open: an end goes with it
 
     async def line(self) -> dict:
         assert self.process.stdout
