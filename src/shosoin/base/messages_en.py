@@ -408,6 +408,8 @@ ENGLISH: dict[str, str] = {
     # Post-processing of a link's records.
     "postprocess.running": "key from recorded pulses",
     "postprocess.goes_on": "the same command goes on where this one ended",
+    "postprocess.watched": "watched at both ends by what recordings tell; limits: {origin}",
+    "postprocess.watched_simulated": "watched at both ends by what recordings tell; limits of a simulation: {origin}",
     "postprocess.found": "found by a monitor: {kind} (p = {p})",
     "postprocess.simulated": "simulated: {origin}; nothing here protects anything",
     "postprocess.block": "BLOCK",

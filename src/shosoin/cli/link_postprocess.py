@@ -102,7 +102,7 @@ def postprocess(
     with _directory(state) as (directory, lock):
         job = _Job(ends, parameters, out, limits, directory, lock, keeps_state=state is not None)
         result = _processed(job, is_quiet=as_json)
-    answer = _answer(header, parameters.to_json(), result)
+    answer = _answer(header, parameters.to_json(), result) | {"calibration": _told_of(limits)}
     if as_json:
         print_json(answer)
     else:
@@ -218,6 +218,15 @@ def _calibration(path: Path, settings: Settings) -> str:
     return data.decode()
 
 
+def _told_of(calibration: str | None) -> dict[str, Any] | None:
+    from shosoin.link.events.calibration_files import decode_calibration
+
+    if calibration is None:
+        return None
+    file = decode_calibration(calibration.encode())
+    return {"simulated": file.simulated, "origin": file.origin}
+
+
 def _ends(files: Sequence[Path]) -> tuple[tuple[Path, ...], Header]:
     """Return the transmitter's and the receiver's recording, or one of both.
 
@@ -283,6 +292,10 @@ def _lines(answer: Mapping[str, Any]) -> list[str]:
     names = ("block", "sifted", "qber", "phase", "leak", "f", "bound", "authentication", "key", "epsilon")
     heading = [text(f"postprocess.{name}") for name in names]
     lines = [text("postprocess.simulated", origin=answer["origin"])] if answer["simulated"] else []
+    watched = answer["calibration"]
+    if watched is not None:
+        name = "postprocess.watched_simulated" if watched["simulated"] else "postprocess.watched"
+        lines.append(text(name, origin=watched["origin"]))
     lines += columns(heading, rows) if rows else [text("postprocess.no_key")]
     lines += [
         text("postprocess.void", block=void["block"], reason=text(f"postprocess.{void['reason']}"))

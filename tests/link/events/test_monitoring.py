@@ -216,6 +216,7 @@ def test_a_calibration_reads_as_it_was_written():
         (b'"simulated": true', b'"simulated": 1'),
         (b"{", b"["),
         (b"a model", b"\xff"),
+        (b"a model", b"a\\nmodel"),
     ],
 )
 def test_a_calibration_that_is_none_is_refused(old, new):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,7 +76,12 @@ def killed_after_a_key(arguments: list[str], out: Path, *, end: bool) -> tuple[i
 def test_a_run_that_is_killed_goes_on_with_the_same_command_and_repeats_no_block(tmp_path, capsys, monkeypatch):
     records = write_records(tmp_path)
     files, out, state = [records["receiver"], records["transmitter"]], tmp_path / "out", tmp_path / "state"
-    asked = {"block_bits": 12_288, "epsilon_secrecy": 0.05, "epsilon_correctness": 1e-6, "codes": "cascade"}
+    asked: dict[str, Any] = {
+        "block_bits": 12_288,
+        "epsilon_secrecy": 0.05,
+        "epsilon_correctness": 1e-6,
+        "codes": "cascade",
+    }
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in asked.items()]
     arguments += ["--state", str(state), "--out", str(out), *map(str, files)]
     written: dict[str, tuple[bytes, int]] = {}
@@ -125,11 +131,17 @@ def test_a_link_that_is_attacked_is_suspended_gives_no_key_and_exits_with_an_ala
         path.write_bytes(encode_recording(Header(part, WATCHED, True, "attacked"), parts))
     limits = tmp_path / "limits"
     limits.write_bytes(encode_calibration(CalibrationFile(calibration_of(WATCHED, LINE), True, "a model")))
-    asked = {"block_bits": 12_288, "epsilon_secrecy": 0.05, "epsilon_correctness": 1e-6, "qber_max": 0.2}
+    asked: dict[str, Any] = {
+        "block_bits": 12_288,
+        "epsilon_secrecy": 0.05,
+        "epsilon_correctness": 1e-6,
+        "qber_max": 0.2,
+    }
     with pytest.raises(Alarm) as alarm:
         postprocess(files, out=tmp_path / "out", calibration=limits, **asked)
     assert alarm.value.code == "link.blocks_alarmed"
     told = capsys.readouterr().out
+    assert "limits of a simulation: a model" in told
     assert "0 bits of key" in told
     assert "the link's monitor suspended it (alarm)" in told
     assert "found by a monitor: qber-high" in told

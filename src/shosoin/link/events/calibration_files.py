@@ -20,6 +20,7 @@ __all__ = ["CALIBRATION_BYTES_MAX", "CalibrationFile", "decode_calibration", "en
 CALIBRATION_BYTES_MAX = 1 << 16
 _FORMAT = "shosoin link calibration"
 _VERSION = 1
+_ORIGIN_CHARACTERS_MAX = 200
 _LISTS = {"intensities", "gains_min", "gains_max"}
 
 
@@ -30,7 +31,7 @@ class CalibrationFile:
     calibration: Calibration
     simulated: bool
     origin: str
-    """How the limits were found, in one line."""
+    """How the limits were found, in one line of at most 200 printable characters."""
 
 
 def encode_calibration(file: CalibrationFile) -> bytes:
@@ -49,7 +50,7 @@ def decode_calibration(data: bytes) -> CalibrationFile:
         told: Any = json.loads(data[: CALIBRATION_BYTES_MAX + 1])
         if (told["format"], told["version"]) != (_FORMAT, _VERSION):
             raise ValueError("another format or version")
-        if type(told["simulated"]) is not bool or type(told["origin"]) is not str:
+        if type(told["simulated"]) is not bool or not _is_line(told["origin"]):
             raise ValueError("simulated or origin")
         return CalibrationFile(Calibration(**_limits(told["limits"])), told["simulated"], told["origin"])
     except (ValueError, TypeError, KeyError, RecursionError) as err:
@@ -58,6 +59,10 @@ def decode_calibration(data: bytes) -> CalibrationFile:
             code="link.calibration_rejected",
             hint="shosoin link simulate --calibration-file writes one; docs/guides/link.md tells of it",
         ) from err
+
+
+def _is_line(told: Any) -> bool:
+    return type(told) is str and len(told) <= _ORIGIN_CHARACTERS_MAX and told.isprintable()
 
 
 def _limits(told: Any) -> dict[str, Any]:
