@@ -47,7 +47,7 @@ def decode_calibration(data: bytes) -> CalibrationFile:
         Rejected: it is none of version 1, or a limit is missing, unknown or out of range.
     """
     try:
-        told: Any = json.loads(data[: CALIBRATION_BYTES_MAX + 1])
+        told: Any = json.loads(data[: CALIBRATION_BYTES_MAX + 1].decode())  # UTF-8 alone
         if (told["format"], told["version"]) != (_FORMAT, _VERSION):
             raise ValueError("another format or version")
         if type(told["simulated"]) is not bool or not _is_line(told["origin"]):
