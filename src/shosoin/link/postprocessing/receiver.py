@@ -295,6 +295,7 @@ class Receiver(SessionEnd):
         self._accumulator = Accumulator(
             self._block_detections, len(self.parameters.settings.intensities), self._first_block, self._next_pulse
         )
+        self._announce()
 
     def _opened(self) -> Accumulator:
         if self._accumulator is None:
