@@ -294,11 +294,11 @@ async def test_the_peers_stock_is_of_its_own_numbers_and_nothing_of_it_counts_on
 
 
 @pytest.mark.timeout(60)
-async def test_whoever_breaks_every_session_burns_a_bounded_number_of_pads_an_hour(tmp_path, monkeypatch):
+async def test_whoever_breaks_every_session_burns_a_bounded_number_of_pads(tmp_path, monkeypatch):
     monkeypatch.setattr(event_pace, "_LOOK_S", 0.0)
     clock = HurriedClock()
     devices, connections = devices_of(tmp_path, [], clock=clock), 0
-    while clock.s < 1000.0 + 3600.0:
+    while clock.s < 1000.0 + 6 * 3600.0:
         wire = Wire()
         wire.arrived.put_nowait(greeting())
         wire.arrived.put_nowait(_END)
@@ -310,8 +310,8 @@ async def test_whoever_breaks_every_session_burns_a_bounded_number_of_pads_an_ho
     mark = int.from_bytes(journals[1].load()[f"auth/mark/{int(Direction.TO_TRANSMITTER)}"], "little")
     for journal in journals:
         journal.close()
-    # Half a second, doubled up to 300 s, each cut by up to half.
-    assert 12 <= mark // STRIDE_BYTES <= 10 + 3600 / 150
+    # Twelve pauses from half a second to 1024 s, then 1800 s, each cut by up to half.
+    assert 12 + (6 * 3600 - 2048 - 300) / 1800 <= mark // STRIDE_BYTES <= 13 + (6 * 3600 - 1023) / 900
 
 
 async def test_a_connection_that_ends_during_a_pause_costs_nothing_and_is_let_go(tmp_path, monkeypatch):
@@ -334,15 +334,15 @@ async def test_a_connection_that_ends_during_a_pause_costs_nothing_and_is_let_go
 async def test_a_finished_block_ends_the_pauses_and_a_long_session_is_no_break():
     clock = HurriedClock()
     pace = event_pace.SessionPace(clock, SystemEntropy(), "kme-b")
-    for _ in range(12):
+    for _ in range(14):
         pace.begin()
         pace.end(differs=False)
-    assert pace.breaks == 12
+    assert pace.breaks == 14
     assert pace.is_pausing
     pace.begin()
-    clock.s += 400.0
+    clock.s += 1800.0
     pace.end(differs=False)
-    assert pace.breaks == 12
+    assert pace.breaks == 14
     pace.begin()
     pace.brought_block()
     pace.end(differs=False)

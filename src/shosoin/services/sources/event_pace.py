@@ -18,7 +18,8 @@ from shosoin.services.sources.pauses import Pauses
 
 __all__ = ["SessionPace"]
 
-_PAUSE_S_MIN, _PAUSE_S_MAX = 0.5, 300.0
+_PAUSE_S_MIN, _PAUSE_S_MAX = 0.5, 1800.0
+"""At four sessions an hour the stock that a block leaves (16 KiB of each stream, 64 bytes a session) lasts for days."""
 _DIFFERENT_S = 30.0
 """Where the ends are set differently: somebody has to change a file."""
 _LOOK_S = 0.25

@@ -196,7 +196,11 @@ class EventSession:
         """Do a piece of work in turn, send what came of it, and deliver what is finished."""
         async with self._turn:
             self._require_running()
-            result = await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            try:
+                result = await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            except Exception:
+                await self._tell_voids(self._transmitter.outcomes(), self._receiver.outcomes())
+                raise
             sent, received = self._transmitter.outcomes(), self._receiver.outcomes()
             await self._tell_voids(sent, received)  # before the peer hears of them
             for message in self._receiver.outgoing():

@@ -99,7 +99,8 @@ class Suspension:
     async def begin(self, reason: str) -> None:
         """Suspend: in memory at once, then durably, then for all to hear. The first reason stays."""
         if self.reason:
-            return
+            async with self._turn:  # of whoever makes that durable
+                return
         self.reason, self._is_kept = reason, False
         await self._keep()
         log("link.suspended", peer=self._peer, reason=reason)
