@@ -141,7 +141,7 @@ async def nothing(*_: object) -> None:
 
 
 @contextlib.contextmanager
-def session_of(tmp_path: Path, wire: Wire):
+def session_of(tmp_path: Path, wire: Wire, *, sent: Any = nothing):
     journals = open_link_journals(tmp_path / "a", SECRET, True, START_KEY)
     monitors = (LINE.monitor(), LINE.monitor())
     try:
@@ -152,7 +152,7 @@ def session_of(tmp_path: Path, wire: Wire):
             monitors,
             SystemEntropy(),
             SimulationRng(1),
-            sent=nothing,
+            sent=sent,
             received=nothing,
             stock=nothing,
         )
@@ -399,9 +399,12 @@ async def test_two_ends_that_are_set_differently_both_say_in_what_and_burn_nothi
 
 async def test_while_the_peers_end_is_suspended_no_session_begins_and_this_end_is_not(tmp_path):
     devices, wire = devices_of(tmp_path, []), Wire()
-    wire.arrived.put_nowait(greeting(suspended=True))
     handling = asyncio.create_task(devices.handle(wire))  # type: ignore[arg-type]
     await wire.sent.get()
+    assert devices.condition == "waiting: the peer's end does not greet yet"
+    wire.arrived.put_nowait(greeting(suspended=True))
+    while wire.arrived.qsize():
+        await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert devices.condition == "waiting: the peer's end is suspended"
     assert not devices.suspension
@@ -418,6 +421,29 @@ async def test_an_alarm_is_on_the_disk_before_anybody_hears_of_it(tmp_path):
     await devices._deliver(BlockVoid(3, VoidReason.QBER_ABOVE_LIMIT, {}), lifts=0, transmitted=True)
     assert seen == [("link.suspended", True), ("link.block_alarm", True)]
     assert devices_of(tmp_path, []).suspension == "link.qber_above_limit"
+
+
+async def test_a_void_block_is_told_here_before_the_peer_hears_of_it_and_also_where_the_work_fails(tmp_path):
+    seen: list[tuple[int, int]] = []
+
+    async def told(outcome: BlockVoid) -> None:
+        seen.append((outcome.block, session._outbox.qsize()))
+
+    with session_of(tmp_path, Wire(), sent=told) as session:
+
+        def void(block: int) -> None:
+            session._transmitter._tell_void(block, VoidReason.QBER_ABOVE_LIMIT)
+            session._transmitter._outbox.append(b"void")
+
+        def fail() -> None:
+            void(2)
+            raise PeerFault("forged")
+
+        await session._do(lambda: void(1))
+        with pytest.raises(PeerFault, match="forged"):
+            await session._do(fail)
+        assert seen == [(1, 0), (2, 1)]
+        await asyncio.to_thread(session._thread.shutdown)
 
 
 async def test_a_suspension_that_cannot_be_written_holds_and_is_written_as_soon_as_it_can_be(tmp_path):

@@ -86,7 +86,8 @@ class EventDevices:
         self._suspension = Suspension(parts.directory, self._peer, parts.clock, parts.events)
         self._lifts = 0
         """Outcomes of sessions from before the last one count no more."""
-        self._is_peer_suspended = False
+        self._waiting = ""
+        """For what an end waits that has a channel and no session."""
         self._failure = ""
         """Code of what ended the last session, if somebody has to do something about it."""
         self._pace = SessionPace(parts.clock, parts.entropy, self._peer)
@@ -105,7 +106,7 @@ class EventDevices:
             return f"failed: {self._failure}"
         if self._pace.is_pausing:
             return f"pausing: {self._pace.breaks} sessions broke before a block"
-        return "waiting: the peer's end is suspended" if self._is_peer_suspended else "not connected"
+        return f"waiting: {self._waiting}" if self._waiting else "not connected"
 
     @property
     def suspension(self) -> str:
@@ -160,7 +161,7 @@ class EventDevices:
             except Exception as err:  # noqa: BLE001  # one link's defect must not end the KME
                 log("source.defect", peer=self._peer, **described(err))
             finally:
-                self._session, self._is_peer_suspended = None, False
+                self._session, self._waiting = None, ""
                 self._pace.end(differs=isinstance(failure, ParametersDiffer))
                 channel.close()
 
@@ -172,6 +173,7 @@ class EventDevices:
             PeerFault: the channel ended, also where one of the two was suspended.
         """
         ours = Greeting(self._line.to_json(), bool(self._suspension.reason))
+        self._waiting = "the peer's end does not greet yet"
         await channel.send(ours.encode())
         theirs = read_greeting(await channel.receive())
         try:
@@ -182,7 +184,8 @@ class EventDevices:
                 async with asyncio.timeout(_HEARD_S):
                     await channel.receive()  # it has heard us by then
             raise
-        self._failure, self._is_peer_suspended = "", theirs.is_suspended
+        self._failure = ""
+        self._waiting = "the peer's end is suspended" if theirs.is_suspended else ""
         if ours.is_suspended or theirs.is_suspended:
             await channel.receive()  # whoever is no longer suspended ends the channel
             raise PeerFault("a frame on a link that is suspended", code="source.wrong_frame")
