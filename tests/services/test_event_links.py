@@ -32,17 +32,17 @@ from tests.support.kme import KmePair, ServerProcess, until, until_stock
 from tests.support.operations import Scraper, with_operations
 from tests.vault.support import DirectLink, ListSink, Recorder
 
-BLOCK_BITS = 1 << 17
+BLOCK_BITS = 1 << 16
 
 
-def event_pair(tmp_path, lines: str = "", *, block_bits: int = BLOCK_BITS, **options) -> KmePair:
+def event_pair(tmp_path, lines: str = "", **options) -> KmePair:
     def source(kme: str) -> str:
         return f"""kind = "events"
 
 [link.events]
 attenuation_db = 0.5
 authentication_key_file = "authentication.key"
-block_bits = {block_bits}
+block_bits = {BLOCK_BITS}
 pulses_per_s = 2e7
 {lines}
 """
@@ -127,6 +127,7 @@ async def test_keys_of_an_event_link_are_equal_at_both_ends_labelled_and_outlive
             status = await a.status(SaeId("sae-b1"))
             assert status.extension["shosoin_simulated"] is True
             assert 1e-9 < status.extension["shosoin_epsilon"] < 1.1e-9
+            await until_stock(a, SaeId("sae-b1"), 8)
             content = os.urandom(100)
             label, got = await put_and_got(pair, content)
             assert got == content
@@ -151,7 +152,7 @@ async def test_keys_of_an_event_link_are_equal_at_both_ends_labelled_and_outlive
 @pytest.mark.timeout(120)
 async def test_an_eavesdropper_suspends_the_link_over_kill_9_until_an_administrator_lifts_it_at_both_ends(tmp_path):
     eve = 'eavesdropper = "intercept-resend"\neavesdropper_share = 0.25'
-    pair = event_pair(tmp_path, eve, block_bits=1 << 16)
+    pair = event_pair(tmp_path, eve)
     admin = Administration(pair)
     with_operations(pair, "kme-a")
     servers = {kme: ServerProcess(pair.config(kme)) for kme in ("kme-a", "kme-b")}
