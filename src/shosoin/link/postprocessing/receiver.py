@@ -104,8 +104,8 @@ class Receiver(SessionEnd):
     ) -> None:
         super().__init__(parameters, journal, entropy, monitor=monitor)
         self._block_detections = parameters.block_detections
-        self._readings: dict[int, ReceiverReadings] = {}
-        """By group, counted from the first of this session."""
+        self._readings: deque[tuple[int, int, ReceiverReadings]] = deque()
+        """And after how many detections of this session they begin and end."""
         self._fed_count = 0
         self._first_block = 0
         self._recorded: deque[_Recorded] = deque()
@@ -166,15 +166,10 @@ class Receiver(SessionEnd):
         if len(recorded.pulses):
             self._recorded.append(recorded)
         if readings is not None and self._monitor is not None:
-            self._keep_readings(readings, self._fed_count, self._fed_count + len(recorded.pulses))
+            self._readings.append((self._fed_count, self._fed_count + len(recorded.pulses), readings))
         self._fed_count += len(recorded.pulses)
         self._recorded_count += len(recorded.pulses)
         self._announce()
-
-    def _keep_readings(self, readings: ReceiverReadings, start: int, end: int) -> None:
-        for group in range(start // self._block_detections, end // self._block_detections + 1):
-            known = self._readings.get(group)
-            self._readings[group] = readings if known is None else known + readings
 
     def feed_end(self) -> None:
         """Say that the device's record is over."""
@@ -360,8 +355,10 @@ class Receiver(SessionEnd):
 
     def _readings_until(self, number: int) -> ReceiverReadings | None:
         """Return what was read during a block, and during those before it that nobody judged."""
-        groups = [group for group in self._readings if group <= number - self._first_block]
-        taken = [self._readings.pop(group) for group in sorted(groups)]
+        end = (number - self._first_block + 1) * self._block_detections
+        taken = [readings for start, _, readings in self._readings if start < end]
+        while self._readings and self._readings[0][1] < end:
+            self._readings.popleft()
         return reduce(add, taken) if taken else None
 
     def _give_up(self, number: int, reason: VoidReason) -> None:
