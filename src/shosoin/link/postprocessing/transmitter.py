@@ -35,6 +35,7 @@ from shosoin.link.postprocessing.messages import (
 from shosoin.link.postprocessing.outcome import block_report
 from shosoin.link.postprocessing.parameters import SessionParameters, secret_length, verification_bits
 from shosoin.link.postprocessing.reconciling import Discloser, discloser, expected_qber
+from shosoin.link.postprocessing.sent_record import SentRecord, look_up, thinned
 from shosoin.link.postprocessing.session import (
     BATCHES_MAX,
     SessionEnd,
@@ -42,7 +43,6 @@ from shosoin.link.postprocessing.session import (
     require_known,
     unexpected,
 )
-from shosoin.link.postprocessing.sent_record import SentRecord, look_up, thinned
 from shosoin.link.postprocessing.sifting import Accumulator, SentAt, SiftedBlock, sift
 from shosoin.link.postprocessing.verification import FUNCTION_BYTES, hash_block
 from shosoin.link.postprocessing.watching import SentTally
@@ -299,7 +299,11 @@ class Transmitter(SessionEnd):
         _, bits = secret_length(self.parameters, block.counts(), leak_bits=0, block_bits=block.key_bits)
         if bits:
             return None
-        return VoidReason.NO_SECRET_LENGTH if block.detections == self.parameters.block_detections else VoidReason.TOO_SHORT
+        return (
+            VoidReason.NO_SECRET_LENGTH
+            if block.detections == self.parameters.block_detections
+            else VoidReason.TOO_SHORT
+        )
 
     def _void(self, block: SiftedBlock, reason: VoidReason) -> None:
         self._in_flight.pop(block.number, None)

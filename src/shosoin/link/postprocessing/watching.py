@@ -1,8 +1,8 @@
 """What the transmitter can tell a monitor about a block: how many pulses of each intensity there were and clicked.
 
 The transmitter alone knows intensities of pulses that nobody detected; those of detected pulses count in any pair of
-bases. Pulses count for the block up to its last detection. Readings of devices come for many pulses at a time, and count
-for every block that has one of these pulses.
+bases. Pulses count for the block up to its last detection. Readings of devices come for many pulses at a time, and
+count for every block that has one of these pulses.
 """
 
 from __future__ import annotations
