@@ -36,6 +36,7 @@ __all__ = [
     "settings_from",
 ]
 
+_KEYLESS_MAX = 2
 Objective = Callable[[Array], Array]
 """Takes candidates of shape (candidates, coordinates), returns the value of each."""
 
@@ -217,19 +218,16 @@ def optimise_along(
     vacuum_intensity: float = 2e-4,
     seed: int = 1,
 ) -> list[SettingsOptimum]:
-    """Return the optimum at each attenuation, which must not decrease, each starting from the one before.
+    """Return the optimum at each attenuation, in the order given; each starts from that at the next lower one.
 
-    Past the first that gives no key there is none either, and none is sought.
-
-    Raises:
-        ValueError: attenuations decrease.
+    Past a second in a row that gives no key there is none either, and none is sought: one search may miss a small key
+    at the edge of the range, or the lowest attenuations may be too bright for one.
     """
     losses = np.asarray(attenuation_db, dtype=np.float64).ravel()
-    if np.any(np.diff(losses) < 0.0):
-        raise ValueError("attenuations must not decrease: each optimum starts from the one before")
+    order = np.argsort(losses, kind="stable")
     found: list[SettingsOptimum] = []
-    for loss in losses:
-        if found and not found[-1].secret_bits_per_pulse > 0.0:
+    for loss in losses[order]:
+        if len(found) >= _KEYLESS_MAX and not any(each.secret_bits_per_pulse > 0.0 for each in found[-_KEYLESS_MAX:]):
             found.append(found[-1])
             continue
         start = found[-1].values if found else None
@@ -245,7 +243,7 @@ def optimise_along(
                 seed=seed,
             )
         )
-    return found
+    return [found[place] for place in np.argsort(order)]
 
 
 def _straight(scale: Scale, value: npt.ArrayLike) -> Array:

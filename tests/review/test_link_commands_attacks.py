@@ -1,0 +1,197 @@
+"""Attacks on the link's commands, on lists of time tags, and on what amplification and searches are given."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from shosoin.base import Rejected, SimulationRng
+from shosoin.cli import run
+from shosoin.kernels import arrays
+from shosoin.link.amplification import amplify
+from shosoin.link.detector import Detector
+from shosoin.link.events import timetags
+from shosoin.link.events.calibrating import calibration_of
+from shosoin.link.events.optics import Line
+from shosoin.link.events.records import Detections, SentPulses, Settings
+from shosoin.link.events.tails import confidence_interval
+from shosoin.link.rates import optimise
+from shosoin.link.rates.expected_counts import DecoyLink
+from shosoin.link.rates.finite_key import Block, FiniteProof
+
+
+def refused(capfd, *arguments) -> str:
+    code = run(["link", *map(str, arguments)])
+    out, err = capfd.readouterr()
+    assert code == 2, err
+    assert out == ""
+    assert "Warning" not in err
+    return str(err)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "0", "1e300", "1e-300"])
+@pytest.mark.parametrize(
+    "option",
+    [
+        "pass --altitude-km",
+        "pass --wavelength-nm",
+        "pass --divergence-urad",
+        "pass --aperture-m",
+        "coexist --wavelengths",
+    ],
+)
+def test_what_no_model_is_for_is_refused_by_the_name_of_the_option(capfd, option, value):
+    command, name = option.split()
+    assert name in refused(capfd, command, f"{name}={value}")
+
+
+@pytest.mark.parametrize("option", ["jitter-urad", "optics-db", "background-hz", "pulse-rate", "zenith-transmittance"])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_an_infinite_pass_is_refused_and_not_printed_as_what_json_lacks(capfd, option, value):
+    assert option in refused(capfd, "pass", f"--{option}={value}", "--json")
+
+
+@pytest.mark.parametrize(
+    "traffic", ["nan:0", "0:0", "1550:nan", "1550:inf", "1550:1e18", "1550:0,3", "1550,2:0", "1e-300:0"]
+)
+def test_traffic_that_cannot_be_is_no_defect(capfd, traffic):
+    refused(capfd, "coexist", "--traffic", traffic)
+
+
+def test_traffic_without_end_is_refused_before_it_fills_memory(capfd):
+    refused(capfd, "coexist", *["--traffic=1550:0"] * 1000)
+    refused(capfd, "coexist", "--wavelengths", ",".join(["1550"] * 5000))
+
+
+def test_a_passband_without_end_is_refused(capfd):
+    assert "--passband-nm" in refused(capfd, "coexist", "--passband-nm=inf", "--json")
+
+
+def test_a_file_of_parameters_nested_beyond_measure_is_refused(capfd, tmp_path):
+    deep, long = tmp_path / "deep.toml", tmp_path / "long.toml"
+    deep.write_text("a=" + "[" * 100_000)
+    long.write_text("a=" + "1" * 100_000)
+    for path in (deep, long):
+        assert str(path) in refused(capfd, "rate", "--parameters", path)
+
+
+@pytest.mark.parametrize("option", ["--offset-ps=nan", "--offset-ps=inf", "--within=-1", f"--within={1 << 70}"])
+def test_a_place_that_is_none_is_refused_before_anything_is_read(capfd, tmp_path, option):
+    said = refused(capfd, "convert", "x", "--transmitter-file", "y", "--receiver-file", tmp_path / "z", option)
+    assert option.partition("=")[0] in said
+
+
+def test_losses_in_any_order_are_optimised_each_for_itself(monkeypatch):
+    asked = []
+
+    def settings(link, *, attenuation_db, start, **_):
+        asked.append((attenuation_db, start and start["at"]))
+        rate = {0.0: 0.0, 5.0: 2.0}.get(attenuation_db, 0.0)
+        return optimise.SettingsOptimum(link, rate, {"at": attenuation_db})
+
+    monkeypatch.setattr(optimise, "optimise_settings", settings)
+    link = DecoyLink(Detector(0.2, 1e-6), 0.01)
+    losses = [9.0, 0.0, 5.0, 8.0, 7.0]
+    found = optimise.optimise_along(
+        link, proof=FiniteProof.LIM2014, block=Block(key_detections=1e6), attenuation_db=losses
+    )
+    # A key behind a point without one is found; behind two such points nothing is sought.
+    assert asked == [(0.0, None), (5.0, 0.0), (7.0, 5.0), (8.0, 7.0)]
+    assert [each.secret_bits_per_pulse for each in found] == [0.0, 0.0, 2.0, 0.0, 0.0]
+
+
+def test_the_two_ends_recordings_never_share_a_file(capfd, tmp_path):
+    sent, received = tmp_path / "sent", tmp_path / "received"
+    received.symlink_to(sent)
+    files = ("--transmitter-file", sent, "--receiver-file", received)
+    assert "must differ" in refused(capfd, "simulate", "--pulses", "1000", *files)
+
+
+def test_a_recording_on_a_full_disk_is_told_by_its_name(capfd):
+    code = run(["link", "simulate", "--pulses", "2e5", "--transmitter-file", "/dev/full"])
+    assert code == 4
+    assert "/dev/full" in capfd.readouterr().err
+
+
+def test_where_standard_output_is_closed_a_command_ends_in_order():
+    command = [sys.executable, "-m", "shosoin.cli", "link", "protocols", "plob"]
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$@" >&-', "sh", *command], stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_kernels_and_arrays_that_are_not_there_are_the_environments_fault(monkeypatch):
+    ended = subprocess.run(
+        [sys.executable, "-m", "shosoin.cli", "link", "simulate", "--pulses", "1"],
+        env={**os.environ, "SHOSOIN_KERNELS": "avx9000", "LANG": "C.UTF-8"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert "avx9000" in ended.stderr
+    monkeypatch.setenv(arrays.VARIABLE, "jax")
+    monkeypatch.setattr(arrays, "_in_use", [])
+    with pytest.raises(Rejected, match="SHOSOIN_ARRAYS"):
+        arrays.arrays_in_use()
+
+
+def test_a_seed_out_of_the_key_is_refused_and_the_key_left_alone():
+    memory = bytearray(b"abcdefgh")
+    with pytest.raises(ValueError, match="independent"):
+        amplify(memoryview(memory)[:2], 16, memoryview(memory)[1:5], 8)
+    with pytest.raises(ValueError, match="contiguous"):
+        amplify(memoryview(memory)[:2], 16, memoryview(bytes(30))[::2], 8)
+    assert memory == b"abcdefgh"
+
+
+def test_a_line_of_tags_without_end_is_refused_before_anything_copies_it(monkeypatch):
+    monkeypatch.setattr(timetags, "_tags_of", lambda text: pytest.fail(f"got {len(text)} bytes to take apart"))
+    with pytest.raises(Rejected, match="too long"):
+        timetags.parse_time_tags(b"1" * ((2 << 20) + 2))
+
+
+@pytest.mark.parametrize("first", [0, 1 << 61])
+def test_pulse_0_is_sought_only_where_it_can_be_however_far_that_is_allowed(first):
+    rng = np.random.default_rng(5)
+    bits, bases = (rng.integers(0, 256, 125, dtype=np.uint8) for _ in range(2))
+    sent = SentPulses(first, 1000, bits, bases, np.zeros(1000, np.uint8))
+    there = np.arange(first + 7, first + 907)
+    seen = Detections(0, 900, there - first - 7, sent.bases_at(there), sent.bits_at(there))
+    assert timetags.find_pulse_offset(sent, seen, within=1 << 62) == first + 7
+    none = Detections(0, 1, np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.uint8))
+    with pytest.raises(Rejected):
+        timetags.find_pulse_offset(sent, none, within=1 << 62)
+
+
+@pytest.mark.parametrize("margins", [{"drift_db": np.nan}, {"drift_db": -1.0}, {"qber_margin": np.nan}])
+def test_a_margin_that_is_no_number_calibrates_nothing(margins):
+    detector = Detector(0.2, 1e-6)
+    settings = Settings((0.4, 0.1), (0.6, 0.4), 0.7, 0.7, 1e9)
+    with pytest.raises(ValueError, match="margins"):
+        calibration_of(settings, Line(10.0, (detector, detector), 0.01), **margins)
+
+
+@pytest.mark.parametrize("miss", [0.0, 1e-300, np.nan, 1.0])
+def test_an_interval_that_never_misses_is_refused_and_not_sought_for_ever(miss):
+    with pytest.raises(ValueError, match="probability"):
+        confidence_interval(5, 10, miss)
+
+
+def test_the_farthest_pass_is_all_numbers(capfd):
+    far = ("--altitude-km=50000", "--divergence-urad=1e5", "--aperture-m=0.001", "--optics-db=200", "--max-elevation=5")
+    assert run(["link", "pass", *far, "--jitter-urad=1e5", "--zenith-transmittance=1e-9", "--json"]) == 0
+    json.loads(capfd.readouterr().out, parse_constant=lambda name: pytest.fail(name))
+
+
+def test_a_list_with_random_bits_for_double_clicks_is_one_of_the_pulses_sent():
+    rng = SimulationRng(3)
+    tags = timetags.TimeTags(np.array([5, 5, 1000, 1000, 1000], np.int64), np.array([0, 1, 0, 2, 3], np.uint8))
+    channels = {0: (0, 0), 1: (0, 1), 2: (1, 0), 3: (1, 1)}
+    made = timetags.convert(tags, timetags.Clock(0.0, 1000.0), channels, gate_ps=100.0, first=0, count=2, random=rng)
+    assert made.detections.pulses.tolist() == [0, 1]
+    assert (made.detections.double_clicks, made.both_bases) == (2, 1)
