@@ -12,6 +12,7 @@ from shosoin.base import Rejected, SimulationRng
 from shosoin.cli import run
 from shosoin.kernels import arrays
 from shosoin.link.amplification import amplify
+from shosoin.link.channels.pass_key import DecoySource
 from shosoin.link.detector import Detector
 from shosoin.link.events import timetags
 from shosoin.link.events.calibrating import calibration_of
@@ -19,6 +20,7 @@ from shosoin.link.events.optics import Line
 from shosoin.link.events.records import Detections, SentPulses, Settings
 from shosoin.link.events.tails import confidence_interval
 from shosoin.link.rates import optimise
+from shosoin.link.rates.decoy_bounds import DecoySettings
 from shosoin.link.rates.expected_counts import DecoyLink
 from shosoin.link.rates.finite_key import Block, FiniteProof
 
@@ -176,6 +178,17 @@ def test_a_margin_that_is_no_number_calibrates_nothing(margins):
         calibration_of(settings, Line(10.0, (detector, detector), 0.01), **margins)
 
 
+def test_probabilities_that_miss_1_by_more_than_rounding_are_refused_wherever_a_bound_takes_them():
+    off = (0.67 - 9e-10, 0.33)
+    for made in (
+        lambda: DecoySettings(np.array([0.4, 0.12]), np.array(off)),
+        lambda: Settings((0.4, 0.12), off, 0.7, 0.7, 1e9),
+        lambda: DecoySource(1e9, (0.4, 0.12), off, 0.7, 0.01),
+    ):
+        with pytest.raises(ValueError, match="sum to 1"):
+            made()
+
+
 @pytest.mark.parametrize("miss", [0.0, 1e-300, np.nan, 1.0])
 def test_an_interval_that_never_misses_is_refused_and_not_sought_for_ever(miss):
     with pytest.raises(ValueError, match="probability"):
@@ -185,7 +198,7 @@ def test_an_interval_that_never_misses_is_refused_and_not_sought_for_ever(miss):
 def test_the_farthest_pass_is_all_numbers(capfd):
     far = ("--altitude-km=50000", "--divergence-urad=1e5", "--aperture-m=0.001", "--optics-db=200", "--max-elevation=5")
     assert run(["link", "pass", *far, "--jitter-urad=1e5", "--zenith-transmittance=1e-9", "--json"]) == 0
-    json.loads(capfd.readouterr().out, parse_constant=lambda name: pytest.fail(name))
+    json.loads(capfd.readouterr().out, parse_constant=pytest.fail)
 
 
 def test_a_list_with_random_bits_for_double_clicks_is_one_of_the_pulses_sent():

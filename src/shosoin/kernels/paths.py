@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class KernelsMissing(Rejected, ImportError):
-    """This machine lacks what somebody asked for."""
+    """No such kernels here."""
 
     code = "kernels.missing"
 
