@@ -93,7 +93,7 @@ def test_parameters_inside_others_have_dotted_names(shosoin, tmp_path):
         (("--db-per-km", "0"), "more than 0 dB a km", ""),
         (("--block-bits", "1e6"), "it is computed for infinitely many pulses", "link protocols decoy-bb84"),
         (("--optimise",), "nothing to optimise", "--optimise"),
-        (("--protocol", FINITE, "--block-bits", "0"), "at least one bit", ""),
+        (("--protocol", FINITE, "--block-bits", "0"), "1 to 1e+18 bits", ""),
         (("--plot", "picture.gif"), "neither .svg nor .png", ""),
     ],
 )

@@ -72,6 +72,31 @@ def test_a_passband_without_end_is_refused(capfd):
     assert "--passband-nm" in refused(capfd, "coexist", "--passband-nm=inf", "--json")
 
 
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        "receiver_efficiency=1e300",
+        "receiver_efficiency=1.1",
+        "reconciliation_efficiency=0.5",
+        "reconciliation_efficiency=nan",
+        "sifting_factor=2",
+        "background_yield=inf",
+        "misalignment_error=-1",
+        "mean_photon_number=-1",
+        "pulse_rate_hz=inf",
+    ],
+)
+def test_a_rate_of_a_system_that_cannot_be_is_refused_and_not_computed(capfd, parameter):
+    assert parameter.partition("=")[0] in refused(capfd, "rate", "--parameters", parameter, "--json")
+
+
+def test_a_number_too_large_for_floating_point_is_refused(capfd, tmp_path):
+    large = tmp_path / "large.toml"
+    large.write_text(f"pulse_rate_hz = {10**400}")
+    assert "pulse_rate_hz" in refused(capfd, "rate", "--parameters", large)
+    assert "block" in refused(capfd, "rate", "--protocol", "decoy-bb84/lim2014", "--block-bits=1e300")
+
+
 def test_a_file_of_parameters_nested_beyond_measure_is_refused(capfd, tmp_path):
     deep, long = tmp_path / "deep.toml", tmp_path / "long.toml"
     deep.write_text("a=" + "[" * 100_000)

@@ -24,6 +24,7 @@ __all__ = ["rate", "rate_text"]
 _DEFAULT_PROTOCOL = "decoy-bb84"
 _DB_PER_KM = 0.2
 _POINTS_MAX = 2000
+_BLOCK_BITS_MAX = 1e18
 _BAR = 30
 _RATES = ("pulse_rate_hz", "symbol_rate_hz")
 _BAR_DECADES = 10.0
@@ -160,8 +161,8 @@ def _block(entry: ProtocolEntry, given: float | None) -> float | None:
             code="cli.usage",
             hint=f"`shosoin link protocols {entry.name}` shows what it takes",
         )
-    if not (given >= 1 and math.isfinite(given)):
-        raise Rejected(f"a block has at least one bit, got {given:g}", code="cli.usage")
+    if not 1 <= given <= _BLOCK_BITS_MAX:
+        raise Rejected(f"a block has 1 to {_BLOCK_BITS_MAX:g} bits, got {given:g}", code="cli.usage")
     return given
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -237,12 +238,19 @@ def _like(default: Any, value: Any, name: str) -> Any:
             raise TypeError
         if isinstance(default, tuple):
             given = value.split(",") if isinstance(value, str) else value
-            return tuple(float(each) for each in given)
-        return type(default)(value) if isinstance(default, str) else float(value)
-    except (TypeError, ValueError):
+            return tuple(_finite(each) for each in given)
+        return type(default)(value) if isinstance(default, str) else _finite(value)
+    except (TypeError, ValueError, OverflowError):
         raise Rejected(
             f"{name} wants a value like {default!r}, got {value!r}", code="link.bad_parameter", hint=""
         ) from None
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(value)
+    return number
 
 
 def _suggestion(name: str, known: tuple[str, ...]) -> str:
