@@ -90,6 +90,24 @@ def test_a_rate_of_a_system_that_cannot_be_is_refused_and_not_computed(capfd, pa
     assert parameter.partition("=")[0] in refused(capfd, "rate", "--parameters", parameter, "--json")
 
 
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        "intensities=0.5",
+        "intensities=0.1,0.4",
+        "intensities=0.4,-1",
+        "probabilities=1",
+        "probabilities=0.5,0.4",
+        "key_basis_probability=0",
+        "link.pulse_rate_hz=inf",
+        "link.reconciliation_efficiency=inf",
+    ],
+)
+def test_settings_that_no_proof_takes_are_refused(capfd, parameter):
+    protocol = ("--protocol", "decoy-bb84/wiesemann2024", "--no-optimise", "--length-km", "20")
+    refused(capfd, "rate", *protocol, "--parameters", parameter)
+
+
 def test_a_number_too_large_for_floating_point_is_refused(capfd, tmp_path):
     large = tmp_path / "large.toml"
     large.write_text(f"pulse_rate_hz = {10**400}")
