@@ -143,9 +143,23 @@ def test_losses_in_any_order_are_optimised_each_for_itself(monkeypatch):
     found = optimise.optimise_along(
         link, proof=FiniteProof.LIM2014, block=Block(key_detections=1e6), attenuation_db=losses
     )
-    # A key behind a point without one is found; behind two such points nothing is sought.
-    assert asked == [(0.0, None), (5.0, 0.0), (7.0, 5.0), (8.0, 7.0)]
+    # A key behind a first point without one is found; where the key has ended nothing is sought.
+    assert asked == [(0.0, None), (0.0, None), (5.0, 0.0), (7.0, 5.0), (6.0, 5.0)]
     assert [each.secret_bits_per_pulse for each in found] == [0.0, 0.0, 2.0, 0.0, 0.0]
+
+
+def test_a_key_at_the_edge_of_the_range_is_found_from_nearer(monkeypatch):
+    def settings(link, *, attenuation_db, start, **_):
+        # Far out, settings are found only from those of a decibel before.
+        near = attenuation_db <= 36.0 or (start is not None and start["at"] >= attenuation_db - 1.0)
+        rate = 1.0 if near and attenuation_db <= 42.0 else 0.0
+        return optimise.SettingsOptimum(link, rate, {"at": attenuation_db})
+
+    monkeypatch.setattr(optimise, "optimise_settings", settings)
+    link, block = DecoyLink(Detector(0.2, 1e-6), 0.01), Block(key_detections=1e6)
+    for losses, rates in (([42.0], [1.0]), ([38.0, 42.0, 43.0, 44.0], [1.0, 1.0, 0.0, 0.0]), ([50.0], [0.0])):
+        found = optimise.optimise_along(link, proof=FiniteProof.LIM2014, block=block, attenuation_db=losses)
+        assert [each.secret_bits_per_pulse for each in found] == rates
 
 
 def test_the_two_ends_recordings_never_share_a_file(capfd, tmp_path):

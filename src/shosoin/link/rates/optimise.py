@@ -36,7 +36,9 @@ __all__ = [
     "settings_from",
 ]
 
-_KEYLESS_MAX = 2
+_APPROACH_DB = 6.0
+_STEP_DB = 1.0
+Start = dict[str, float]
 Objective = Callable[[Array], Array]
 """Takes candidates of shape (candidates, coordinates), returns the value of each."""
 
@@ -220,30 +222,68 @@ def optimise_along(
 ) -> list[SettingsOptimum]:
     """Return the optimum at each attenuation, in the order given; each starts from that at the next lower one.
 
-    Past a second in a row that gives no key there is none either, and none is sought: one search may miss a small key
-    at the edge of the range, or the lowest attenuations may be too bright for one.
+    Past the end of the key there is none either, and none is sought: behind the first point without one that follows
+    points with one, or behind two at the beginning, since the lowest attenuation may be too bright for a key.
     """
+
+    def seek(loss: float, start: Start | None) -> SettingsOptimum:
+        return optimise_settings(
+            link,
+            proof=proof,
+            block=block,
+            attenuation_db=loss,
+            security=security,
+            start=start,
+            vacuum_intensity=vacuum_intensity,
+            seed=seed,
+        )
+
     losses = np.asarray(attenuation_db, dtype=np.float64).ravel()
     order = np.argsort(losses, kind="stable")
     found: list[SettingsOptimum] = []
-    for loss in losses[order]:
-        if len(found) >= _KEYLESS_MAX and not any(each.secret_bits_per_pulse > 0.0 for each in found[-_KEYLESS_MAX:]):
+    last: tuple[float, Start] | None = None
+    for loss in losses[order].tolist():
+        if _has_ended([each.secret_bits_per_pulse > 0.0 for each in found]):
             found.append(found[-1])
             continue
-        start = found[-1].values if found else None
-        found.append(
-            optimise_settings(
-                link,
-                proof=proof,
-                block=block,
-                attenuation_db=float(loss),
-                security=security,
-                start=start,
-                vacuum_intensity=vacuum_intensity,
-                seed=seed,
-            )
-        )
+        best = seek(loss, found[-1].values if found else None)
+        if not best.secret_bits_per_pulse > 0.0:
+            best = _approached(seek, loss, last) or best
+        if best.secret_bits_per_pulse > 0.0:
+            last = loss, best.values
+        found.append(best)
     return [found[place] for place in np.argsort(order)]
+
+
+def _approached(
+    seek: Callable[[float, Start | None], SettingsOptimum], loss: float, last: tuple[float, Start] | None
+) -> SettingsOptimum | None:
+    """Return the optimum at an attenuation, come to in small steps from less of it; None if the key ends on the way.
+
+    Just before a key ends few settings give any, and a search from nothing or from afar may miss them.
+
+    Args:
+        seek: finds the optimum at an attenuation from a start.
+        loss: where the search found none.
+        last: the last attenuation with a key, and its settings.
+    """
+    place, start = max(loss - _APPROACH_DB, 0.0), None
+    if last is not None and last[0] >= place:
+        place, start = last
+        if loss - place <= _STEP_DB:
+            return None  # it was tried from there
+    best = None
+    for at in [*np.arange(place, loss, _STEP_DB).tolist()[start is not None :], loss]:
+        best = seek(at, start)
+        if not best.secret_bits_per_pulse > 0.0:
+            return None
+        start = best.values
+    return best
+
+
+def _has_ended(has_key: list[bool]) -> bool:
+    """Return whether there is no key farther on, by whether there was one at each point so far."""
+    return not has_key[-1] if any(has_key) else len(has_key) > 1
 
 
 def _straight(scale: Scale, value: npt.ArrayLike) -> Array:
