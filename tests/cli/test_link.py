@@ -215,8 +215,8 @@ def test_traffic_makes_noise_and_the_o_band_has_the_least_of_it(shosoin):
         (("--traffic", "1550:0:along"), "is no channel"),
         (("--traffic", "1550:zero"), "are no numbers"),
         (("--wavelengths", "1310,"), "are no numbers"),
-        (("--wavelengths", "800"), "from 1260 to 1675 nm"),
-        (("--length-km", "-1"), "must not be negative"),
+        (("--wavelengths", "800"), "from 1260 to 1675"),
+        (("--length-km", "-1"), "must be from 0"),
         (("--efficiency", "2"), "within [0, 1]"),
     ],
 )

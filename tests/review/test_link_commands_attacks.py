@@ -108,6 +108,10 @@ def test_settings_that_no_proof_takes_are_refused(capfd, parameter):
     refused(capfd, "rate", *protocol, "--parameters", parameter)
 
 
+def test_a_parameter_that_is_no_number_is_not_made_one(capfd):
+    refused(capfd, "rate", "--protocol", "mdi-finite", "--parameters", "block.settings=0.5")
+
+
 def test_a_number_too_large_for_floating_point_is_refused(capfd, tmp_path):
     large = tmp_path / "large.toml"
     large.write_text(f"pulse_rate_hz = {10**400}")
@@ -144,14 +148,14 @@ def test_losses_in_any_order_are_optimised_each_for_itself(monkeypatch):
         link, proof=FiniteProof.LIM2014, block=Block(key_detections=1e6), attenuation_db=losses
     )
     # A key behind a first point without one is found; where the key has ended nothing is sought.
-    assert asked == [(0.0, None), (0.0, None), (5.0, 0.0), (7.0, 5.0), (6.0, 5.0)]
+    assert asked == [(0.0, None), (0.0, None), (5.0, 0.0), (7.0, 5.0)]
     assert [each.secret_bits_per_pulse for each in found] == [0.0, 0.0, 2.0, 0.0, 0.0]
 
 
 def test_a_key_at_the_edge_of_the_range_is_found_from_nearer(monkeypatch):
     def settings(link, *, attenuation_db, start, **_):
-        # Far out, settings are found only from those of a decibel before.
-        near = attenuation_db <= 36.0 or (start is not None and start["at"] >= attenuation_db - 1.0)
+        # Far out, settings are found only from those of two decibels before.
+        near = attenuation_db <= 36.0 or (start is not None and start["at"] >= attenuation_db - 2.0)
         rate = 1.0 if near and attenuation_db <= 42.0 else 0.0
         return optimise.SettingsOptimum(link, rate, {"at": attenuation_db})
 

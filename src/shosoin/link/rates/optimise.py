@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 _APPROACH_DB = 6.0
-_STEP_DB = 1.0
+_STEP_DB = 2.0
 Start = dict[str, float]
 Objective = Callable[[Array], Array]
 """Takes candidates of shape (candidates, coordinates), returns the value of each."""

@@ -234,7 +234,7 @@ def _with_parameter(parameters: Any, name: str, whole: str, value: Any) -> Any:
 def _like(default: Any, value: Any, name: str) -> Any:
     """Return a value of the kind that the parameter has; a number may be given as text."""
     try:
-        if isinstance(value, bool):
+        if isinstance(value, bool) or not isinstance(default, int | float | str | tuple):
             raise TypeError
         if isinstance(default, tuple):
             given = value.split(",") if isinstance(value, str) else value
