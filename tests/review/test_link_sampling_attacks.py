@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from shosoin.base import Alarm, PeerFault, Rejected
 from shosoin.link.events.records import Detections, Settings
-from shosoin.link.postprocessing import VoidReason, parameters
-from shosoin.link.postprocessing.messages import Detected
+from shosoin.link.postprocessing import Receiver, Transmitter, VoidReason, parameters
+from shosoin.link.postprocessing.authentication import HEADER_BYTES, parse_header
+from shosoin.link.postprocessing.errors import PeerBrokeProtocol
+from shosoin.link.postprocessing.messages import Detected, Message, Sifted, decode_message
 from tests.link.postprocessing.world import SETTINGS, SMALL, Records, World, made_records, with_codes
 
 TINY = replace(SMALL, block_bits=64)
@@ -101,6 +103,7 @@ def test_a_receiver_holds_no_more_than_a_group_beyond_what_it_announces():
     while receiver.wants_detections:
         receiver.feed(todo.pop(0))
     assert receiver._recorded_count < 2 * GROUP + 10  # four batches are announced and nobody answers
+    assert len(receiver._recorded) <= 3  # in few parts, however it came
 
 
 def with_other_choices(records: Records, seed: int) -> Records:
@@ -147,6 +150,32 @@ def test_a_receiver_with_groups_of_its_own_gets_no_key_and_never_another_one(siz
     with contextlib.suppress(PeerFault, Alarm):
         world.session()
     assert world.keys == ({}, {})
+
+
+@pytest.mark.parametrize("size", [GROUP - 1, GROUP + 1, GROUP + 100])
+def test_a_batch_that_spans_two_groups_is_refused_before_anything_is_said_about_it(size):
+    world = World(TINY, RECORDS)
+    transmitter, receiver = world.ends()
+    receiver._block_detections = size
+    receiver.start()
+    transmitter.feed(RECORDS.sent)
+    with pytest.raises(PeerBrokeProtocol, match="the block lacks"):
+        talk(world, transmitter, receiver)
+    answered = [*world.messages(Sifted), *map(decoded, transmitter.outgoing())]
+    assert sum(len(message.pulses) for message in world.messages(Detected)) > GROUP
+    assert sum(len(message.is_kept) for message in answered if isinstance(message, Sifted)) <= GROUP
+
+
+def talk(world: World, transmitter: Transmitter, receiver: Receiver) -> None:
+    for part in RECORDS.detections:
+        while world._pass_on(receiver, transmitter) + world._pass_on(transmitter, receiver):
+            pass
+        receiver.feed(part)
+
+
+def decoded(raw: bytes) -> Message:
+    header = parse_header(raw)
+    return decode_message(header.kind, raw[HEADER_BYTES:-16])
 
 
 @given(st.integers(1, 10**7), st.floats(0.3, 0.95), st.floats(0.3, 0.95))

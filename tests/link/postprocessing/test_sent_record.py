@@ -14,7 +14,7 @@ from shosoin.link.events.records import Detections, SentPulses
 from shosoin.link.postprocessing import Receiver
 from shosoin.link.postprocessing.errors import PeerBrokeProtocol
 from shosoin.link.postprocessing.sent_record import levels_before, look_up, thinned
-from shosoin.link.postprocessing.watching import SentTally
+from shosoin.link.postprocessing.watching import ReadingsQueue, SentTally
 from tests.link.postprocessing.test_monitoring import LINE, SETTINGS
 from tests.link.postprocessing.world import SMALL, MemoryJournal, SeededEntropy
 
@@ -35,6 +35,20 @@ def test_of_detected_pulses_everything_is_known_and_of_the_others_how_many_there
     kept = thinned(sent, pulses, 3)
     for end in (0, FIRST, *(pulses + 1).tolist(), FIRST + count, FIRST + count + 9):
         assert levels_before(kept, end, 3).tolist() == levels_before(sent, end, 3).tolist()
+    cut = count // 2 // 8 * 8
+    halves = [
+        SentPulses(FIRST + low, high - low, sent.bits[low // 8 : -(-high // 8)], sent.bases[low // 8 : -(-high // 8)],
+                   sent.intensity[low:high])
+        for low, high in ((0, cut), (cut, count))
+    ]  # fmt: skip
+    parts = [
+        thinned(half, pulses[(half.first <= pulses) & (pulses < half.first + half.count)], 3) for half in halves
+    ]  # fmt: skip
+    both = parts[0].joined(parts[1])
+    assert both is not None
+    for name in ("first", "count", "offsets", "codes", "levels"):
+        assert np.array_equal(getattr(both, name), getattr(kept, name))
+    assert kept.joined(kept) is None
     asked = pulses[rng.random(len(pulses)) < 0.5]
     if len(asked):
         one, other = look_up(sent, asked), look_up(kept, asked)
@@ -65,6 +79,18 @@ def test_readings_of_the_diode_count_for_every_block_that_has_one_of_their_pulse
         assert taken.readings is not None
         found.append((int(taken.pulses.sum()), taken.readings.diode_counts))
     assert found == [(150, 11), (50, 10), (199, 1100)]
+
+
+def test_readings_of_a_line_that_brings_no_block_for_days_take_bounded_memory_and_none_is_lost():
+    queue = ReadingsQueue[TransmitterReadings]()
+    for place in range(20_000):
+        queue.add(place, place, TransmitterReadings(1, 1))
+        assert len(queue._waiting) <= 4096
+    first, rest = queue.take(9_999), queue.take(20_000)
+    assert first is not None
+    assert rest is not None
+    assert 20_000 <= first.pulses + rest.pulses < 20_100
+    assert queue.take(30_000) is None
 
 
 def test_readings_of_the_detectors_count_for_every_block_that_they_may_belong_to_and_for_no_earlier_one():

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum, auto
-from functools import reduce
-from operator import add
 from typing import ClassVar
 
 import numpy as np
@@ -53,7 +51,7 @@ from shosoin.link.postprocessing.session import (
 )
 from shosoin.link.postprocessing.sifting import Accumulator, Announced, SiftedBlock, announcement, kept_of_receiver
 from shosoin.link.postprocessing.verification import hash_block, hashes_agree
-from shosoin.link.postprocessing.watching import received_observation
+from shosoin.link.postprocessing.watching import ReadingsQueue, received_observation
 
 __all__ = ["Receiver"]
 
@@ -61,6 +59,7 @@ Bytes = npt.NDArray[np.uint8]
 
 BATCH_DETECTIONS = 1 << 17
 """At most so many detections are announced in one message; what is worked on then stays in a processor's cache."""
+JOINED_DETECTIONS = 4096
 BATCHES_PER_BLOCK = 4
 """At least, so that the two ends work at the same time."""
 
@@ -104,8 +103,8 @@ class Receiver(SessionEnd):
     ) -> None:
         super().__init__(parameters, journal, entropy, monitor=monitor)
         self._block_detections = parameters.block_detections
-        self._readings: deque[tuple[int, int, ReceiverReadings]] = deque()
-        """And after how many detections of this session they begin and end."""
+        self._readings = ReadingsQueue[ReceiverReadings]()
+        """By number of the detection in this session."""
         self._fed_count = 0
         self._first_block = 0
         self._recorded: deque[_Recorded] = deque()
@@ -163,13 +162,21 @@ class Receiver(SessionEnd):
         self._recorded_end = detections.first + detections.count
         unspent = slice(int(np.searchsorted(detections.pulses, self._next_pulse)), None)
         recorded = _slice_of(_Recorded(detections.pulses, detections.bases == TEST_BASIS, detections.bits), unspent)
-        if len(recorded.pulses):
-            self._recorded.append(recorded)
+        self._hold(recorded)
         if readings is not None and self._monitor is not None:
-            self._readings.append((self._fed_count, self._fed_count + len(recorded.pulses), readings))
+            self._readings.add(self._fed_count, self._fed_count + len(recorded.pulses), readings)
         self._fed_count += len(recorded.pulses)
         self._recorded_count += len(recorded.pulses)
         self._announce()
+
+    def _hold(self, recorded: _Recorded) -> None:
+        """Add to the record; small parts become one, so that a dark link does not hold many tiny ones."""
+        size = len(recorded.pulses)
+        if not size:
+            return
+        if self._recorded and size + len(self._recorded[-1].pulses) <= JOINED_DETECTIONS:
+            recorded = _joined([self._recorded.pop(), recorded])
+        self._recorded.append(recorded)
 
     def feed_end(self) -> None:
         """Say that the device's record is over."""
@@ -228,10 +235,7 @@ class Receiver(SessionEnd):
         return parts
 
     def _announce_batch(self, parts: list[_Recorded]) -> None:
-        recorded = parts[0]
-        if len(parts) > 1:
-            columns = zip(*((part.pulses, part.is_test, part.bits) for part in parts), strict=True)
-            recorded = _Recorded(*(np.concatenate(column) for column in columns))
+        recorded = _joined(parts)
         self._advance_pulses(int(recorded.pulses[-1]))
         detected, kept = announcement(recorded.pulses, recorded.is_test, recorded.bits)
         self._announced[self._next_batch] = (detected, kept)
@@ -356,10 +360,7 @@ class Receiver(SessionEnd):
     def _readings_until(self, number: int) -> ReceiverReadings | None:
         """Return what was read during a block, and during those before it that nobody judged."""
         end = (number - self._first_block + 1) * self._block_detections
-        taken = [readings for start, _, readings in self._readings if start < end]
-        while self._readings and self._readings[0][1] < end:
-            self._readings.popleft()
-        return reduce(add, taken) if taken else None
+        return self._readings.take(end)
 
     def _give_up(self, number: int, reason: VoidReason) -> None:
         """End a block without a key, and tell the other end, whatever it has sent about the block already."""
@@ -431,6 +432,13 @@ class Receiver(SessionEnd):
 
     def _is_mine_to_tell(self, kept: KeptKey) -> bool:
         return not kept.is_stored
+
+
+def _joined(parts: list[_Recorded]) -> _Recorded:
+    if len(parts) == 1:
+        return parts[0]
+    columns = zip(*((part.pulses, part.is_test, part.bits) for part in parts), strict=True)
+    return _Recorded(*(np.concatenate(column) for column in columns))
 
 
 def _slice_of(recorded: _Recorded, part: slice) -> _Recorded:

@@ -21,6 +21,9 @@ __all__ = ["DetectedPulses", "SentRecord", "levels_before", "look_up", "thinned"
 
 Int64s = npt.NDArray[np.int64]
 
+_JOINED_PULSES_MAX = (1 << 32) - 1
+_JOINED_DETECTIONS = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class DetectedPulses:
@@ -50,6 +53,20 @@ class DetectedPulses:
         for index in range(intensity_count):
             levels[index] = np.append(0, np.cumsum(sent.intensity == index, dtype=np.uint32))[ends]
         return cls(sent.first, sent.count, offsets.astype(np.uint32), codes, levels)
+
+    def joined(self, after: DetectedPulses) -> DetectedPulses | None:
+        """Return this part and the next as one, so that dark links do not hold many tiny parts; None if it pays not."""
+        if self.first + self.count != after.first or self.count + after.count > _JOINED_PULSES_MAX:
+            return None
+        if len(self.offsets) > _JOINED_DETECTIONS or len(after.offsets) > _JOINED_DETECTIONS:
+            return None
+        return DetectedPulses(
+            self.first,
+            self.count + after.count,
+            np.concatenate([self.offsets, after.offsets + np.uint32(self.count)]),
+            np.concatenate([self.codes, after.codes]),
+            np.concatenate([self.levels[:, :-1], after.levels + self.levels[:, -1:]], axis=1),
+        )
 
     def look_up(self, pulses: Int64s) -> SentAt:
         """Return what was sent in some of the pulses.

@@ -35,7 +35,7 @@ from shosoin.link.postprocessing.messages import (
 from shosoin.link.postprocessing.outcome import block_report
 from shosoin.link.postprocessing.parameters import SessionParameters, secret_length, verification_bits
 from shosoin.link.postprocessing.reconciling import Discloser, discloser, expected_qber
-from shosoin.link.postprocessing.sent_record import SentRecord, look_up, thinned
+from shosoin.link.postprocessing.sent_record import DetectedPulses, SentRecord, look_up, thinned
 from shosoin.link.postprocessing.session import (
     BATCHES_MAX,
     SessionEnd,
@@ -131,8 +131,17 @@ class Transmitter(SessionEnd):
         self._require_whole()
         for place, part in enumerate(self._sent):
             if part.first == first and isinstance(part, SentPulses):
-                self._sent[place] = thinned(part, pulses, len(self.parameters.settings.intensities))
+                self._replace(place, thinned(part, pulses, len(self.parameters.settings.intensities)))
                 return
+
+    def _replace(self, place: int, kept: DetectedPulses) -> None:
+        before = self._sent[place - 1] if place else None
+        both = before.joined(kept) if isinstance(before, DetectedPulses) else None
+        if both is None:
+            self._sent[place] = kept
+        else:
+            self._sent[place - 1] = both
+            del self._sent[place]
 
     def feed_end(self) -> None:
         """Say that the device's record is over.

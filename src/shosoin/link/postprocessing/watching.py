@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
+from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +25,40 @@ from shosoin.link.events.tally import BlockTally
 from shosoin.link.postprocessing.sent_record import SentRecord, levels_before
 from shosoin.link.postprocessing.sifting import SentAt
 
-__all__ = ["SentTally", "readings_of", "received_observation"]
+__all__ = ["ReadingsQueue", "SentTally", "readings_of", "received_observation"]
 
 Int64s = npt.NDArray[np.int64]
+_READINGS_MAX = 4096
+
+
+class _Readings(Protocol):
+    def __add__(self, other: Self, /) -> Self: ...
+
+
+R = TypeVar("R", bound=_Readings)
+
+
+class ReadingsQueue(Generic[R]):
+    """Readings of devices in order, each from one place to another; of very many, neighbours are added up."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[int, int, R]] = deque()
+
+    def add(self, start: int, end: int, readings: R) -> None:
+        """Take readings that follow those before."""
+        self._waiting.append((start, end, readings))
+        if len(self._waiting) > _READINGS_MAX:
+            held = list(self._waiting)
+            pairs = zip(held[::2], held[1::2], strict=False)
+            odd = held[len(held) // 2 * 2 :]
+            self._waiting = deque([*((one[0], two[1], one[2] + two[2]) for one, two in pairs), *odd])
+
+    def take(self, end: int) -> R | None:
+        """Return the sum of what begins before a place; what reaches up to it or further is told again next time."""
+        begun = [readings for start, _, readings in self._waiting if start < end]
+        while self._waiting and self._waiting[0][1] < end:
+            self._waiting.popleft()
+        return reduce(add, begun) if begun else None
 
 
 @dataclass(slots=True)
@@ -38,8 +70,8 @@ class SentTally:
     pulses: Int64s = field(default_factory=lambda: np.zeros(0, np.int64))
     detections: Int64s = field(default_factory=lambda: np.zeros(0, np.int64))
     readings: TransmitterReadings | None = None
-    _waiting: deque[tuple[int, int, TransmitterReadings]] = field(default_factory=deque)
-    """Readings, and from which pulse to before which."""
+    _waiting: ReadingsQueue[TransmitterReadings] = field(default_factory=ReadingsQueue[TransmitterReadings])
+    """By number of the pulse."""
 
     def __post_init__(self) -> None:
         if not self.pulses.size:
@@ -48,7 +80,7 @@ class SentTally:
 
     def read(self, first: int, end: int, readings: TransmitterReadings) -> None:
         """Take readings of the diode from one pulse to before another."""
-        self._waiting.append((first, end, readings))
+        self._waiting.add(first, end - 1, readings)
 
     def count_pulses(self, sent: Iterable[SentRecord], end: int) -> None:
         """Count the pulses of a record from where it was counted last, before ``end``."""
@@ -65,16 +97,12 @@ class SentTally:
 
     def take(self) -> SentTally:
         """Return what was counted, and begin anew."""
-        taken = SentTally(self.intensity_count, self.next_pulse, self.pulses, self.detections, self._read_so_far())
+        taken = SentTally(
+            self.intensity_count, self.next_pulse, self.pulses, self.detections, self._waiting.take(self.next_pulse)
+        )
         self.pulses = np.zeros(self.intensity_count, np.int64)
         self.detections = np.zeros(self.intensity_count, np.int64)
         return taken
-
-    def _read_so_far(self) -> TransmitterReadings | None:
-        begun = [readings for first, _, readings in self._waiting if first < self.next_pulse]
-        while self._waiting and self._waiting[0][1] <= self.next_pulse:
-            self._waiting.popleft()
-        return reduce(add, begun) if begun else None
 
     def observation(self, counts: DecoyCounts) -> Observation:
         """Return what a monitor judges."""
