@@ -26,8 +26,13 @@ HEAD = """# Published figures beside ours
 
 <!-- Written by scripts/make_link_docs.py; change the rows in src/shosoin/link/validation, then run it again. -->
 
-Every row is a figure that a paper, a standard or a program not written by us gives, and what the models of
-`shosoin.link` compute for it. `shosoin link validate` computes the same table anew; `--only SUBJECT` a part of it.
+Every row is a figure and what the models of `shosoin.link` compute for it. `shosoin link validate` computes the same
+table anew; `--only SUBJECT` a part of it. *Who says it* tells what a row is worth:
+
+* **experiment**, **theory**, **standard**: a paper measured or computed the figure, or a standard prints it;
+* **independent program**: a program that we did not write computes it, now or when the row was made;
+* **arithmetic**: it follows from a printed formula or printed parts with a pocket calculator, and the source need not
+  print it; the row shows that our formula is that one, or that printed parts agree, and nothing about the world.
 
 No verdict is written by hand. Each follows from the two numbers and the tolerance, which is part of the row:
 
@@ -74,12 +79,12 @@ PICTURES = {
 
 def table(found: Sequence[Finding]) -> Iterator[str]:
     """Yield the lines of one subject's table and the reasons below it."""
-    yield "| row | claim | source | published | ours | tolerance | verdict |"
-    yield "| --- | --- | --- | ---: | ---: | --- | --- |"
+    yield "| row | claim | source | who says it | published | ours | tolerance | verdict |"
+    yield "| --- | --- | --- | --- | ---: | ---: | --- | --- |"
     for each in found:
         row = each.row
         values = [_number(each.published, row.unit), _number(each.ours, row.unit)]
-        cells = [f"`{row.id}`", row.claim, row.source, *values, str(row.criterion), str(each.verdict)]
+        cells = [f"`{row.id}`", row.claim, row.source, str(row.witness), *values, str(row.criterion), str(each.verdict)]
         yield f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
     yield ""
     reasons: dict[str, list[str]] = {}

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from shosoin.base import Rejected
 from shosoin.base.messages import set_language
 from shosoin.cli.link_simulate import simulate
+from shosoin.link.events.calibration_files import decode_calibration
 from shosoin.link.events.recording import Part, decode_recording
 
 APP = typer.Typer()
@@ -63,6 +64,17 @@ def test_recordings_are_private_files_that_hold_each_end_alone(tmp_path):
         assert (read.header.part, read.header.simulated) == (part, True)
         assert "simulated" in read.header.origin
         assert sum(batch.count for batch in read.sent) + sum(batch.count for batch in read.detected) == 300_000
+
+
+def test_limits_of_an_honest_link_do_not_depend_on_who_is_on_the_line(tmp_path):
+    written = []
+    for name, attack in (("one", ()), ("two", ("--attack", "intercept-resend"))):
+        assert run("--pulses", "1e4", "--calibration-file", tmp_path / name, *attack).exit_code in {0, 6}
+        written.append((tmp_path / name).read_bytes())
+    assert written[0] == written[1]
+    read = decode_calibration(written[0])
+    assert read.simulated
+    assert read.calibration.intensities == (0.4, 0.12)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,12 @@ from tests.link.postprocessing.world import SMALL, World, made_records
         {"epsilon_correctness": 1e-40},
         {"epsilon_correctness": 1e-300},
         {"epsilon_correctness": float("nan")},
+        {"epsilon_secrecy": 1e-200},
+        {"block_bits": 65536.0},
+        {"fixed_secret_bits": 8.5},
+        {"authentication_stock_bytes": True},
+        {"record": "x" * 70_000},
+        {"record": 5},
         {"codes": "cascade", "block_bits": (1 << 21) + 8},
     ],
 )

@@ -406,6 +406,11 @@ ENGLISH: dict[str, str] = {
     "kme.would_overwrite": "would be overwritten and removed: {file}",
     "kme.reconfigure": "before the next start write the new [kme.storage_key] (source {source}) into the configuration",
     # Post-processing of a link's records.
+    "postprocess.running": "key from recorded pulses",
+    "postprocess.goes_on": "the same command goes on where this one ended",
+    "postprocess.watched": "watched at both ends by what recordings tell; limits: {origin}",
+    "postprocess.watched_simulated": "watched at both ends by what recordings tell; limits of a simulation: {origin}",
+    "postprocess.found": "found by a monitor: {kind} (p = {p})",
     "postprocess.simulated": "simulated: {origin}; nothing here protects anything",
     "postprocess.block": "BLOCK",
     "postprocess.sifted": "SIFTED",

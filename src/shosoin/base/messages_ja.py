@@ -338,6 +338,11 @@ JAPANESE: dict[str, str] = {
     "kme.would_overwrite": "上書きして削除します: {file}",
     "kme.reconfigure": "次の起動の前に、新しい [kme.storage_key]（source {source}）を設定ファイルに書いてください。",
     # Post-processing of a link's records.
+    "postprocess.running": "記録から鍵へ",
+    "postprocess.goes_on": "同じコマンドをもう一度実行すると、続きから処理します",
+    "postprocess.watched": "記録からわかる範囲で両端が監視しています。限度: {origin}",
+    "postprocess.watched_simulated": "記録からわかる範囲で両端が監視しています。シミュレーションによる限度: {origin}",
+    "postprocess.found": "監視が見つけた異常: {kind} (p = {p})",
     "postprocess.simulated": "シミュレーション: {origin}。この鍵では何も守れません",
     "postprocess.block": "ブロック",
     "postprocess.sifted": "ふるい鍵",

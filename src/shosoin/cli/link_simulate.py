@@ -82,6 +82,14 @@ def simulate(
     receiver_file: Annotated[
         Path | None, typer.Option("--receiver-file", metavar="FILE", help="Write what the receiver records.")
     ] = None,
+    calibration_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibration-file",
+            metavar="FILE",
+            help="Write what an honest link like this one may show, for postprocess --calibration.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Simulate a decoy BB84 link pulse by pulse, and say what its monitor makes of it.
@@ -113,6 +121,8 @@ def simulate(
     setting |= {"attack": attack, "attacked_fraction": fraction if attack else 0.0}
     with _recorders(study, (transmitter_file, receiver_file), seed) as record, _progress(count, not as_json) as done:
         _run(study, (count, block), total, record, done)
+    if calibration_file is not None:
+        _write_calibration(calibration_file, study.settings, line)
     answer = setting | total.to_json()
     if as_json:
         print_json(answer)
@@ -259,6 +269,15 @@ def _recorders(study: SimulatedStudy, files: tuple[Path | None, Path | None], se
         yield write
         for writer, file, _ in writers:
             file.write(writer.end())
+
+
+def _write_calibration(path: Path, settings: Settings, line: Line) -> None:
+    """Write limits that follow from the model of the line, without any attack; they are no secret."""
+    from shosoin.link.events.calibrating import calibration_of
+    from shosoin.link.events.calibration_files import CalibrationFile, encode_calibration
+
+    origin = f"model of shosoin link simulate, {line.attenuation_db:g} dB"
+    path.write_bytes(encode_calibration(CalibrationFile(calibration_of(settings, line), True, origin)))
 
 
 def _private(path: Path) -> IO[bytes]:

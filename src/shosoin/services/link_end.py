@@ -1,7 +1,9 @@
 """One end of a link's post-processing as a process: ``python -m shosoin.services.link_end``, told what to do on stdin.
 
-Standard input is one JSON object (``EndConfig``); secrets come that way and not as arguments, which others can see.
-Standard output is one JSON object a line: the port that the transmitter listens on, every block's end, its own end.
+Standard input is one JSON object on a line (``EndConfig``); secrets come that way and not as arguments, which others
+can see. The end goes when standard input is closed: whoever started it is gone then, and it must not hold the journal.
+Standard output is one JSON object a line: the port that the transmitter listens on, how much of the record was read,
+what became of every block (of those of earlier sessions too), what was spent, its own end.
 Keys are written to files that only their owner can read, if at all; they are never printed.
 """
 
@@ -9,20 +11,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.link_journal import FileLinkJournal
-from shosoin.adapters.private_files import create_private, read_private
+from shosoin.adapters.private_files import create_private, read_private, replace_private
 from shosoin.base import Alarm, Denied, PeerFault, Rejected, ShosoinError, Unavailable
+from shosoin.link.events.calibration_files import decode_calibration
+from shosoin.link.events.monitoring import LinkMonitor
 from shosoin.link.events.recording import Header, Part
 from shosoin.link.events.records import Detections, SentPulses
 from shosoin.link.postprocessing import KeyReady, Outcome, Receiver, SessionParameters, Transmitter, install_start_key
 from shosoin.services.link_postprocessing import ConnectionLost, drive_receiver, drive_transmitter
 from shosoin.services.link_records import read_batches, read_header
+from shosoin.services.link_told import ToldBlocks
 
 __all__ = ["KINDS", "EndConfig", "main", "spelled"]
 
@@ -46,13 +54,15 @@ class EndConfig:
     storage_key: str
     """In hexadecimal; seals the journal."""
     start_key: str
-    """In hexadecimal; used if the journal is new."""
+    """In hexadecimal; used if the journal is new. Empty: the journal has been given one."""
     parameters: dict[str, Any]
     keys: str | None
     """Directory to write keys to, or None."""
     port: int
     """Receiver: where the transmitter listens."""
     timeout_s: float
+    calibration: str | None = None
+    """Text of what the monitor takes as honest; None: nobody watches."""
 
     def __repr__(self) -> str:
         return f"EndConfig(role={self.role!r}, redacted)"
@@ -61,23 +71,28 @@ class EndConfig:
 class _Taker:
     """Writes keys where they are wanted, and tells on standard output what became of each block."""
 
-    def __init__(self, config: EndConfig, end: Transmitter | Receiver) -> None:
+    def __init__(self, config: EndConfig, end: Transmitter | Receiver, told: ToldBlocks) -> None:
         self._directory = None if config.keys is None else Path(config.keys)
         self._end = end
+        self._told = told
         if self._directory is not None:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def __call__(self, outcome: Outcome) -> None:
         if not isinstance(outcome, KeyReady):
             told = {"void": outcome.block, "reason": outcome.reason.code, "is_alarm": outcome.reason.is_alarm}
-            say({**told, "figures": dict(outcome.figures)})
+            self._tell(outcome.block, {**told, "figures": dict(outcome.figures)})
             return
         if self._directory is None:
             outcome.key.wipe()
         else:
             _write_key(self._directory / f"block-{outcome.block:06d}.key", outcome.key.take())
+        self._tell(outcome.block, {"block": outcome.block, "report": dict(outcome.report)})
         self._end.stored(outcome.block)
-        say({"block": outcome.block, "report": dict(outcome.report)})
+
+    def _tell(self, block: int, line: dict[str, Any]) -> None:
+        self._told.add(block, line)
+        say(line)
 
 
 def _write_key(path: Path, key: bytes) -> None:
@@ -85,8 +100,11 @@ def _write_key(path: Path, key: bytes) -> None:
         create_private(path, key)
     except FileExistsError:
         # Told again after a crash; anything else under this number must not be taken for this key.
-        if read_private(path, "key", bytes_max=len(key)) != key:
+        found = read_private(path, "key", bytes_max=len(key))
+        if not key.startswith(found):
             raise Alarm(f"{path} holds another key", code="link.key_exists") from None
+        if found != key:  # cut short by a crash, on a file system that has no files without names
+            replace_private(path, key)
 
 
 def say(told: dict[str, Any]) -> None:
@@ -100,17 +118,42 @@ async def run(config: EndConfig) -> None:
     header = read_header(Path(config.record))
     journal = FileLinkJournal(Path(config.state), bytes.fromhex(config.storage_key))
     try:
-        if not journal.load():
-            install_start_key(journal, bytes.fromhex(config.start_key))
+        _require_start_key(config, journal)
         parameters = SessionParameters.from_json(config.parameters)
         if header.settings != parameters.settings:
             raise Rejected(f"{config.record} was recorded under other settings", code="link.parameters_differ")
-        await (_transmit if config.role == "transmitter" else _receive)(config, journal, parameters, header)
+        told = ToldBlocks(journal)
+        for _, line in sorted(told.lines.items()):
+            say(line)
+        await (_transmit if config.role == "transmitter" else _receive)(config, journal, parameters, header, told)
+        say({"spent": told.spent()})
     finally:
         journal.close()
 
 
-async def _transmit(config: EndConfig, journal: FileLinkJournal, parameters: SessionParameters, header: Header) -> None:
+def _require_start_key(config: EndConfig, journal: FileLinkJournal) -> None:
+    if journal.load():
+        return
+    if not config.start_key:
+        raise Alarm(
+            f"the journal in {config.state} is gone: key would be used twice",
+            code="link.journal_missing",
+            hint="remove the state of both ends and begin anew",
+        )
+    install_start_key(journal, bytes.fromhex(config.start_key))
+
+
+def _monitor(config: EndConfig, told: ToldBlocks) -> LinkMonitor | None:
+    """Return what judges the blocks: a link that was suspended before stays so."""
+    if config.calibration is None:
+        return None
+    calibration = decode_calibration(config.calibration.encode()).calibration
+    return LinkMonitor(calibration, discards=told.discards, suspended=told.is_suspended)
+
+
+async def _transmit(
+    config: EndConfig, journal: FileLinkJournal, parameters: SessionParameters, header: Header, told: ToldBlocks
+) -> None:
     _require(header, Part.TRANSMITTER)
     connected: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue(1)
 
@@ -129,20 +172,32 @@ async def _transmit(config: EndConfig, journal: FileLinkJournal, parameters: Ses
         raise ConnectionLost("the receiver never came") from err
     finally:
         server.close()
-    end = Transmitter(parameters, journal, SystemEntropy())
-    record = (batch for batch in read_batches(Path(config.record)) if isinstance(batch, SentPulses))
-    await drive_transmitter(end, record, streams, _Taker(config, end), timeout_s=config.timeout_s)
+    end = Transmitter(parameters, journal, SystemEntropy(), monitor=_monitor(config, told))
+    batches = read_batches(Path(config.record), lambda done: say({"read": done}))
+    record = (batch for batch in batches if isinstance(batch, SentPulses))
+    await drive_transmitter(end, record, streams, _Taker(config, end, told), timeout_s=config.timeout_s)
 
 
-async def _receive(config: EndConfig, journal: FileLinkJournal, parameters: SessionParameters, header: Header) -> None:
+async def _receive(
+    config: EndConfig, journal: FileLinkJournal, parameters: SessionParameters, header: Header, told: ToldBlocks
+) -> None:
     _require(header, Part.RECEIVER)
     try:
         streams = await asyncio.open_connection(LOOPBACK, config.port)
     except OSError as err:
         raise ConnectionLost(f"the transmitter does not answer: {err.strerror}") from err
-    end = Receiver(parameters, journal, SystemEntropy())
-    record = (batch for batch in read_batches(Path(config.record)) if isinstance(batch, Detections))
-    await drive_receiver(end, record, streams, _Taker(config, end), timeout_s=config.timeout_s)
+    end = Receiver(parameters, journal, SystemEntropy(), monitor=_monitor(config, told))
+    record = _until_suspended(Path(config.record), told)
+    await drive_receiver(end, record, streams, _Taker(config, end, told), timeout_s=config.timeout_s)
+
+
+def _until_suspended(path: Path, told: ToldBlocks) -> Iterator[Detections]:
+    """Yield the record; nothing more of it is announced once the link is suspended, since none of it becomes key."""
+    for batch in read_batches(path):
+        if told.is_suspended:
+            return
+        if isinstance(batch, Detections):
+            yield batch
 
 
 def _require(header: Header, part: Part) -> None:
@@ -154,7 +209,8 @@ def _require(header: Header, part: Part) -> None:
 
 def main() -> int:
     """Run one end; return 0 if it finished, 1 if it failed and said why."""
-    told = sys.stdin.buffer.read(CONFIG_BYTES_MAX)
+    told = sys.stdin.buffer.readline(CONFIG_BYTES_MAX)
+    threading.Thread(target=_go_with_stdin, daemon=True).start()
     try:
         asyncio.run(run(EndConfig(**json.loads(told))))
     except ShosoinError as err:
@@ -169,9 +225,14 @@ def main() -> int:
     return 0
 
 
+def _go_with_stdin() -> None:
+    os.read(sys.stdin.fileno(), 1)
+    os._exit(1)  # as if killed: the journal is made for that
+
+
 def spelled(config: EndConfig) -> bytes:
     """Return a configuration as the process reads it."""
-    return json.dumps(asdict(config)).encode()
+    return json.dumps(asdict(config)).encode() + b"\n"
 
 
 if __name__ == "__main__":

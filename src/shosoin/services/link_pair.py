@@ -1,7 +1,8 @@
 """Both ends of a link's post-processing on this machine: two processes that share a loopback connection and no more.
 
 The transmitter's process is given the transmitter's record, the receiver's the receiver's. What this process sees of
-them are figures; keys stay with the ends.
+them are figures and digests; keys stay with the ends. Whatever is killed, the same call goes on where both ends know
+that they are.
 """
 
 from __future__ import annotations
@@ -9,22 +10,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from shosoin.base import PeerFault, ShosoinError
-from shosoin.link.postprocessing import SessionParameters
+from shosoin.link.postprocessing import SessionParameters, VoidReason
 from shosoin.services.link_end import KINDS, EndConfig, spelled
+from shosoin.services.link_run import ROLES, RunState
 
 __all__ = ["PairResult", "run_pair"]
 
-START_KEY_BYTES = 1 << 15
 LINE_BYTES_MAX = 1 << 20
+_ABANDONED = VoidReason.ABANDONED.code
 
 
 @dataclass(slots=True)
@@ -34,11 +35,26 @@ class PairResult:
     blocks: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     """Figures of blocks with a key, by number."""
     voids: dict[int, str] = field(default_factory=dict)
-    """Reasons of blocks without."""
-    void_pulses: dict[int, int] = field(default_factory=dict)
-    """Pulses that were spent on those."""
+    """Reasons of blocks without; those in flight when a session was killed are abandoned."""
+    findings: dict[int, list[Any]] = field(default_factory=dict)
+    """What monitors found in those."""
+    pulses: int = 0
+    """How many of the pulses are spent, whatever became of them."""
     alarms: int = 0
     seconds: float = 0.0
+    """What the last session took."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON knows it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> PairResult:
+        """Return what ``to_json`` told."""
+        numbered = {
+            name: {int(block): value for block, value in told[name].items()} for name in ("blocks", "voids", "findings")
+        }
+        return cls(**{**told, **numbered})
 
 
 @dataclass(slots=True)
@@ -47,8 +63,9 @@ class _Told:
 
     blocks: dict[int, Mapping[str, Any]] = field(default_factory=dict)
     voids: dict[int, str] = field(default_factory=dict)
-    void_pulses: dict[int, int] = field(default_factory=dict)
+    findings: dict[int, list[Any]] = field(default_factory=dict)
     alarms: set[int] = field(default_factory=set)
+    spent: Mapping[str, int] = field(default_factory=dict)
     error: ShosoinError | None = None
     has_finished: bool = False
 
@@ -57,66 +74,80 @@ class _Told:
         if "block" in line:
             self.blocks[line["block"]] = line["report"]
         elif "void" in line:
-            self.voids[line["void"]] = line["reason"]
-            self.void_pulses[line["void"]] = line["figures"].get("pulses", 0)
-            if line["is_alarm"]:
-                self.alarms.add(line["void"])
+            self._take_void(line["void"], line)
+        elif "spent" in line:
+            self.spent = line["spent"]
         elif "error" in line:
             self.error = KINDS[line["error"]](line["message"], code=line["code"], hint=line["hint"])
         elif "finished" in line:
             self.has_finished = True
 
+    def _take_void(self, block: int, line: Mapping[str, Any]) -> None:
+        self.voids[block] = line["reason"]
+        if line["is_alarm"]:
+            self.alarms.add(block)
+        if "findings" in line["figures"]:
+            self.findings[block] = line["figures"]["findings"]
+
 
 async def run_pair(
     records: tuple[Path, Path],
-    state: Path,
+    state: RunState,
     parameters: SessionParameters,
     *,
     keys: Path | None = None,
+    calibration: str | None = None,
+    lock: int | None = None,
+    progress: Callable[[int], None] | None = None,
     timeout_s: float = 120.0,
 ) -> PairResult:
-    """Run both ends until the records are used up.
+    """Run both ends until the records are used up, or from where an earlier call was killed.
 
     Args:
         records: of the transmitter and of the receiver.
-        state: directory for the journals of this run; new.
+        state: the journals.
         parameters: of both.
         keys: where to write keys, in a directory for each end; None writes none.
+        calibration: text of what the monitors of both ends take as honest; None: nobody watches.
+        lock: a file that both processes hold open until they are gone.
+        progress: called with how many bytes of the transmitter's record were read.
         timeout_s: how long an end may wait for the other.
 
     Raises:
         ShosoinError: what the first end to fail says.
         PeerFault: an end broke down, or the two do not tell the same.
     """
-    start_key = os.urandom(START_KEY_BYTES).hex()
     started = time.monotonic()
     told = _Told(), _Told()
     configs = [
         EndConfig(
             role=role,
             record=str(record),
-            state=str(state / role),
-            storage_key=os.urandom(32).hex(),
-            start_key=start_key,
+            state=str(state.state_of(role)),
+            storage_key=storage_key,
+            start_key="",
             parameters=parameters.to_json(),
             keys=None if keys is None else str(keys / role),
             port=0,
             timeout_s=timeout_s,
+            calibration=calibration,
         )
-        for role, record in zip(("transmitter", "receiver"), records, strict=True)
+        for role, record, storage_key in zip(ROLES, records, state.storage_keys, strict=True)
     ]
-    async with _process(configs[0]) as transmitter:
-        port = (await _line(transmitter, told[0])).get("port", 0)
+    async with _process(configs[0], lock) as transmitter:
+        port = 0
+        while not port and (line := await _line(transmitter, told[0])):
+            port = line.get("port", 0)
         if port:
-            async with _process(replace(configs[1], port=port)) as receiver:
-                await asyncio.gather(_listen(transmitter, told[0]), _listen(receiver, told[1]))
+            async with _process(replace(configs[1], port=port), lock) as receiver:
+                await asyncio.gather(_listen(transmitter, told[0], progress), _listen(receiver, told[1], None))
         else:
-            await _listen(transmitter, told[0])
-    return _result(told, time.monotonic() - started)
+            await transmitter.wait()
+    return _result(told, time.monotonic() - started, is_resumed=state.is_resumed)
 
 
 @contextlib.asynccontextmanager
-async def _process(config: EndConfig) -> AsyncIterator[asyncio.subprocess.Process]:
+async def _process(config: EndConfig, lock: int | None) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -124,11 +155,12 @@ async def _process(config: EndConfig) -> AsyncIterator[asyncio.subprocess.Proces
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=LINE_BYTES_MAX,
+        pass_fds=() if lock is None else (lock,),
+        start_new_session=True,  # an interruption of the terminal is ours: the end goes when we close its input
     )
     try:
         if process.stdin is not None:
             process.stdin.write(spelled(config))
-            process.stdin.close()
         yield process
     finally:
         if process.returncode is None:
@@ -139,18 +171,19 @@ async def _process(config: EndConfig) -> AsyncIterator[asyncio.subprocess.Proces
 
 async def _line(process: asyncio.subprocess.Process, told: _Told) -> dict[str, Any]:
     raw = await process.stdout.readline() if process.stdout else b""
-    line: dict[str, Any] = json.loads(raw) if raw else {}
+    line: dict[str, Any] = json.loads(raw) if raw.endswith(b"\n") else {}  # else it died in the middle of a line
     told.take(line)
     return line
 
 
-async def _listen(process: asyncio.subprocess.Process, told: _Told) -> None:
-    while await _line(process, told):
-        pass
+async def _listen(process: asyncio.subprocess.Process, told: _Told, progress: Callable[[int], None] | None) -> None:
+    while line := await _line(process, told):
+        if progress is not None and "read" in line:
+            progress(line["read"])
     await process.wait()
 
 
-def _result(told: tuple[_Told, _Told], seconds: float) -> PairResult:
+def _result(told: tuple[_Told, _Told], seconds: float, *, is_resumed: bool) -> PairResult:
     errors = [end.error for end in told if end.error is not None]
     # Where one end fails the other one sees its connection go: the cause is what is not that.
     errors.sort(key=lambda error: error.code == "link.connection_lost")
@@ -158,6 +191,35 @@ def _result(told: tuple[_Told, _Told], seconds: float) -> PairResult:
         raise errors[0]
     if not all(end.has_finished for end in told):
         raise PeerFault("an end broke down without a word", code="link.end_broke_down")
-    if told[0].blocks != told[1].blocks or told[0].voids != told[1].voids:
+    if told[0].blocks != told[1].blocks or not _agree(told, is_resumed=is_resumed):
         raise PeerFault("the two ends do not tell the same", code="link.ends_disagree")
-    return PairResult(told[0].blocks, told[0].voids, told[0].void_pulses, len(told[0].alarms), seconds)
+    return PairResult(
+        blocks=told[0].blocks,
+        voids=_voids(told),
+        findings={
+            block: [found for end in told for found in end.findings.get(block, [])]
+            for block in sorted(told[0].findings.keys() | told[1].findings.keys())
+        },
+        pulses=max(end.spent["pulses"] for end in told),
+        alarms=len(told[0].alarms | told[1].alarms),
+        seconds=seconds,
+    )
+
+
+def _agree(told: tuple[_Told, _Told], *, is_resumed: bool) -> bool:
+    """Whether both give the same reasons; of a block in flight one may have heard nothing before it was killed."""
+    if not is_resumed:
+        return told[0].voids == told[1].voids
+    common = told[0].voids.keys() & told[1].voids.keys()
+    differing = [{end.voids[block] for end in told} for block in common if told[0].voids[block] != told[1].voids[block]]
+    with_keys = told[0].blocks.keys() & (told[0].voids.keys() | told[1].voids.keys())
+    return not with_keys and all(_ABANDONED in reasons for reasons in differing)
+
+
+def _voids(told: tuple[_Told, _Told]) -> dict[int, str]:
+    """Return a reason for every number that has no key: the one that says most."""
+    numbers = range(max(end.spent["blocks"] for end in told))
+    voids = dict.fromkeys((number for number in numbers if number not in told[0].blocks), _ABANDONED)
+    for end in told:
+        voids |= {block: reason for block, reason in end.voids.items() if voids.get(block, _ABANDONED) == _ABANDONED}
+    return voids

@@ -15,6 +15,7 @@ from shosoin.base import Unavailable
 from shosoin.link.events.records import Detections, SentPulses
 from shosoin.link.postprocessing import Outcome, Receiver, Transmitter
 from shosoin.link.postprocessing.authentication import HEADER_BYTES, message_bytes, parse_header
+from shosoin.link.postprocessing.watching import readings_of
 
 __all__ = ["ConnectionLost", "drive_receiver", "drive_transmitter"]
 
@@ -79,12 +80,17 @@ async def drive_receiver(
             if end.wants_detections and not is_over:
                 part = next(record, None)
                 is_over = part is None
-                await (asyncio.to_thread(end.feed_end) if part is None else asyncio.to_thread(end.feed, part))
+                await (asyncio.to_thread(end.feed_end) if part is None else asyncio.to_thread(_feed, end, part))
             else:
                 await _receive(end, reader, timeout_s)
             await _flush(end, writer, take)
     finally:
         await _close(end, writer)
+
+
+def _feed(end: Receiver, part: Detections) -> None:
+    # What a session before used up was judged with the blocks of that session.
+    end.feed(part, readings_of(part) if part.first >= end.first_pulse_wanted else None)
 
 
 async def _receive(end: Transmitter | Receiver, reader: asyncio.StreamReader, timeout_s: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,15 +30,22 @@ def read_header(path: Path) -> Header:
     return reader.close()
 
 
-def read_batches(path: Path) -> Iterator[SentPulses | Detections]:
+def read_batches(path: Path, done: Callable[[int], None] | None = None) -> Iterator[SentPulses | Detections]:
     """Yield the batches of a recording.
+
+    Args:
+        done: called with how many bytes have been read.
 
     Raises:
         Rejected: there is no such file, or it is no recording, or it ends early.
     """
     reader = RecordingReader()
+    read_bytes = 0
     for piece in _pieces(path):
         yield from reader.feed(piece)
+        read_bytes += len(piece)
+        if done is not None:
+            done(read_bytes)
     reader.close()
 
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shosoin.base import Alarm
+from shosoin.base import Alarm, Rejected
 from shosoin.link.counts import DecoyCounts
 from shosoin.link.events.calibrating import calibration_of
+from shosoin.link.events.calibration_files import CalibrationFile, decode_calibration, encode_calibration
 from shosoin.link.events.devices import ReceiverReadings, TransmitterReadings
 from shosoin.link.events.monitoring import Calibration, Decision, Kind, LinkMonitor, Observation, Policy
 from shosoin.link.events.study import SimulatedStudy
@@ -193,3 +194,33 @@ def test_an_empty_block_has_nothing_to_check_and_a_finding_can_be_logged():
 def test_calibrations_that_cannot_be_are_refused(changes):
     with pytest.raises(ValueError, match=r"want|must"):
         replace(CALIBRATION, **changes)
+
+
+LIMITS = Calibration((0.4, 0.1), (0.1, 0.01), (0.2, 0.05))
+
+
+def test_a_calibration_reads_as_it_was_written():
+    file = CalibrationFile(LIMITS, True, "a model")
+    assert decode_calibration(encode_calibration(file)) == file
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"version": 1', b'"version": 2'),
+        (b'"qber_max": 0.05', b'"qber_max": 1.05'),
+        (b'"qber_max": 0.05', b'"qber_max": NaN'),
+        (b'"qber_max": 0.05', b'"qber_max": "0.05"'),
+        (b'"qber_max": 0.05', b'"qber_most": 0.05'),
+        (b'"current_tolerance_na": 5', b'"current_tolerance_na": 5.5'),
+        (b'"simulated": true', b'"simulated": 1'),
+        (b"{", b"["),
+        (b"a model", b"\xff"),
+        (b"a model", b"a\\nmodel"),
+    ],
+)
+def test_a_calibration_that_is_none_is_refused(old, new):
+    text = encode_calibration(CalibrationFile(LIMITS, True, "a model"))
+    assert old in text
+    with pytest.raises(Rejected):
+        decode_calibration(text.replace(old, new, 1))

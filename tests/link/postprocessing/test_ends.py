@@ -23,6 +23,7 @@ from shosoin.link.postprocessing.errors import (
 from shosoin.link.postprocessing.messages import (
     Amplify,
     Decoded,
+    Detected,
     Frames,
     Hello,
     Opened,
@@ -136,12 +137,14 @@ def test_the_epsilon_of_authentication_is_the_sum_over_the_messages_of_the_block
     about = [passed for passed in honest.wire if passed.header.number == 0 or isinstance(passed.message, Hello)]
     of_block = [
         passed for passed in about if not isinstance(passed.message, Sifted) and type(passed.message).__name__ not in
-        {"Detected", "Done", "Settled", "End"}
+        {"Detected", "End"}
     ]  # fmt: skip
-    batches = [passed for passed in honest.wire if type(passed.message).__name__ in {"Detected", "Sifted"}]
+    assert {"Done", "Settled"} <= {type(passed.message).__name__ for passed in of_block}
+    announced = [passed.message for passed in honest.wire if isinstance(passed.message, Detected)]
+    batches = [batch for batch in announced if batch.pulses[0] < report["pulses"]]  # each was answered
     longest = (HEADER_BYTES + SESSION_BYTES + 2 * MESSAGE_BYTES_MAX) // 16
     told = report["epsilons"]["authentication"] * 2.0**128 / longest
-    assert len(of_block) < told <= len(of_block) + len(batches)
+    assert round(told) == len(of_block) + 2 * len(batches)
     assert report["epsilons"]["total"] >= SMALL.epsilon_secrecy
 
 
@@ -153,6 +156,18 @@ def test_a_share_of_the_key_fills_both_key_streams_up_again(honest):
         {name for name in journal.records if name.startswith("auth/key/")} for journal in thirsty.journals
     ]  # fmt: skip
     assert any(int(name.rsplit("/", 1)[1]) >= 2048 for name in names[0])
+
+
+def test_authentication_takes_half_of_a_key_at_most_and_more_only_while_it_is_nearly_dry():
+    blocks = replace(SMALL, block_bits=20_480, authentication_stock_bytes=8192)
+    shares = []
+    for start_bytes in (4096, 1024):
+        start = bytes(range(256)) * (start_bytes // 256)
+        world = World(blocks, made_records(), journals=(MemoryJournal(start), MemoryJournal(start))).run().check()
+        report = world.reports[0][0]
+        shares.append(report["authentication_bits"] / report["secret_bits"])
+    ample, scarce = shares
+    assert 0.3 < ample <= 0.5 < scarce <= 0.75
 
 
 def test_ends_that_are_configured_differently_stop_before_a_detection_is_announced():

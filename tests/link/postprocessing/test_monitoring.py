@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from shosoin.link.detector import Detector
@@ -15,6 +16,7 @@ from shosoin.link.events.optics import Eavesdropper, Line
 from shosoin.link.events.records import Settings
 from shosoin.link.events.study import Batch, SimulatedStudy
 from shosoin.link.postprocessing import BlockVoid, KeyReady, Outcome, Receiver, Transmitter, VoidReason
+from shosoin.link.postprocessing.watching import readings_of
 from tests.link.postprocessing.world import SMALL, MemoryJournal, SeededEntropy
 
 SETTINGS = Settings((0.4, 0.1), (0.4, 0.6), 0.5, 0.5, 1e9).quantised()
@@ -27,8 +29,14 @@ def recorded(eavesdropper: Eavesdropper | None, fraction: float) -> list[Batch]:
     return list(study.batches(PULSES, batch_pulses=PULSES // 8))
 
 
-def post_processed(batches: Sequence[Batch], *, watched: bool = True) -> tuple[list[Outcome], list[Outcome]]:
-    """Run both ends on a study; return what became of the blocks at either."""
+def post_processed(
+    batches: Sequence[Batch], *, watched: bool = True, with_devices: bool = True
+) -> tuple[list[Outcome], list[Outcome]]:
+    """Run both ends on a study; return what became of the blocks at either.
+
+    Args:
+        with_devices: whether monitors see what devices read, or only what recordings tell.
+    """
     parameters = replace(SMALL, settings=SETTINGS, qber_max=0.2)
     calibration = calibration_of(SETTINGS, LINE)
     monitors = [LinkMonitor(calibration) if watched else None for _ in range(2)]
@@ -46,10 +54,10 @@ def post_processed(batches: Sequence[Batch], *, watched: bool = True) -> tuple[l
         told[1].extend(receiver.outcomes())
         if transmitter.wants_pulses and sent:
             batch = sent.pop(0)
-            transmitter.feed(batch.sent, batch.transmitter)
+            transmitter.feed(batch.sent, batch.transmitter if with_devices else None)
         elif receiver.wants_detections and detected:
             batch = detected.pop(0)
-            receiver.feed(batch.detected, batch.receiver)
+            receiver.feed(batch.detected, batch.receiver if with_devices else readings_of(batch.detected))
         elif receiver.wants_detections:
             receiver.feed_end()
     return told
@@ -62,10 +70,26 @@ def voids(outcomes: Sequence[Outcome]) -> dict[int, VoidReason]:
 def test_an_honest_link_that_is_watched_gives_the_keys_that_it_gives_unwatched():
     batches = recorded(None, 1.0)
     watched, unwatched = post_processed(batches), post_processed(batches, watched=False)
-    keys = [{told.block: told.report["key_bits"] for told in end if isinstance(told, KeyReady)} for end in watched]
-    assert keys[0] == keys[1]
+    by_record = post_processed(batches, with_devices=False)
+    keys = [
+        {told.block: told.report["key_bits"] for told in end if isinstance(told, KeyReady)}
+        for end in (*watched, *by_record, *unwatched)
+    ]
+    assert all(each == keys[0] for each in keys)
     assert keys[0]
     assert voids(watched[0]) == voids(watched[1]) == voids(unwatched[0])
+
+
+def test_a_record_tells_of_clicks_what_the_devices_read():
+    clicks = np.zeros((2, 2), np.int64)
+    for batch in recorded(None, 1.0):
+        told = readings_of(batch.detected)
+        assert told.double_clicks == batch.receiver.double_clicks > 0
+        assert (told.windows, told.timed) == (0, 0)  # nothing of these is recorded
+        assert sum(told.clicks) == sum(batch.receiver.clicks)
+        clicks += (told.clicks, batch.receiver.clicks)
+    # A double click has a random bit: what is told of either detector strays by half the root of their number.
+    assert abs(clicks[0, 0] - clicks[1, 0]) < 4 * np.sqrt(clicks.sum() / 2) * 0.5
 
 
 @pytest.mark.parametrize(

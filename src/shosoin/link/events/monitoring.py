@@ -210,13 +210,25 @@ class _Check:
 
 
 class LinkMonitor:
-    """Watches one link; remembers how many blocks in a row went wrong, and whether it is suspended."""
+    """Watches one link; remembers how many blocks in a row went wrong, and whether it is suspended.
 
-    def __init__(self, calibration: Calibration, policy: Policy | None = None) -> None:
+    Args:
+        discards: how many blocks in a row went wrong before it began, for one that goes on where another ended.
+        suspended: likewise.
+    """
+
+    def __init__(
+        self,
+        calibration: Calibration,
+        policy: Policy | None = None,
+        *,
+        discards: int = 0,
+        suspended: bool = False,
+    ) -> None:
         self._calibration = calibration
         self._policy = policy or Policy()
-        self._discards = 0
-        self.suspended = False
+        self._discards = discards
+        self.suspended = suspended
 
     def inspect(self, observation: Observation) -> Verdict:
         """Return the verdict on the next block; once suspended, every block is refused.

@@ -3,7 +3,7 @@
 Wegman and Carter: a polynomial hash over GF(2^128) under a secret key, masked by a pad of 128 bits that no other
 message ever gets. Hash keys and pads are slices of a *key stream* that both ends hold, one stream for each direction,
 addressed by position; a message names its two positions. The hash key stays for some messages, which is safe as long
-as the pads are fresh (the tags then show nothing of it), and is renewed with every block.
+as the pads are fresh (the tags then show nothing of it), and is renewed with every 64th message.
 
 Three rules keep a pad from being used twice. A sender stores a watermark *ahead* of the positions it uses, in strides,
 and a new session starts at the watermark: a crash burns what lies between. A receiver stores its own watermark in the

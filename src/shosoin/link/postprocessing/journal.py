@@ -5,6 +5,8 @@
   and no block number means two things.
 * ``key/BLOCK``: a finished key that not everybody is known to have; see ``KeptKey``.
 
+Records with other names are left alone: they are of whoever runs the end.
+
 Blocks in flight are not in it. A session that ends abandons them, and the pulses they were made of are never used
 again: so nothing is ever disclosed twice about one bit.
 """

@@ -12,6 +12,7 @@ from shosoin.link.events.records import Settings
 from shosoin.link.postprocessing.errors import RecordRejected
 from shosoin.link.postprocessing.verification import HASH_BITS_MAX, collision_probability, excess_bits, hash_bits
 from shosoin.link.rates import one_decoy, two_decoys
+from shosoin.link.rates.decoy_bounds import EPSILON_MIN
 from shosoin.link.rates.result import SecretLength
 
 __all__ = ["CODES", "PROOFS", "SessionParameters", "secret_length", "verification_bits"]
@@ -19,6 +20,7 @@ __all__ = ["CODES", "PROOFS", "SessionParameters", "secret_length", "verificatio
 PROOFS = ("wiesemann2024", "rusca2018", "lim2014")
 CODES = ("ldpc", "cascade")
 BLOCK_BITS_MAX = 1 << 27
+RECORD_NAME_MAX = 1024
 CASCADE_BLOCK_BITS_MAX = 1 << 21
 """An end of Cascade holds 14 orders of a block, 224 octets for each bit."""
 
@@ -51,11 +53,18 @@ class SessionParameters:
 
     def __post_init__(self) -> None:
         count = len(self.settings.intensities)
+        whole = (self.block_bits, self.fixed_secret_bits, self.authentication_stock_bytes)
         checks = {
+            "sizes must be whole numbers": all(type(size) is int for size in whole),
+            f"the record's name must be text of up to {RECORD_NAME_MAX} characters": (
+                type(self.record) is str and len(self.record) <= RECORD_NAME_MAX
+            ),
             "the proof must be known and made for the number of intensities": (
                 self.proof in PROOFS and count == (3 if self.proof == "lim2014" else 2)
             ),
-            "epsilons must be within (0, 1)": 0 < self.epsilon_secrecy < 1 and 0 < self.epsilon_correctness < 1,
+            f"epsilons must be from {EPSILON_MIN:g} up to below 1": (
+                EPSILON_MIN <= self.epsilon_secrecy < 1 and EPSILON_MIN <= self.epsilon_correctness < 1
+            ),
             "the block must be a multiple of 8 bits, up to 2^27": (
                 0 < self.block_bits <= BLOCK_BITS_MAX and self.block_bits % 8 == 0
             ),
@@ -63,7 +72,7 @@ class SessionParameters:
                 self.codes in CODES and (self.codes != "cascade" or self.block_bits <= CASCADE_BLOCK_BITS_MAX)
             ),
             "the epsilon of correctness must be within reach of a hash of 128 bits": (
-                not 0 < self.epsilon_correctness < 1
+                not EPSILON_MIN <= self.epsilon_correctness < 1
                 or collision_probability(BLOCK_BITS_MAX, HASH_BITS_MAX) <= self.epsilon_correctness
             ),
             "the largest error rate must be within (0, 0.5)": 0 < self.qber_max < 0.5,

@@ -36,7 +36,8 @@ _MILLION = 1_000_000
 _CASCADE_QBER_MIN = 0.001
 _DEVIATIONS = 2.0
 _MARGIN = 0.02
-"""So much more is disclosed than codes need: a fifth fewer rounds of decoding, for up to one per cent of the key."""
+"""So much more is disclosed than codes need: a fifth fewer rounds of decoding. In long blocks this costs 0.4 per cent
+of the key at an error rate of 1 %, 1.5 per cent at 3 % and 5 per cent at 5 %."""
 
 
 def expected_qber(errors: int, bits: int) -> float:

@@ -49,6 +49,8 @@ BATCHES_MAX = 4
 BLOCKS_IN_FLIGHT_MAX = 4
 """Blocks between their end and their key; while there are more, no batch is announced."""
 MESSAGES_PER_HASH_KEY = 64
+MESSAGES_AFTER_REPORT = 2
+"""DONE and SETTLED: forged, either leaves one end with a key that the other has not."""
 
 _LEAKING = {Kind.FRAMES, Kind.DECODED, Kind.OPENED, Kind.PARITIES, Kind.VERIFIED}
 """Kinds whose key-dependent bits are leak of reconciliation. The hash in VERIFY is the proofs' log2(2/eps_cor)."""
@@ -212,7 +214,7 @@ class SessionEnd(ABC):
 
     def _authentication_epsilon(self, block: SiftedBlock) -> Epsilons:
         batches = range(block.first_batch, block.last_batch + 1)
-        messages = self._hello_count + self._message_counts[block.number]
+        messages = self._hello_count + self._message_counts[block.number] + MESSAGES_AFTER_REPORT
         messages += sum(self._batch_counts.get(batch, 0) for batch in batches)
         return Epsilons({"authentication": messages * FORGERY_EPSILON})
 

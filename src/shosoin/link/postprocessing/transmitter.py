@@ -371,12 +371,18 @@ class Transmitter(SessionEnd):
         self._forget_block(block)
 
     def _refill(self, secret_bytes: int) -> tuple[int, int]:
-        """Return how many bytes each stream gets: up to the agreed stock, and not more than there are."""
+        """Return how many bytes each stream gets: up to the agreed stock, but not more than its share of the key.
+
+        Half of a key is for whoever wants keys. A stream that is nearly dry gets more, since a link that cannot
+        authenticate makes none at all; a quarter of the key is left even then.
+        """
         coming = [sum(kept.refill_bytes[way] for kept in self._kept.values()) for way in Direction]
         held = [self._streams.end(way) - self._streams.marks[way] + coming[way] for way in Direction]
-        most = secret_bytes // 4 // STRIDE_BYTES * STRIDE_BYTES  # half of the key is for whoever wants keys
-        missing = [max(0, self.parameters.authentication_stock_bytes - have) for have in held]
-        there, back = (min(most, -(-gap // STRIDE_BYTES) * STRIDE_BYTES) for gap in missing)
+        stock = self.parameters.authentication_stock_bytes
+        eighths = [3 if have < stock // 8 else 2 for have in held]
+        most = [secret_bytes * share // 8 // STRIDE_BYTES * STRIDE_BYTES for share in eighths]
+        missing = [-(-max(0, stock - have) // STRIDE_BYTES) * STRIDE_BYTES for have in held]
+        there, back = map(min, most, missing)
         return there, back
 
     def _on_done(self, number: int, *, may_be_over: bool = False) -> None:

@@ -16,11 +16,11 @@ import numpy.typing as npt
 from shosoin.link.counts import DecoyCounts
 from shosoin.link.events.devices import ReceiverReadings, TransmitterReadings
 from shosoin.link.events.monitoring import Observation
-from shosoin.link.events.records import SentPulses
+from shosoin.link.events.records import Detections, SentPulses
 from shosoin.link.events.tally import BlockTally
 from shosoin.link.postprocessing.sifting import SentAt
 
-__all__ = ["SentTally", "received_observation"]
+__all__ = ["SentTally", "readings_of", "received_observation"]
 
 Int64s = npt.NDArray[np.int64]
 
@@ -71,3 +71,15 @@ def received_observation(counts: DecoyCounts, readings: ReceiverReadings | None)
     """Return what the receiver's monitor judges: errors and devices, no gains."""
     nothing = np.zeros(counts.key_detections.shape, np.int64)
     return Observation(BlockTally(nothing, nothing, counts), receiver=readings)
+
+
+def readings_of(detections: Detections) -> ReceiverReadings:
+    """Return what a record of detections alone tells of the devices: clicks of each detector, and double clicks.
+
+    A bit stands for the detector that clicked. Which detections were double clicks is not recorded and their bits are
+    drawn at random: half of them are taken from either. Currents and times within the gate are not recorded.
+    """
+    count, doubles = detections.pulses.size, detections.double_clicks
+    singles = count - doubles
+    ones = min(singles, max(0, int(np.count_nonzero(detections.bits)) - doubles // 2))
+    return ReceiverReadings((singles - ones + doubles, ones + doubles), doubles)

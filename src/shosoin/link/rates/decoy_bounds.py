@@ -23,6 +23,7 @@ from shosoin.link.information import Array, binary_entropy
 from shosoin.link.rates.result import SecretLength
 
 __all__ = [
+    "EPSILON_MIN",
     "DecoyBounds",
     "DecoySettings",
     "between",
@@ -37,7 +38,8 @@ __all__ = [
 
 _ROUNDING = 2.0**-46
 """More, relative to the largest number in it, than the floating point of one relation can be off."""
-_EPSILON_MIN = 1e-100
+EPSILON_MIN = 1e-100
+"""Below it the square of an epsilon leaves floating point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +138,7 @@ def observed(counts: DecoyCounts, settings: DecoySettings, *, leak_ec_bits: int,
 
     Raises:
         ValueError: counts are not integers of one block with one entry per intensity, the leak is no integer or
-            negative, or an epsilon is not within [1e-100, 1), below which its square leaves floating point.
+            negative, or an epsilon is not within [1e-100, 1).
     """
     expected = settings.intensities.shape
     arrays = (counts.key_detections, counts.key_errors, counts.test_detections, counts.test_errors)
@@ -147,8 +149,8 @@ def observed(counts: DecoyCounts, settings: DecoySettings, *, leak_ec_bits: int,
     if leak_ec_bits % 1 or not leak_ec_bits >= 0:
         raise ValueError(f"leak_ec_bits must be an integer and not negative, got {leak_ec_bits}")
     for name, value in epsilons.items():
-        if not _EPSILON_MIN <= value < 1.0:
-            raise ValueError(f"{name} must be within [{_EPSILON_MIN}, 1), got {value}")
+        if not EPSILON_MIN <= value < 1.0:
+            raise ValueError(f"{name} must be within [{EPSILON_MIN}, 1), got {value}")
 
 
 def finished(

@@ -147,7 +147,7 @@ ROWS = (
     Row(
         id="finite.lim-reach",
         claim="a block of 1e4 still makes key at this length",
-        source=f"{_LIM}, abstract",
+        source=f"{_LIM}, section I",
         witness=Witness.THEORY,
         unit="km",
         published=135.0,
@@ -159,7 +159,7 @@ ROWS = (
     Row(
         id="finite.lim-reach-one-epsilon",
         claim="it does so under one epsilon of 1e-9 for the whole key: its bits at 135 km",
-        source=f"{_LIM}, abstract",
+        source=f"{_LIM}, section I",
         witness=Witness.THEORY,
         unit="bit",
         published=1.0,

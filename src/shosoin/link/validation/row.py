@@ -52,9 +52,9 @@ class Witness(StrEnum):
     STANDARD = "standard"
     """A standards body prints it."""
     PROGRAM = "independent program"
-    """A program that we did not write computes it now."""
+    """A program that we did not write computes it, now or when the row was made."""
     ARITHMETIC = "arithmetic"
-    """It follows from a printed formula with a pocket calculator."""
+    """It follows from a printed formula or printed parts with a pocket calculator; the source need not print it."""
 
 
 class Criterion(Protocol):

@@ -84,12 +84,20 @@ def _satquma(name: str, claim: str, published: float, tolerance: float, compute:
     )
 
 
-def _budget(name: str, claim: str, published: float, compute: Callable[[], float], reason: str = "") -> Row:
+def _budget(
+    name: str,
+    claim: str,
+    published: float,
+    compute: Callable[[], float],
+    reason: str = "",
+    *,
+    witness: Witness = Witness.EXPERIMENT,
+) -> Row:
     return Row(
         id=f"satellite.micius-{name}",
         claim=claim,
         source=f"{_MICIUS}, methods",
-        witness=Witness.EXPERIMENT,
+        witness=witness,
         unit="dB",
         published=published,
         criterion=Within(absolute=0.5),
@@ -119,6 +127,7 @@ ROWS = (
         "a beam of 12 m over a telescope of 1 m at 1200 km, as a ratio of areas",
         22.0,
         lambda: _db(1.0 / _BEAM_DIAMETER_M**2),
+        witness=Witness.ARITHMETIC,
     ),
     _budget(
         "beam-gaussian",
@@ -135,12 +144,18 @@ ROWS = (
         _diffraction_limited_db,
         "the beam of the satellite is some 10 urad wide and not limited by diffraction",
     ),
-    _budget("receiver", "optics of 16 % and detectors of 50 %", 10.97, lambda: _db(0.16 * 0.5)),
+    _budget(
+        "receiver",
+        "optics of 16 % and detectors of 50 %",
+        10.97,
+        lambda: _db(0.16 * 0.5),
+        witness=Witness.ARITHMETIC,
+    ),
     Row(
         id="satellite.micius-total-max",
         claim="the loss that 1 kb/s at 1200 km implies is not above the largest parts together (22, 8, 3, 10.97 dB)",
         source=f"{_MICIUS}, figure 3 and methods",
-        witness=Witness.EXPERIMENT,
+        witness=Witness.ARITHMETIC,
         unit="dB",
         published=43.97,
         criterion=AtMost(),
@@ -150,7 +165,7 @@ ROWS = (
         id="satellite.micius-total-min",
         claim="and not below the smallest (22, 3, 0, 10.97 dB)",
         source=f"{_MICIUS}, figure 3 and methods",
-        witness=Witness.EXPERIMENT,
+        witness=Witness.ARITHMETIC,
         unit="dB",
         published=35.97,
         criterion=AtLeast(),
