@@ -6,23 +6,29 @@ import asyncio
 import contextlib
 import os
 import struct
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from shosoin.adapters.clock import SystemClock
 from shosoin.adapters.entropy import SystemEntropy
-from shosoin.base import PeerFault, SimulationRng
-from shosoin.link.postprocessing import Receiver
+from shosoin.base import PeerFault, SimulationRng, Unavailable
+from shosoin.base.ports import Event
+from shosoin.link.postprocessing import BlockVoid, Receiver, VoidReason
+from shosoin.link.postprocessing.authentication import STRIDE_BYTES, Direction
 from shosoin.link.postprocessing.messages import Detected
-from shosoin.services.sources import event_session
+from shosoin.services.sources import event_pace, event_session
 from shosoin.services.sources.config import EventsSection
+from shosoin.services.sources.event_greeting import Greeting, read_greeting
 from shosoin.services.sources.event_journals import open_link_journals
-from shosoin.services.sources.event_line import event_line
+from shosoin.services.sources.event_line import EventLine, event_line
 from shosoin.services.sources.event_session import BATCH_PULSES, EventSession
 from shosoin.services.sources.events import EventDevices
+from shosoin.services.sources.suspension import read_suspension
 
 SECTION = EventsSection(attenuation_db=3.0, authentication_key_file=Path("unused"), pulses_per_s=1e9)
 LINE = event_line(SECTION)
@@ -59,6 +65,7 @@ class Wire:
         self.sent: asyncio.Queue[bytes] = asyncio.Queue()
         self.reads_on = asyncio.Event()
         self.reads_on.set()
+        self.is_closed = False
 
     async def receive(self) -> bytes:
         frame = await self.arrived.get()
@@ -71,7 +78,26 @@ class Wire:
         self.sent.put_nowait(b"".join(parts))
 
     def close(self) -> None:
+        self.is_closed = True
         self.arrived.put_nowait(_END)
+
+
+class HurriedClock:
+    """Whoever looks at it finds that more time has passed."""
+
+    def __init__(self, step_s: float = 10.0) -> None:
+        self.s, self.step_s = 1000.0, step_s
+
+    def now_s(self) -> float:
+        self.s += self.step_s
+        return self.s
+
+    def wall_s(self) -> float:
+        return 1.8e9 + self.s
+
+
+def greeting(*, suspended: bool = False) -> bytes:
+    return Greeting(LINE.to_json(), suspended).encode()
 
 
 def light(number: int, count: int = 8, state: int = 0) -> bytes:
@@ -87,6 +113,11 @@ class Liar:
         self.receiver = Receiver(LINE.parameters, self.journals[1], SystemEntropy())
 
     async def greet(self) -> None:
+        """Greet as devices do, then open the direction in which it receives."""
+        self.wire.arrived.put_nowait(greeting())
+        await self.open()
+
+    async def open(self) -> None:
         """Open the direction in which it receives."""
         self.receiver.start()
         self.speak()
@@ -110,7 +141,7 @@ async def nothing(*_: object) -> None:
 
 
 @contextlib.contextmanager
-def session_of(tmp_path: Path, wire: Wire):
+def session_of(tmp_path: Path, wire: Wire, *, sent: Any = nothing):
     journals = open_link_journals(tmp_path / "a", SECRET, True, START_KEY)
     monitors = (LINE.monitor(), LINE.monitor())
     try:
@@ -121,7 +152,7 @@ def session_of(tmp_path: Path, wire: Wire):
             monitors,
             SystemEntropy(),
             SimulationRng(1),
-            sent=nothing,
+            sent=sent,
             received=nothing,
             stock=nothing,
         )
@@ -130,7 +161,9 @@ def session_of(tmp_path: Path, wire: Wire):
             journal.close()
 
 
-def devices_of(tmp_path: Path, taken: list[object]) -> EventDevices:
+def devices_of(
+    tmp_path: Path, taken: list[object], *, clock: Any = None, told: list[Event] | None = None, line: EventLine = LINE
+) -> EventDevices:
     async def do(steps: object) -> None:
         taken.append(steps)
 
@@ -142,14 +175,15 @@ def devices_of(tmp_path: Path, taken: list[object]) -> EventDevices:
     parts = SimpleNamespace(
         driver=SimpleNamespace(pair=pair, progress=asyncio.Event(), do=do),
         entropy=SystemEntropy(),
-        clock=SystemClock(),
-        events=SimpleNamespace(emit=lambda event: None),
+        clock=clock or SystemClock(),
+        events=SimpleNamespace(emit=[].append if told is None else told.append),
         max_stock_bits=1 << 20,
+        directory=tmp_path / "link",
     )
     journals = tmp_path / "a"
     return EventDevices(
         parts,  # type: ignore[arg-type]
-        LINE,
+        line,
         lambda: open_link_journals(journals, SECRET, True, START_KEY),
         stock_bits=0,
         seed=1,
@@ -232,7 +266,7 @@ async def test_a_peer_that_gives_credit_and_reads_nothing_fills_no_memory(tmp_pa
     liar = Liar(tmp_path / "b", wire)
     with session_of(tmp_path, wire) as session:
         running = asyncio.create_task(session.run())
-        await liar.greet()
+        await liar.open()
         wire.reads_on.clear()
         sent = 0
         for _ in range(12):
@@ -252,8 +286,193 @@ async def test_the_peers_stock_is_of_its_own_numbers_and_nothing_of_it_counts_on
         await devices._stock_arrived(5, bytearray(1 << 16))
     await devices._stock_arrived(1 << 62, bytearray(1 << 16))
     assert len(taken) == 1
-    devices._suspend("link.suspended")
+    await devices._suspension.begin("link.suspended")
     bits = bytearray(b"\x01" * 4096)
     await devices._stock_arrived((1 << 62) + 1, bits)
     assert len(taken) == 1
     assert not any(bits)
+
+
+@pytest.mark.timeout(60)
+async def test_whoever_breaks_every_session_burns_a_bounded_number_of_pads(tmp_path, monkeypatch):
+    monkeypatch.setattr(event_pace, "_LOOK_S", 0.0)
+    clock = HurriedClock()
+    devices, connections = devices_of(tmp_path, [], clock=clock), 0
+    while clock.s < 1000.0 + 6 * 3600.0:
+        wire = Wire()
+        wire.arrived.put_nowait(greeting())
+        wire.arrived.put_nowait(_END)
+        await devices.handle(wire)  # type: ignore[arg-type]
+        connections += 1
+    assert devices.condition.startswith("pausing")
+    assert devices.figures()["broken_sessions"] == connections
+    journals = open_link_journals(tmp_path / "a", SECRET, True, START_KEY)
+    mark = int.from_bytes(journals[1].load()[f"auth/mark/{int(Direction.TO_TRANSMITTER)}"], "little")
+    for journal in journals:
+        journal.close()
+    # Twelve pauses from half a second to 1024 s, then 1800 s, each cut by up to half.
+    assert 12 + (6 * 3600 - 2048 - 300) / 1800 <= mark // STRIDE_BYTES <= 13 + (6 * 3600 - 1023) / 900
+
+
+async def test_a_connection_that_ends_during_a_pause_costs_nothing_and_is_let_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(event_pace, "_LOOK_S", 0.0)
+    devices = devices_of(tmp_path, [])
+    devices._pace.begin()
+    devices._pace.end(differs=False)
+    gone, replaced = Wire(), Wire()
+    gone.close()
+    await devices.handle(gone)  # type: ignore[arg-type]
+    waiting = asyncio.create_task(devices.handle(replaced))  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    devices.close()
+    await waiting
+    assert gone.sent.empty()
+    assert replaced.sent.empty()
+    assert devices.figures()["broken_sessions"] == 1
+
+
+async def test_a_finished_block_ends_the_pauses_and_a_long_session_is_no_break():
+    clock = HurriedClock()
+    pace = event_pace.SessionPace(clock, SystemEntropy(), "kme-b")
+    for _ in range(14):
+        pace.begin()
+        pace.end(differs=False)
+    assert pace.breaks == 14
+    assert pace.is_pausing
+    pace.begin()
+    clock.s += 1800.0
+    pace.end(differs=False)
+    assert pace.breaks == 14
+    pace.begin()
+    pace.brought_block()
+    pace.end(differs=False)
+    assert pace.breaks == 0
+    assert not pace.is_pausing
+
+
+class Crossed(Wire):
+    """One end of a connection between two devices; whoever closes it takes what was not read yet away."""
+
+    def __init__(self, other: Crossed | None = None) -> None:
+        super().__init__()
+        self.other = other
+        if other is not None:
+            other.other = self
+
+    async def send(self, *parts: bytes) -> None:
+        if self.other is not None and not self.other.is_closed:
+            self.other.arrived.put_nowait(b"".join(parts))
+
+    def close(self) -> None:
+        for end in (self, self.other):
+            if end is not None and not end.is_closed:
+                end.is_closed = True
+                end.arrived = asyncio.Queue() if end is not self else end.arrived
+                Wire.close(end)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"epsilon_secrecy": 1e-8}, "epsilon_secrecy"),
+        ({"attenuation_db": 4.0, "block_bits": 1 << 17}, "attenuation_db"),
+    ],
+)
+async def test_two_ends_that_are_set_differently_both_say_in_what_and_burn_nothing(tmp_path, changed, named):
+    clock, told = HurriedClock(0.001), ([], [])
+    lines = (LINE, event_line(replace(SECTION, **changed)))
+    ends = [devices_of(tmp_path, [], clock=clock, told=told[at], line=lines[at]) for at in (0, 1)]
+    ours = Crossed()
+    async with asyncio.timeout(10):
+        await asyncio.gather(ends[0].handle(ours), ends[1].handle(Crossed(ours)))  # type: ignore[arg-type]
+    for end, events in zip(ends, told, strict=True):
+        assert end.condition == "failed: link.parameters_differ"
+        (event,) = events
+        assert event.name == "link.parameters_differ"
+        assert named in str(event.fields["reason"])
+        assert end.figures()["broken_sessions"] == 0
+        assert "next_session" in end.figures()
+    assert not (tmp_path / "a").exists()
+    clock.s += 30.0
+    assert not any("next_session" in end.figures() for end in ends)
+
+
+async def test_while_the_peers_end_is_suspended_no_session_begins_and_this_end_is_not(tmp_path):
+    devices, wire = devices_of(tmp_path, []), Wire()
+    handling = asyncio.create_task(devices.handle(wire))  # type: ignore[arg-type]
+    await wire.sent.get()
+    assert devices.condition == "waiting: the peer's end does not greet yet"
+    wire.arrived.put_nowait(greeting(suspended=True))
+    while wire.arrived.qsize():
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert devices.condition == "waiting: the peer's end is suspended"
+    assert not devices.suspension
+    wire.close()
+    await handling
+    assert not (tmp_path / "a").exists()
+
+
+async def test_an_alarm_is_on_the_disk_before_anybody_hears_of_it(tmp_path):
+    file, seen = tmp_path / "link" / "suspended.json", []
+    told = SimpleNamespace(append=lambda event: seen.append((event.name, file.exists())))
+    devices = devices_of(tmp_path, [], told=told)  # type: ignore[arg-type]
+    devices._session = SimpleNamespace()  # type: ignore[assignment]
+    await devices._deliver(BlockVoid(3, VoidReason.QBER_ABOVE_LIMIT, {}), lifts=0, transmitted=True)
+    assert seen == [("link.suspended", True), ("link.block_alarm", True)]
+    assert devices_of(tmp_path, []).suspension == "link.qber_above_limit"
+
+
+async def test_a_void_block_is_told_here_before_the_peer_hears_of_it_and_also_where_the_work_fails(tmp_path):
+    seen: list[tuple[int, int]] = []
+
+    async def told(outcome: BlockVoid) -> None:
+        seen.append((outcome.block, session._outbox.qsize()))
+
+    with session_of(tmp_path, Wire(), sent=told) as session:
+
+        def void(block: int) -> None:
+            session._transmitter._tell_void(block, VoidReason.QBER_ABOVE_LIMIT)
+            session._transmitter._outbox.append(b"void")
+
+        def fail() -> None:
+            void(2)
+            raise PeerFault("forged")
+
+        await session._do(lambda: void(1))
+        with pytest.raises(PeerFault, match="forged"):
+            await session._do(fail)
+        assert seen == [(1, 0), (2, 1)]
+        await asyncio.to_thread(session._thread.shutdown)
+
+
+async def test_a_suspension_that_cannot_be_written_holds_and_is_written_as_soon_as_it_can_be(tmp_path):
+    told: list[Event] = []
+    (tmp_path / "link").write_text("in the way")
+    devices = devices_of(tmp_path, [], clock=HurriedClock(), told=told)
+    assert devices.suspension == "link.suspension_unreadable"
+    (tmp_path / "link").unlink()
+    assert await devices.lift() == "link.suspension_unreadable"
+    (tmp_path / "link").write_text("in the way")
+    await devices._suspension.begin("link.suspended")
+    assert [event.name for event in told[1:]] == ["link.suspension_not_kept", "link.suspended"]
+    assert devices.condition == "suspended: link.suspended"
+    with pytest.raises(Unavailable):
+        await devices.lift()
+    (tmp_path / "link").unlink()
+    await devices._suspension.settle()
+    assert read_suspension(tmp_path / "link") == "link.suspended"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b'{"reason": 7}', b'{"reason": ""}', b"[" * 4000, b'{"reason": "a b"}']
+)
+async def test_what_cannot_be_read_of_a_suspension_counts_as_one(tmp_path, content):
+    (tmp_path / "suspended.json").write_bytes(content)
+    assert read_suspension(tmp_path) == "link.suspension_unreadable"
+
+
+@pytest.mark.parametrize("frame", [b"", b"T", b"G", b"G[]", b'G{"line": 1, "suspended": true}', b"G" + b"[" * 9000])
+def test_a_first_frame_that_is_no_greeting_is_the_peers_fault(frame):
+    with pytest.raises(PeerFault, match="set to"):
+        read_greeting(frame)

@@ -34,6 +34,8 @@ ENGLISH: dict[str, str] = {
     "kme.log_empty": "nothing is recorded yet",
     "kme.paused": "pair with {peer}: nothing is handed out until it is resumed",
     "kme.resumed": "pair with {peer}: keys are handed out again",
+    "kme.lifted": "link with {peer}: makes keys again at this end; it was suspended because of {code}",
+    "kme.not_suspended": "link with {peer}: not suspended",
     "kme.revoked": "{sae} is refused from now on; connections ended: {count}",
     "kme.stops": "unready now; stops in {seconds} s",
     # Plans and receipts.

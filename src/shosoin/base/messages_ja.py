@@ -233,6 +233,8 @@ JAPANESE: dict[str, str] = {
     "kme.log_empty": "まだ記録はありません",
     "kme.paused": "{peer} との組: 再開するまで鍵を渡しません",
     "kme.resumed": "{peer} との組: 鍵を再び渡します",
+    "kme.lifted": "{peer} とのリンク: こちら側では鍵生成を再開します。停止の原因は {code} でした",
+    "kme.not_suspended": "{peer} とのリンク: 停止していません",
     "kme.revoked": "{sae} を今後拒否します。切断した接続: {count}",
     "kme.stops": "新しい仕事の受け付けを終え、{seconds} 秒後に停止します",
     # Policies.

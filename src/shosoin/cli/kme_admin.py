@@ -162,6 +162,22 @@ def burn(
     _print(answer, [text(message, peer=peer, blocks=answer["blocks"], bits=answer["bits"])], as_json)
 
 
+@app.command()
+def lift(
+    context: typer.Context,
+    peer: Annotated[str, typer.Argument()],
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="For the record.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Let a link that an alarm has suspended make keys again, at this end (security).
+
+    Find and remove the cause first. The other end is lifted there.
+    """
+    answer = _ask(context, "POST", f"links/{_segment(peer)}/lift", {"reason": reason} if reason else {})
+    message = "kme.lifted" if answer["was_suspended"] else "kme.not_suspended"
+    _print(answer, [text(message, peer=peer, code=answer["code"])], as_json)
+
+
 def _client(
     certificate: Path, key: Path, config: Path | None, url: str | None, kme: str | None, ca: Path | None
 ) -> AdminClient:

@@ -1,4 +1,4 @@
-"""``shosoin kme burn``, ``heal``, ``rekey`` and ``new-secret``: the life of the secrets that two KMEs share."""
+"""``shosoin kme burn``, ``heal``, ``rekey``, ``new-secret`` and ``lift``: the life of what two KMEs share."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def add_secret_commands(app: typer.Typer) -> None:
     app.command()(heal)
     app.command()(rekey)
     app.command("new-secret")(new_secret)
+    app.command()(lift)
 
 
 def burn(
@@ -139,6 +140,22 @@ def rekey(
         return
     message = "kme.rekeyed_before" if done.was_installed else "kme.would_rekey" if dry_run else "kme.rekeyed"
     print_lines([text(message, peer=peer, bits=_bits({peer: done.held}), file=secret)])
+
+
+def lift(config: KmeConfigOption, peer: PeerOption, as_json: JsonOption = False) -> None:
+    """Let a link that an alarm has suspended make keys again.
+
+    The KME must stand still; while it runs, `shosoin kme admin lift` does the same. Find and remove the cause first.
+    The other end is lifted there.
+    """
+    from shosoin.services.kme_pairs import lift as lift_link
+
+    found = _config(config)
+    code = lift_link(found, peer)
+    if as_json:
+        print_json({"kme": found.kme.id, "peer": peer, "was_suspended": bool(code), "code": code})
+    else:
+        print_lines([text("kme.lifted" if code else "kme.not_suspended", peer=peer, code=code)])
 
 
 def new_secret(

@@ -46,6 +46,10 @@ class AdminTarget(KmeView, Protocol):
         """Destroy all that is shared with a peer at this end, or only look; return what that is."""
         ...
 
+    async def lift(self, peer: KmeId) -> str:
+        """Let a link that an alarm has suspended make keys again; return the code of the alarm, empty without one."""
+        ...
+
 
 class AdminActions:
     """The calls, by name."""
@@ -72,6 +76,7 @@ class AdminActions:
             "resume": self._resume,
             "revoke": self._revoke,
             "burn": self._burn,
+            "lift": self._lift,
         }
 
     async def do(self, call: AdminCall, subject: str, body: Mapping[str, Any], who: str) -> dict[str, Any]:
@@ -197,6 +202,11 @@ class AdminActions:
         async with self._burning[kme_id]:
             held = await self._target.burn(kme_id, dry_run=dry_run)
         return {"peer": kme_id, "dry_run": dry_run, "blocks": held.blocks, "bits": held.granules * _BITS}
+
+    async def _lift(self, peer: str, _: Mapping[str, Any], __: str) -> dict[str, Any]:
+        kme_id = KmeId(_known(peer, [link.peer for link in self._config.links], "peer KME"))
+        reason = await self._target.lift(kme_id)
+        return {"peer": kme_id, "was_suspended": bool(reason), "code": reason}
 
     @property
     def _kme(self) -> Kme:

@@ -42,7 +42,7 @@ _HEALTH = {
     "kme": _TEXT,
     "ready": _TRUTH,
     "reasons": _list(_object({"code": _TEXT, "message": _TEXT})),
-    "links": _each({"type": "string", "enum": ["starting", "refused", "down", "dry", "up"]}),
+    "links": _each({"type": "string", "enum": ["starting", "refused", "down", "suspended", "dry", "up"]}),
 }
 _PROCESS = {"site": _TEXT, "pid": _COUNT, "live": _TRUTH, "draining": _TRUTH}
 _INTERFACE = _object(
@@ -58,6 +58,11 @@ _INTERFACE = _object(
 _WORKER = _object({"pid": _COUNT, "connections": _COUNT, "answers": _COUNT})
 _WORKERS = _object({"configured": _COUNT, "serving": _COUNT, "restarts": _COUNT, "each": _list(_WORKER)})
 _LINK_HEAD = {"refused": _TRUTH, "open": _TRUTH, "connected": _TRUTH}
+_DIRECTION = _object(
+    {"blocks": _COUNT, "secret_bits": _COUNT, "voids": _each(_COUNT)},
+    {"qber": _NUMBER, "test_qber": _NUMBER, "f_ec": _NUMBER, "leak_ec_bits": _COUNT},
+)
+_DEVICES = _object({}, {"sent": _DIRECTION, "received": _DIRECTION, "broken_sessions": _COUNT, "next_session": _TIME})
 _LINK_REST = {
     "key_exchange_group": _TEXT_OR_NULL,
     "generation": _COUNT,
@@ -68,6 +73,8 @@ _LINK_REST = {
     "simulated": _TRUTH,
     "secret_key_rate_bps": _NUMBER,
     "source": _TEXT,
+    "suspended": _TRUTH,
+    "devices": _DEVICES,
 }
 _LINK = {
     "oneOf": [
@@ -128,6 +135,7 @@ ANSWERS: Mapping[str, Schema] = {
     "pause": _PAUSED,
     "resume": _PAUSED,
     "burn": _object({"peer": _TEXT, "dry_run": _TRUTH, "blocks": _COUNT, "bits": _COUNT}),
+    "lift": _object({"peer": _TEXT, "was_suspended": _TRUTH, "code": _TEXT}),
     "revoke": _object({"sae": _TEXT, "revoked": _TRUTH, "connections_ended": _COUNT}),
 }
 """By the name of the call (``shosoin.services.admin_calls``)."""

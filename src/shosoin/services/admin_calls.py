@@ -85,6 +85,15 @@ CALLS = (
         "peer KME",
         body={"dry_run": _DRY_RUN, "reason": _REASON},
     ),
+    AdminCall(
+        "lift",
+        "POST",
+        "links/{id}/lift",
+        _SECURITY,
+        "Let a link that an alarm has suspended make keys again, at this end.",
+        "peer KME",
+        body={"reason": _REASON},
+    ),
 )
 
 

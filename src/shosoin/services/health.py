@@ -68,9 +68,10 @@ async def ready(view: KmeView, storage: StorageProbe) -> Health:
     if fault:
         health.against("kme.storage", f"the KME's directory cannot be written to: {fault}")
     states = health.links = _link_states(view)
-    if states and "up" not in states.values():
+    served = view.kme is not None and any(_serves(state) for state in view.link_states().values())
+    if states and not served:
         words = ", ".join(f"{peer} {state}" for peer, state in states.items())
-        if "dry" in states.values():
+        if {"dry", "suspended"} & set(states.values()):
             health.against("kme.no_stock", f"no link has keys: {words}")
         else:
             health.against("kme.no_link", f"no link works: {words}")
@@ -88,4 +89,12 @@ def _word(state: dict[str, Any], *, known: bool) -> str:
         return "refused"
     if not state["connected"]:
         return "down"
-    return "up" if state["outgoing_stock_bits"] or state["incoming_held_bits"] else "dry"
+    if state["suspended"]:
+        return "suspended"
+    return "up" if _serves(state) else "dry"
+
+
+def _serves(state: dict[str, Any]) -> bool:
+    """Whether a link has keys; those from before an alarm are there even while it is suspended."""
+    is_there = not state["refused"] and state["connected"]
+    return is_there and bool(state["outgoing_stock_bits"] or state["incoming_held_bits"])

@@ -190,6 +190,10 @@ class KmeProcess:
         """Burn all that is shared with a peer at this end, or only look; see ``KmeLinks.burn``."""
         return await self.links.burn(peer, dry_run=dry_run)
 
+    async def lift(self, peer: KmeId) -> str:
+        """Let a suspended link make keys again; see ``KmeLinks.lift``."""
+        return await self.links.lift(peer)
+
     async def _burn_copies(self, peer: KmeId) -> None:
         if self._multicast is not None:
             await self._multicast.burn(peer)

@@ -111,8 +111,21 @@ class KmeLinks:
             "simulated": facts.simulated,
             "secret_key_rate_bps": round(facts.secret_key_rate_bps, 3),
             "source": self._sources[peer].condition,
+            "suspended": bool(self._sources[peer].suspension),
             "devices": self._sources[peer].figures(),
         }
+
+    # Operating
+
+    async def lift(self, peer: KmeId) -> str:
+        """Let a link that an alarm has suspended make keys again; return the code of that alarm, empty without one.
+
+        Raises:
+            StreamNotReady: the link is not in use now.
+            Unavailable: it could not be made durable; the link stays suspended.
+        """
+        self._driver(peer)
+        return await self._sources[peer].lift()
 
     # Burning
 

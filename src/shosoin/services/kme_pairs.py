@@ -40,9 +40,10 @@ from shosoin.keys.pair import PAIR_SECRET_BYTES, secret_check_of
 from shosoin.keys.store import Batch, Commit, StreamStore
 from shosoin.services.kme_config import KmeConfig, LinkSection
 from shosoin.services.kme_stores import burn_copies, discard_copies, discard_store, open_store, stored_peers
+from shosoin.services.sources.suspension import lift_suspension
 from shosoin.services.storage_key import existing_storage_key, storage_key
 
-__all__ = ["Burned", "Rekeyed", "burn", "heal", "make_secret", "peers_to_heal", "rekey"]
+__all__ = ["Burned", "Rekeyed", "burn", "heal", "lift", "make_secret", "peers_to_heal", "rekey"]
 
 _NOTHING = Holding(0, 0, 0)
 
@@ -107,6 +108,18 @@ def heal(config: KmeConfig, *, dry_run: bool, keep_secrets: bool = False) -> Bur
     with StateLock(config.kme.directory, exclusive=True):
         key = existing_storage_key(config)
         return _burn_all(config, peers_to_heal(config), key, dry_run=dry_run, until_rekeyed=not keep_secrets)
+
+
+def lift(config: KmeConfig, peer: str) -> str:
+    """Let a link that an alarm has suspended make keys again; return the code of the alarm, empty without one.
+
+    Raises:
+        Rejected: there is no such pair.
+        Unavailable: the KME runs, or the file cannot be removed.
+    """
+    _check_known(config, peer)
+    with StateLock(config.kme.directory, exclusive=True):
+        return lift_suspension(config.kme.directory / "sources" / peer)
 
 
 def _burn_all(config: KmeConfig, peers: Sequence[str], key: bytes, *, dry_run: bool, until_rekeyed: bool) -> Burned:

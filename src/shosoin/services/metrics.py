@@ -44,6 +44,7 @@ _LINK_GAUGES = (
     ("refused", "link_refused", "1 while the stored state of the link cannot be used."),
     ("connected", "link_connected", "1 while messages can be exchanged with the peer KME."),
     ("open", "link_stream_open", "1 once both ends have agreed, in this run, on what is unused."),
+    ("suspended", "link_suspended", "1 since an alarm of the link's devices, until an operator lifts it; no new bits."),
     ("generation", "link_generation", "How many times this end of the link has started."),
     ("verification_entries", "link_verification_entries", "One-time keys left to verify new blocks with."),
     (

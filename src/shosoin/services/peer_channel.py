@@ -91,6 +91,11 @@ class Channel:
         except (OSError, ssl.SSLError):
             self.close()  # TimeoutError is an OSError: a peer that does not read is as good as gone
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection is gone, as far as is known."""
+        return self.writer.transport.is_closing()
+
     def close(self) -> None:
         """Drop the connection."""
         self.writer.transport.abort()

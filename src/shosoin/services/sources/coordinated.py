@@ -44,6 +44,7 @@ from shosoin.services.sources.offers import (
     write_note,
     write_question,
 )
+from shosoin.services.sources.pauses import Pauses
 from shosoin.services.sources.port import Material, Supply
 from shosoin.services.sources.repeats import BitMemory, BitsRepeated
 
@@ -85,24 +86,6 @@ class SourceParts:
     pair_secret: bytes = field(repr=False)
 
 
-class _Patience:
-    """Pauses that double, up to a bound."""
-
-    def __init__(self, pace: Pace) -> None:
-        self._pace = pace
-        self.failures = 0
-
-    def next_s(self, at_least_s: float = 0.0) -> float:
-        """Count one more failure and return how long to wait."""
-        pause_s = self._pace.retry_min_s * 2.0 ** min(self.failures, 20)
-        self.failures += 1
-        return min(self._pace.retry_max_s, max(pause_s, at_least_s))
-
-    def reset(self) -> None:
-        """All is well."""
-        self.failures = 0
-
-
 class CoordinatedSource:
     """Both roles of one KME on one link, over any ``Supply``."""
 
@@ -117,7 +100,7 @@ class CoordinatedSource:
         self._number = int.from_bytes(parts.entropy.random_bytes(8), "big") >> 2
         self._started = False
         self._greeted: str | None = None
-        self._sending, self._dry, self._taking = _Patience(pace), _Patience(pace), _Patience(pace)
+        self._sending, self._dry, self._taking = (Pauses(pace.retry_min_s, pace.retry_max_s) for _ in range(3))
         self._not_before_s = 0.0
         """Until when nothing is fetched, after failures."""
         self._peer_session = ""
@@ -132,6 +115,15 @@ class CoordinatedSource:
     def figures(self) -> dict[str, Any]:
         """Return nothing: its devices tell nothing."""
         return {}
+
+    @property
+    def suspension(self) -> str:
+        """Nothing: no monitor watches the devices from here."""
+        return ""
+
+    async def lift(self) -> str:
+        """Nothing to lift."""
+        return ""
 
     def close(self) -> None:
         """Nothing to drop: ``transmit`` lets go when it is cancelled."""

@@ -8,6 +8,7 @@ used.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from shosoin.link.detector import Detector
 from shosoin.link.events.calibrating import calibration_of
@@ -40,6 +41,19 @@ class EventLine:
     eavesdropper: Eavesdropper | None
     eavesdropper_share: float
     pulses_per_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all that must be the same at both ends: parameters of post-processing, and what is simulated.
+
+        The pace is not among it, each end has its own.
+        """
+        eve = self.eavesdropper
+        return {
+            **self.parameters.to_json(),
+            "attenuation_db": self.line.attenuation_db,
+            "eavesdropper": eve.name if eve else "none",
+            "eavesdropper_share": self.eavesdropper_share if eve else 0.0,
+        }
 
     @property
     def effects(self) -> Effects:

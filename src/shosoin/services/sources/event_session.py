@@ -22,7 +22,7 @@ from shosoin.link.events.monitoring import LinkMonitor
 from shosoin.link.events.receiver import SimulatedReceiver
 from shosoin.link.events.records import PULSES_MAX, QuantumSignal
 from shosoin.link.events.transmitter import SimulatedTransmitter
-from shosoin.link.postprocessing import Journal, Outcome, Receiver, Transmitter
+from shosoin.link.postprocessing import Journal, KeyReady, Outcome, Receiver, Transmitter
 from shosoin.services.peer_channel import Channel
 from shosoin.services.sources.event_line import EventLine
 
@@ -53,7 +53,8 @@ class EventSession:
         journals: of what is sent, and of what is received.
         monitors: likewise; they outlive a session, because a suspended link stays suspended.
         rng: seeds the simulated line and devices; protects nothing.
-        sent: takes outcomes of the direction that this end transmits.
+        sent: takes outcomes of the direction that this end transmits; a void block before the peer is told of it, so
+            that what an alarm makes durable is so by then. It must not call this session for one.
         received: takes outcomes of the other.
         stock: takes blocks of the peer's initial stock.
     """
@@ -195,7 +196,13 @@ class EventSession:
         """Do a piece of work in turn, send what came of it, and deliver what is finished."""
         async with self._turn:
             self._require_running()
-            result = await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            try:
+                result = await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            except Exception:
+                await self._tell_voids(self._transmitter.outcomes(), self._receiver.outcomes())
+                raise
+            sent, received = self._transmitter.outcomes(), self._receiver.outcomes()
+            await self._tell_voids(sent, received)  # before the peer hears of them
             for message in self._receiver.outgoing():
                 self._outbox.put_nowait((_TO_TRANSMITTER, message))
             for message in self._transmitter.outgoing():
@@ -206,12 +213,17 @@ class EventSession:
                 self._outbox.put_nowait((_CREDIT, b""))
             if self._outbox.qsize() > _OUTBOX_MAX:
                 raise PeerFault("the peer reads nothing of what it asks for", code=_WRONG)
-            sent, received = self._transmitter.outcomes(), self._receiver.outcomes()
-        for outcome in sent:
-            await self._sent(outcome)
-        for outcome in received:
-            await self._received(outcome)
+        for take, outcomes in ((self._sent, sent), (self._received, received)):
+            for outcome in outcomes:
+                if isinstance(outcome, KeyReady):
+                    await take(outcome)
         return result
+
+    async def _tell_voids(self, sent: list[Outcome], received: list[Outcome]) -> None:
+        for take, outcomes in ((self._sent, sent), (self._received, received)):
+            for outcome in outcomes:
+                if not isinstance(outcome, KeyReady):
+                    await take(outcome)
 
     async def store(self, block: int, *, transmitted: bool) -> None:
         """Say that the key of a block was taken out; the journal forgets it, durably."""

@@ -7,16 +7,20 @@ themselves with one-time keys and rely on nothing else. The transmitter's record
 KME draws losses, noise and detections from a seed of its own. Every key made here is labelled simulated.
 
 A finished key is taken out of its journal *before* the key stream gets it: a crash in between loses the bits, and
-nothing can bring them twice. A connection that ends abandons the blocks in flight. When a block shows the mark of an
-eavesdropper the link is suspended: nothing leaves any more until the KME is started again.
+nothing can bring them twice. A connection that ends abandons the blocks in flight.
+
+When a block shows the mark of an eavesdropper the link is suspended: nothing leaves any more until an operator lifts
+that (``shosoin.services.sources.suspension``). It is durable before anybody is told, the peer included. Each end
+decides and keeps for itself; while either is suspended they hold the channel and begin no session.
+
+Sessions that break are followed by pauses (``shosoin.services.sources.event_pace``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -26,42 +30,28 @@ from shosoin.base.ports import Event
 from shosoin.keys.key_id import GRANULE_BYTES
 from shosoin.keys.pool import RESERVE_BYTES
 from shosoin.link.postprocessing import BlockVoid, KeyReady, Outcome, VoidReason
+from shosoin.link.postprocessing.errors import ParametersDiffer
 from shosoin.services.json_log import described, log
 from shosoin.services.peer_channel import Channel
 from shosoin.services.sources.coordinated import SourceParts
+from shosoin.services.sources.event_greeting import Greeting, read_greeting
 from shosoin.services.sources.event_line import EventLine
+from shosoin.services.sources.event_pace import SessionPace
 from shosoin.services.sources.event_session import BATCH_PULSES, EventSession
+from shosoin.services.sources.event_tally import Tally
+from shosoin.services.sources.suspension import Suspension
 
 __all__ = ["EventDevices"]
 
 _IDLE_S = 0.25
+_HEARD_S = 5.0
+"""How long the peer may take to hear in what it differs."""
+_HEARD = b"H"
 _SUSPENDING = frozenset({VoidReason.SUSPENDED, VoidReason.QBER_ABOVE_LIMIT})
 """Both ends stop, whichever of them saw it."""
 _STOCK_NUMBERS = 1 << 62
 """Blocks of the initial stock are numbered from here, so that no block of the devices has their names."""
 _STOCK_BLOCK_BYTES = 1 << 20
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What came of one direction since the KME started."""
-
-    blocks: int = 0
-    secret_bits: int = 0
-    voids: dict[str, int] = field(default_factory=dict)
-    last: Mapping[str, Any] = field(default_factory=dict)
-
-    def add(self, outcome: Outcome) -> None:
-        if isinstance(outcome, KeyReady):
-            self.blocks += 1
-            self.secret_bits += 8 * len(outcome.key)
-            self.last = outcome.report
-        else:
-            self.voids[outcome.reason.code] = self.voids.get(outcome.reason.code, 0) + 1
-
-    def to_json(self) -> dict[str, Any]:
-        shown = {name: self.last[name] for name in ("qber", "test_qber", "f_ec", "leak_ec_bits") if name in self.last}
-        return {"blocks": self.blocks, "secret_bits": self.secret_bits, "voids": dict(self.voids), **shown}
 
 
 class EventDevices:
@@ -84,7 +74,7 @@ class EventDevices:
         seed: int,
     ) -> None:
         self._parts, self._line, self._open_journals = parts, line, open_journals
-        self._driver = parts.driver
+        self._driver, self._clock = parts.driver, parts.clock
         self._peer = parts.driver.pair.peer
         self._rng = SimulationRng(seed)
         self._monitors = (line.monitor(), line.monitor())
@@ -93,19 +83,56 @@ class EventDevices:
         self._channel: Channel | None = None
         self._session: EventSession | None = None
         self._turn = asyncio.Lock()
-        self._suspension = ""
-        self._tallies = {True: _Tally(), False: _Tally()}
+        self._suspension = Suspension(parts.directory, self._peer, parts.clock, parts.events)
+        self._lifts = 0
+        """Outcomes of sessions from before the last one count no more."""
+        self._waiting = ""
+        """For what an end waits that has a channel and no session."""
+        self._failure = ""
+        """Code of what ended the last session, if somebody has to do something about it."""
+        self._pace = SessionPace(parts.clock, parts.entropy, self._peer)
+        self._tallies = {True: Tally(), False: Tally()}
+
+    # What an operator sees and does
 
     @property
     def condition(self) -> str:
         """Whether the devices see each other, and whether what they see may become key."""
-        if self._suspension:
-            return f"suspended: {self._suspension}"
-        return "working" if self._session is not None and self._session.is_open else "not connected"
+        if self._suspension.reason:
+            return f"suspended: {self._suspension.reason}"
+        if self._session is not None and self._session.is_open:
+            return "working"
+        if self._failure:
+            return f"failed: {self._failure}"
+        if self._pace.is_pausing:
+            return f"pausing: {self._pace.breaks} sessions broke before a block"
+        return f"waiting: {self._waiting}" if self._waiting else "not connected"
+
+    @property
+    def suspension(self) -> str:
+        """The code of the alarm since which nothing leaves; empty if there is none."""
+        return self._suspension.reason
+
+    async def lift(self) -> str:
+        """Let the link make keys again; return why it did not.
+
+        Raises:
+            Unavailable: that could not be made durable.
+        """
+        reason = await self._suspension.lift()
+        if reason:
+            self._lifts += 1
+            for monitor in self._monitors:
+                monitor.resume()
+            self._pace.reset()
+            self.close()  # so that the ends greet each other anew
+        return reason
 
     def figures(self) -> dict[str, Any]:
-        """Return what came of each direction."""
-        return {"sent": self._tallies[True].to_json(), "received": self._tallies[False].to_json()}
+        """Return what came of each direction, and how many sessions in a row broke before they brought a block."""
+        told = {"sent": self._tallies[True].to_json(), "received": self._tallies[False].to_json()}
+        pausing = {"next_session": self._pace.next_session} if self._pace.is_pausing else {}
+        return {**told, "broken_sessions": self._pace.breaks, **pausing}
 
     async def answer(self, question: bytes) -> bytes:
         """Refuse: devices see light, and ask nothing."""
@@ -119,21 +146,49 @@ class EventDevices:
     # Sessions
 
     async def handle(self, channel: Channel) -> None:
-        """Hold one session of each direction on a channel, until it ends."""
+        """Hold one session of each direction on a channel, until it ends, and not before the pause after the last."""
         self.close()  # the latest counts; the one before lets go of the journals first
         self._channel = channel
         async with self._turn:
-            if self._channel is not channel:
-                return
+            failure: ShosoinError | None = None
             try:
-                await self._hold(channel)
+                if await self._pace.wait(lambda: channel.is_closed or self._channel is not channel):
+                    await self._meet(channel)
+                    await self._hold(channel)
             except ShosoinError as err:
+                failure = err
                 self._ended(err)
             except Exception as err:  # noqa: BLE001  # one link's defect must not end the KME
                 log("source.defect", peer=self._peer, **described(err))
             finally:
-                self._session = None
+                self._session, self._waiting = None, ""
+                self._pace.end(differs=isinstance(failure, ParametersDiffer))
                 channel.close()
+
+    async def _meet(self, channel: Channel) -> None:
+        """Greet; return when both ends are set alike and neither is suspended.
+
+        Raises:
+            ParametersDiffer: they are not alike; the peer knows it too.
+            PeerFault: the channel ended, also where one of the two was suspended.
+        """
+        ours = Greeting(self._line.to_json(), bool(self._suspension.reason))
+        self._waiting = "the peer's end does not greet yet"
+        await channel.send(ours.encode())
+        theirs = read_greeting(await channel.receive())
+        try:
+            ours.require_same(theirs)
+        except ParametersDiffer:
+            await channel.send(_HEARD)
+            with contextlib.suppress(PeerFault, TimeoutError):
+                async with asyncio.timeout(_HEARD_S):
+                    await channel.receive()  # it has heard us by then
+            raise
+        self._failure = ""
+        self._waiting = "the peer's end is suspended" if theirs.is_suspended else ""
+        if ours.is_suspended or theirs.is_suspended:
+            await channel.receive()  # whoever is no longer suspended ends the channel
+            raise PeerFault("a frame on a link that is suspended", code="source.wrong_frame")
 
     async def _hold(self, channel: Channel) -> None:
         self._driver.pair.incoming.forget_bits()
@@ -141,6 +196,7 @@ class EventDevices:
             journals = await asyncio.to_thread(self._open_journals)
             for journal in journals:
                 opened.enter_context(contextlib.closing(journal))
+            lifts = self._lifts
             session = EventSession(
                 channel,
                 self._line,
@@ -148,62 +204,68 @@ class EventDevices:
                 self._monitors,
                 self._parts.entropy,
                 self._rng,
-                sent=partial(self._deliver, transmitted=True),
-                received=partial(self._deliver, transmitted=False),
+                sent=partial(self._deliver, lifts=lifts, transmitted=True),
+                received=partial(self._deliver, lifts=lifts, transmitted=False),
                 stock=self._stock_arrived,
             )
             self._session = session
+            self._pace.begin()
             log("simulated_quantum_channel.open", peer=channel.peer, simulated="events")
-            await session.run()
+            try:
+                await session.run()
+            finally:
+                if lifts == self._lifts and any(monitor.suspended for monitor in self._monitors):
+                    await self._suspension.begin(VoidReason.SUSPENDED.code)  # if it ended before it could be told
 
     def _ended(self, err: ShosoinError) -> None:
         log("simulated_quantum_channel.ended", peer=self._peer, code=err.code, reason=err.message)
+        fields = {"peer": self._peer, "code": err.code}
+        if not isinstance(err, PeerFault):
+            self._failure = err.code
         if isinstance(err, Alarm):
-            self._parts.events.emit(Event("link.alarm", "alarm", {"peer": self._peer, "code": err.code}))
+            self._parts.events.emit(Event("link.alarm", "alarm", fields))
+        elif isinstance(err, ParametersDiffer):
+            self._parts.events.emit(Event(err.code, "warning", {**fields, "reason": err.message, "hint": err.hint}))
 
     # Keys
 
-    async def _deliver(self, outcome: Outcome, *, transmitted: bool) -> None:
+    async def _deliver(self, outcome: Outcome, *, lifts: int, transmitted: bool) -> None:
+        session = self._session
+        if lifts != self._lifts or session is None:
+            return  # keys are told again by the next session
         if not isinstance(outcome, KeyReady):
             self._tallies[transmitted].add(outcome)
-            self._void(outcome)
+            await self._void(outcome)
             return
-        session = self._session
-        if session is None:
-            return  # told again by the next session
         await session.store(outcome.block, transmitted=transmitted)  # first: see above
-        if not self._suspension:
+        self._pace.brought_block()
+        if not self._suspension.reason:
             self._tallies[transmitted].add(outcome)
         bits = bytearray(outcome.key.take())
         del bits[len(bits) // GRANULE_BYTES * GRANULE_BYTES :]
-        if self._suspension or len(bits) <= RESERVE_BYTES:
+        if self._suspension.reason or len(bits) <= RESERVE_BYTES:
             bits[:] = bytes(len(bits))
             return
         pair = self._driver.pair
         take = pair.begin_block if transmitted else pair.bits_arrived
         await self._driver.do(partial(take, outcome.block, bits))
 
-    def _void(self, void: BlockVoid) -> None:
+    async def _void(self, void: BlockVoid) -> None:
+        suspends = void.reason in _SUSPENDING or any(monitor.suspended for monitor in self._monitors)
+        if suspends:
+            await self._suspension.begin(void.reason.code)  # first: durable before anybody is told
         log("link.block_void", peer=self._peer, block=void.block, code=void.reason.code, **void.figures)
         if void.reason.is_alarm:
             fields = {"peer": self._peer, "block": void.block, "code": void.reason.code, **void.figures}
             self._parts.events.emit(Event("link.block_alarm", "alarm", fields))
-        if void.reason in _SUSPENDING or any(monitor.suspended for monitor in self._monitors):
-            self._suspend(void.reason.code)
 
     async def _stock_arrived(self, number: int, bits: bytearray) -> None:
         if number < _STOCK_NUMBERS or len(bits) > _STOCK_BLOCK_BYTES + RESERVE_BYTES:
             raise PeerFault(f"{len(bits)} bytes as block {number} of the initial stock", code="source.wrong_frame")
-        if self._suspension:
+        if self._suspension.reason:
             bits[:] = bytes(len(bits))
             return
         await self._driver.do(partial(self._driver.pair.bits_arrived, number, bits))
-
-    def _suspend(self, reason: str) -> None:
-        if not self._suspension:
-            self._suspension = reason
-            log("link.suspended", peer=self._peer, reason=reason)
-            self._parts.events.emit(Event("link.suspended", "alarm", {"peer": self._peer, "reason": reason}))
 
     # Light
 
@@ -211,10 +273,11 @@ class EventDevices:
         """Send light at the configured pace, as long as there is room for keys and nothing is suspended."""
         batch_s = BATCH_PULSES / self._line.pulses_per_s
         while True:
-            began_s = self._parts.clock.now_s()
+            began_s = self._clock.now_s()
             session = self._session
-            if session is not None and not self._suspension and await self._transmit_or_end(session):
-                await asyncio.sleep(max(0.0, began_s + batch_s - self._parts.clock.now_s()))
+            await self._suspension.settle()
+            if session is not None and not self._suspension.reason and await self._transmit_or_end(session):
+                await asyncio.sleep(max(0.0, began_s + batch_s - self._clock.now_s()))
                 continue
             self._driver.progress.clear()
             with contextlib.suppress(TimeoutError):
@@ -249,6 +312,6 @@ class EventDevices:
         number = self._stock_number
         self._stock_number, self._stock_bytes = number + 1, self._stock_bytes - size
         await session.send_stock(number, bits)
-        if self._suspension:
+        if self._suspension.reason:
             return
         await self._driver.do(partial(self._driver.pair.begin_block, number, bits))

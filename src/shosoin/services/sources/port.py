@@ -46,6 +46,19 @@ class LinkSource(Protocol):
         """How it is, in a word or a few: ``working``, ``full``, ``dry``, ``failed: <code>``; nothing secret."""
         ...
 
+    @property
+    def suspension(self) -> str:
+        """The code of the alarm since which no bit leaves, over restarts, until somebody lifts it; else empty."""
+        ...
+
+    async def lift(self) -> str:
+        """Let bits leave again after an alarm, durably; return what ``suspension`` was.
+
+        Raises:
+            Unavailable: that cannot be written; nothing has changed.
+        """
+        ...
+
     async def transmit(self) -> None:
         """Make blocks at the source's pace, as long as there is room and the pair is connected, until cancelled."""
         ...

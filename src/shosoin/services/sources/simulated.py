@@ -76,6 +76,15 @@ class SimulatedDevices:
         """Return nothing: its devices tell nothing."""
         return {}
 
+    @property
+    def suspension(self) -> str:
+        """Nothing: a rate model raises no alarm."""
+        return ""
+
+    async def lift(self) -> str:
+        """Nothing to lift."""
+        return ""
+
     def close(self) -> None:
         """Drop the channel."""
         if self._channel is not None:
