@@ -99,7 +99,13 @@ def guarded(action: Callable[[], Any]) -> int:
 
 
 def _show_what_can_be_shown() -> None:
-    """Let a terminal that lacks a character show its number instead: a name in another script is no defect."""
+    """Let a terminal that lacks a character show its number instead: a name in another script is no defect.
+
+    Where a stream is closed, what goes there goes nowhere.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -8,6 +8,7 @@ import typer
 
 from shosoin.base import Rejected
 from shosoin.base.messages import text
+from shosoin.cli.link_parameters import check_range
 from shosoin.cli.output import columns, print_json, print_lines
 from shosoin.cli.owner import JsonOption
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["coexist"]
 
+_SILICA_NM = (1260.0, 1675.0)
+_TRAFFIC_MAX = 200
+_WAVELENGTHS_MAX = 1000
 _WAVELENGTHS = "1270,1310,1350,1430,1460,1490,1510,1531,1540,1560,1571,1600"
 
 
@@ -55,7 +59,13 @@ def coexist(
     from shosoin.link.detector import Detector
     from shosoin.link.rates.decoy import METRO, secret_key_rate_bps
 
-    line, wanted = _line(traffic or ["1550:0", "1550:0:against"], length_km, passband_nm), _numbers(wavelengths)
+    check_range("--length-km", [length_km], 0.0, 10_000.0)
+    check_range("--passband-nm", [passband_nm], 1e-6, 1000.0)
+    wanted = _numbers(wavelengths)
+    check_range("--wavelengths", wanted, *_SILICA_NM)
+    if len(wanted) > _WAVELENGTHS_MAX:
+        raise Rejected(f"got {len(wanted)} wavelengths, expected at most {_WAVELENGTHS_MAX}", code="cli.usage")
+    line = _line(traffic or ["1550:0", "1550:0:against"], length_km, passband_nm)
     try:
         detector = Detector(efficiency, dark_counts, gate_s=gate_ns * 1e-9)
         noise, loss = line.noise_photons(np.asarray(wanted)), line.fibre.attenuation_db(wanted)
@@ -85,13 +95,17 @@ def _line(given: list[str], length_km: float, passband_nm: float) -> Coexistence
     from shosoin.link.channels.coexistence import Coexistence, Direction, ReceiverFilter, Traffic
     from shosoin.link.channels.fibre import Fibre
 
+    if len(given) > _TRAFFIC_MAX:
+        raise Rejected(f"got {len(given)} channels, expected at most {_TRAFFIC_MAX}", code="cli.usage")
     traffic = []
     for each in given:
         parts = each.split(":")
         direction = {2: Direction.ALONG, 3: Direction.AGAINST}.get(len(parts))
         if direction is None or parts[2:] not in ([], ["against"]):
             raise Rejected(f"{each!r} is no channel", code="cli.usage", hint="for example 1550:0, or 1551.7:-3:against")
-        nanometres, power = _numbers(",".join(parts[:2]))
+        ((nanometres,), (power,)) = (_numbers(part, count=1) for part in parts[:2])
+        check_range("the wavelength of --traffic", [nanometres], *_SILICA_NM)
+        check_range("the power of --traffic", [power], -300.0, 60.0)
         traffic.append(Traffic(nanometres, power, direction))
     try:
         return Coexistence(Fibre(length_km), traffic, ReceiverFilter(passband_nm))
@@ -99,9 +113,12 @@ def _line(given: list[str], length_km: float, passband_nm: float) -> Coexistence
         raise Rejected(str(err), code="link.bad_parameter") from err
 
 
-def _numbers(given: str) -> list[float]:
+def _numbers(given: str, *, count: int | None = None) -> list[float]:
     try:
-        return [float(each) for each in given.split(",")]
+        found = [float(each) for each in given.split(",")]
+        if count not in {None, len(found)}:
+            raise ValueError(given)
+        return found
     except ValueError:
         raise Rejected(f"{given!r} are no numbers", code="cli.usage", hint="for example 1310,1531") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -58,8 +59,13 @@ def convert(
     from shosoin.adapters.private_files import create_private
     from shosoin.link.events import timetags
     from shosoin.link.events.recording import Part, RecordingWriter
+    from shosoin.link.events.records import PULSES_MAX
     from shosoin.services.link_records import read_header
 
+    if offset_ps is not None and not math.isfinite(offset_ps):
+        raise Rejected(f"--offset-ps must be a number, got {offset_ps:g}", code="cli.usage")
+    if not 0 <= within <= PULSES_MAX:
+        raise Rejected(f"--within must be from 0 to {PULSES_MAX}, got {within}", code="cli.usage")
     header = read_header(transmitter_file)
     states = _states(channels)
     tags = timetags.parse_time_tags(_contents(tags_file))

@@ -1,17 +1,28 @@
-"""Parameters of a link from a TOML file: tables become dotted names."""
+"""Parameters of a link: from a TOML file, whose tables become dotted names, and numbers within what a model is for."""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from shosoin.base import Rejected
 
-__all__ = ["parameters_in"]
+__all__ = ["check_range", "parameters_in"]
 
 _SIZE_BYTES_MAX = 1 << 20
+
+
+def check_range(option: str, values: Iterable[float], low: float, high: float) -> None:
+    """Check that the values of an option are numbers from one to another.
+
+    Raises:
+        Rejected: one is not; NaN never is.
+    """
+    for value in values:
+        if not low <= value <= high:
+            raise Rejected(f"{option} must be from {low:g} to {high:g}, got {value:g}", code="cli.usage")
 
 
 def parameters_in(path: Path) -> dict[str, Any]:
@@ -34,6 +45,8 @@ def parameters_in(path: Path) -> dict[str, Any]:
         raise Rejected(f"cannot read {path}: {(err.strerror or str(err)).lower()}", code="link.bad_parameters") from err
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
         raise Rejected(f"{path} is not TOML: {err}", code="link.bad_parameters") from err
+    except (RecursionError, ValueError) as err:  # the parser's own limits: depth, and digits of a number
+        raise Rejected(f"{path} is nested too deep, or has too long a number", code="link.bad_parameters") from err
 
 
 def _flat(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

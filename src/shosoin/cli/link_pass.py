@@ -9,6 +9,7 @@ import typer
 
 from shosoin.base import Rejected
 from shosoin.base.messages import text
+from shosoin.cli.link_parameters import check_range
 from shosoin.cli.output import columns, print_json, print_lines
 from shosoin.cli.owner import JsonOption
 
@@ -62,6 +63,15 @@ def satellite_pass(
     from shosoin.link.detector import Detector
     from shosoin.link.rates import two_decoys
 
+    check_range("--altitude-km", [altitude_km], 100.0, 50_000.0)
+    check_range("--wavelength-nm", [wavelength_nm], 200.0, 20_000.0)
+    check_range("--divergence-urad", [divergence_urad], 1e-2, 1e5)
+    check_range("--aperture-m", [aperture_m], 1e-3, 100.0)
+    check_range("--jitter-urad", [jitter_urad], 0.0, 1e5)
+    check_range("--zenith-transmittance", [zenith_transmittance], 1e-9, 1.0)
+    check_range("--optics-db", [optics_db], 0.0, 200.0)
+    check_range("--background-hz", [background_hz], 0.0, 1e15)
+    check_range("--pulse-rate", [pulse_rate_hz], 1.0, 1e12)
     half_angle = divergence_urad * 1e-6
     try:
         link = OpticalLink(
@@ -100,7 +110,12 @@ def _answer(seen: SatellitePass, key: PassKey[SecretLength]) -> dict[str, Any]:
         "window_elevation_min_deg": key.elevation_min_deg,
         "window_s": key.duration_s,
         "series": [
-            {"time_s": float(time), "elevation_deg": float(height), "range_km": float(far) / 1e3, "loss_db": float(db)}
+            {
+                "time_s": float(time),
+                "elevation_deg": float(height),
+                "range_km": float(far) / 1e3,
+                "loss_db": float(db) if math.isfinite(db) else None,  # JSON has no infinity
+            }
             for time, height, far, db in zip(
                 seen.time_s, seen.elevation_deg, seen.range_m, seen.attenuation_db, strict=True
             )
@@ -117,7 +132,7 @@ def _lines(answer: dict[str, Any]) -> list[str]:
             f"{each['time_s']:.0f}",
             f"{each['elevation_deg']:.1f}",
             f"{each['range_km']:.0f}",
-            f"{each['loss_db']:.1f}",
+            "-" if each["loss_db"] is None else f"{each['loss_db']:.1f}",
             "*" if each["elevation_deg"] >= answer["window_elevation_min_deg"] else "",
         )
         for each in series[::step]

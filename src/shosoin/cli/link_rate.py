@@ -16,7 +16,7 @@ from shosoin.cli.output import columns, print_json, print_lines
 from shosoin.cli.owner import JsonOption
 
 if TYPE_CHECKING:
-    from shosoin.link.rates.registry import ProtocolEntry
+    from shosoin.link.rates.registry import ProtocolEntry, RateModel, Request
     from shosoin.link.rates.result import LinkRate
 
 __all__ = ["rate", "rate_text"]
@@ -24,6 +24,7 @@ __all__ = ["rate", "rate_text"]
 _DEFAULT_PROTOCOL = "decoy-bb84"
 _DB_PER_KM = 0.2
 _POINTS_MAX = 2000
+_BLOCK_BITS_MAX = 1e18
 _BAR = 30
 _RATES = ("pulse_rate_hz", "symbol_rate_hz")
 _BAR_DECADES = 10.0
@@ -79,12 +80,13 @@ def rate(
 
     entry = protocol(protocol_name)
     model = entry.model()
-    chosen = with_parameters(model.parameters, _changes(parameters or []))
+    changes = _changes(parameters or [])
+    chosen = with_parameters(model.parameters, changes)
     known = parameters_of(chosen)
     per_km = db_per_km if db_per_km is not None else float(known.get("attenuation_db_per_km", _DB_PER_KM))
     losses = _losses(length_km or [], (first_km, last_km, step_km), attenuation_db or [], per_km)
     request = Request(_array(losses), _block(entry, block_bits), _optimise(entry, optimise))
-    found = model.rate(chosen, request)
+    found = _computed(model, chosen, request, is_changed=bool(changes))
     answer = _answer(entry, found, known, request.block_bits, None if attenuation_db else per_km)
     if plot is not None:
         _draw(plot, answer)
@@ -92,6 +94,26 @@ def rate(
         print_json(answer)
     else:
         print_lines(_lines(answer))
+
+
+def _computed(model: RateModel, parameters: Any, request: Request, *, is_changed: bool) -> LinkRate:
+    """Return what a model says.
+
+    Raises:
+        Rejected: it says nothing for parameters that were changed. With its own that is our defect.
+    """
+    import numpy as np
+
+    try:
+        with np.errstate(all="ignore" if is_changed else "warn"):  # what comes of it is looked at
+            found = model.rate(parameters, request)
+        if not np.all(np.isfinite(found.secret_bits_per_pulse)):
+            raise ValueError("what comes out is no number")
+    except (ValueError, ArithmeticError) as err:
+        if not is_changed:
+            raise
+        raise Rejected(f"no rate for these parameters: {err}", code="link.bad_parameter") from err
+    return found
 
 
 def _array(losses: Sequence[float]) -> Any:
@@ -160,8 +182,8 @@ def _block(entry: ProtocolEntry, given: float | None) -> float | None:
             code="cli.usage",
             hint=f"`shosoin link protocols {entry.name}` shows what it takes",
         )
-    if not (given >= 1 and math.isfinite(given)):
-        raise Rejected(f"a block has at least one bit, got {given:g}", code="cli.usage")
+    if not 1 <= given <= _BLOCK_BITS_MAX:
+        raise Rejected(f"a block has 1 to {_BLOCK_BITS_MAX:g} bits, got {given:g}", code="cli.usage")
     return given
 
 

@@ -105,7 +105,7 @@ def simulate(
     if not abs(seed) < _SEEDS:
         raise Rejected("--seed must be a whole number of at most 64 bits", code="cli.usage")
     if transmitter_file is not None and transmitter_file == receiver_file:
-        raise Rejected("--transmitter-file and --receiver-file must differ", code="cli.usage")
+        raise _same_file()
     with _said_of_options():
         count, block = _whole(pulses, "--pulses"), _whole(block_pulses, "--block-pulses")
         detector = Detector(
@@ -256,7 +256,10 @@ def _recorders(study: SimulatedStudy, files: tuple[Path | None, Path | None], se
         writers: list[tuple[RecordingWriter, IO[bytes], bool]] = []
         for path, part in zip(files, (Part.TRANSMITTER, Part.RECEIVER), strict=True):
             if path is not None:
+                stack.enter_context(_named(path))
                 file = stack.enter_context(_private(path))
+                if any(os.path.sameopenfile(file.fileno(), other.fileno()) for _, other, _ in writers):
+                    raise _same_file()
                 writers.append(
                     (RecordingWriter(Header(part, study.settings, True, origin)), file, part is Part.RECEIVER)
                 )
@@ -269,6 +272,21 @@ def _recorders(study: SimulatedStudy, files: tuple[Path | None, Path | None], se
         yield write
         for writer, file, _ in writers:
             file.write(writer.end())
+
+
+def _same_file() -> Rejected:
+    return Rejected("--transmitter-file and --receiver-file must differ", code="cli.usage")
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Let a failed write say of which file it was."""
+    try:
+        yield
+    except OSError as err:
+        if err.filename is None and not isinstance(err, BrokenPipeError):
+            err.filename = str(path)
+        raise
 
 
 def _write_calibration(path: Path, settings: Settings, line: Line) -> None:

@@ -22,9 +22,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Arrays", "arrays_in_use", "arrays_on", "use_arrays"]
+from shosoin.base.errors import Rejected
+
+__all__ = ["Arrays", "ArraysMissing", "arrays_in_use", "arrays_on", "use_arrays"]
 
 VARIABLE = "SHOSOIN_ARRAYS"
+
+
+class ArraysMissing(Rejected):
+    """The environment asks for arrays that this machine lacks."""
+
+    code = "kernels.arrays_missing"
+    hint = "install the extra gpu and the library, or leave the variable out for the native kernels"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +76,14 @@ def arrays_in_use() -> Arrays | None:
     """Return the arrays that a link computes on instead of the native kernels; None, unless somebody asked for them.
 
     Raises:
-        ImportError, ValueError: ``SHOSOIN_ARRAYS`` asks for what is not there.
+        ArraysMissing: ``SHOSOIN_ARRAYS`` asks for what is not there.
     """
     if not _in_use:
         wanted = os.environ.get(VARIABLE, "")
-        _in_use.append(arrays_on(wanted) if wanted else None)
+        try:
+            _in_use.append(arrays_on(wanted) if wanted else None)
+        except (ImportError, ValueError) as err:
+            raise ArraysMissing(f"{VARIABLE}: {err}") from err
     return _in_use[0]
 
 

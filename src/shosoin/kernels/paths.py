@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from typing import TypeVar
 
+from shosoin.base.errors import Rejected
 from shosoin.kernels.backend import Backend
 from shosoin.kernels.numpy_backend import NumpyKernels
 
@@ -20,9 +21,16 @@ except ImportError:  # built without a compiler
 else:
     _NATIVE_PATHS = tuple(_native.path_names())
 
-__all__ = ["active", "active_path", "available_paths", "family", "load", "use"]
+__all__ = ["KernelsMissing", "active", "active_path", "available_paths", "family", "load", "use"]
 
 T = TypeVar("T")
+
+
+class KernelsMissing(Rejected, ImportError):
+    """No such kernels here."""
+
+    code = "kernels.missing"
+
 
 VARIABLE = "SHOSOIN_KERNELS"
 
@@ -36,20 +44,23 @@ def load(path: str) -> Backend:
     """Return the kernels of one path.
 
     Raises:
-        ImportError: this machine lacks it.
+        KernelsMissing: this machine lacks it.
     """
     if path == NumpyKernels.name:
         return NumpyKernels()
     if path in _NATIVE_PATHS:
         return _native.Kernels(path)
-    raise ImportError(f"no kernels named {path[:20]!r} here; this machine has: {', '.join(available_paths())}")
+    raise KernelsMissing(
+        f"no kernels named {path[:20]!r} here; this machine has: {', '.join(available_paths())}",
+        hint=f"{VARIABLE} in the environment names them; leave it out for the best",
+    )
 
 
 def choose(wanted: str) -> Backend:
     """Return the kernels that a value of ``SHOSOIN_KERNELS`` asks for.
 
     Raises:
-        ImportError: this machine lacks them.
+        KernelsMissing: this machine lacks them.
     """
     if wanted in {"", "auto"}:
         return load(available_paths()[0])
@@ -65,7 +76,7 @@ def use(path: str) -> None:
     """Let all threads use another path from now on: for benchmarks and tests, which compare them in one process.
 
     Raises:
-        ImportError: this machine lacks it.
+        KernelsMissing: this machine lacks it.
     """
     global _active  # noqa: PLW0603  # the one choice of the process
     _active = load(path)

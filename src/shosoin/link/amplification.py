@@ -31,10 +31,12 @@ What it does not do: choose the length, draw or send the seed, check that both e
 
 from __future__ import annotations
 
+import numpy as np
+
 from shosoin.base.errors import Rejected
 from shosoin.base.material import KeyMaterial
 from shosoin.kernels import Buffer, toeplitz_into, wipe
-from shosoin.kernels.buffers import size_bytes, view
+from shosoin.kernels.buffers import contents, size_bytes, view
 
 __all__ = ["AmplificationRefused", "amplify", "seed_bits"]
 
@@ -81,7 +83,7 @@ def amplify(key: Buffer, key_bits: int, seed: Buffer, output_bits: int) -> KeyMa
     Raises:
         AmplificationRefused: the output is empty or longer than the key, or the seed is too short; the key is then
             untouched.
-        ValueError: the key's buffer has another size, is read-only or overlaps the seed.
+        ValueError: the key's buffer has another size, is read-only or overlaps the seed, or a buffer is not contiguous.
         MemoryError: as ``toeplitz_into``.
 
     Security: no computation is assumed. Copies of the key that Python or the caller made elsewhere stay.
@@ -95,7 +97,10 @@ def amplify(key: Buffer, key_bits: int, seed: Buffer, output_bits: int) -> KeyMa
         )
     if view(key).readonly:
         raise ValueError("the key must be writable, since it is wiped")
+    used = contents(seed)[:needed_bytes]
+    if np.shares_memory(contents(key), used):
+        raise ValueError("the seed must not be of the key's memory: it is chosen independently of the key")
     output = bytearray((output_bits + 7) // 8)
-    toeplitz_into(key, key_bits, view(seed).cast("B")[:needed_bytes], output, output_bits)
+    toeplitz_into(key, key_bits, used, output, output_bits)
     wipe(key)
     return KeyMaterial.of(output)

@@ -102,11 +102,6 @@ def test_along_a_fibre_each_optimum_is_as_good_as_one_sought_from_nothing_and_en
     assert rates[3:] == [0.0, 0.0]
 
 
-def test_attenuations_that_fall_are_refused():
-    with pytest.raises(ValueError, match="must not decrease"):
-        optimise_along(LINK, proof=DEFAULT, block=BLOCK, attenuation_db=[2.0, 1.0])
-
-
 def test_a_block_by_pulses_is_optimised_as_well_and_a_longer_one_is_worth_more_a_pulse():
     short, long = (
         optimise_settings(LINK, proof=DEFAULT, block=Block(pulses=pulses), attenuation_db=15.0).secret_bits_per_pulse

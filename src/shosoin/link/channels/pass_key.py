@@ -68,7 +68,7 @@ class DecoySource:
     """f: disclosed bits over the Shannon limit."""
 
     def __post_init__(self) -> None:
-        if len(self.intensities) != len(self.probabilities) or abs(sum(self.probabilities) - 1.0) > 1e-9:
+        if len(self.intensities) != len(self.probabilities) or abs(sum(self.probabilities) - 1.0) > 1e-14:
             raise ValueError("every intensity needs a probability, and they sum to 1")
         if not 0.0 < self.key_basis_probability < 1.0 or not 0.0 <= self.misalignment_error <= 0.5:
             raise ValueError("key_basis_probability must be within (0, 1) and misalignment_error within [0, 0.5]")

@@ -29,8 +29,11 @@ def calibration_of(settings: Settings, line: Line, *, drift_db: float = 0.5, qbe
         qber_margin: how far the error rate of the brightest intensity may rise above the model's.
 
     Raises:
-        ValueError: nothing ever clicks on such a line, or something at every pulse, so there is nothing to calibrate.
+        ValueError: a margin is negative or no number; or nothing ever clicks on such a line, or something at every
+            pulse, so there is nothing to calibrate.
     """
+    if not (0.0 <= drift_db < np.inf and 0.0 <= qber_margin < np.inf):
+        raise ValueError(f"margins are numbers from 0, got {drift_db} dB and an error rate of {qber_margin}")
     tables = [arrival_table(settings, _moved(line, change_db)) for change_db in (drift_db, 0.0, -drift_db)]
     worse, middle, better = (expected(settings, table) for table in tables)
     shares = np.array(settings.probabilities)

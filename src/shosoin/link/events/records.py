@@ -60,7 +60,7 @@ class Settings:
     intensities: tuple[float, ...]
     """Mean photon numbers, bright to dim; one to four."""
     probabilities: tuple[float, ...]
-    """Probability of each; they sum to 1."""
+    """Probability of each; they sum to 1 within rounding (1e-14), since the bounds believe them to the last digit."""
     transmitter_key_basis_probability: float
     receiver_key_basis_probability: float
     pulse_rate_hz: float
@@ -75,7 +75,7 @@ class Settings:
             )
         if not all(0.0 <= level <= 4.0 for level in levels) or any(a <= b for a, b in itertools.pairwise(levels)):
             raise ValueError(f"intensities must fall from bright to dim and lie within [0, 4], got {levels}")
-        if not all(0.0 < share <= 1.0 for share in shares) or abs(math.fsum(shares) - 1.0) > 1e-9:
+        if not all(0.0 < share <= 1.0 for share in shares) or abs(math.fsum(shares) - 1.0) > 1e-14:
             raise ValueError(f"probabilities of intensities must be positive and sum to 1, got {shares}")
         for name in ("transmitter_key_basis_probability", "receiver_key_basis_probability"):
             if not 0.0 < getattr(self, name) < 1.0:

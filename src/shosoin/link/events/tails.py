@@ -33,7 +33,12 @@ def confidence_interval(successes: int, trials: int, miss: float) -> tuple[float
     """Return an interval that misses the true probability below it, or above it, with probability ``miss`` at most.
 
     Each end is where its tail is ``miss``, by bisection: the inverse in SciPy is off by a factor for 10^11 trials.
+
+    Raises:
+        ValueError: a probability outside of (1e-200, 1), which no tail here falls below.
     """
+    if not SMALLEST < miss < 1.0:
+        raise ValueError(f"want a probability from {SMALLEST} to 1, got {miss}")
     return _low_end(successes, trials, miss), _high_end(successes, trials, miss)
 
 

@@ -92,6 +92,8 @@ def parse_time_tags(text: bytes) -> TimeTags:
     # Piece by piece: a number takes many times its digits until it is in an array.
     while at < len(text):
         end = text.find(b"\n", at + _PIECE_BYTES) + 1 or len(text)
+        if end - at > 2 * _PIECE_BYTES:  # before anything makes copies of it
+            raise _rejected("a line of time tags is too long")
         parts.append(_tags_of(text[at:end]))
         at, found = end, found + parts[-1][0].size
         if found > TAGS_MAX:
@@ -106,8 +108,6 @@ def _tags_of(text: bytes) -> tuple[Int64s, Uint8s]:
     plain = b"\n".join(lines).translate(_TEXT)
     if plain.translate(None, _ALLOWED):
         raise _rejected("a time tag has characters other than digits and separators")
-    if len(plain) > 2 * _PIECE_BYTES:
-        raise _rejected("a line of time tags is too long")
     rows = plain.split(b"\n")
     numbers = plain.split()
     if any(len(number) > 19 for number in numbers) or any(len(row.split()) not in {0, 2} for row in rows):
@@ -227,7 +227,7 @@ def find_pulse_offset(sent: SentPulses, detected: Detections, *, within: int, sa
     """
     numbers, bases, bits = detected.pulses[:sample], detected.bases[:sample], detected.bits[:sample]
     scores = {}
-    for offset in range(-within, within + 1):
+    for offset in _offsets(numbers, sent, within):
         moved = numbers + offset
         valid = (moved >= sent.first) & (moved < sent.first + sent.count)
         if np.count_nonzero(valid) < 100:
@@ -242,6 +242,14 @@ def find_pulse_offset(sent: SentPulses, detected: Detections, *, within: int, sa
     if best is None or scores[best] < 6.0 + math.log10(1 + 2 * within):
         raise _rejected("no offset makes the disclosed sample agree")
     return best
+
+
+def _offsets(numbers: Int64s, sent: SentPulses, within: int) -> range:
+    """Return the offsets allowed that move any of these pulses among those sent."""
+    if not numbers.size:
+        return range(0)
+    low, high = sent.first - int(numbers.max()), sent.first + sent.count - 1 - int(numbers.min())
+    return range(max(-within, low), min(within, high) + 1)
 
 
 def _phasor(since: npt.NDArray[np.float64], frequency: float) -> complex:

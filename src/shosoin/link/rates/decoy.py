@@ -34,7 +34,11 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class DecoyParameters:
-    """A decoy-state BB84 system."""
+    """A decoy-state BB84 system.
+
+    Raises:
+        ValueError: a value out of its range.
+    """
 
     mean_photon_number: float
     """Mean photon number mu of a signal pulse."""
@@ -50,6 +54,16 @@ class DecoyParameters:
     """q: share of pulses with matching bases; 1/2 for unbiased choice, near 1 for biased choice."""
     pulse_rate_hz: float
     attenuation_db_per_km: float
+
+    def __post_init__(self) -> None:
+        for name in ("receiver_efficiency", "background_yield", "misalignment_error", "sifting_factor"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must be within [0, 1], got {getattr(self, name)}")
+        for name in ("mean_photon_number", "pulse_rate_hz", "attenuation_db_per_km"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a number not below 0, got {getattr(self, name)}")
+        if not 1.0 <= self.reconciliation_efficiency < math.inf:
+            raise ValueError(f"reconciliation_efficiency must be at least 1, got {self.reconciliation_efficiency}")
 
 
 GYS = DecoyParameters(

@@ -36,6 +36,9 @@ __all__ = [
     "settings_from",
 ]
 
+_APPROACH_DB = 6.0
+_STEP_DB = 2.0
+Start = dict[str, float]
 Objective = Callable[[Array], Array]
 """Takes candidates of shape (candidates, coordinates), returns the value of each."""
 
@@ -217,35 +220,70 @@ def optimise_along(
     vacuum_intensity: float = 2e-4,
     seed: int = 1,
 ) -> list[SettingsOptimum]:
-    """Return the optimum at each attenuation, which must not decrease, each starting from the one before.
+    """Return the optimum at each attenuation, in the order given; each starts from that at the next lower one.
 
-    Past the first that gives no key there is none either, and none is sought.
-
-    Raises:
-        ValueError: attenuations decrease.
+    Past the end of the key there is none either, and none is sought: behind the first point without one that follows
+    points with one, or behind two at the beginning, since the lowest attenuation may be too bright for a key.
     """
+
+    def seek(loss: float, start: Start | None) -> SettingsOptimum:
+        return optimise_settings(
+            link,
+            proof=proof,
+            block=block,
+            attenuation_db=loss,
+            security=security,
+            start=start,
+            vacuum_intensity=vacuum_intensity,
+            seed=seed,
+        )
+
     losses = np.asarray(attenuation_db, dtype=np.float64).ravel()
-    if np.any(np.diff(losses) < 0.0):
-        raise ValueError("attenuations must not decrease: each optimum starts from the one before")
+    order = np.argsort(losses, kind="stable")
     found: list[SettingsOptimum] = []
-    for loss in losses:
-        if found and not found[-1].secret_bits_per_pulse > 0.0:
+    last: tuple[float, Start] | None = None
+    for loss in losses[order].tolist():
+        if _has_ended([each.secret_bits_per_pulse > 0.0 for each in found]):
             found.append(found[-1])
             continue
-        start = found[-1].values if found else None
-        found.append(
-            optimise_settings(
-                link,
-                proof=proof,
-                block=block,
-                attenuation_db=float(loss),
-                security=security,
-                start=start,
-                vacuum_intensity=vacuum_intensity,
-                seed=seed,
-            )
-        )
-    return found
+        best = seek(loss, found[-1].values if found else None)
+        if not best.secret_bits_per_pulse > 0.0:
+            best = _approached(seek, loss, last) or best
+        if best.secret_bits_per_pulse > 0.0:
+            last = loss, best.values
+        found.append(best)
+    return [found[place] for place in np.argsort(order)]
+
+
+def _approached(
+    seek: Callable[[float, Start | None], SettingsOptimum], loss: float, last: tuple[float, Start] | None
+) -> SettingsOptimum | None:
+    """Return the optimum at an attenuation, come to in small steps from less of it; None if the key ends on the way.
+
+    Just before a key ends few settings give any, and a search from nothing or from afar may miss them.
+
+    Args:
+        seek: finds the optimum at an attenuation from a start.
+        loss: where the search found none.
+        last: the last attenuation with a key, and its settings.
+    """
+    place, start = max(loss - _APPROACH_DB, 0.0), None
+    if last is not None and last[0] >= place:
+        place, start = last
+        if loss - place <= _STEP_DB:
+            return None  # it was tried from there
+    best = None
+    for at in [*np.arange(place, loss, _STEP_DB).tolist()[start is not None :], loss]:
+        best = seek(at, start)
+        if not best.secret_bits_per_pulse > 0.0:
+            return None
+        start = best.values
+    return best
+
+
+def _has_ended(has_key: list[bool]) -> bool:
+    """Return whether there is no key farther on, by whether there was one at each point so far."""
+    return not has_key[-1] if any(has_key) else len(has_key) > 1
 
 
 def _straight(scale: Scale, value: npt.ArrayLike) -> Array:

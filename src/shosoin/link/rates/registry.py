@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -233,16 +234,23 @@ def _with_parameter(parameters: Any, name: str, whole: str, value: Any) -> Any:
 def _like(default: Any, value: Any, name: str) -> Any:
     """Return a value of the kind that the parameter has; a number may be given as text."""
     try:
-        if isinstance(value, bool):
+        if isinstance(value, bool) or not isinstance(default, int | float | str | tuple):
             raise TypeError
         if isinstance(default, tuple):
             given = value.split(",") if isinstance(value, str) else value
-            return tuple(float(each) for each in given)
-        return type(default)(value) if isinstance(default, str) else float(value)
-    except (TypeError, ValueError):
+            return tuple(_finite(each) for each in given)
+        return type(default)(value) if isinstance(default, str) else _finite(value)
+    except (TypeError, ValueError, OverflowError):
         raise Rejected(
             f"{name} wants a value like {default!r}, got {value!r}", code="link.bad_parameter", hint=""
         ) from None
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(value)
+    return number
 
 
 def _suggestion(name: str, known: tuple[str, ...]) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 
 from shosoin.link.detector import Detector
 from shosoin.link.rates.decoy import METRO, DecoyParameters, secret_key_rate_per_pulse
+from shosoin.link.rates.decoy_bounds import DecoySettings
 from shosoin.link.rates.expected_counts import DecoyLink
 from shosoin.link.rates.finite_key import Block, FiniteProof, Security, Settings, finite_key_rate
 from shosoin.link.rates.optimise import optimise_along
@@ -38,7 +39,7 @@ class FiniteParameters:
     epsilon_correctness: float = 1e-15
 
     def __post_init__(self) -> None:
-        for name in ("epsilon_secrecy", "epsilon_correctness"):
+        for name in ("key_basis_probability", "epsilon_secrecy", "epsilon_correctness"):
             if not 0.0 < getattr(self, name) < 1.0:
                 raise ValueError(f"{name} must be within (0, 1), got {getattr(self, name)}")
 
@@ -77,9 +78,12 @@ def _settings(
 ) -> Settings:
     """Return the settings at each loss: those given, or the best ones."""
     if not request.optimise:
+        if len(parameters.intensities) != proof.intensities:
+            raise ValueError(f"{proof.value} takes {proof.intensities} intensities, got {len(parameters.intensities)}")
+        sent = DecoySettings(np.asarray(parameters.intensities), np.asarray(parameters.probabilities))
         return Settings(
-            np.asarray(parameters.intensities),
-            np.asarray(parameters.probabilities),
+            sent.intensities,
+            sent.probabilities,
             np.full(request.attenuation_db.shape, parameters.key_basis_probability),
         )
     found = optimise_along(
