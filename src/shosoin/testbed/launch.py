@@ -35,14 +35,18 @@ def main(arguments: list[str]) -> int:
     return _fork([words[at : at + _WORDS] for at in range(0, len(words), _WORDS)])
 
 
-def _fork(orders: list[list[str]]) -> int:
-    """Fork a process for each of ``role, config, log, pid file``; each returns its own exit status from here."""
+def _load(roles: set[str]) -> None:
     # What is loaded stays; looking through it for garbage would also copy, in each process, the pages that all share.
     gc.disable()
-    for role in {role for role, *_ in orders}:
+    for role in roles:
         importlib.import_module(_MODULES[role])
     gc.freeze()
     gc.enable()
+
+
+def _fork(orders: list[list[str]]) -> int:
+    """Fork a process for each of ``role, config, log, pid file``; each returns its own exit status from here."""
+    _load({role for role, *_ in orders})
     for role, config, log, pid_file in orders:
         pid = os.fork()
         if pid == 0:
@@ -54,8 +58,8 @@ def _fork(orders: list[list[str]]) -> int:
 
 def _become(role: str, config: Path) -> int:
     os.chdir(config.parent)
+    _load({role})  # its own service only
     try:
-        # Each process loads its own service only.
         importlib.import_module(_MODULES[role]).run(config)
     except ShosoinError as err:
         sys.stderr.write(f"shosoin: error: {err}\n")
