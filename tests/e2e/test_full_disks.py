@@ -7,48 +7,27 @@ Reserving more than the volume has makes the real node refuse shares for the rea
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 
 from shosoin.testbed.control import Testbed
 from shosoin.testbed.layout import ProcessRole
 from shosoin.testbed.scenario import load_scenario
+from tests.support.commands import Answer, Commands, loaded_commands
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(300)]
 
 T = TypeVar("T")
 MORE_THAN_ANY_VOLUME = 1 << 60
 ERASING_S = 30.0
-TIME_LIMIT_S = 120.0
-
-
-@dataclass
-class Answer:
-    """What a command said."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-    def lines(self, kind: str) -> list[str]:
-        """Return what it said after ``shosoin: KIND:``."""
-        prefix = f"shosoin: {kind}: "
-        return [line.removeprefix(prefix) for line in self.err.splitlines() if line.startswith(prefix)]
 
 
 @dataclass
@@ -56,18 +35,11 @@ class Bed:
     """Five real sites and how to fill their disks."""
 
     testbed: Testbed
+    commands: Commands
 
     def shosoin(self, *arguments: object) -> Answer:
-        """Run the command as a person would, in a process of its own."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(("SHOSOIN", "LC_"))}
-        done = subprocess.run(
-            [sys.executable, "-m", "shosoin.cli", *map(str, arguments), "--testbed", str(self.testbed.layout.root)],
-            capture_output=True,
-            env={**environment, "LANG": "C.UTF-8"},
-            timeout=TIME_LIMIT_S,
-            check=False,
-        )
-        return Answer(done.returncode, done.stdout.decode(), done.stderr.decode())
+        """Run the command in a process of its own."""
+        return self.commands.run(*arguments, "--testbed", self.testbed.layout.root)
 
     def reserve(self, sites: Sequence[str], size_bytes: int | None) -> None:
         """Restart nodes with so much of their volume reserved; ``None`` means the default again."""
@@ -107,7 +79,8 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     """Five sites, ended by pid whatever happens."""
     testbed = asyncio.run(Testbed.up(load_scenario("five-sites"), tmp_path_factory.mktemp("full") / "bed"))
     try:
-        yield Bed(testbed)
+        with loaded_commands() as commands:
+            yield Bed(testbed, commands)
     finally:
         testbed.down()
 

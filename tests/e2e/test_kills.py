@@ -1,7 +1,7 @@
-"""Five real sites, a mixed load, SIGKILL at 100 random moments: nothing is lost, no key bit serves twice.
+"""Five real sites, a mixed load, SIGKILL at random moments: nothing is lost, no key bit serves twice.
 
 A failing run names its seed; ``SHOSOIN_SEED=... pytest tests/e2e`` repeats the same targets and pauses (the operating
-system's scheduling is not repeated).
+system's scheduling is not repeated). ``SHOSOIN_KILLS=1000`` kills as often; ``make rounds`` does more than killing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from shosoin.vault.putting import BytesSource
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(900)]
 
-KILLS = 100
+KILLS = int(os.environ.get("SHOSOIN_KILLS", "40"))
 CLIENT_KILLS = 12
 GRANULE_BYTES = 32
 QUIET_S = 20.0

@@ -22,6 +22,7 @@ from shosoin.testbed.control import Testbed
 from shosoin.testbed.layout import ProcessRole
 from shosoin.testbed.scenario import parse_scenario
 from tests.hostile.support import Bed
+from tests.support.commands import loaded_commands
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -39,7 +40,8 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     scenario = parse_scenario(f'{tiny}\n[[owner]]\nid = "owner-2"\nsite = "minami"\nquota_bytes = 100_000_000\n')
     testbed = asyncio.run(Testbed.up(scenario, tmp_path_factory.mktemp("attacked") / "bed"))
     try:
-        yield Bed(testbed, SITE)
+        with loaded_commands() as commands:
+            yield Bed(testbed, SITE, commands)
     finally:
         testbed.down()
 

@@ -16,6 +16,7 @@ from shosoin.testbed.control import Testbed
 from shosoin.testbed.scenario import load_scenario
 from tests.hostile import liar
 from tests.hostile.support import Bed, is_clean
+from tests.support.commands import loaded_commands
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -28,12 +29,13 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     directory = tmp_path_factory.mktemp("hostile")
     testbed = asyncio.run(Testbed.up(load_scenario("five-sites"), directory / "bed"))
     try:
-        bed = Bed(testbed, SITE)
-        for class_ in ("its", "qkd"):
-            (directory / class_).write_bytes(os.urandom(30_000))
-            stored = bed.shosoin("put", directory / class_, f"old/{class_}", "--class", class_)
-            assert stored.code == 0, stored.err
-        yield bed
+        with loaded_commands() as commands:
+            bed = Bed(testbed, SITE, commands)
+            for class_ in ("its", "qkd"):
+                (directory / class_).write_bytes(os.urandom(30_000))
+                stored = bed.shosoin("put", directory / class_, f"old/{class_}", "--class", class_)
+                assert stored.code == 0, stored.err
+            yield bed
     finally:
         testbed.down()
 
@@ -107,7 +109,7 @@ def test_wrong_shares_of_more_sites_than_survive_are_an_alarm_and_no_bytes(bed: 
     file = tmp_path / "file"
     file.write_bytes(os.urandom(9000))
     assert bed.shosoin("put", file, "outvoted", "--class", "qkd").code == 0
-    others = [Bed(bed.testbed, site) for site in ("otemachi", "hakusan", "hongo")]
+    others = [Bed(bed.testbed, site, bed.commands) for site in ("otemachi", "hakusan", "hongo")]
     for other in others:
         other.replace("wrong shares")
     try:

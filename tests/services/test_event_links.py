@@ -17,7 +17,7 @@ from shosoin.adapters.runtime import AsyncioRuntime
 from shosoin.base import KmeId, OwnerId, Rejected, SaeId, SiteId, Unavailable
 from shosoin.base.label import AssuranceLabel
 from shosoin.cli import run
-from shosoin.link.events.catalogue import ATTACKS
+from shosoin.link.events.attack_names import ATTACKS
 from shosoin.services.kme_config import load_kme_config
 from shosoin.services.sources.build import facts_of
 from shosoin.services.sources.event_journals import open_link_journals

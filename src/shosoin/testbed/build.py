@@ -29,7 +29,7 @@ from shosoin.testbed.toml import Section, toml_text
 
 __all__ = ["claim", "prepare"]
 
-OWN_ENTRIES = frozenset({"ca", "sites", "owners", "scenario.toml", "ports.json", "testbed.json", "lock"})
+OWN_ENTRIES = frozenset({"ca", "sites", "owners", "scenario.toml", "ports.json", "testbed.json", "launch.log", "lock"})
 PAIR_SECRET_BYTES = 1024
 """Out-of-band secret of two KMEs: first authentication keys and the seed of their simulated link."""
 STORAGE_KEY_BYTES = 32

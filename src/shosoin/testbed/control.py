@@ -27,6 +27,7 @@ from pathlib import Path
 import shosoin
 from shosoin.base import Unavailable
 from shosoin.testbed.build import claim, prepare
+from shosoin.testbed.launch import TOGETHER
 from shosoin.testbed.layout import HOST, Layout, Process, ProcessRole
 from shosoin.testbed.manifest import write_testbed_json
 from shosoin.testbed.processes import (
@@ -37,6 +38,7 @@ from shosoin.testbed.processes import (
     log_tail,
     read_record,
     spawn,
+    wait_gone,
 )
 from shosoin.testbed.scenario import Scenario
 from shosoin.testbed.stock import link_stock
@@ -49,6 +51,9 @@ POLL_S = 0.02
 STOCK_TIMEOUT_S = 10.0
 STOCK_POLL_S = 0.1
 PROBE_TIMEOUT_S = 1.0
+
+# Elsewhere libraries of the system must not be used on both sides of a fork.
+_CAN_FORK = sys.platform == "linux"
 
 OnReady = Callable[[Process], None]
 Launcher = Callable[[Process], list[str]]
@@ -178,8 +183,11 @@ class Testbed:
         running = {process: record for process in wanted if (record := _running(process)) is not None}
         started: dict[Process, ProcessRecord] = {}
         try:
-            for process in wanted:
-                if process not in running:
+            missing = [process for process in wanted if process not in running]
+            if len(missing) > 1 and self._launcher is service_command and _CAN_FORK:
+                started = await _spawn_together(missing, self.layout.launch_log)
+            else:
+                for process in missing:
                     started[process] = _spawn(process, self._launcher(process))
             await _until_ready(running | started, timeout_s, on_ready)
             await self._until_stocked({process.site for process in started if process.role is ProcessRole.KME})
@@ -232,6 +240,29 @@ def _spawn(process: Process, command: list[str]) -> ProcessRecord:
         kill_all([record])
         raise
     return record
+
+
+async def _spawn_together(processes: Sequence[Process], log: Path) -> dict[Process, ProcessRecord]:
+    """Start several services by one process that loads them once and leaves their pid files."""
+    words: list[str] = []
+    for process in processes:
+        process.ready.unlink(missing_ok=True)
+        process.pid.unlink(missing_ok=True)
+        words += [process.role.value, str(process.config), str(process.log), str(process.pid)]
+    command = [sys.executable, "-P", "-m", "shosoin.testbed.launch", TOGETHER, *words]
+    launcher = spawn(command, log, _environment())
+    try:
+        await asyncio.to_thread(wait_gone, [launcher], START_TIMEOUT_S)
+        records = {process: read_record(process.pid) for process in processes}
+        started = {process: record for process, record in records.items() if record is not None}
+        if len(started) < len(processes):
+            raise StartFailed(f"the processes did not start; the end of {log}:\n{log_tail(log)}")
+    except BaseException:
+        # It is not killed: between a fork and its pid file it is the only one that knows the process.
+        wait_gone([launcher], START_TIMEOUT_S)
+        kill_all([launcher, *(record for process in processes if (record := read_record(process.pid)) is not None)])
+        raise
+    return started
 
 
 def _environment() -> dict[str, str]:

@@ -5,6 +5,7 @@
     DIR/scenario.toml               the scenario, verbatim
     DIR/ports.json                  loopback ports, fixed for the life of the directory; written last: DIR is complete
     DIR/testbed.json                what outside programs read; written when everything serves
+    DIR/launch.log                  what starting them together said; empty when all is well
     DIR/ca/{sae,node}.{crt,key}     the two certificate authorities
     DIR/sites/SITE/{kme,node}/      config.toml, state/, log, pid, certificates
     DIR/sites/SITE/saes/            certificates of the site's further SAEs
@@ -134,6 +135,11 @@ class Layout:
     def testbed_json(self) -> Path:
         """The file for outside programs."""
         return self.root / "testbed.json"
+
+    @property
+    def launch_log(self) -> Path:
+        """What was said before the processes had logs of their own."""
+        return self.root / "launch.log"
 
     def authority(self, plane: str) -> tuple[Path, Path]:
         """Return certificate and key of the authority of plane ``sae`` or ``node``."""

@@ -24,13 +24,26 @@ from pathlib import Path
 
 from shosoin.adapters.certificates import write_private
 
-__all__ = ["ProcessRecord", "end_all", "is_alive", "kill_all", "log_tail", "read_record", "send_signal", "spawn"]
+__all__ = [
+    "ProcessRecord",
+    "detach",
+    "end_all",
+    "is_alive",
+    "kill_all",
+    "log_tail",
+    "read_record",
+    "record_of",
+    "send_signal",
+    "spawn",
+    "wait_gone",
+]
 
 POLL_S = 0.02
 KILL_WAIT_S = 30.0
 """How long the operating system may take to end a process that was sent SIGKILL."""
 LOG_TAIL_BYTES = 4096
 LOG_TAIL_LINES = 12
+_LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
 _ALL_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
 
 
@@ -61,17 +74,29 @@ def spawn(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> 
 
     It gets no input, no terminal, default signal handling, and none of our files.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     actions = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_OPEN, 1, str(log), flags, 0o600),
+        (os.POSIX_SPAWN_OPEN, 1, str(log), _LOG_FLAGS, 0o600),
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
     pid = os.posix_spawn(
         command[0], list(command), dict(environment), file_actions=actions, setsid=True, setsigdef=_ALL_SIGNALS
     )
-    # Nobody but us can collect our child, so its pid cannot be reused before this is read.
-    return ProcessRecord(pid, _started(pid) or "")
+    return record_of(pid)
+
+
+def detach(log: Path) -> None:
+    """Give the calling process, forked off one that ``spawn`` started, a session and a log of its own."""
+    os.setsid()
+    descriptor = os.open(log, _LOG_FLAGS, 0o600)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def record_of(child: int) -> ProcessRecord:
+    """Return the record of a child of ours; nobody else can collect it, so that its pid is not reused meanwhile."""
+    return ProcessRecord(child, _started(child) or "")
 
 
 def is_alive(record: ProcessRecord | None) -> bool:
@@ -112,10 +137,10 @@ def end_all(records: Sequence[ProcessRecord], *, grace_s: float) -> list[Process
     """
     for record in records:
         send_signal(record, signal.SIGTERM)
-    stubborn = _wait_gone(records, grace_s)
+    stubborn = wait_gone(records, grace_s)
     for record in stubborn:
         send_signal(record, signal.SIGKILL)
-    _wait_gone(stubborn, KILL_WAIT_S)
+    wait_gone(stubborn, KILL_WAIT_S)
     return stubborn
 
 
@@ -123,7 +148,17 @@ def kill_all(records: Sequence[ProcessRecord]) -> None:
     """Kill processes without asking and wait until they are gone."""
     for record in records:
         send_signal(record, signal.SIGKILL)
-    _wait_gone(records, KILL_WAIT_S)
+    wait_gone(records, KILL_WAIT_S)
+
+
+def wait_gone(records: Sequence[ProcessRecord], timeout_s: float) -> list[ProcessRecord]:
+    """Wait until none is alive, return those that still are when the time is over."""
+    deadline_s = time.monotonic() + timeout_s
+    left = [record for record in records if is_alive(record)]
+    while left and time.monotonic() < deadline_s:
+        time.sleep(POLL_S)
+        left = [record for record in left if is_alive(record)]
+    return left
 
 
 def log_tail(log: Path) -> str:
@@ -135,16 +170,6 @@ def log_tail(log: Path) -> str:
     except OSError:
         return ""
     return "\n".join(lines[-LOG_TAIL_LINES:])
-
-
-def _wait_gone(records: Sequence[ProcessRecord], timeout_s: float) -> list[ProcessRecord]:
-    """Wait until none is alive, return those that still are when the time is over."""
-    deadline_s = time.monotonic() + timeout_s
-    left = [record for record in records if is_alive(record)]
-    while left and time.monotonic() < deadline_s:
-        time.sleep(POLL_S)
-        left = [record for record in left if is_alive(record)]
-    return left
 
 
 def _collect(pid: int) -> None:

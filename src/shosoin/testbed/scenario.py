@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shosoin.base import Rejected
-from shosoin.link.events.catalogue import ATTACKS
+from shosoin.link.events.attack_names import ATTACKS
 from shosoin.testbed.fields import Table, did_you_mean
 
 if TYPE_CHECKING:

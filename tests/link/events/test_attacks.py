@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from shosoin.base import Alarm, Rejected
+from shosoin.link.events.attack_names import ATTACKS
 from shosoin.link.events.attacks import DetectorBlinding, InterceptResend, PhotonNumberSplitting, TimeShift, TrojanHorse
 from shosoin.link.events.calibrating import calibration_of
-from shosoin.link.events.catalogue import ATTACKS, attack_named
+from shosoin.link.events.catalogue import attack_named
 from shosoin.link.events.monitoring import Decision, Kind, LinkMonitor, Observation
 from shosoin.link.events.optics import arrival_table, expected
 from shosoin.link.information import binary_entropy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from shosoin.base import Rejected
+from shosoin.link.events.attack_names import ATTACKS
 from shosoin.link.events.attacks import (
     DetectorBlinding,
     InterceptResend,
@@ -13,15 +14,7 @@ from shosoin.link.events.attacks import (
 from shosoin.link.events.optics import Eavesdropper, Line, arrival_table, expected
 from shosoin.link.events.records import Settings
 
-__all__ = ["ATTACKS", "attack_named"]
-
-ATTACKS = (
-    "intercept-resend",
-    "photon-number-splitting",
-    "detector-blinding",
-    "time-shift",
-    "trojan-horse",
-)
+__all__ = ["attack_named"]
 
 
 def attack_named(name: str, settings: Settings, line: Line) -> Eavesdropper:

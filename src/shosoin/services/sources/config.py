@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from shosoin.link.events.catalogue import ATTACKS
+from shosoin.link.events.attack_names import ATTACKS
 from shosoin.services.sources.offers import TICKETS_MAX
 from shosoin.services.toml_sections import Sections
 
