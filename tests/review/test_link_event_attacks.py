@@ -104,6 +104,12 @@ def light(number: int, count: int = 8, state: int = 0) -> bytes:
     return b"L" + struct.pack(">Q", number) + bytes([state]) * count
 
 
+def credit(number: int, count: int = 8, *detected: int) -> bytes:
+    bits = np.zeros(count, np.uint8)
+    bits[list(detected)] = 1
+    return b"C" + struct.pack(">QI", number, count) + np.packbits(bits, bitorder="little").tobytes()
+
+
 class Liar:
     """Holds the key of the link, and says what it likes."""
 
@@ -141,8 +147,8 @@ async def nothing(*_: object) -> None:
 
 
 @contextlib.contextmanager
-def session_of(tmp_path: Path, wire: Wire, *, sent: Any = nothing):
-    journals = open_link_journals(tmp_path / "a", SECRET, True, START_KEY)
+def session_of(tmp_path: Path, wire: Wire, *, sent: Any = nothing, received: Any = nothing, is_first: bool = True):
+    journals = open_link_journals(tmp_path / "a", SECRET, is_first, START_KEY)
     monitors = (LINE.monitor(), LINE.monitor())
     try:
         yield EventSession(
@@ -153,7 +159,7 @@ def session_of(tmp_path: Path, wire: Wire, *, sent: Any = nothing):
             SystemEntropy(),
             SimulationRng(1),
             sent=sent,
-            received=nothing,
+            received=received,
             stock=nothing,
         )
     finally:
@@ -247,6 +253,64 @@ async def greeted_as_transmitter(tmp_path: Path, wire: Wire) -> None:
         wire.arrived.put_nowait(b"R" + message)
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "frame",
+    [b"C", b"C" + bytes(12), credit(0)[:-1], credit(0) + b"\0", credit((1 << 64) - 4), credit(0, BATCH_PULSES + 8)],
+    ids=["empty", "of nothing", "cut", "longer", "beyond all numbers", "too long"],
+)
+async def test_credit_that_no_receiver_gives_is_the_peers_fault(tmp_path, frame):
+    wire = Wire()
+    with session_of(tmp_path, wire) as session:
+        running = asyncio.create_task(session.run())
+        wire.arrived.put_nowait(frame)
+        with pytest.raises(PeerFault):
+            async with asyncio.timeout(20):
+                await running
+
+
+@pytest.mark.timeout(60)
+async def test_a_peer_that_announces_what_it_said_it_never_detected_ends_its_session(tmp_path):
+    wire = Wire()
+    liar = Liar(tmp_path / "b", wire)
+    with session_of(tmp_path, wire) as session:
+        running = asyncio.create_task(session.run())
+        await liar.open()
+        assert await session.send_light()
+        wire.arrived.put_nowait(credit(0, BATCH_PULSES, 3, 5))
+        liar.announce(0, 3, 4)
+        with pytest.raises(PeerFault, match="not to be detected"):
+            async with asyncio.timeout(20):
+                await running
+
+
+@pytest.mark.timeout(120)
+async def test_a_block_that_takes_more_light_than_a_transmitter_holds_comes_to_its_end(tmp_path, monkeypatch):
+    far = event_line(replace(SECTION, attenuation_db=20.0, block_bits=2048))
+    monkeypatch.setitem(globals(), "LINE", far)
+    monkeypatch.setattr(event_session, "_HELD_BATCHES", 5)
+    there, back = Wire(), Wire()
+    there.sent, back.sent = back.arrived, there.arrived
+    sent: asyncio.Queue[Any] = asyncio.Queue()
+    received: asyncio.Queue[Any] = asyncio.Queue()
+    with (
+        session_of(tmp_path / "one", there, sent=sent.put) as here,
+        session_of(tmp_path / "other", back, is_first=False, received=received.put) as peer,
+    ):
+        running = [asyncio.create_task(end.run()) for end in (here, peer)]
+        async with asyncio.timeout(100):
+            while sent.empty() or received.empty():
+                await here.send_light()
+                await asyncio.sleep(0.005)
+        ours, theirs = sent.get_nowait(), received.get_nowait()
+        assert ours == theirs
+        assert ours.figures["pulses"] > here._held_pulses_max
+        assert here._transmitter.held_pulses < here._held_pulses_max
+        for wire in (there, back):
+            wire.close()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
 async def test_what_comes_after_the_end_of_a_session_fails_with_a_kind(tmp_path):
     wire = Wire()
     with session_of(tmp_path, wire) as session:
@@ -271,7 +335,7 @@ async def test_a_peer_that_gives_credit_and_reads_nothing_fills_no_memory(tmp_pa
         sent = 0
         for _ in range(12):
             sent += await session.send_light()
-            wire.arrived.put_nowait(b"C")
+            wire.arrived.put_nowait(credit(0))
             await asyncio.sleep(0.01)
         assert 1 <= sent <= 5
         wire.close()

@@ -48,7 +48,6 @@ def test_nothing_is_announced_before_the_other_end_has_greeted():
         transmitter.receive(message)
     for message in transmitter.outgoing():
         receiver.receive(message)
-    receiver.announce()
     for message in receiver.outgoing():
         transmitter.receive(message)
     assert not any(isinstance(message, Detected) for _, message in transmitter._waiting)

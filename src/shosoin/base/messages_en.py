@@ -432,6 +432,7 @@ ENGLISH: dict[str, str] = {
     "postprocess.link.qber_above_limit": "the error rate is above the limit (alarm)",
     "postprocess.link.not_equal": "the two ends differed after error correction (alarm)",
     "postprocess.link.too_short": "the record ended before the block was worth a key",
+    "postprocess.link.too_long": "it has more bits in the key basis than the codes take",
     "postprocess.link.suspended": "the link's monitor suspended it (alarm)",
     "postprocess.link.discarded": "the link's monitor discarded it (alarm)",
     "postprocess.link.one_basis": "nothing was detected in one of the bases",

@@ -364,6 +364,7 @@ JAPANESE: dict[str, str] = {
     "postprocess.link.qber_above_limit": "誤り率が限度を超えています (警報)",
     "postprocess.link.not_equal": "誤り訂正後に両端が一致しませんでした (警報)",
     "postprocess.link.too_short": "鍵に足る長さになる前に記録が終わりました",
+    "postprocess.link.too_long": "鍵基底のビット数が符号の扱える長さを超えています",
     "postprocess.link.suspended": "リンクの監視が停止させました (警報)",
     "postprocess.link.discarded": "リンクの監視が破棄しました (警報)",
     "postprocess.link.one_basis": "一方の基底で検出がありません",

@@ -34,7 +34,12 @@ def postprocess(
         typer.Argument(metavar="FILE...", help="One recording of both ends, or that of each.", show_default=False),
     ],
     block_bits: Annotated[
-        float, typer.Option("--block-bits", metavar="BITS", help="Sifted key bits of a block: 1e7.")
+        float,
+        typer.Option(
+            "--block-bits",
+            metavar="BITS",
+            help="Sifted key bits of a block, as expected: it is a number of detections.",
+        ),
     ] = 1e7,
     proof: Annotated[
         str | None,
@@ -49,7 +54,7 @@ def postprocess(
         float, typer.Option("--epsilon-correctness", metavar="E", help="Failure probability of equality, a block.")
     ] = 1e-15,
     codes: Annotated[
-        str, typer.Option("--codes", metavar="NAME", help="ldpc, or cascade, which takes blocks up to 2097152.")
+        str, typer.Option("--codes", metavar="NAME", help="ldpc, or cascade, which takes blocks below 2097152.")
     ] = "ldpc",
     qber_max: Annotated[
         float, typer.Option("--qber-max", metavar="RATE", help="Above this error rate: an alarm, and no key.")

@@ -9,7 +9,7 @@ Reconciliation and hashing run in a thread, one call at a time, so that the loop
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 from shosoin.base import Unavailable
 from shosoin.link.events.records import Detections, SentPulses
@@ -56,7 +56,8 @@ async def drive_transmitter(
                 part = next(record, None)
                 await (asyncio.to_thread(end.feed_end) if part is None else asyncio.to_thread(end.feed, part))
             else:
-                await _receive(end, reader, timeout_s)
+                message = await _in_time(_message(reader), timeout_s)
+                await asyncio.to_thread(end.receive, message)
             await _flush(end, writer, take)
     finally:
         await _close(end, writer)
@@ -73,18 +74,24 @@ async def drive_receiver(
     """Hold one session until the own record is used up; arguments and errors as for ``drive_transmitter``."""
     reader, writer = streams
     is_over = False
+    coming = asyncio.create_task(_message(reader))
     try:
         end.start()
         await _flush(end, writer, take)
         while not end.is_finished:
-            if end.wants_detections and not is_over:
+            # Messages first: the transmitter goes on while the next block is recorded, which may take long.
+            if end.wants_detections and not is_over and not coming.done():
                 part = next(record, None)
                 is_over = part is None
                 await (asyncio.to_thread(end.feed_end) if part is None else asyncio.to_thread(_feed, end, part))
             else:
-                await _receive(end, reader, timeout_s)
+                message = await _in_time(coming, timeout_s)
+                coming = asyncio.create_task(_message(reader))
+                await asyncio.to_thread(end.receive, message)
             await _flush(end, writer, take)
     finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
         await _close(end, writer)
 
 
@@ -93,16 +100,20 @@ def _feed(end: Receiver, part: Detections) -> None:
     end.feed(part, readings_of(part) if part.first >= end.first_pulse_wanted else None)
 
 
-async def _receive(end: Transmitter | Receiver, reader: asyncio.StreamReader, timeout_s: float) -> None:
+async def _message(reader: asyncio.StreamReader) -> bytes:
     try:
-        async with asyncio.timeout(timeout_s):
-            head = await reader.readexactly(HEADER_BYTES)
-            rest = await reader.readexactly(message_bytes(parse_header(head)) - HEADER_BYTES)
-    except TimeoutError as err:
-        raise ConnectionLost(f"the peer has said nothing for {timeout_s:g} s") from err
+        head = await reader.readexactly(HEADER_BYTES)
+        return head + await reader.readexactly(message_bytes(parse_header(head)) - HEADER_BYTES)
     except (asyncio.IncompleteReadError, OSError) as err:
         raise ConnectionLost("the peer closed the connection") from err
-    await asyncio.to_thread(end.receive, head + rest)
+
+
+async def _in_time(coming: Awaitable[bytes], timeout_s: float) -> bytes:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await coming
+    except TimeoutError as err:
+        raise ConnectionLost(f"the peer has said nothing for {timeout_s:g} s") from err
 
 
 async def _flush(end: Transmitter | Receiver, writer: asyncio.StreamWriter, take: Taker) -> None:

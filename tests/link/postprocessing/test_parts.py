@@ -26,34 +26,33 @@ from shosoin.link.reconciliation.cascade import CascadeEnd
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-@given(SEEDS, st.lists(st.integers(0, 90), min_size=1, max_size=12), st.integers(1, 8))
+@given(SEEDS, st.lists(st.integers(1, 90), min_size=1, max_size=12), st.integers(1, 300))
 @settings(max_examples=60, deadline=None)
-def test_blocks_are_the_same_however_detections_come_in_batches(seed, sizes, octets):
+def test_blocks_are_the_same_however_detections_come_in_batches(seed, sizes, size):
     rng = np.random.default_rng(seed)
     count = sum(sizes)
     codes = rng.integers(0, 4, count, dtype=np.uint8)
     where = rng.integers(0, 3, count)  # key basis, test basis, bases differ
-    edges = np.cumsum([0, *sizes])
+    borders = np.arange(0, count, size)
+    edges = np.unique([*np.cumsum([0, *sizes]), *borders])  # no batch spans two blocks
 
     def kept(start: int, end: int) -> Kept:
         here, part = where[start:end], codes[start:end]
-        return Kept(part[here == 0], part[here == 1] | 8, here == 0, np.flatnonzero(here == 1))
+        return Kept(part[here == 0], part[here == 1] | 8, end - start)
 
     def blocks(bounds) -> list:
-        accumulator = Accumulator(8 * octets, 2, 5, 0)
+        accumulator = Accumulator(size, 2, 5, 0)
         found = []
         for number, (start, end) in enumerate(bounds):
-            found += accumulator.add(number, kept(start, end), int(end))
-        last = accumulator.finish()
-        return [*found, last] if last else found
+            found.append(accumulator.add(number, kept(start, end), int(end)))
+        return [block for block in (*found, accumulator.finish()) if block is not None]
 
-    once, often = blocks([(0, count)]), blocks(pairwise(edges.tolist()))
+    once, often = blocks(pairwise([*borders.tolist(), count])), blocks(pairwise(edges.tolist()))
     assert [block.number for block in once] == [*range(5, 5 + len(once))]
-    key = codes[where == 0] & 1
-    whole = 8 * (len(key) // 8)
-    assert np.concatenate([np.zeros(0, np.uint8), *(block.bits for block in once)]).tolist() == (
-        np.packbits(key[:whole], bitorder="little").tolist()
-    )
+    assert [block.detections for block in once] == np.diff([*borders, count]).tolist()
+    for block, start in zip(once, borders, strict=True):
+        key = codes[start : start + size][where[start : start + size] == 0] & 1
+        assert block.bits.tolist() == np.packbits(key, bitorder="little").tolist()
     for one, other in zip(once, often, strict=True):
         assert one.bits.tolist() == other.bits.tolist()
         for name in ("key_detections", "test_detections", "test_errors"):

@@ -49,7 +49,7 @@ __all__ = [
     "start_records",
 ]
 
-VERSION = 1
+VERSION = 2
 TAG_BYTES = 16
 STRIDE_BYTES = 64
 """What a watermark moves by, and so the most that the start of a session burns: 4 pads. A line that flaps must not use
@@ -112,7 +112,7 @@ def parse_header(raw: bytes | memoryview) -> Header:
         raise MessageMalformed(f"a header of {len(raw)} bytes, expected {HEADER_BYTES}")
     magic, version, flags, size, number, sequence, hash_position, pad_position = _HEADER.unpack(raw[:HEADER_BYTES])
     if magic != _MAGIC or version != VERSION or any(raw[HEADER_BYTES - 8 : HEADER_BYTES]):
-        raise MessageMalformed("no message of version 1")
+        raise MessageMalformed(f"no message of version {VERSION}")
     if size > MESSAGE_BYTES_MAX:
         raise MessageMalformed(f"a body of {size} bytes, expected at most {MESSAGE_BYTES_MAX}")
     return Header(flags >> 1, Direction(flags & 1), size, number, sequence, hash_position, pad_position)

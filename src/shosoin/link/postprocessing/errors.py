@@ -94,6 +94,8 @@ class VoidReason(IntEnum):
     """The session ended while the block was in flight."""
     DISCARDED = 8
     """A monitor found the block suspicious."""
+    TOO_LONG = 9
+    """More bits in the key basis than the codes take: the devices choose bases otherwise than they are said to."""
 
     @property
     def code(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,9 +21,13 @@ __all__ = ["CODES", "PROOFS", "SessionParameters", "secret_length", "verificatio
 PROOFS = ("wiesemann2024", "rusca2018", "lim2014")
 CODES = ("ldpc", "cascade")
 BLOCK_BITS_MAX = 1 << 27
+BLOCK_DETECTIONS_MAX = 1 << 30
+"""The receiver holds the detections of a block, ten octets each, before it says anything about them."""
 RECORD_NAME_MAX = 1024
 CASCADE_BLOCK_BITS_MAX = 1 << 21
 """An end of Cascade holds 14 orders of a block, 224 octets for each bit."""
+_DEVIATIONS = 8.0
+"""A block is longer than expected by that many standard deviations with a probability below 1e-15."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,7 @@ class SessionParameters:
     epsilon_secrecy: float = 1e-9
     epsilon_correctness: float = 1e-15
     block_bits: int = 10_000_000
-    """Key bits of a block, a multiple of 8."""
+    """Key bits of a block as expected, a multiple of 8; a block is ``block_detections`` detections, kept or not."""
     fixed_secret_bits: int = 0
     """If not 0: a block yields this many bits or none, as the proofs have it that fix the length before the run."""
     codes: str = "ldpc"
@@ -65,11 +70,13 @@ class SessionParameters:
             f"epsilons must be from {EPSILON_MIN:g} up to below 1": (
                 EPSILON_MIN <= self.epsilon_secrecy < 1 and EPSILON_MIN <= self.epsilon_correctness < 1
             ),
-            "the block must be a multiple of 8 bits, up to 2^27": (
-                0 < self.block_bits <= BLOCK_BITS_MAX and self.block_bits % 8 == 0
+            "the block must be a multiple of 8 bits": self.block_bits > 0 and self.block_bits % 8 == 0,
+            "the codes must be known": self.codes in CODES,
+            "a block, with 8 standard deviations, must be within what codes take: 2^27 bits, 2^21 for cascade": (
+                0 < self.block_bits <= BLOCK_BITS_MAX and self._longest_bits() <= self.block_bits_max
             ),
-            "the codes must be known, and blocks for cascade have up to 2^21 bits": (
-                self.codes in CODES and (self.codes != "cascade" or self.block_bits <= CASCADE_BLOCK_BITS_MAX)
+            "a block must be of up to 2^30 detections": (
+                not 0 < self.block_bits <= BLOCK_BITS_MAX or self.block_detections <= BLOCK_DETECTIONS_MAX
             ),
             "the epsilon of correctness must be within reach of a hash of 128 bits": (
                 not EPSILON_MIN <= self.epsilon_correctness < 1
@@ -82,6 +89,28 @@ class SessionParameters:
         for wanted, holds in checks.items():
             if not holds:
                 raise RecordRejected(f"parameters of the link: {wanted}", code="link.bad_parameters")
+
+    @property
+    def block_detections(self) -> int:
+        """How many detections make a block: with so many, ``block_bits`` are expected in the key basis.
+
+        Both ends compute it from the same numbers in the same way, so that it is the same.
+        """
+        return math.ceil(self.block_bits / self._key_probability)
+
+    @property
+    def block_bits_max(self) -> int:
+        """How many key bits the codes take in a block; a block with more has no key."""
+        return CASCADE_BLOCK_BITS_MAX if self.codes == "cascade" else BLOCK_BITS_MAX
+
+    @property
+    def _key_probability(self) -> float:
+        """That a detection is kept in the key basis, whatever else happens to it."""
+        settings = self.settings
+        return settings.transmitter_key_basis_probability * settings.receiver_key_basis_probability
+
+    def _longest_bits(self) -> float:
+        return self.block_bits + _DEVIATIONS * math.sqrt(self.block_bits * (1 - self._key_probability))
 
     def encode(self) -> bytes:
         """Return the one spelling that both ends compare."""

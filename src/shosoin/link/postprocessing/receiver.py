@@ -1,4 +1,9 @@
-"""The end that detected the pulses: it announces detections, corrects its bits, and decides that a block has a key."""
+"""The end that detected the pulses: it announces detections, corrects its bits, and decides that a block has a key.
+
+A block is a group of detections, ``SessionParameters.block_detections`` of them. Of none of them anything is said
+before the last is recorded, so that no basis, bit or intensity of a block is public while a pulse of it is still to be
+received. The record of the next group is taken meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +51,7 @@ from shosoin.link.postprocessing.session import (
 )
 from shosoin.link.postprocessing.sifting import Accumulator, Announced, SiftedBlock, announcement, kept_of_receiver
 from shosoin.link.postprocessing.verification import hash_block, hashes_agree
-from shosoin.link.postprocessing.watching import received_observation
+from shosoin.link.postprocessing.watching import ReadingsQueue, received_observation
 
 __all__ = ["Receiver"]
 
@@ -54,6 +59,9 @@ Bytes = npt.NDArray[np.uint8]
 
 BATCH_DETECTIONS = 1 << 17
 """At most so many detections are announced in one message; what is worked on then stays in a processor's cache."""
+JOINED_DETECTIONS = 4096
+BATCHES_PER_BLOCK = 4
+"""At least, so that the two ends work at the same time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -94,10 +102,16 @@ class Receiver(SessionEnd):
         monitor: LinkMonitor | None = None,
     ) -> None:
         super().__init__(parameters, journal, entropy, monitor=monitor)
-        self._readings: ReceiverReadings | None = None
+        self._block_detections = parameters.block_detections
+        self._readings = ReadingsQueue[ReceiverReadings]()
+        """By number of the detection in this session."""
+        self._fed_count = 0
+        self._first_block = 0
         self._recorded: deque[_Recorded] = deque()
         self._recorded_end = 0
         self._recorded_count = 0
+        self._released_count = 0
+        """Detections that are recorded and may be announced: the rest of one whole group."""
         self._announced: dict[int, tuple[Detected, Announced]] = {}
         self._next_batch = 0
         self._accumulator: Accumulator | None = None
@@ -115,12 +129,17 @@ class Receiver(SessionEnd):
 
     @property
     def wants_detections(self) -> bool:
-        """Whether there is room for more of the device's record."""
-        return self.is_open and not self._is_over and self._recorded_count < self._batch_detections
+        """Whether there is room for more of the device's record.
+
+        That holds until a whole group is there, besides what may be announced already. So at most two groups and what
+        was fed last are held, ten octets a detection.
+        """
+        held = self._recorded_count - self._released_count
+        return self.is_open and not self._is_over and held < self._block_detections
 
     @property
     def _batch_detections(self) -> int:
-        return min(BATCH_DETECTIONS, max(64, self.parameters.block_bits // 4))
+        return min(BATCH_DETECTIONS, -(-self._block_detections // BATCHES_PER_BLOCK))
 
     @property
     def first_pulse_wanted(self) -> int:
@@ -131,7 +150,8 @@ class Receiver(SessionEnd):
         """Take the next part of the device's record; parts must follow each other.
 
         Args:
-            readings: what the receiver's devices read meanwhile, for the monitor.
+            readings: what the receiver's devices read meanwhile, for the monitor. They count for every block that a
+                detection in this part, or a pulse behind its last, may belong to.
 
         Raises:
             RecordRejected: parts overlap, or the record was said to be over.
@@ -140,18 +160,23 @@ class Receiver(SessionEnd):
         if self._is_over or detections.first < self._recorded_end:
             raise RecordRejected(f"detections from pulse {detections.first} come after the end or overlap")
         self._recorded_end = detections.first + detections.count
-        if readings is not None:
-            self._readings = readings if self._readings is None else self._readings + readings
         unspent = slice(int(np.searchsorted(detections.pulses, self._next_pulse)), None)
-        recorded = _Recorded(detections.pulses, detections.bases == TEST_BASIS, detections.bits)
-        self._recorded.append(_slice_of(recorded, unspent))
-        self._recorded_count += len(self._recorded[-1].pulses)
+        recorded = _slice_of(_Recorded(detections.pulses, detections.bases == TEST_BASIS, detections.bits), unspent)
+        self._hold(recorded)
+        if readings is not None and self._monitor is not None:
+            self._readings.add(self._fed_count, self._fed_count + len(recorded.pulses), readings)
+        self._fed_count += len(recorded.pulses)
+        self._recorded_count += len(recorded.pulses)
         self._announce()
 
-    def announce(self) -> None:
-        """Announce what was fed, however little: the transmitter holds its record until it hears of it."""
-        self._require_whole()
-        self._announce(1)
+    def _hold(self, recorded: _Recorded) -> None:
+        """Add to the record; small parts become one, so that a dark link does not hold many tiny ones."""
+        size = len(recorded.pulses)
+        if not size:
+            return
+        if self._recorded and size + len(self._recorded[-1].pulses) <= JOINED_DETECTIONS:
+            recorded = _joined([self._recorded.pop(), recorded])
+        self._recorded.append(recorded)
 
     def feed_end(self) -> None:
         """Say that the device's record is over."""
@@ -165,12 +190,11 @@ class Receiver(SessionEnd):
         unsettled = any(not kept.is_agreed for kept in self._kept.values())
         return self._is_ended and not self._in_flight and not unsettled
 
-    def _announce(self, least: int | None = None) -> None:
-        """Announce what is recorded, as far as the other end may have it; then the end of the record."""
-        least = least or (1 if self._is_over else self._batch_detections)
+    def _announce(self) -> None:
+        """Announce what may be, as far as the other end may have it; then the end of the record."""
         while (
             self._is_open
-            and self._recorded_count >= least
+            and self._release()
             and len(self._announced) < BATCHES_MAX
             and len(self._in_flight) < BLOCKS_IN_FLIGHT_MAX
         ):
@@ -186,24 +210,32 @@ class Receiver(SessionEnd):
             if block is not None:
                 self._begin(block)
 
+    def _release(self) -> bool:
+        """Return whether something may be announced: the group before is, and the next one is recorded whole.
+
+        The last group of a record may be shorter; that it is over depends on no basis either.
+        """
+        if not self._released_count and (self._is_over or self._recorded_count >= self._block_detections):
+            self._released_count = min(self._recorded_count, self._block_detections)
+        return self._released_count > 0
+
     def _next_parts(self) -> list[_Recorded]:
-        """Take up to ``BATCH_DETECTIONS`` detections off the record."""
+        """Take a batch off the record; it lies within one group."""
+        wanted = min(self._batch_detections, self._released_count)
         parts, count = [], 0
-        while self._recorded and count < self._batch_detections:
-            head, rest = self._recorded.popleft(), BATCH_DETECTIONS - count
+        while count < wanted:
+            head, rest = self._recorded.popleft(), wanted - count
             if len(head.pulses) > rest:
                 self._recorded.appendleft(_slice_of(head, slice(rest, None)))
                 head = _slice_of(head, slice(0, rest))
             parts.append(head)
             count += len(head.pulses)
         self._recorded_count -= count
+        self._released_count -= count
         return parts
 
     def _announce_batch(self, parts: list[_Recorded]) -> None:
-        recorded = parts[0]
-        if len(parts) > 1:
-            columns = zip(*((part.pulses, part.is_test, part.bits) for part in parts), strict=True)
-            recorded = _Recorded(*(np.concatenate(column) for column in columns))
+        recorded = _joined(parts)
         self._advance_pulses(int(recorded.pulses[-1]))
         detected, kept = announcement(recorded.pulses, recorded.is_test, recorded.bits)
         self._announced[self._next_batch] = (detected, kept)
@@ -258,10 +290,11 @@ class Receiver(SessionEnd):
             raise unexpected(hello, 0)
         self._sealer.session = self._opener.session = self._nonce + hello.nonce
         self._is_open = True
-        first = max(self._next_block, hello.next_block)
+        self._first_block = max(self._next_block, hello.next_block)
         self._accumulator = Accumulator(
-            self.parameters.block_bits, len(self.parameters.settings.intensities), first, self._next_pulse
+            self._block_detections, len(self.parameters.settings.intensities), self._first_block, self._next_pulse
         )
+        self._announce()
 
     def _opened(self) -> Accumulator:
         if self._accumulator is None:
@@ -273,7 +306,8 @@ class Receiver(SessionEnd):
             raise unexpected(sifted, number)
         detected, announced = self._announced.pop(number)
         kept = kept_of_receiver(detected, announced, sifted, len(self.parameters.settings.intensities))
-        for block in self._opened().add(number, kept, int(detected.pulses[-1])):
+        block = self._opened().add(number, kept, int(detected.pulses[-1]))
+        if block is not None:
             self._begin(block)
         self._announce()
 
@@ -320,8 +354,13 @@ class Receiver(SessionEnd):
             self._drop(number, VoidReason.NOT_EQUAL)
 
     def _judge_received(self, found: _InFlight) -> VoidReason | None:
-        readings, self._readings = self._readings, None
-        return self._judge(found.block.number, received_observation(found.block.counts(found.errors), readings))
+        observation = received_observation(found.block.counts(found.errors), self._readings_until(found.block.number))
+        return self._judge(found.block.number, observation)
+
+    def _readings_until(self, number: int) -> ReceiverReadings | None:
+        """Return what was read during a block, and during those before it that nobody judged."""
+        end = (number - self._first_block + 1) * self._block_detections
+        return self._readings.take(end)
 
     def _give_up(self, number: int, reason: VoidReason) -> None:
         """End a block without a key, and tell the other end, whatever it has sent about the block already."""
@@ -393,6 +432,13 @@ class Receiver(SessionEnd):
 
     def _is_mine_to_tell(self, kept: KeptKey) -> bool:
         return not kept.is_stored
+
+
+def _joined(parts: list[_Recorded]) -> _Recorded:
+    if len(parts) == 1:
+        return parts[0]
+    columns = zip(*((part.pulses, part.is_test, part.bits) for part in parts), strict=True)
+    return _Recorded(*(np.concatenate(column) for column in columns))
 
 
 def _slice_of(recorded: _Recorded, part: slice) -> _Recorded:

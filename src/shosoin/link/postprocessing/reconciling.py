@@ -50,16 +50,17 @@ def expected_qber(errors: int, bits: int) -> float:
 
 
 class _Layout:
-    """The frames of a block: plans, where each begins and ends in the order of frames, and the rest."""
+    """The frames of a block in whole octets: plans, where each begins and ends in the order of frames, and the rest."""
 
-    def __init__(self, block_bits: int, qber_millionths: int) -> None:
+    def __init__(self, octets: int, qber_millionths: int) -> None:
+        block_bits = 8 * octets
         limit = max(family.qber_max for family in FAMILIES)
         self.plans: tuple[FramePlan, ...] = plan_block(
             min(qber_millionths / _MILLION, limit), block_bits, margin=_MARGIN
         )
         edges = np.cumsum([0, *(plan.payload_bits // 8 for plan in self.plans)]).tolist()
         self.spans = [slice(start, end) for start, end in pairwise(edges)]
-        self.rest = slice(edges[-1], block_bits // 8)
+        self.rest = slice(edges[-1], octets)
         self.rest_bits = block_bits - 8 * edges[-1]
 
     @property
@@ -122,7 +123,7 @@ class _FrameDiscloser:
     def __init__(self, block: SiftedBlock, qber: float, entropy: Entropy) -> None:
         # Both ends lay the frames out by a number that fits the message.
         self._qber_millionths = min(_MILLION // 2, math.ceil(qber * _MILLION))
-        self._layout = _Layout(block.key_bits, self._qber_millionths)
+        self._layout = _Layout(len(block.bits), self._qber_millionths)
         self._octets = in_frame_order(block.bits)
         self._entropy = entropy
 
@@ -163,7 +164,7 @@ class _FrameCorrector:
 
     def on_frames(self, frames: Frames) -> Message:
         """Correct what converges."""
-        layout = _Layout(self._block.key_bits, frames.qber_millionths)
+        layout = _Layout(len(self._block.bits), frames.qber_millionths)
         if self._layout is not None or frames.message_bits != layout.message_bits:
             raise PeerBrokeProtocol(f"{len(frames.messages)} frames, which the error rate does not ask for")
         self._layout = layout

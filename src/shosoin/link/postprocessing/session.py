@@ -76,6 +76,8 @@ def refusal(parameters: SessionParameters, block: SiftedBlock) -> VoidReason | N
         return VoidReason.ONE_BASIS
     if block.test_qber > parameters.qber_max:
         return VoidReason.QBER_ABOVE_LIMIT
+    if block.key_bits > parameters.block_bits_max:
+        return VoidReason.TOO_LONG
     return None
 
 

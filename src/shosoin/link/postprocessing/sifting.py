@@ -1,9 +1,10 @@
-"""From detections to blocks: which pulses remain, where a block ends, and what is counted in it.
+"""From detections to blocks: which pulses remain, and what is counted in a block.
 
 Both ends keep one octet for each detection that remains: the own bit and the intensity, and in the test basis the other
-end's bit. From the same two messages both compute the same blocks. A block ends with the detection that brings its key
-bits to the block size; what is left of the batch begins the next one. So every detection, of either basis, belongs to
-one block, and the counts of a block are of exactly its detections.
+end's bit. From the same two messages both compute the same blocks. A block is a number of detections that is known
+before the first of them, whatever their bases: where it ends depends on nothing that anybody chooses or hears. Each
+detection, kept or not, belongs to one block, a batch lies within one, and the counts of a block are of exactly its
+detections. How many bits of the key basis that gives differs from block to block; all of them are in the block.
 
 Security: bits of the test basis are public from here on; bits of the key basis stay in the own octets.
 """
@@ -40,7 +41,6 @@ _INTENSITY_SHIFT = np.uint8(1)
 _PEER_SHIFT = np.uint8(3)
 _ONE = np.uint8(1)
 _TEST_CODES = 16
-_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -54,6 +54,9 @@ class SiftedBlock:
     bits: Bytes
     """Own bits of the key basis, packed, ``key_bits`` of them."""
     key_bits: int
+    """As many as were detected in the key basis; the unused bits of the last octet are zero at both ends."""
+    detections: int
+    """Of the block, kept or not."""
     intensity_masks: tuple[Bytes, ...]
     """For each intensity which key bits came from it, packed."""
     key_detections: npt.NDArray[np.int64]
@@ -62,7 +65,7 @@ class SiftedBlock:
     first_batch: int
     last_batch: int
     pulses: int
-    """Pulses from the end of the block before to the end of this one, counted in whole batches."""
+    """Pulses from the end of the block before to the last detection of this one."""
 
     def counts(self, key_errors: npt.ArrayLike | None = None) -> DecoyCounts:
         """Return the counts for the bound, without errors in the key basis as long as they are not known."""
@@ -112,39 +115,8 @@ class Kept:
     """For each detection in the key basis: the own bit, and the intensity times two."""
     tests: Bytes
     """The same for the test basis, and the other end's bit times eight."""
-    is_key: npt.NDArray[np.bool_]
-    """Of each detection of the batch: whether it remains, in the key basis."""
-    test_places: npt.NDArray[np.int64]
-    """Which detections of the batch remain in the test basis."""
-
-    @classmethod
-    def joined(cls, parts: Sequence[Kept]) -> Kept:
-        """Return several batches as one."""
-        starts = np.cumsum([0, *(len(part.is_key) for part in parts)])
-        return cls(
-            np.concatenate([part.keys for part in parts]),
-            np.concatenate([part.tests for part in parts]),
-            np.concatenate([part.is_key for part in parts]),
-            np.concatenate([part.test_places + start for part, start in zip(parts, starts[:-1], strict=True)]),
-        )
-
-    def split(self, key_bits: int) -> tuple[Kept, Kept]:
-        """Return what comes up to the detection that is the ``key_bits``-th of the key basis, and what comes after."""
-        end = self._end_of(key_bits)
-        tests = int(np.searchsorted(self.test_places, end))
-        return (
-            Kept(self.keys[:key_bits], self.tests[:tests], self.is_key[:end], self.test_places[:tests]),
-            Kept(self.keys[key_bits:], self.tests[tests:], self.is_key[end:], self.test_places[tests:] - end),
-        )
-
-    def _end_of(self, key_bits: int) -> int:
-        start = 0
-        while True:
-            places = np.flatnonzero(self.is_key[start : start + _CHUNK])
-            if len(places) >= key_bits:
-                return start + int(places[key_bits - 1]) + 1
-            key_bits -= len(places)
-            start += _CHUNK
+    detections: int
+    """Of the batch, kept or not."""
 
 
 def sift(detected: Detected, sent: SentAt, intensity_count: int) -> tuple[Sifted, Kept]:
@@ -158,11 +130,11 @@ def sift(detected: Detected, sent: SentAt, intensity_count: int) -> tuple[Sifted
     is_kept = sent.is_test == detected.is_test
     codes = _codes(sent.bits, sent.intensities)
     tests, places = _tests_of(detected, is_kept, kernels.places_of(detected.is_test))
-    is_key, keys = kernels.keep(is_kept, detected.is_test, codes)
+    _, keys = kernels.keep(is_kept, detected.is_test, codes)
     own = codes.take(places)
     planes = 1 if intensity_count <= 2 else 2
     answer = Sifted(planes, is_kept, keys >> _INTENSITY_SHIFT, own >> _INTENSITY_SHIFT, own & _ONE)
-    return answer, Kept(keys, own | tests << _PEER_SHIFT, is_key, places)
+    return answer, Kept(keys, own | tests << _PEER_SHIFT, len(is_kept))
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -194,13 +166,13 @@ def kept_of_receiver(detected: Detected, announced: Announced, sifted: Sifted, i
     for levels in (sifted.key_intensities, sifted.test_intensities):
         if int(levels.max(initial=0)) >= intensity_count:
             raise PeerBrokeProtocol("an intensity beyond the last")
-    tests, places = _tests_of(detected, sifted.is_kept, announced.test_places)
-    is_key, keys = kernels.keep(sifted.is_kept, detected.is_test, announced.bits)
+    tests, _ = _tests_of(detected, sifted.is_kept, announced.test_places)
+    _, keys = kernels.keep(sifted.is_kept, detected.is_test, announced.bits)
     if (len(keys), len(tests)) != (len(sifted.key_intensities), len(sifted.test_bits)):
         raise PeerBrokeProtocol(f"{len(sifted.test_bits)} bits of the test basis, {len(tests)} remain")
     keys = _codes(keys, sifted.key_intensities)
     tests = tests | sifted.test_intensities << _INTENSITY_SHIFT | sifted.test_bits << _PEER_SHIFT
-    return Kept(keys, tests, is_key, places)
+    return Kept(keys, tests, len(sifted.is_kept))
 
 
 def _codes(bits: Bytes, intensities: Bytes) -> Bytes:
@@ -223,52 +195,46 @@ class Accumulator:
     """Collects what remains of batches until a block is full.
 
     Args:
-        block_bits: key bits of a block, a multiple of 8.
+        block_detections: detections of a block.
         intensity_count: how many intensities there are.
         number: of the block that is open.
         first_pulse: number of the pulse at which it begins.
     """
 
-    block_bits: int
+    block_detections: int
     intensity_count: int
     number: int
     first_pulse: int
     _parts: list[Kept] = field(default_factory=list)
-    _key_bits: int = 0
-    _first_batch: int | None = None
+    _detections: int = 0
+    _first_batch: int = 0
     _last_batch: int = 0
     _end: int = 0
 
-    def add(self, batch: int, kept: Kept, last_pulse: int) -> list[SiftedBlock]:
-        """Take what remains of a batch that ends with a pulse; return the blocks that it fills."""
-        full = []
-        self._end = last_pulse + 1
-        while self._key_bits + len(kept.keys) >= self.block_bits:
-            head, kept = kept.split(self.block_bits - self._key_bits)
-            self._take(batch, head)
-            full.append(self._close())
-        if len(kept.is_key):
-            self._take(batch, kept)
-        return full
-
     @property
-    def key_bits(self) -> int:
-        """Key bits of the block that is open."""
-        return self._key_bits
+    def missing(self) -> int:
+        """Detections that the open block lacks; no batch may have more."""
+        return self.block_detections - self._detections
+
+    def add(self, batch: int, kept: Kept, last_pulse: int) -> SiftedBlock | None:
+        """Take what remains of a batch that ends with a pulse; return the block if that fills it.
+
+        Raises:
+            ValueError: the batch has more detections than the block lacks.
+        """
+        if kept.detections > self.missing:
+            raise ValueError(f"a batch of {kept.detections} detections for a block that lacks {self.missing}")
+        if not self._parts:
+            self._first_batch = batch
+        self._parts.append(kept)
+        self._detections += kept.detections
+        self._last_batch = batch
+        self._end = last_pulse + 1
+        return None if self.missing else self._close()
 
     def finish(self) -> SiftedBlock | None:
-        """Close the open block where it is, less the last bits that fill no octet; None if it holds no octet."""
-        whole = self._key_bits // 8 * 8
-        if not whole:
-            return None
-        self._parts, self._key_bits = [Kept.joined(self._parts).split(whole)[0]], whole
-        return self._close()
-
-    def _take(self, batch: int, kept: Kept) -> None:
-        self._parts.append(kept)
-        self._key_bits += len(kept.keys)
-        self._first_batch = batch if self._first_batch is None else self._first_batch
-        self._last_batch = batch
+        """Close the open block where it is; None if it has no detection."""
+        return self._close() if self._detections else None
 
     def _close(self) -> SiftedBlock:
         keys = np.concatenate([part.keys for part in self._parts])
@@ -278,22 +244,23 @@ class Accumulator:
         block = SiftedBlock(
             number=self.number,
             bits=bits,
-            key_bits=self._key_bits,
+            key_bits=len(keys),
+            detections=self._detections,
             intensity_masks=tuple(masks),
             key_detections=np.array([_ones(mask) for mask in masks], np.int64),
             test_detections=table.sum(axis=(0, -1)),  # of one end's bit, intensity, the other's
             test_errors=table[0, :, 1] + table[1, :, 0],
-            first_batch=self._first_batch or 0,
+            first_batch=self._first_batch,
             last_batch=self._last_batch,
             pulses=self._end - self.first_pulse,
         )
         self.number += 1
         self.first_pulse = self._end
-        self._parts, self._key_bits, self._first_batch = [], 0, None
+        self._parts, self._detections = [], 0
         return block
 
     def __repr__(self) -> str:
-        return f"Accumulator(number={self.number}, key_bits={self._key_bits}, redacted)"
+        return f"Accumulator(number={self.number}, detections={self._detections}, redacted)"
 
 
 def _ones(packed: Bytes) -> int:

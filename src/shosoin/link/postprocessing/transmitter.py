@@ -35,6 +35,7 @@ from shosoin.link.postprocessing.messages import (
 from shosoin.link.postprocessing.outcome import block_report
 from shosoin.link.postprocessing.parameters import SessionParameters, secret_length, verification_bits
 from shosoin.link.postprocessing.reconciling import Discloser, discloser, expected_qber
+from shosoin.link.postprocessing.sent_record import DetectedPulses, SentRecord, look_up, thinned
 from shosoin.link.postprocessing.session import (
     BATCHES_MAX,
     SessionEnd,
@@ -42,7 +43,7 @@ from shosoin.link.postprocessing.session import (
     require_known,
     unexpected,
 )
-from shosoin.link.postprocessing.sifting import Accumulator, SentAt, SiftedBlock, sent_at, sift
+from shosoin.link.postprocessing.sifting import Accumulator, SentAt, SiftedBlock, sift
 from shosoin.link.postprocessing.verification import FUNCTION_BYTES, hash_block
 from shosoin.link.postprocessing.watching import SentTally
 
@@ -79,7 +80,7 @@ class Transmitter(SessionEnd):
     ) -> None:
         super().__init__(parameters, journal, entropy, monitor=monitor)
         self._watch = SentTally(len(parameters.settings.intensities))
-        self._sent: deque[SentPulses] = deque()
+        self._sent: deque[SentRecord] = deque()
         self._waiting: deque[tuple[int, Detected | End]] = deque()
         self._next_batch = 0
         self._accumulator: Accumulator | None = None
@@ -111,9 +112,36 @@ class Transmitter(SessionEnd):
             raise RecordRejected("the record names an intensity that the settings lack")
         if sent.first + sent.count > self._next_pulse:
             self._sent.append(sent)
-        if readings is not None:
-            self._watch.readings = readings if self._watch.readings is None else self._watch.readings + readings
+            if readings is not None and self._monitor is not None:
+                self._watch.read(sent.first, sent.first + sent.count, readings)
         self._work_off()
+
+    def forget_undetected(self, first: int, pulses: npt.NDArray[np.int64]) -> None:
+        """Keep only the detected pulses of a part of the record; a part that is used up already is passed over.
+
+        Nothing but the receiver's word is needed for this: pulses that it does not name it cannot announce.
+
+        Args:
+            first: number of the part's first pulse.
+            pulses: numbers of the pulses of this part that the receiver detected, rising.
+
+        Raises:
+            PeerBrokeProtocol: the pulses are not of the part.
+        """
+        self._require_whole()
+        for place, part in enumerate(self._sent):
+            if part.first == first and isinstance(part, SentPulses):
+                self._replace(place, thinned(part, pulses, len(self.parameters.settings.intensities)))
+                return
+
+    def _replace(self, place: int, kept: DetectedPulses) -> None:
+        before = self._sent[place - 1] if place else None
+        both = before.joined(kept) if isinstance(before, DetectedPulses) else None
+        if both is None:
+            self._sent[place] = kept
+        else:
+            self._sent[place - 1] = both
+            del self._sent[place]
 
     def feed_end(self) -> None:
         """Say that the device's record is over.
@@ -133,8 +161,8 @@ class Transmitter(SessionEnd):
 
     @property
     def held_pulses(self) -> int:
-        """Pulses whose record is held because nothing was announced of them yet."""
-        return sum(part.count for part in self._sent)
+        """Pulses whose record is held because nothing was announced of them yet, less those known to be undetected."""
+        return sum(part.count if isinstance(part, SentPulses) else len(part.offsets) for part in self._sent)
 
     @property
     def is_finished(self) -> bool:
@@ -178,7 +206,7 @@ class Transmitter(SessionEnd):
         self._settle(hello)
         first = max(self._next_block, hello.next_block)
         self._accumulator = Accumulator(
-            self.parameters.block_bits, len(self.parameters.settings.intensities), first, hello.next_pulse
+            self.parameters.block_detections, len(self.parameters.settings.intensities), first, hello.next_pulse
         )
         self._watch.next_pulse = hello.next_pulse
 
@@ -217,8 +245,11 @@ class Transmitter(SessionEnd):
     def _on_detected(self, number: int, detected: Detected) -> None:
         if detected.pulses[0] < self._next_pulse:
             raise PeerBrokeProtocol(f"pulse {detected.pulses[0]} was announced before")
-        self._advance_pulses(int(detected.pulses[-1]))
         accumulator = self._opened()
+        if len(detected.pulses) > accumulator.missing:
+            # The receiver cannot have waited for the last pulse of the block behind.
+            raise PeerBrokeProtocol(f"{len(detected.pulses)} detections, the block lacks {accumulator.missing}")
+        self._advance_pulses(int(detected.pulses[-1]))
         if self._monitor is not None:
             self._watch.count_pulses(self._sent, int(detected.pulses[-1]) + 1)
         sent = self._look_up(detected.pulses)
@@ -226,7 +257,8 @@ class Transmitter(SessionEnd):
             self._watch.count_detections(sent)
         sifted, kept = sift(detected, sent, len(self.parameters.settings.intensities))
         self._send(sifted, number)
-        for block in accumulator.add(number, kept, int(detected.pulses[-1])):
+        block = accumulator.add(number, kept, int(detected.pulses[-1]))
+        if block is not None:
             self._begin(block)
 
     def _opened(self) -> Accumulator:
@@ -244,7 +276,7 @@ class Transmitter(SessionEnd):
             if end > start:
                 if pulses[start] < part.first:
                     raise PeerBrokeProtocol(f"pulse {pulses[start]} is not in the transmitter's record")
-                found.append(sent_at(part, pulses[start:end]))
+                found.append(look_up(part, pulses[start:end]))
             start = end
             if start < len(pulses):
                 self._sent.popleft()
@@ -276,7 +308,11 @@ class Transmitter(SessionEnd):
         _, bits = secret_length(self.parameters, block.counts(), leak_bits=0, block_bits=block.key_bits)
         if bits:
             return None
-        return VoidReason.NO_SECRET_LENGTH if block.key_bits == self.parameters.block_bits else VoidReason.TOO_SHORT
+        return (
+            VoidReason.NO_SECRET_LENGTH
+            if block.detections == self.parameters.block_detections
+            else VoidReason.TOO_SHORT
+        )
 
     def _void(self, block: SiftedBlock, reason: VoidReason) -> None:
         self._in_flight.pop(block.number, None)

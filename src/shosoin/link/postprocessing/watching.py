@@ -1,14 +1,18 @@
 """What the transmitter can tell a monitor about a block: how many pulses of each intensity there were and clicked.
 
 The transmitter alone knows intensities of pulses that nobody detected; those of detected pulses count in any pair of
-bases. Pulses and detections are counted in whole batches of announced detections, alike, so that their ratio is right;
-the counts of the block itself are exact. Readings of devices belong to the block that is judged next.
+bases. Pulses count for the block up to its last detection. Readings of devices come for many pulses at a time, and
+count for every block that has one of these pulses.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
+from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +20,45 @@ import numpy.typing as npt
 from shosoin.link.counts import DecoyCounts
 from shosoin.link.events.devices import ReceiverReadings, TransmitterReadings
 from shosoin.link.events.monitoring import Observation
-from shosoin.link.events.records import Detections, SentPulses
+from shosoin.link.events.records import Detections
 from shosoin.link.events.tally import BlockTally
+from shosoin.link.postprocessing.sent_record import SentRecord, levels_before
 from shosoin.link.postprocessing.sifting import SentAt
 
-__all__ = ["SentTally", "readings_of", "received_observation"]
+__all__ = ["ReadingsQueue", "SentTally", "readings_of", "received_observation"]
 
 Int64s = npt.NDArray[np.int64]
+_READINGS_MAX = 4096
+
+
+class _Readings(Protocol):
+    def __add__(self, other: Self, /) -> Self: ...
+
+
+R = TypeVar("R", bound=_Readings)
+
+
+class ReadingsQueue(Generic[R]):
+    """Readings of devices in order, each from one place to another; of very many, neighbours are added up."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[int, int, R]] = deque()
+
+    def add(self, start: int, end: int, readings: R) -> None:
+        """Take readings that follow those before."""
+        self._waiting.append((start, end, readings))
+        if len(self._waiting) > _READINGS_MAX:
+            held = list(self._waiting)
+            pairs = zip(held[::2], held[1::2], strict=False)
+            odd = held[len(held) // 2 * 2 :]
+            self._waiting = deque([*((one[0], two[1], one[2] + two[2]) for one, two in pairs), *odd])
+
+    def take(self, end: int) -> R | None:
+        """Return the sum of what begins before a place; what reaches up to it or further is told again next time."""
+        begun = [readings for start, _, readings in self._waiting if start < end]
+        while self._waiting and self._waiting[0][1] < end:
+            self._waiting.popleft()
+        return reduce(add, begun) if begun else None
 
 
 @dataclass(slots=True)
@@ -34,19 +70,24 @@ class SentTally:
     pulses: Int64s = field(default_factory=lambda: np.zeros(0, np.int64))
     detections: Int64s = field(default_factory=lambda: np.zeros(0, np.int64))
     readings: TransmitterReadings | None = None
+    _waiting: ReadingsQueue[TransmitterReadings] = field(default_factory=ReadingsQueue[TransmitterReadings])
+    """By number of the pulse."""
 
     def __post_init__(self) -> None:
         if not self.pulses.size:
             self.pulses = np.zeros(self.intensity_count, np.int64)
             self.detections = np.zeros(self.intensity_count, np.int64)
 
-    def count_pulses(self, sent: Iterable[SentPulses], end: int) -> None:
+    def read(self, first: int, end: int, readings: TransmitterReadings) -> None:
+        """Take readings of the diode from one pulse to before another."""
+        self._waiting.add(first, end - 1, readings)
+
+    def count_pulses(self, sent: Iterable[SentRecord], end: int) -> None:
         """Count the pulses of a record from where it was counted last, before ``end``."""
         for part in sent:
-            first, last = max(self.next_pulse, part.first), min(end, part.first + part.count)
-            if first < last:
-                levels = part.intensity[first - part.first : last - part.first]
-                self.pulses += [int(np.count_nonzero(levels == index)) for index in range(self.intensity_count)]
+            if self.next_pulse < part.first + part.count and part.first < end:
+                self.pulses += levels_before(part, end, self.intensity_count)
+                self.pulses -= levels_before(part, self.next_pulse, self.intensity_count)
         self.next_pulse = max(self.next_pulse, end)
 
     def count_detections(self, sent: SentAt) -> None:
@@ -56,10 +97,11 @@ class SentTally:
 
     def take(self) -> SentTally:
         """Return what was counted, and begin anew."""
-        taken = SentTally(self.intensity_count, self.next_pulse, self.pulses, self.detections, self.readings)
+        taken = SentTally(
+            self.intensity_count, self.next_pulse, self.pulses, self.detections, self._waiting.take(self.next_pulse)
+        )
         self.pulses = np.zeros(self.intensity_count, np.int64)
         self.detections = np.zeros(self.intensity_count, np.int64)
-        self.readings = None
         return taken
 
     def observation(self, counts: DecoyCounts) -> Observation:

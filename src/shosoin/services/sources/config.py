@@ -157,7 +157,7 @@ class EventsSection:
     stock_bits_at_start: int = 0
     """As if the devices had run before: of each direction, from a generator."""
     block_bits: int = 1 << 18
-    """Sifted bits of the key basis that make a block."""
+    """Sifted bits of the key basis in a block, as expected: a block is a number of detections."""
     pulses_per_s: float = 1e7
     """Pulses that a direction simulates in a second at most."""
     epsilon_secrecy: float = 1e-9

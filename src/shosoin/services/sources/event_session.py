@@ -4,12 +4,17 @@ All work on the state of a session is done in one thread, one piece after the ot
 delivers. Nothing waits for the peer to read: what may be unsent is bounded by the protocol. Light is made on credit, a
 few batches ahead of what the receiving end has worked off, so that none is dropped: a monitor would take dropped light
 for a loss of the line.
+
+A receiver announces nothing of a block before it has all of its detections, which takes as much light as the line
+wants. So that the transmitting end need not hold the record of all of it, credit says which pulses of the light that it
+is for were detected; that says nothing of bases or bits. The rest of the record is forgotten.
 """
 
 from __future__ import annotations
 
 import asyncio
 import struct
+from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -35,11 +40,14 @@ StockTaker = Callable[[int, bytearray], Awaitable[None]]
 _LIGHT, _CREDIT, _TO_TRANSMITTER, _TO_RECEIVER, _STOCK = b"L", b"C", b"T", b"R", b"S"
 _WRONG = "source.wrong_frame"
 _NUMBER = struct.Struct(">Q")
+_CREDITED = struct.Struct(">QI")
+"""First pulse and count of the light that credit is for; a bit for each pulse follows, low bits first."""
 BATCH_PULSES = 1 << 20
-_HELD_PULSES_MAX = 1 << 26
-"""Pulses whose record a transmitter holds while nothing of them is announced; it waits then."""
-_FLUSH_PULSES = 1 << 24
-"""After so many pulses a receiver announces what it has, however little."""
+_HELD_BLOCKS, _HELD_BATCHES = 3, 8
+"""A transmitter holds the record of as many pulses: blocks of detections, and batches of which it knows none yet.
+
+No receiver that keeps to the protocol lets it come to that; for any other no more light is made.
+"""
 _CREDIT_BATCHES = 4
 _OUTBOX_MAX, _OUTBOX_LIGHT_MAX = 1024, 16
 """Frames that wait for the peer to read: beyond the first it is as good as gone, beyond the second no light is made."""
@@ -80,10 +88,12 @@ class EventSession:
         self._diode = SimulatedMonitorDiode(
             rng, dark_probability=_DIODE_DARK_PROBABILITY, effects=line.effects, fraction=line.eavesdropper_share
         )
-        self._credit, self._owed = _CREDIT_BATCHES, 0
+        self._held_pulses_max = _HELD_BLOCKS * line.parameters.block_detections + _HELD_BATCHES * BATCH_PULSES
+        self._credit = _CREDIT_BATCHES
+        self._owed: deque[bytes] = deque()
+        """Credit that is given when there is room for more detections."""
         self._light_due, self._light_end = _CREDIT_BATCHES, -1
         self._is_over = False
-        self._unannounced_pulses = 0
         self._sent, self._received, self._stock = sent, received, stock
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"link-{channel.peer}")
         self._outbox: asyncio.Queue[tuple[bytes, bytes]] = asyncio.Queue()
@@ -114,7 +124,7 @@ class EventSession:
 
     async def send_light(self) -> bool:
         """Send the light of one batch of pulses; return whether there was room for it."""
-        is_full = self._transmitter.held_pulses > _HELD_PULSES_MAX or self._outbox.qsize() > _OUTBOX_LIGHT_MAX
+        is_full = self._transmitter.held_pulses > self._held_pulses_max or self._outbox.qsize() > _OUTBOX_LIGHT_MAX
         if not self._transmitter.is_open or not self._credit or is_full:
             return False
         self._credit -= 1
@@ -152,14 +162,20 @@ class EventSession:
                 first_pulse=light.first,
             )
         detections, _ = self._receiving.receive(light)
-        self._owed += 1
-        announced = self._receiver.first_pulse_wanted
+        is_detected = np.zeros(light.count, np.bool_)
+        is_detected[detections.pulses - light.first] = True
+        packed = np.packbits(is_detected, bitorder="little")
+        self._owed.append(_CREDITED.pack(light.first, light.count) + packed.tobytes())
         self._receiver.feed(detections, self._receiving.take_readings())
-        self._unannounced_pulses += light.count
-        if self._unannounced_pulses >= _FLUSH_PULSES:
-            self._receiver.announce()
-        if self._receiver.first_pulse_wanted != announced:
-            self._unannounced_pulses = 0
+
+    def _take_credit(self, body: memoryview) -> None:
+        first, count = _CREDITED.unpack_from(body)
+        packed = np.frombuffer(body, np.uint8, offset=_CREDITED.size)
+        if not 0 < count <= BATCH_PULSES or first > PULSES_MAX >> 1 or len(packed) != (count + 7) // 8:
+            raise PeerFault(f"credit for {count} pulses of light from {first}", code=_WRONG)
+        detected = np.flatnonzero(np.unpackbits(packed, count=count, bitorder="little"))
+        self._transmitter.forget_undetected(first, first + detected)
+        self._credit = min(_CREDIT_BATCHES, self._credit + 1)
 
     # Messages
 
@@ -169,8 +185,8 @@ class EventSession:
             await self._do(lambda: self._transmitter.receive(body))
         elif kind == _TO_RECEIVER:
             await self._do(lambda: self._receiver.receive(body))
-        elif kind == _CREDIT:
-            self._credit = min(_CREDIT_BATCHES, self._credit + 1)
+        elif kind == _CREDIT and len(body) > _CREDITED.size:
+            await self._do(lambda: self._take_credit(body))
         elif kind in {_LIGHT, _STOCK} and len(body) > _NUMBER.size:
             (number,) = _NUMBER.unpack_from(body)
             if kind == _STOCK:
@@ -208,9 +224,8 @@ class EventSession:
             for message in self._transmitter.outgoing():
                 self._outbox.put_nowait((_TO_RECEIVER, message))
             while self._owed and self._receiver.wants_detections:
-                self._owed -= 1
                 self._light_due += 1
-                self._outbox.put_nowait((_CREDIT, b""))
+                self._outbox.put_nowait((_CREDIT, self._owed.popleft()))
             if self._outbox.qsize() > _OUTBOX_MAX:
                 raise PeerFault("the peer reads nothing of what it asks for", code=_WRONG)
         for take, outcomes in ((self._sent, sent), (self._received, received)):
