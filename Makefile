@@ -15,8 +15,8 @@ WORKERS ?= -n 3 --dist loadfile --no-loadscope-reorder
 PYTEST_ARGS ?=
 # Whose results depend on which kernels run: what is shared, combined, masked, checked and repaired. Those of tests/kernels
 # take every path in turn by themselves; formats, names, policies and the order of steps are the same on all.
-KERNEL_TESTS = $(patsubst %,tests/vault/test_%.py,amd audit audit_rounds coalitions deal_commitments evidence key_shares \
-	losses_and_liars moving pads past_attacks repair repair_liars roundtrip seals secrecy)
+KERNEL_TESTS = $(patsubst %,tests/vault/test_%.py,amd audit deal_commitments key_shares losses_and_liars pads repair \
+	roundtrip seals)
 
 .PHONY: help
 help: ## list the targets

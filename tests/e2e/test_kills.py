@@ -29,7 +29,7 @@ from shosoin.vault.putting import BytesSource
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(900)]
 
-KILLS = int(os.environ.get("SHOSOIN_KILLS", "40"))
+KILLS = int(os.environ.get("SHOSOIN_KILLS", "30"))
 CLIENT_KILLS = 12
 GRANULE_BYTES = 32
 QUIET_S = 20.0

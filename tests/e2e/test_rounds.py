@@ -1,4 +1,4 @@
-"""Ten rounds of kills, full disks and lies under load on real processes; ``make rounds`` runs hundreds."""
+"""Six rounds of kills, full disks and lies under load on real processes; ``make rounds`` runs hundreds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.e2e.rounds import run
 
 pytestmark = [pytest.mark.processes, pytest.mark.slow, pytest.mark.timeout(900)]
 
-ROUNDS = 10
+ROUNDS = 6
 
 
 async def test_what_was_acknowledged_reads_back_and_every_history_is_linearizable(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ class Bed:
     testbed: Testbed
     site: str
     commands: Commands
+    stored: dict[str, bytes] = field(default_factory=dict)
+    """What was put beside liars."""
+    is_honest: bool = True
 
     def shosoin(self, *arguments: object, owner: str = "owner-1") -> Answer:
         """Run the command in a process of its own, which may take so much memory and time and no more."""
@@ -29,11 +32,14 @@ class Bed:
 
     def replace(self, behaviour: str) -> None:
         """Put a liar in the place of the node."""
+        self.is_honest = False
         self._start(lambda process: [sys.executable, str(LIAR), str(process.config), behaviour])
 
     def restore(self) -> None:
-        """Put the honest node back."""
-        self._start(service_command)
+        """Put the honest node back, if it is not there."""
+        if not self.is_honest:
+            self._start(service_command)
+            self.is_honest = True
 
     def _start(self, command: Any) -> None:
         self.testbed.kill(f"{self.site}/node")

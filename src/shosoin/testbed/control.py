@@ -185,7 +185,7 @@ class Testbed:
         try:
             missing = [process for process in wanted if process not in running]
             if len(missing) > 1 and self._launcher is service_command and _CAN_FORK:
-                started = await _spawn_together(missing, self.layout.launch_log)
+                started = await _spawn_together(self.layout, missing)
             else:
                 for process in missing:
                     started[process] = _spawn(process, self._launcher(process))
@@ -242,14 +242,13 @@ def _spawn(process: Process, command: list[str]) -> ProcessRecord:
     return record
 
 
-async def _spawn_together(processes: Sequence[Process], log: Path) -> dict[Process, ProcessRecord]:
+async def _spawn_together(layout: Layout, processes: Sequence[Process]) -> dict[Process, ProcessRecord]:
     """Start several services by one process that loads them once and leaves their pid files."""
-    words: list[str] = []
     for process in processes:
         process.ready.unlink(missing_ok=True)
         process.pid.unlink(missing_ok=True)
-        words += [process.role.value, str(process.config), str(process.log), str(process.pid)]
-    command = [sys.executable, "-P", "-m", "shosoin.testbed.launch", TOGETHER, *words]
+    log, targets = layout.launch_log, [process.target for process in processes]
+    command = [sys.executable, "-P", "-m", "shosoin.testbed.launch", TOGETHER, str(layout.root.resolve()), *targets]
     launcher = spawn(command, log, _environment())
     try:
         await asyncio.to_thread(wait_gone, [launcher], START_TIMEOUT_S)
@@ -266,10 +265,20 @@ async def _spawn_together(processes: Sequence[Process], log: Path) -> dict[Proce
 
 
 def _environment() -> dict[str, str]:
-    """Return our environment with an absolute module path, since the process changes its directory."""
+    """Return our environment with an absolute module path, since the process changes its directory.
+
+    Loading the system's authorities takes a tenth of a start, and a testbed trusts its own ones only. No service has
+    work for a second thread of linear algebra, and a process without one can be forked.
+    """
     package_parent = Path(shosoin.__file__).resolve().parents[1]
     inherited = [str(Path(entry).resolve()) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(package_parent), *inherited]), "PYTHONUNBUFFERED": "1"}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(package_parent), *inherited]),
+        "PYTHONUNBUFFERED": "1",
+        "SSL_CERT_FILE": os.devnull,
+        "OPENBLAS_NUM_THREADS": "1",
+    }
 
 
 async def _until_ready(expected: dict[Process, ProcessRecord], timeout_s: float, on_ready: OnReady | None) -> None:

@@ -2,7 +2,7 @@
 
 The same as ``shosoin kme run`` and ``shosoin node run``, without the command line's imports: ten processes start at
 once on few cores. Most of a start is loading modules, so several processes are forked off one that has loaded them:
-``python -m shosoin.testbed.launch together ROLE CONFIG LOG PID_FILE ...`` ends as soon as every pid file is written.
+``python -m shosoin.testbed.launch together DIR SITE/ROLE ...`` ends as soon as every pid file is written.
 """
 
 from __future__ import annotations
@@ -14,25 +14,21 @@ import sys
 from pathlib import Path
 
 from shosoin.base import ShosoinError
+from shosoin.testbed.layout import Layout, Process
 from shosoin.testbed.processes import detach, record_of
 
 __all__ = ["TOGETHER", "main"]
 
 TOGETHER = "together"
 _MODULES = {"kme": "shosoin.services.kme", "node": "shosoin.services.node"}
-_WORDS = 4
-"""Of each process on the command line of several."""
 
 
 def main(arguments: list[str]) -> int:
     """Run one process until it is told to stop; return its exit status."""
-    # Loading the system's authorities takes a tenth of a start, and a testbed trusts its own ones only. No service has
-    # work for a second thread of linear algebra; without one, a fork is a fork of everything.
-    os.environ.update(SSL_CERT_FILE=os.devnull, OPENBLAS_NUM_THREADS="1")
     if arguments[0] != TOGETHER:
         return _become(arguments[0], Path(arguments[1]))
-    words = arguments[1:]
-    return _fork([words[at : at + _WORDS] for at in range(0, len(words), _WORDS)])
+    layout = Layout.load(Path(arguments[1]))
+    return _fork([process for target in arguments[2:] for process in layout.select(target)])
 
 
 def _load(roles: set[str]) -> None:
@@ -44,15 +40,15 @@ def _load(roles: set[str]) -> None:
     gc.enable()
 
 
-def _fork(orders: list[list[str]]) -> int:
-    """Fork a process for each of ``role, config, log, pid file``; each returns its own exit status from here."""
-    _load({role for role, *_ in orders})
-    for role, config, log, pid_file in orders:
+def _fork(processes: list[Process]) -> int:
+    """Fork each process; every one returns its own exit status from here."""
+    _load({process.role.value for process in processes})
+    for process in processes:
         pid = os.fork()
         if pid == 0:
-            detach(Path(log))
-            return _become(role, Path(config))
-        record_of(pid).write(Path(pid_file))
+            detach(process.log)
+            return _become(process.role.value, process.config)
+        record_of(pid).write(process.pid)
     return 0
 
 
