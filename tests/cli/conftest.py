@@ -1,32 +1,10 @@
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from typing import Any
-
 import pytest
+from tests.support.commands import Answer
 
 from shosoin.base.messages import set_language
 from shosoin.cli import run
-
-
-@dataclass(frozen=True)
-class Answer:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-    @property
-    def errors(self) -> list[str]:
-        return [line for line in self.err.splitlines() if line.startswith("shosoin: error: ")]
-
-    @property
-    def hints(self) -> list[str]:
-        return [line for line in self.err.splitlines() if line.startswith("shosoin: hint: ")]
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ MEMORY_LIMIT_BYTES = 2 << 30
 LOADED = ("shosoin.cli.app", "shosoin.cli.put", "shosoin.cli.get", "shosoin.cli.verify", "shosoin.adapters.owner")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Answer:
     """What a command said."""
 
@@ -39,6 +39,16 @@ class Answer:
     def json(self) -> Any:
         """Its output as JSON."""
         return json.loads(self.out)
+
+    @property
+    def errors(self) -> list[str]:
+        """The lines that say what went wrong."""
+        return [line for line in self.err.splitlines() if line.startswith("shosoin: error: ")]
+
+    @property
+    def hints(self) -> list[str]:
+        """The lines that say what to do about it."""
+        return [line for line in self.err.splitlines() if line.startswith("shosoin: hint: ")]
 
     def lines(self, kind: str) -> list[str]:
         """Return what it said after ``shosoin: KIND:``."""
