@@ -270,6 +270,54 @@ async def test_credit_that_no_receiver_gives_is_the_peers_fault(tmp_path, frame)
 
 
 @pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "given",
+    [
+        [(0, BATCH_PULSES)] * 2,
+        [(BATCH_PULSES, BATCH_PULSES)],
+        [(0, BATCH_PULSES), (2 * BATCH_PULSES, BATCH_PULSES)],
+        [(0, 8)],
+        [(BATCH_PULSES - 8, BATCH_PULSES)],
+    ],
+    ids=["twice", "before its turn", "for light that was not made", "for a part", "for what lies across"],
+)
+async def test_credit_comes_once_for_all_light_in_its_order(tmp_path, given):
+    """Else a peer pulls light that nobody detects, and the transmitter holds a part for each of it without end."""
+    wire = Wire()
+    liar = Liar(tmp_path / "b", wire)
+    with session_of(tmp_path, wire) as session:
+        running = asyncio.create_task(session.run())
+        await liar.open()
+        for _ in range(2):
+            assert await session.send_light()
+        for first, count in given:
+            wire.arrived.put_nowait(credit(first, count))
+        with pytest.raises(PeerFault, match="credit"):
+            async with asyncio.timeout(20):
+                await running
+        assert session._credit <= event_session._CREDIT_BATCHES - 1
+
+
+@pytest.mark.timeout(60)
+async def test_light_of_which_nothing_is_detected_is_held_in_one_part(tmp_path):
+    wire = Wire()
+    liar = Liar(tmp_path / "b", wire)
+    with session_of(tmp_path, wire) as session:
+        running = asyncio.create_task(session.run())
+        await liar.open()
+        for batch in range(8):
+            assert await session.send_light()
+            wire.arrived.put_nowait(credit(batch * BATCH_PULSES, BATCH_PULSES))
+            while session._uncredited:
+                await asyncio.sleep(0)
+        assert len(session._transmitter._sent) == 1
+        assert session._transmitter.held_pulses == 0
+        wire.close()
+        with pytest.raises(PeerFault):
+            await running
+
+
+@pytest.mark.timeout(60)
 async def test_a_peer_that_announces_what_it_said_it_never_detected_ends_its_session(tmp_path):
     wire = Wire()
     liar = Liar(tmp_path / "b", wire)
@@ -333,9 +381,10 @@ async def test_a_peer_that_gives_credit_and_reads_nothing_fills_no_memory(tmp_pa
         await liar.open()
         wire.reads_on.clear()
         sent = 0
-        for _ in range(12):
+        for batch in range(12):
             sent += await session.send_light()
-            wire.arrived.put_nowait(credit(0))
+            if sent > batch:
+                wire.arrived.put_nowait(credit(batch * BATCH_PULSES, BATCH_PULSES))
             await asyncio.sleep(0.01)
         assert 1 <= sent <= 5
         wire.close()
