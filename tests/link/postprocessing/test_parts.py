@@ -45,7 +45,7 @@ def test_blocks_are_the_same_however_detections_come_in_batches(seed, sizes, siz
         found = []
         for number, (start, end) in enumerate(bounds):
             found.append(accumulator.add(number, kept(start, end), int(end)))
-        return [block for block in (*found, accumulator.finish()) if block is not None]
+        return [block for block in (*found, accumulator.finish(len(found))) if block is not None]
 
     once, often = blocks(pairwise([*borders.tolist(), count])), blocks(pairwise(edges.tolist()))
     assert [block.number for block in once] == [*range(5, 5 + len(once))]

@@ -76,7 +76,8 @@ class SessionParameters:
                 0 < self.block_bits <= BLOCK_BITS_MAX and self._longest_bits() <= self.block_bits_max
             ),
             "a block must be of up to 2^30 detections": (
-                not 0 < self.block_bits <= BLOCK_BITS_MAX or self.block_detections <= BLOCK_DETECTIONS_MAX
+                not 0 < self.block_bits <= BLOCK_BITS_MAX
+                or self.block_bits <= BLOCK_DETECTIONS_MAX * self._key_probability
             ),
             "the epsilon of correctness must be within reach of a hash of 128 bits": (
                 not EPSILON_MIN <= self.epsilon_correctness < 1
