@@ -299,6 +299,22 @@ async def test_credit_comes_once_for_all_light_in_its_order(tmp_path, given):
 
 
 @pytest.mark.timeout(60)
+@pytest.mark.parametrize("first", [(1 << 61) + 1, 1 << 62])
+async def test_a_peer_that_wants_light_beyond_all_numbers_is_at_fault(tmp_path, first):
+    wire = Wire()
+    liar = Liar(tmp_path / "b", wire)
+    liar.receiver._next_pulse = first
+    with session_of(tmp_path, wire) as session:
+        running = asyncio.create_task(session.run())
+        await liar.open()
+        with pytest.raises(PeerFault, match="light"):
+            await session.send_light()
+        wire.close()
+        with pytest.raises(PeerFault):
+            await running
+
+
+@pytest.mark.timeout(60)
 async def test_light_of_which_nothing_is_detected_is_held_in_one_part(tmp_path):
     wire = Wire()
     liar = Liar(tmp_path / "b", wire)

@@ -147,6 +147,8 @@ class EventSession:
     def _make_light(self) -> QuantumSignal:
         if self._sending is None:
             first = self._transmitter.first_pulse_wanted
+            if first > PULSES_MAX >> 1:
+                raise PeerFault(f"a peer that wants light from pulse {first} on", code=_WRONG)
             self._sending = SimulatedTransmitter(self._line.settings, self._entropy, first_pulse=first)
         sent, light = self._sending.send(BATCH_PULSES)
         self._uncredited.append((light.first, light.count))
