@@ -22,7 +22,7 @@ PROOFS = ("wiesemann2024", "rusca2018", "lim2014")
 CODES = ("ldpc", "cascade")
 BLOCK_BITS_MAX = 1 << 27
 BLOCK_DETECTIONS_MAX = 1 << 30
-"""The receiver holds the detections of a block, ten octets each, before it says anything about them."""
+"""The receiver holds the detections of three blocks, ten octets each, before it says anything about the last."""
 RECORD_NAME_MAX = 1024
 CASCADE_BLOCK_BITS_MAX = 1 << 21
 """An end of Cascade holds 14 orders of a block, 224 octets for each bit."""

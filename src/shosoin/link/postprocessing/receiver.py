@@ -1,8 +1,9 @@
 """The end that detected the pulses: it announces detections, corrects its bits, and decides that a block has a key.
 
-A block is a group of detections, ``SessionParameters.block_detections`` of them. Of none of them anything is said
+A block is a group of detections, ``SessionParameters.block_detections`` of them. Of none of them this end says anything
 before the last is recorded, so that no basis, bit or intensity of a block is public while a pulse of it is still to be
-received. The record of the next group is taken meanwhile.
+received (which pulses were detected may be told by whoever runs this end). The record of the next group is taken
+meanwhile.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ class Receiver(SessionEnd):
         """Whether there is room for more of the device's record.
 
         That holds until a whole group is there, besides what may be announced already. So at most two groups and what
-        was fed last are held, ten octets a detection.
+        was fed last are held, ten octets a detection, and a third one that is announced and not answered.
         """
         held = self._recorded_count - self._released_count
         return self.is_open and not self._is_over and held < self._block_detections
