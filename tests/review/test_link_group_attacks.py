@@ -121,6 +121,14 @@ def test_settings_under_which_hardly_any_detection_makes_key_are_rejected_as_par
         SessionParameters.from_json(told)
 
 
+@pytest.mark.parametrize("name", ["intensities", "probabilities"])
+def test_settings_of_numbers_beyond_floating_point_are_rejected_as_parameters(name):
+    told = SMALL.to_json()
+    told["settings"][name] = [10**400, 0.1]
+    with pytest.raises(Rejected):
+        SessionParameters.from_json(told)
+
+
 def test_a_block_of_as_many_detections_as_are_allowed_is_allowed():
     most = replace(SMALL, block_bits=1 << 18, settings=Settings((0.4, 0.1), (0.4, 0.6), 2.0**-6, 2.0**-6, 1e9))
     assert most.block_detections == 1 << 30

@@ -134,7 +134,7 @@ class SessionParameters:
                 name: tuple(value) if isinstance(value, list) else value for name, value in told["settings"].items()
             }
             return cls(**{**told, "settings": Settings(**settings)})
-        except (KeyError, TypeError, ValueError, AttributeError) as err:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
             raise RecordRejected("parameters of the link: not as expected", code="link.bad_parameters") from err
 
     def differences(self, other: bytes) -> list[str]:
