@@ -14,9 +14,10 @@ from shosoin.link.events.calibrating import calibration_of
 from shosoin.link.events.devices import ReceiverReadings
 from shosoin.link.events.monitoring import LinkMonitor
 from shosoin.link.events.records import Settings
-from shosoin.link.postprocessing import Receiver, SessionParameters, VoidReason, receiver
+from shosoin.link.postprocessing import Receiver, SessionParameters, Transmitter, VoidReason, receiver
 from shosoin.link.postprocessing.authentication import FORGERY_EPSILON
-from shosoin.link.postprocessing.messages import Detected, End, Hello, Sifted
+from shosoin.link.postprocessing.errors import PeerBrokeProtocol
+from shosoin.link.postprocessing.messages import Detected, End, Hello, Message, Settled, Sifted
 from tests.link.postprocessing.test_monitoring import LINE
 from tests.link.postprocessing.test_monitoring import SETTINGS as WATCHED
 from tests.link.postprocessing.world import (
@@ -94,6 +95,23 @@ def test_no_account_is_kept_of_blocks_that_a_receiver_gives_up(monkeypatch):
     assert world.voids[0] == world.voids[1] == dict.fromkeys((0, 1), VoidReason.DISCARDED)
     assert list(world.keys[0]) == [2]
     assert not any(end._leak_bits or end._message_counts or end._batch_counts for end in ends)
+
+
+def test_a_receiver_makes_no_more_keys_without_the_transmitters_word_than_a_greeting_can_name(monkeypatch):
+    monkeypatch.setattr(receiver, "BLOCKS_MAX", 1)
+    send = Transmitter._send
+
+    def silent(self: Transmitter, message: Message, number: int = 0) -> None:
+        if not isinstance(message, Settled):
+            send(self, message, number)
+
+    monkeypatch.setattr(Transmitter, "_send", silent)
+    world = World(SMALL, made_records())
+    with pytest.raises(PeerBrokeProtocol, match="Amplify about 1"):
+        world.session()
+    monkeypatch.undo()
+    world.run().check()
+    assert 0 in world.keys[0]
 
 
 def test_readings_count_for_a_block_whose_parities_take_longer_than_those_of_the_next():

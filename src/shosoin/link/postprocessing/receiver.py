@@ -25,6 +25,7 @@ from shosoin.link.postprocessing.authentication import Direction, Header
 from shosoin.link.postprocessing.errors import JournalRefused, PeerBrokeProtocol, RecordRejected, VoidReason
 from shosoin.link.postprocessing.journal import Journal, KeptKey
 from shosoin.link.postprocessing.messages import (
+    BLOCKS_MAX,
     Amplify,
     Detected,
     Done,
@@ -379,7 +380,8 @@ class Receiver(SessionEnd):
     def _on_amplify(self, number: int, message: Amplify) -> None:
         found = self._expect(number, message, _Stage.VERIFIED)
         block, corrected = found.block, found.corrector.corrected
-        if corrected is None:
+        unsettled = sum(not kept.is_agreed for kept in self._kept.values())
+        if corrected is None or unsettled >= BLOCKS_MAX:  # a greeting has no room for more
             raise unexpected(message, number)
         leak = self._leak_bits[number]
         counts = block.counts(found.errors)
