@@ -324,7 +324,7 @@ async def test_light_of_which_nothing_is_detected_is_held_in_one_part(tmp_path):
         for batch in range(8):
             assert await session.send_light()
             wire.arrived.put_nowait(credit(batch * BATCH_PULSES, BATCH_PULSES))
-            while session._uncredited:
+            while session._uncredited and not running.done():
                 await asyncio.sleep(0)
         assert len(session._transmitter._sent) == 1
         assert session._transmitter.held_pulses == 0
