@@ -170,6 +170,25 @@ def test_a_batch_that_spans_two_groups_is_refused_before_anything_is_said_about_
     assert sum(len(message.is_kept) for message in answered if isinstance(message, Sifted)) <= GROUP
 
 
+@pytest.mark.parametrize("pulses", [(5, 9), (3, 5), (4, 9), (0, 9)])
+@pytest.mark.parametrize("anew", [False, True], ids=["in one session", "in the next"])
+def test_a_pulse_that_was_passed_is_never_taken_again(pulses, anew):
+    world = World(TINY, RECORDS)
+    for batch, told in enumerate(((3, 5), pulses)):
+        if not batch or anew:
+            transmitter, receiver = world.ends()
+            receiver._next_pulse = 6 * batch
+            receiver.start()
+            assert world._pass_on(receiver, transmitter) + world._pass_on(transmitter, receiver)
+            transmitter.feed(RECORDS.sent)
+        number = 0 if anew else batch
+        receiver._send(Detected(np.array(told, np.int64), np.zeros(2, np.bool_), np.zeros(0, np.uint8)), number)
+        if not batch:
+            world._pass_on(receiver, transmitter)
+    with pytest.raises(PeerBrokeProtocol, match="announced before"):
+        world._pass_on(receiver, transmitter)
+
+
 def talk(world: World, transmitter: Transmitter, receiver: Receiver) -> None:
     for part in RECORDS.detections:
         while world._pass_on(receiver, transmitter) + world._pass_on(transmitter, receiver):
