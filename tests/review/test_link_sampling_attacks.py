@@ -18,7 +18,7 @@ from shosoin.base import Alarm, PeerFault, Rejected
 from shosoin.link.events.records import Detections, Settings
 from shosoin.link.postprocessing import Receiver, Transmitter, VoidReason, parameters
 from shosoin.link.postprocessing.authentication import HEADER_BYTES, parse_header
-from shosoin.link.postprocessing.errors import PeerBrokeProtocol
+from shosoin.link.postprocessing.errors import JournalRefused, PeerBrokeProtocol
 from shosoin.link.postprocessing.messages import Detected, Message, Sifted, decode_message
 from tests.link.postprocessing.world import SETTINGS, SMALL, Records, World, made_records, with_codes
 
@@ -187,6 +187,17 @@ def test_a_pulse_that_was_passed_is_never_taken_again(pulses, anew):
             world._pass_on(receiver, transmitter)
     with pytest.raises(PeerBrokeProtocol, match="announced before"):
         world._pass_on(receiver, transmitter)
+
+
+def test_either_end_refuses_a_session_that_would_begin_at_a_pulse_that_was_passed():
+    world = World(TINY, RECORDS)
+    transmitter, receiver = world.ends()
+    transmitter._next_pulse = 6
+    receiver.start()
+    with pytest.raises(JournalRefused):
+        world._pass_on(receiver, transmitter)
+    with pytest.raises(JournalRefused):
+        world._pass_on(transmitter, receiver)
 
 
 def talk(world: World, transmitter: Transmitter, receiver: Receiver) -> None:
