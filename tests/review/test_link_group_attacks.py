@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from shosoin.base import Rejected
+from shosoin.link.counts import DecoyCounts
 from shosoin.link.events.calibrating import calibration_of
 from shosoin.link.events.devices import ReceiverReadings
 from shosoin.link.events.monitoring import LinkMonitor
@@ -18,6 +19,7 @@ from shosoin.link.postprocessing import Receiver, SessionParameters, Transmitter
 from shosoin.link.postprocessing.authentication import FORGERY_EPSILON
 from shosoin.link.postprocessing.errors import PeerBrokeProtocol
 from shosoin.link.postprocessing.messages import Detected, End, Hello, Message, Settled, Sifted
+from shosoin.link.postprocessing.parameters import secret_length
 from tests.link.postprocessing.test_monitoring import LINE
 from tests.link.postprocessing.test_monitoring import SETTINGS as WATCHED
 from tests.link.postprocessing.world import (
@@ -152,3 +154,12 @@ def test_a_block_of_as_many_detections_as_are_allowed_is_allowed():
     assert most.block_detections == 1 << 30
     with pytest.raises(Rejected):
         replace(most, block_bits=(1 << 18) + 8)
+
+
+@pytest.mark.parametrize(("block_bits", "excess"), [(1 << 10, 0), (1 << 27, 1)])
+def test_what_the_hash_is_longer_than_the_proof_pays_for_is_leak(block_bits, excess):
+    """A long block needs a bit more where two different ones have one value at a point almost as often as they may."""
+    parameters = replace(SMALL, epsilon_correctness=2.0**-100 * (1 + 1e-4))
+    counts = DecoyCounts(*(np.array([count, count]) for count in (50_000, 100, 50_000, 100)))
+    bound, _ = secret_length(parameters, counts, leak_bits=5, block_bits=block_bits)
+    assert bound.leak_ec_bits == 5 + excess
