@@ -19,7 +19,7 @@ from shosoin.link.events.records import Detections, Settings
 from shosoin.link.postprocessing import Receiver, Transmitter, VoidReason, parameters
 from shosoin.link.postprocessing.authentication import HEADER_BYTES, parse_header
 from shosoin.link.postprocessing.errors import JournalRefused, PeerBrokeProtocol
-from shosoin.link.postprocessing.messages import Detected, Message, Sifted, decode_message
+from shosoin.link.postprocessing.messages import Detected, End, Message, Sifted, decode_message
 from tests.link.postprocessing.world import SETTINGS, SMALL, Records, World, made_records, with_codes
 
 TINY = replace(SMALL, block_bits=64)
@@ -182,10 +182,40 @@ def test_a_pulse_that_was_passed_is_never_taken_again(pulses, anew):
             assert world._pass_on(receiver, transmitter) + world._pass_on(transmitter, receiver)
             transmitter.feed(RECORDS.sent)
         number = 0 if anew else batch
-        receiver._send(Detected(np.array(told, np.int64), np.zeros(2, np.bool_), np.zeros(0, np.uint8)), number)
+        receiver._send(batch_of(*told), number)
         if not batch:
             world._pass_on(receiver, transmitter)
     with pytest.raises(PeerBrokeProtocol, match="announced before"):
+        world._pass_on(receiver, transmitter)
+
+
+def batch_of(*pulses: int) -> Detected:
+    return Detected(np.array(pulses, np.int64), np.zeros(len(pulses), np.bool_), np.zeros(0, np.uint8))
+
+
+@pytest.mark.parametrize("is_recorded", [True, False], ids=["pulses recorded", "pulses awaited"])
+@pytest.mark.parametrize("further", [batch_of(9), End()], ids=["detections", "another end"])
+def test_nothing_comes_after_the_end_of_a_record(is_recorded, further):
+    world = World(TINY, RECORDS)
+    transmitter, receiver = world.ends()
+    receiver.start()
+    assert world._pass_on(receiver, transmitter) + world._pass_on(transmitter, receiver)
+    if is_recorded:
+        transmitter.feed(RECORDS.sent)
+    for number, message in enumerate((batch_of(3, 5), End(), further)):
+        receiver._send(message, number)
+    with pytest.raises(PeerBrokeProtocol, match="does not fit"):
+        world._pass_on(receiver, transmitter)
+
+
+def test_a_transmitter_holds_no_more_batches_than_a_receiver_may_announce():
+    world = World(TINY, RECORDS)
+    transmitter, receiver = world.ends()
+    receiver.start()
+    assert world._pass_on(receiver, transmitter) + world._pass_on(transmitter, receiver)
+    for number in range(5):
+        receiver._send(batch_of(number), number)
+    with pytest.raises(PeerBrokeProtocol, match="about 4 does not fit"):
         world._pass_on(receiver, transmitter)
 
 
@@ -218,7 +248,7 @@ def test_a_group_is_the_least_in_which_the_wanted_bits_are_expected(octets, ther
     chosen = replace(SMALL, block_bits=8 * octets, settings=Settings((0.4, 0.1), (0.4, 0.6), there, back, 1e9))
     count, share = chosen.block_detections, there * back
     assert count * share >= chosen.block_bits * (1 - 1e-12)
-    assert (count - 1) * share < chosen.block_bits
+    assert (count - 1) * share < chosen.block_bits * (1 + 1e-12)
 
 
 @pytest.mark.parametrize(

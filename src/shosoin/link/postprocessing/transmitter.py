@@ -223,7 +223,8 @@ class Transmitter(SessionEnd):
             self._on_done(block, may_be_over=True)
 
     def _on_batch(self, number: int, message: Detected | End) -> None:
-        if self._is_ended or number != self._next_batch or len(self._waiting) >= BATCHES_MAX:
+        is_over = self._is_ended or any(isinstance(waiting, End) for _, waiting in self._waiting)
+        if is_over or number != self._next_batch or len(self._waiting) >= BATCHES_MAX:
             raise unexpected(message, number)
         self._next_batch += 1
         self._waiting.append((number, message))
