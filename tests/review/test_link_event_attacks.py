@@ -254,6 +254,32 @@ async def greeted_as_transmitter(tmp_path: Path, wire: Wire) -> None:
 
 
 @pytest.mark.timeout(60)
+async def test_a_receiver_wants_no_light_without_end_from_a_peer_that_answers_nothing(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "LINE", event_line(replace(SECTION, block_bits=2048)))
+    wire, count, allowed, sent = Wire(), 1 << 16, event_session._CREDIT_BATCHES, 0
+    with session_of(tmp_path, wire) as session:
+        running = asyncio.create_task(session.run())
+        await greeted_as_transmitter(tmp_path, wire)
+        while sent < allowed and sent < 60:
+            wire.arrived.put_nowait(light(sent * count, count))
+            sent += 1
+            while session._light_end < sent * count and not running.done():
+                await asyncio.sleep(0.001)
+            async with session._turn:
+                pass
+            while not session._outbox.empty():
+                await asyncio.sleep(0)
+            while not wire.sent.empty():
+                allowed += wire.sent.get_nowait()[:1] == b"C"
+        assert 8 < sent < 60
+        group, recorded = LINE.parameters.block_detections, session._receiver._recorded_count
+        assert recorded < 2 * group + 5 * session._receiver._fed_count / sent
+        wire.close()
+        with pytest.raises(PeerFault):
+            await running
+
+
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "frame",
     [b"C", b"C" + bytes(12), credit(0)[:-1], credit(0) + b"\0", credit((1 << 64) - 4), credit(0, BATCH_PULSES + 8)],
