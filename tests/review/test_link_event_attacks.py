@@ -254,6 +254,32 @@ async def greeted_as_transmitter(tmp_path: Path, wire: Wire) -> None:
 
 
 @pytest.mark.timeout(60)
+async def test_a_receiver_wants_no_light_without_end_from_a_peer_that_answers_nothing(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "LINE", event_line(replace(SECTION, block_bits=2048)))
+    wire, count, allowed, sent = Wire(), 1 << 16, event_session._CREDIT_BATCHES, 0
+    with session_of(tmp_path, wire) as session:
+        running = asyncio.create_task(session.run())
+        await greeted_as_transmitter(tmp_path, wire)
+        while sent < allowed and sent < 60:
+            wire.arrived.put_nowait(light(sent * count, count))
+            sent += 1
+            while session._light_end < sent * count and not running.done():
+                await asyncio.sleep(0.001)
+            async with session._turn:
+                pass
+            while not session._outbox.empty():
+                await asyncio.sleep(0)
+            while not wire.sent.empty():
+                allowed += wire.sent.get_nowait()[:1] == b"C"
+        assert 8 < sent < 60
+        group, recorded = LINE.parameters.block_detections, session._receiver._recorded_count
+        assert recorded < 2 * group + 5 * session._receiver._fed_count / sent
+        wire.close()
+        with pytest.raises(PeerFault):
+            await running
+
+
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "frame",
     [b"C", b"C" + bytes(12), credit(0)[:-1], credit(0) + b"\0", credit((1 << 64) - 4), credit(0, BATCH_PULSES + 8)],
@@ -267,6 +293,70 @@ async def test_credit_that_no_receiver_gives_is_the_peers_fault(tmp_path, frame)
         with pytest.raises(PeerFault):
             async with asyncio.timeout(20):
                 await running
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "given",
+    [
+        [(0, BATCH_PULSES)] * 2,
+        [(BATCH_PULSES, BATCH_PULSES)],
+        [(0, BATCH_PULSES), (2 * BATCH_PULSES, BATCH_PULSES)],
+        [(0, 8)],
+        [(BATCH_PULSES - 8, BATCH_PULSES)],
+    ],
+    ids=["twice", "before its turn", "for light that was not made", "for a part", "for what lies across"],
+)
+async def test_credit_comes_once_for_all_light_in_its_order(tmp_path, given):
+    """Else a peer pulls light that nobody detects, and the transmitter holds a part for each of it without end."""
+    wire = Wire()
+    liar = Liar(tmp_path / "b", wire)
+    with session_of(tmp_path, wire) as session:
+        running = asyncio.create_task(session.run())
+        await liar.open()
+        for _ in range(2):
+            assert await session.send_light()
+        for first, count in given:
+            wire.arrived.put_nowait(credit(first, count))
+        with pytest.raises(PeerFault, match="credit"):
+            async with asyncio.timeout(20):
+                await running
+        assert session._credit <= event_session._CREDIT_BATCHES - 1
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("first", [(1 << 61) + 1, 1 << 62])
+async def test_a_peer_that_wants_light_beyond_all_numbers_is_at_fault(tmp_path, first):
+    wire = Wire()
+    liar = Liar(tmp_path / "b", wire)
+    liar.receiver._next_pulse = first
+    with session_of(tmp_path, wire) as session:
+        running = asyncio.create_task(session.run())
+        await liar.open()
+        with pytest.raises(PeerFault, match="light"):
+            await session.send_light()
+        wire.close()
+        with pytest.raises(PeerFault):
+            await running
+
+
+@pytest.mark.timeout(60)
+async def test_light_of_which_nothing_is_detected_is_held_in_one_part(tmp_path):
+    wire = Wire()
+    liar = Liar(tmp_path / "b", wire)
+    with session_of(tmp_path, wire) as session:
+        running = asyncio.create_task(session.run())
+        await liar.open()
+        for batch in range(8):
+            assert await session.send_light()
+            wire.arrived.put_nowait(credit(batch * BATCH_PULSES, BATCH_PULSES))
+            while session._uncredited and not running.done():
+                await asyncio.sleep(0)
+        assert len(session._transmitter._sent) == 1
+        assert session._transmitter.held_pulses == 0
+        wire.close()
+        with pytest.raises(PeerFault):
+            await running
 
 
 @pytest.mark.timeout(60)
@@ -333,9 +423,10 @@ async def test_a_peer_that_gives_credit_and_reads_nothing_fills_no_memory(tmp_pa
         await liar.open()
         wire.reads_on.clear()
         sent = 0
-        for _ in range(12):
+        for batch in range(12):
             sent += await session.send_light()
-            wire.arrived.put_nowait(credit(0))
+            if sent > batch:
+                wire.arrived.put_nowait(credit(batch * BATCH_PULSES, BATCH_PULSES))
             await asyncio.sleep(0.01)
         assert 1 <= sent <= 5
         wire.close()

@@ -22,7 +22,7 @@ PROOFS = ("wiesemann2024", "rusca2018", "lim2014")
 CODES = ("ldpc", "cascade")
 BLOCK_BITS_MAX = 1 << 27
 BLOCK_DETECTIONS_MAX = 1 << 30
-"""The receiver holds the detections of a block, ten octets each, before it says anything about them."""
+"""The receiver holds the detections of three blocks, ten octets each, before it says anything about the last."""
 RECORD_NAME_MAX = 1024
 CASCADE_BLOCK_BITS_MAX = 1 << 21
 """An end of Cascade holds 14 orders of a block, 224 octets for each bit."""
@@ -76,7 +76,8 @@ class SessionParameters:
                 0 < self.block_bits <= BLOCK_BITS_MAX and self._longest_bits() <= self.block_bits_max
             ),
             "a block must be of up to 2^30 detections": (
-                not 0 < self.block_bits <= BLOCK_BITS_MAX or self.block_detections <= BLOCK_DETECTIONS_MAX
+                not 0 < self.block_bits <= BLOCK_BITS_MAX
+                or self.block_bits <= BLOCK_DETECTIONS_MAX * self._key_probability
             ),
             "the epsilon of correctness must be within reach of a hash of 128 bits": (
                 not EPSILON_MIN <= self.epsilon_correctness < 1
@@ -133,7 +134,7 @@ class SessionParameters:
                 name: tuple(value) if isinstance(value, list) else value for name, value in told["settings"].items()
             }
             return cls(**{**told, "settings": Settings(**settings)})
-        except (KeyError, TypeError, ValueError, AttributeError) as err:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as err:
             raise RecordRejected("parameters of the link: not as expected", code="link.bad_parameters") from err
 
     def differences(self, other: bytes) -> list[str]:

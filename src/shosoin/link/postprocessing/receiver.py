@@ -1,8 +1,9 @@
 """The end that detected the pulses: it announces detections, corrects its bits, and decides that a block has a key.
 
-A block is a group of detections, ``SessionParameters.block_detections`` of them. Of none of them anything is said
+A block is a group of detections, ``SessionParameters.block_detections`` of them. Of none of them this end says anything
 before the last is recorded, so that no basis, bit or intensity of a block is public while a pulse of it is still to be
-received. The record of the next group is taken meanwhile.
+received (which pulses were detected may be told by whoever runs this end). The record of the next group is taken
+meanwhile.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from shosoin.link.postprocessing.authentication import Direction, Header
 from shosoin.link.postprocessing.errors import JournalRefused, PeerBrokeProtocol, RecordRejected, VoidReason
 from shosoin.link.postprocessing.journal import Journal, KeptKey
 from shosoin.link.postprocessing.messages import (
+    BLOCKS_MAX,
     Amplify,
     Detected,
     Done,
@@ -76,7 +78,6 @@ class _Recorded:
 class _Stage(Enum):
     WAITING = auto()
     RECONCILING = auto()
-    VERIFYING = auto()
     VERIFIED = auto()
 
 
@@ -132,7 +133,7 @@ class Receiver(SessionEnd):
         """Whether there is room for more of the device's record.
 
         That holds until a whole group is there, besides what may be announced already. So at most two groups and what
-        was fed last are held, ten octets a detection.
+        was fed last are held, ten octets a detection, and a third one that is announced and not answered.
         """
         held = self._recorded_count - self._released_count
         return self.is_open and not self._is_over and held < self._block_detections
@@ -206,7 +207,7 @@ class Receiver(SessionEnd):
             self._next_batch += 1
         if self._has_sent_end and not self._announced and not self._is_ended:
             self._is_ended = True
-            block = self._opened().finish()
+            block = self._opened().finish(self._next_batch - 1)
             if block is not None:
                 self._begin(block)
 
@@ -252,6 +253,7 @@ class Receiver(SessionEnd):
             self._on_hello(message)
             return
         if number in self._given_up and not isinstance(message, Sifted | Settled):
+            self._forget_block(number)
             return
         match message:
             case Sifted():
@@ -313,6 +315,7 @@ class Receiver(SessionEnd):
 
     def _begin(self, block: SiftedBlock) -> None:
         self._advance_blocks(block.number)
+        self._count_batches(block)
         self._in_flight[block.number] = _InFlight(block, corrector(self.parameters, block))
 
     def _expect(self, number: int, message: Message, stage: _Stage) -> _InFlight:
@@ -358,9 +361,15 @@ class Receiver(SessionEnd):
         return self._judge(found.block.number, observation)
 
     def _readings_until(self, number: int) -> ReceiverReadings | None:
-        """Return what was read during a block, and during those before it that nobody judged."""
-        end = (number - self._first_block + 1) * self._block_detections
-        return self._readings.take(end)
+        """Return what was read during a block, and during those before it that nobody judged.
+
+        A block before it may be judged later, since parities take their time: what was read during that stays.
+        """
+        behind = number + 1
+        judged = (other for other, found in self._in_flight.items() if found.stage is _Stage.VERIFIED)
+        first_unjudged = min(self._in_flight.keys() - {number, *judged}, default=behind)
+        end, settled = ((block - self._first_block) * self._block_detections for block in (behind, first_unjudged))
+        return self._readings.take(end, settled=min(end, settled))
 
     def _give_up(self, number: int, reason: VoidReason) -> None:
         """End a block without a key, and tell the other end, whatever it has sent about the block already."""
@@ -371,7 +380,8 @@ class Receiver(SessionEnd):
     def _on_amplify(self, number: int, message: Amplify) -> None:
         found = self._expect(number, message, _Stage.VERIFIED)
         block, corrected = found.block, found.corrector.corrected
-        if corrected is None:
+        unsettled = sum(not kept.is_agreed for kept in self._kept.values())
+        if corrected is None or unsettled >= BLOCKS_MAX:  # a greeting has no room for more
             raise unexpected(message, number)
         leak = self._leak_bits[number]
         counts = block.counts(found.errors)
@@ -394,12 +404,12 @@ class Receiver(SessionEnd):
             bound=bound,
             secret_bits=secret_bits,
             refill_bytes=message.refill_bytes,
-            epsilons=bound.epsilons + self._authentication_epsilon(block),
+            epsilons=bound.epsilons + self._authentication_epsilon(number),
         )
         kept = KeptKey(number, False, False, position, report, (0, 0), material[both:])
         self._keep(kept, further)  # from here on the block has a key, at both ends, whatever happens
         del self._in_flight[number]
-        self._forget_block(block)
+        self._forget_block(number)
         self._tell(kept)
         self._send(Done(), number)
         self._announce()
@@ -422,7 +432,7 @@ class Receiver(SessionEnd):
     def _drop(self, number: int, reason: VoidReason) -> None:
         block = self._in_flight.pop(number).block
         self._tell_void(number, reason, block)
-        self._forget_block(block)
+        self._forget_block(number)
         self._announce()
 
     def _limit(self) -> int:

@@ -49,13 +49,12 @@ BATCHES_MAX = 4
 BLOCKS_IN_FLIGHT_MAX = 4
 """Blocks between their end and their key; while there are more, no batch is announced."""
 MESSAGES_PER_HASH_KEY = 64
-MESSAGES_AFTER_REPORT = 2
-"""DONE and SETTLED: forged, either leaves one end with a key that the other has not."""
-
 _LEAKING = {Kind.FRAMES, Kind.DECODED, Kind.OPENED, Kind.PARITIES, Kind.VERIFIED}
 """Kinds whose key-dependent bits are leak of reconciliation. The hash in VERIFY is the proofs' log2(2/eps_cor)."""
 _DEFERRED = frozenset({int(Kind.PARITIES)})
-_OF_BATCHES = {Kind.DETECTED, Kind.SIFTED}
+_OF_BATCHES = {Kind.DETECTED, Kind.SIFTED, Kind.END}
+_AFTER_REPORT = {Kind.DONE, Kind.SETTLED}
+"""They count for a block before they come: forged, either leaves one end with a key that the other has not."""
 
 
 def install_start_key(journal: Journal, start_key: bytes) -> None:
@@ -209,15 +208,19 @@ class SessionEnd(ABC):
             self._hello_count += 1
         elif kind in _OF_BATCHES:
             self._batch_counts[number] = self._batch_counts.get(number, 0) + 1
-        else:
+        elif kind not in _AFTER_REPORT:
             self._message_counts[number] = self._message_counts.get(number, 0) + 1
         if kind in _LEAKING:
             self._leak_bits[number] = self._leak_bits.get(number, 0) + message.key_bits
 
-    def _authentication_epsilon(self, block: SiftedBlock) -> Epsilons:
+    def _count_batches(self, block: SiftedBlock) -> None:
+        """Count the messages about a block's batches for the block: all have passed when it begins, at either end."""
         batches = range(block.first_batch, block.last_batch + 1)
-        messages = self._hello_count + self._message_counts[block.number] + MESSAGES_AFTER_REPORT
-        messages += sum(self._batch_counts.get(batch, 0) for batch in batches)
+        passed = sum(self._batch_counts.pop(batch, 0) for batch in batches)
+        self._message_counts[block.number] = self._message_counts.get(block.number, 0) + passed
+
+    def _authentication_epsilon(self, number: int) -> Epsilons:
+        messages = self._hello_count + self._message_counts[number] + len(_AFTER_REPORT)
         return Epsilons({"authentication": messages * FORGERY_EPSILON})
 
     def _greet(self) -> None:
@@ -267,12 +270,10 @@ class SessionEnd(ABC):
         self._findings[block] = [finding.to_json() for finding in verdict.findings]
         return VoidReason.SUSPENDED if verdict.decision is Decision.SUSPEND else VoidReason.DISCARDED
 
-    def _forget_block(self, block: SiftedBlock) -> None:
-        """Drop the counters of a block that is over, and of the batches before it."""
-        self._leak_bits.pop(block.number, None)
-        self._message_counts.pop(block.number, None)
-        for batch in [batch for batch in self._batch_counts if batch < block.first_batch - 2 * BATCHES_MAX]:
-            del self._batch_counts[batch]
+    def _forget_block(self, number: int) -> None:
+        """Drop the counters of a block that is over."""
+        self._leak_bits.pop(number, None)
+        self._message_counts.pop(number, None)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(open={self.is_open}, redacted)"

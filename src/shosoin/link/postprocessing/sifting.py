@@ -64,6 +64,7 @@ class SiftedBlock:
     test_errors: npt.NDArray[np.int64]
     first_batch: int
     last_batch: int
+    """Or the number of the message that says that there are no more."""
     pulses: int
     """Pulses from the end of the block before to the last detection of this one."""
 
@@ -232,8 +233,13 @@ class Accumulator:
         self._end = last_pulse + 1
         return None if self.missing else self._close()
 
-    def finish(self) -> SiftedBlock | None:
-        """Close the open block where it is; None if it has no detection."""
+    def finish(self, batch: int) -> SiftedBlock | None:
+        """Close the open block where it is; None if it has no detection.
+
+        Args:
+            batch: number of the message that says so.
+        """
+        self._last_batch = batch
         return self._close() if self._detections else None
 
     def _close(self) -> SiftedBlock:

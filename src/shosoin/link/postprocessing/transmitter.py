@@ -223,7 +223,8 @@ class Transmitter(SessionEnd):
             self._on_done(block, may_be_over=True)
 
     def _on_batch(self, number: int, message: Detected | End) -> None:
-        if self._is_ended or number != self._next_batch or len(self._waiting) >= BATCHES_MAX:
+        is_over = self._is_ended or any(isinstance(waiting, End) for _, waiting in self._waiting)
+        if is_over or number != self._next_batch or len(self._waiting) >= BATCHES_MAX:
             raise unexpected(message, number)
         self._next_batch += 1
         self._waiting.append((number, message))
@@ -235,7 +236,7 @@ class Transmitter(SessionEnd):
             number, message = self._waiting[0]
             if isinstance(message, End):
                 self._waiting.popleft()
-                self._on_end()
+                self._on_end(number)
             elif self._sent and self._sent[-1].first + self._sent[-1].count > message.pulses[-1]:
                 self._waiting.popleft()
                 self._on_detected(number, message)
@@ -282,14 +283,15 @@ class Transmitter(SessionEnd):
                 self._sent.popleft()
         return found[0] if len(found) == 1 else SentAt.joined(found)
 
-    def _on_end(self) -> None:
+    def _on_end(self, number: int) -> None:
         self._is_ended = True
-        block = self._opened().finish()
+        block = self._opened().finish(number)
         if block is not None:
             self._begin(block)
 
     def _begin(self, block: SiftedBlock) -> None:
         self._advance_blocks(block.number)
+        self._count_batches(block)
         tally = self._watch.take()
         reason = refusal(self.parameters, block) or self._hopeless(block)
         if reason is not None:
@@ -318,7 +320,7 @@ class Transmitter(SessionEnd):
         self._in_flight.pop(block.number, None)
         self._send(Void(reason), block.number)
         self._tell_void(block.number, reason, block)
-        self._forget_block(block)
+        self._forget_block(block.number)
         self._amplify_those_due()
 
     def _expect(self, number: int, message: Message, stage: _Stage) -> _InFlight:
@@ -355,7 +357,7 @@ class Transmitter(SessionEnd):
         if not verified.is_equal:
             del self._in_flight[number]
             self._tell_void(number, VoidReason.NOT_EQUAL, found.block)
-            self._forget_block(found.block)
+            self._forget_block(number)
         else:
             found.stage, found.errors = _Stage.VERIFIED, verified.errors
             self._key_qber = expected_qber(sum(verified.errors), found.block.key_bits)
@@ -400,11 +402,11 @@ class Transmitter(SessionEnd):
             bound=bound,
             secret_bits=secret_bits,
             refill_bytes=refill,
-            epsilons=bound.epsilons + self._authentication_epsilon(block),
+            epsilons=bound.epsilons + self._authentication_epsilon(number),
         )
         self._keep(KeptKey(number, False, False, 0, report, refill, material), {})
         self._send(message, number)
-        self._forget_block(block)
+        self._forget_block(number)
 
     def _refill(self, secret_bytes: int) -> tuple[int, int]:
         """Return how many bytes each stream gets: up to the agreed stock, but not more than its share of the key.
@@ -444,6 +446,7 @@ class Transmitter(SessionEnd):
             self._commit({kept.name: None})
         if found is not None or kept is not None:
             self._tell_void(number, reason, found.block if found else None)
+        self._forget_block(number)
         self._amplify_those_due()
 
     def _is_mine_to_tell(self, kept: KeptKey) -> bool:

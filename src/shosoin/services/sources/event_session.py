@@ -90,6 +90,8 @@ class EventSession:
         )
         self._held_pulses_max = _HELD_BLOCKS * line.parameters.block_detections + _HELD_BATCHES * BATCH_PULSES
         self._credit = _CREDIT_BATCHES
+        self._uncredited: deque[tuple[int, int]] = deque()
+        """First pulse and count of the light that was made and that no credit came for, in order."""
         self._owed: deque[bytes] = deque()
         """Credit that is given when there is room for more detections."""
         self._light_due, self._light_end = _CREDIT_BATCHES, -1
@@ -145,8 +147,11 @@ class EventSession:
     def _make_light(self) -> QuantumSignal:
         if self._sending is None:
             first = self._transmitter.first_pulse_wanted
+            if first > PULSES_MAX >> 1:
+                raise PeerFault(f"a peer that wants light from pulse {first} on", code=_WRONG)
             self._sending = SimulatedTransmitter(self._line.settings, self._entropy, first_pulse=first)
         sent, light = self._sending.send(BATCH_PULSES)
+        self._uncredited.append((light.first, light.count))
         self._transmitter.feed(sent, self._diode.read(sent.count))
         return light
 
@@ -171,11 +176,14 @@ class EventSession:
     def _take_credit(self, body: memoryview) -> None:
         first, count = _CREDITED.unpack_from(body)
         packed = np.frombuffer(body, np.uint8, offset=_CREDITED.size)
-        if not 0 < count <= BATCH_PULSES or first > PULSES_MAX >> 1 or len(packed) != (count + 7) // 8:
-            raise PeerFault(f"credit for {count} pulses of light from {first}", code=_WRONG)
+        # In order and once, so that what is kept of undetected pulses becomes one part, however few were detected.
+        is_next = bool(self._uncredited) and self._uncredited[0] == (first, count)
+        if not is_next or len(packed) != (count + 7) // 8:
+            raise PeerFault(f"credit for {count} pulses of light from {first}, which are not the next", code=_WRONG)
         detected = np.flatnonzero(np.unpackbits(packed, count=count, bitorder="little"))
         self._transmitter.forget_undetected(first, first + detected)
-        self._credit = min(_CREDIT_BATCHES, self._credit + 1)
+        self._uncredited.popleft()
+        self._credit += 1
 
     # Messages
 
