@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -16,7 +17,7 @@ import pytest
 from shosoin.base import Unavailable
 from shosoin.testbed.control import StartFailed, Testbed, _environment, _locked
 from shosoin.testbed.layout import Layout
-from shosoin.testbed.processes import ProcessRecord, is_alive, spawn, wait_gone
+from shosoin.testbed.processes import ProcessRecord, is_alive
 from tests.testbed.conftest import bed_directory, layout, standin  # noqa: F401  # fixtures
 
 pytestmark = [pytest.mark.processes, pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")]
@@ -27,6 +28,21 @@ from shosoin.testbed import launch
 launch.record_of = lambda pid: os.kill(os.getpid(), signal.SIGKILL)
 launch.main(sys.argv[1:])
 """
+
+
+STARTS_A_SITE = """
+import asyncio, pathlib, sys
+from shosoin.testbed.control import Testbed
+asyncio.run(Testbed.load(pathlib.Path(sys.argv[1])).start("kita"))
+"""
+
+
+def is_locked(directory: Path) -> bool:
+    try:
+        with _locked(directory):
+            return False
+    except Unavailable:
+        return True
 
 
 def mention(directory: Path) -> list[psutil.Process]:
@@ -47,24 +63,32 @@ def until(holds: Callable[[], bool]) -> bool:
     return holds()
 
 
-def launched_by_somebody_killed(layout: Layout, *targets: str) -> ProcessRecord:  # noqa: F811
-    command = [sys.executable, "-P", "-m", "shosoin.testbed.launch", "together", str(layout.root), *targets]
-    with _locked(layout.root) as lock:
-        return spawn(command, layout.launch_log, _environment(), lock)
+@contextlib.contextmanager
+def launcher_of_somebody_killed(layout: Layout) -> Iterator[None]:  # noqa: F811
+    """Kill a program that starts a site as soon as it launches it; the launcher waits while the context lasts."""
+    starting = subprocess.Popen([sys.executable, "-c", STARTS_A_SITE, str(layout.root)], env=_environment())
+    assert until(lambda: any("together" in process.cmdline() for process in mention(layout.root)))
+    (launcher,) = [process for process in mention(layout.root) if "together" in process.cmdline()]
+    launcher.suspend()
+    starting.kill()
+    starting.wait()
+    try:
+        yield
+    finally:
+        launcher.resume()
 
 
 async def test_when_up_is_killed_nobody_starts_the_same_processes_a_second_time(layout):  # noqa: F811
-    launcher = launched_by_somebody_killed(layout, "kita/node")
     testbed = Testbed(layout)
-    with pytest.raises(Unavailable, match="another command is at work"):
+    with launcher_of_somebody_killed(layout), pytest.raises(Unavailable, match="another command is at work"):
         await testbed.start("kita")
-    assert wait_gone([launcher], 60.0) == []
-    (pid,) = testbed.pids().values()
-    assert [process.target for process in await testbed.start("kita/node")] == []
-    descriptors = [os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()]
-    assert str(layout.root / "lock") not in descriptors
-    assert not [each for each in descriptors if each.endswith("launch.log")]
-    assert len(testbed.down()) == 1
+    assert until(lambda: len(testbed.pids()) == 2)
+    assert until(lambda: not is_locked(layout.root))
+    assert await testbed.start("kita") == []
+    for pid in testbed.pids().values():
+        descriptors = [str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir()]
+        assert not [each for each in descriptors if each in (str(layout.root / "lock"), str(layout.launch_log))]
+    assert len(testbed.down()) == 2
     assert mention(layout.root) == []
 
 
@@ -83,8 +107,7 @@ async def test_a_launcher_that_takes_too_long_is_ended_with_all_it_began(layout)
         await testbed.start("kita", timeout_s=0.05)
     assert testbed.pids() == {}
     assert until(lambda: mention(layout.root) == [])
-    with _locked(layout.root):
-        pass
+    assert not is_locked(layout.root)
 
 
 async def test_a_process_gets_neither_files_nor_blocked_signals_of_a_shell(standin, tmp_path):  # noqa: F811
@@ -97,7 +120,7 @@ async def test_a_process_gets_neither_files_nor_blocked_signals_of_a_shell(stand
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(foreign)
     (pid,) = standin.pids().values()
-    assert not [each for each in Path(f"/proc/{pid}/fd").iterdir() if "of the shell" in os.readlink(each)]
+    assert not [each for each in Path(f"/proc/{pid}/fd").iterdir() if "of the shell" in str(each.readlink())]
     blocked = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigBlk"))
     assert int(blocked.split()[1], 16) == 0
     record = ProcessRecord(pid, "")

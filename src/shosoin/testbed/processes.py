@@ -103,7 +103,7 @@ def _inherited() -> list[int]:
     inherited = []
     for name in os.listdir("/dev/fd"):  # noqa: PTH208  # names are enough
         with contextlib.suppress(OSError, ValueError):  # the listing's own is closed by now
-            if int(name) > 2 and os.get_inheritable(int(name)):  # noqa: PLR2004  # the standard streams
+            if int(name) > 2 and os.get_inheritable(int(name)):  # the standard streams
                 inherited.append(int(name))
     return inherited
 
