@@ -47,7 +47,7 @@ def test_a_larger_block_gives_a_higher_rate_and_never_the_asymptotic_one(shosoin
         return told["points"][0]["secret_bits_per_pulse"]
 
     small, large = (rate("--protocol", FINITE, "--block-bits", bits) for bits in ("1e6", "1e9"))
-    assert 0 < small < large
+    assert 0 < small < large < rate("--protocol", ASYMPTOTIC)
 
 
 def test_series_losses_and_lengths_say_the_same(shosoin):

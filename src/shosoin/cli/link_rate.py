@@ -76,13 +76,13 @@ def rate(
     A rate is of a model, not of a device. Asymptotic rates hold for infinitely many pulses and say so; finite ones
     name their epsilon. Defaults are those of `shosoin link protocols NAME`. The bar is logarithmic: ten decades.
     """
-    from shosoin.link.rates.registry import Request, parameters_of, protocol, with_parameters
+    from shosoin.link.rates.registry import Request, protocol
 
     entry = protocol(protocol_name)
     model = entry.model()
     changes = _changes(parameters or [])
-    chosen = with_parameters(model.parameters, changes)
-    known = parameters_of(chosen)
+    chosen = model.changed(changes)
+    known = model.known(chosen)
     per_km = db_per_km if db_per_km is not None else float(known.get("attenuation_db_per_km", _DB_PER_KM))
     losses = _losses(length_km or [], (first_km, last_km, step_km), attenuation_db or [], per_km)
     request = Request(_array(losses), _block(entry, block_bits), _optimise(entry, optimise))
@@ -208,6 +208,7 @@ def _answer(
         "epsilons": None if found.epsilons is None else found.epsilons.to_json(),
         "block_bits": None if found.is_asymptotic else block_bits,
         "parameters": known,
+        "bits_per": entry.unit,
         "points": points,
     }
 
@@ -230,13 +231,13 @@ def _number(value: Any) -> float | None:
 
 
 def _lines(answer: dict[str, Any]) -> list[str]:
-    heads = ["km", "loss", "qber", "per_pulse", "bps", "bar"]
+    heads = [text(f"link.{head}") for head in ("km", "loss", "qber", f"per_{answer['bits_per']}", "bps", "bar")]
     rows = [_row(point) for point in answer["points"]]
     return [
         f"{answer['protocol']}: {answer['about']} ({answer['source']})",
         text("link.is_asymptotic") if answer["asymptotic"] else _finite(answer),
         "",
-        *columns([text(f"link.{head}") for head in heads], rows),
+        *columns(heads, rows),
     ]
 
 
