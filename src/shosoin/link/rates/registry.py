@@ -15,6 +15,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from shosoin.base import Rejected
 from shosoin.link.information import Array
 from shosoin.link.rates.result import LinkRate
@@ -85,6 +88,35 @@ class ProtocolEntry:
         """Import the model."""
         models: Mapping[str, RateModel] = importlib.import_module(self.models).MODELS
         return models[self.name]
+
+    def rate(
+        self,
+        *,
+        attenuation_db: npt.ArrayLike,
+        block_bits: float | None = None,
+        optimise: bool | None = None,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> LinkRate:
+        """Return the rate over losses, as ``shosoin link rate`` computes it.
+
+        >>> found = protocol("mdi").rate(attenuation_db=[10.0, 20.0], parameters={"efficiency": 0.4})
+        >>> bool(found.secret_bits_per_pulse[0] > found.secret_bits_per_pulse[1] > 0)
+        True
+
+        Args:
+            attenuation_db: of the whole channel between the two users; a number or one-dimensional.
+            block_bits: sifted bits of a block; None takes the default, where there is one.
+            optimise: whether to search for the best settings; None does where it can be chosen.
+            parameters: those that differ from the defaults, by dotted names.
+
+        Raises:
+            Rejected: a parameter that the model does not take, or out of its range.
+        """
+        model = self.model()
+        losses = np.atleast_1d(np.asarray(attenuation_db, dtype=np.float64))
+        wanted = self.can_optimise if optimise is None else optimise
+        request = Request(losses, self.block_bits if block_bits is None else block_bits, wanted)
+        return model.rate(model.changed(parameters or {}), request)
 
 
 _DECOY = "shosoin.link.rates.registry_decoy"
@@ -170,7 +202,7 @@ PROTOCOLS: Mapping[str, ProtocolEntry] = {
         ),
         ProtocolEntry(
             "twin-field-sns",
-            "twin field by sending or not sending, with active pairing",
+            "twin field by sending or not sending, with active pairing unless it is turned off",
             "Xu, Yu, Jiang, Hu, Wang, Phys. Rev. A 101, 042330 (2020)",
             _OTHERS,
             unit="window",
