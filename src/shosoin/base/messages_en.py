@@ -131,6 +131,7 @@ ENGLISH: dict[str, str] = {
     "link.loss": "DB",
     "link.qber": "QBER",
     "link.searched": "searched",
+    "link.unbounded": "no bound",
     "link.per_pulse": "BITS A PULSE",
     "link.per_pulse_pair": "BITS A PULSE PAIR",
     "link.per_window": "BITS A WINDOW",

@@ -140,6 +140,7 @@ JAPANESE: dict[str, str] = {
     "link.loss": "DB",
     "link.qber": "QBER",
     "link.searched": "探索",
+    "link.unbounded": "上限なし",
     "link.per_pulse": "パルスあたりビット",
     "link.per_pulse_pair": "パルス対あたりビット",
     "link.per_window": "時間窓あたりビット",

@@ -105,9 +105,11 @@ def _computed(model: RateModel, parameters: Any, request: Request, *, is_changed
     import numpy as np
 
     try:
-        with np.errstate(all="ignore" if is_changed else "warn"):  # what comes of it is looked at
+        # What comes of it is looked at; next to no light is no mistake.
+        with np.errstate(all="ignore") if is_changed else np.errstate(under="ignore"):
             found = model.rate(parameters, request)
-        if not np.all(np.isfinite(found.secret_bits_per_pulse)):
+        unbounded = np.isposinf(found.secret_bits_per_pulse) & (found.attenuation_db == 0.0)
+        if not np.all(np.isfinite(found.secret_bits_per_pulse) | unbounded):
             raise ValueError("what comes out is no number")
     except (ValueError, ArithmeticError) as err:
         if not is_changed:
@@ -214,12 +216,12 @@ def _answer(
 
 
 def _point(found: LinkRate, index: int, per_km: float | None, pulse_rate: Any) -> dict[str, Any]:
-    loss, per_pulse = float(found.attenuation_db[index]), float(found.secret_bits_per_pulse[index])
+    loss, per_pulse = float(found.attenuation_db[index]), _number(found.secret_bits_per_pulse[index])
     return {
         "length_km": None if per_km is None else round(loss / per_km, 9),
         "attenuation_db": round(loss, 9),
         "secret_bits_per_pulse": per_pulse,
-        "secret_key_rate_bps": None if pulse_rate is None else per_pulse * float(pulse_rate),
+        "secret_key_rate_bps": None if pulse_rate is None or per_pulse is None else per_pulse * float(pulse_rate),
         "qber": _number(found.qber[index]),
         "details": {name: _number(values[index]) for name, values in found.details.items()},
     }
@@ -251,6 +253,15 @@ def _finite(answer: dict[str, Any]) -> str:
 def _row(point: dict[str, Any]) -> tuple[str, ...]:
     length, qber, bps = point["length_km"], point["qber"], point["secret_key_rate_bps"]
     per_pulse = point["secret_bits_per_pulse"]
+    if per_pulse is None:  # a bound, where nothing is lost
+        return (
+            "" if length is None else f"{length:.6g}",
+            f"{point['attenuation_db']:.4g}",
+            "",
+            text("link.unbounded"),
+            "",
+            "",
+        )
     return (
         "" if length is None else f"{length:.6g}",
         f"{point['attenuation_db']:.4g}",
