@@ -67,7 +67,7 @@ SUBJECTS = {
 }
 
 PICTURES = {
-    "link-rates": "Secret bits per pulse over fibre, each protocol with the system of `shosoin link protocols NAME`",
+    "link-rates": "Secret bits over fibre, each protocol by what it sends, system as in `shosoin link protocols NAME`",
     "link-finite-key": "What a block is worth in the system of Lim et al. 2014: two decoys, and one (corrected proof)",
     "link-raman": "Photons of Raman scattering over wavelength, beside one channel of 0 dBm at 1550 nm",
     "link-codes": "Bits that the LDPC codes disclose over the Shannon limit, planned for one lost frame in a thousand",
@@ -109,7 +109,8 @@ def page(found: Sequence[Finding]) -> str:
         "## Pictures",
         "",
         "Drawn by `scripts/make_link_pictures.py`. All is computed, but for lost frames, which were counted, with",
-        "simulated errors (`docs/data/reconciliation.json`).",
+        "simulated errors (`docs/data/reconciliation.json`), and for costs, which were measured",
+        "(`docs/data/link-costs.json`).",
         "",
     ]
     for name, caption in PICTURES.items():

@@ -51,7 +51,8 @@ def draw_rates(path: Path) -> None:
         style = "-" if found.is_asymptotic else "--"
         axes.semilogy(lengths, _positive(found.secret_bits_per_pulse), style, label=name, color=colours(index))
     axes.semilogy(lengths, plob.capacity_bits_per_mode(lengths * _DB_PER_KM), "k:", label="PLOB bound")
-    axes.set(xlabel="fibre, km at 0.2 dB/km", ylabel="secret bits per pulse (models)", ylim=(1e-10, 2.0))
+    counted_by = "pulse, pair, window, round or symbol"
+    axes.set(xlabel="fibre, km at 0.2 dB/km", ylabel=f"secret bits per {counted_by} (models)", ylim=(1e-10, 2.0))
     axes.grid(visible=True, alpha=0.3)
     axes.legend(fontsize=7, ncols=2)
     save(drawn, path)

@@ -47,7 +47,24 @@ def test_a_larger_block_gives_a_higher_rate_and_never_the_asymptotic_one(shosoin
         return told["points"][0]["secret_bits_per_pulse"]
 
     small, large = (rate("--protocol", FINITE, "--block-bits", bits) for bits in ("1e6", "1e9"))
-    assert 0 < small < large
+    assert 0 < small < large < rate("--protocol", ASYMPTOTIC)
+
+
+def test_the_bound_without_loss_is_no_number_and_no_defect(shosoin):
+    answer = shosoin("link", "rate", "--protocol", "plob", "--from", "0", "--to", "50", "--step", "50")
+    assert (answer.code, answer.err) == (0, "")
+    assert "no bound" in answer.out
+    at_nothing, at_fifty = shosoin(
+        "link", "rate", "--protocol", "plob", "--attenuation-db", "0", "--attenuation-db", "10", "--json"
+    ).json["points"]
+    assert at_nothing["secret_bits_per_pulse"] is None
+    assert 0.15 < at_fifty["secret_bits_per_pulse"] < 0.16
+
+
+@pytest.mark.parametrize("protocol", ["decoy-bb84", "twin-field-sns-finite", "cv-homodyne-finite"])
+def test_a_loss_that_leaves_no_light_is_a_rate_of_nothing_without_warnings(shosoin, protocol):
+    answer = shosoin("link", "rate", "--protocol", protocol, "--attenuation-db", "1e5")
+    assert (answer.code, answer.err) == (0, "")
 
 
 def test_series_losses_and_lengths_say_the_same(shosoin):

@@ -61,7 +61,10 @@ def draw_rate(path: Path, answer: dict[str, Any]) -> None:
         bound = -np.log1p(-(10.0 ** (-losses / 10.0))) / np.log(2.0)
     axes.semilogy(at, np.where(np.isfinite(bound), bound, np.nan), "k--", label="PLOB bound")
     axes.set_xlabel("fibre, km" if has_length else "loss, dB")
-    axes.set_ylabel("secret bits per pulse (model" + (", asymptotic)" if answer["asymptotic"] else ")"))
+    axes.set_ylabel(
+        f"secret bits per {answer['bits_per'].replace('_', ' ')} (model"
+        + (", asymptotic)" if answer["asymptotic"] else ")")
+    )
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
     save(drawn, path)

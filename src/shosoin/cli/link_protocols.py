@@ -45,8 +45,7 @@ def protocols(
 
 
 def _json(entry: ProtocolEntry) -> dict[str, Any]:
-    from shosoin.link.rates.registry import parameters_of
-
+    model = entry.model()
     return {
         "name": entry.name,
         "about": entry.about,
@@ -54,7 +53,8 @@ def _json(entry: ProtocolEntry) -> dict[str, Any]:
         "asymptotic": not entry.is_finite,
         "block_bits": entry.block_bits,
         "can_optimise": entry.can_optimise,
-        "parameters": parameters_of(entry.model().parameters),
+        "bits_per": entry.unit,
+        "parameters": model.known(model.parameters),
     }
 
 
@@ -67,10 +67,10 @@ def _table(entries: list[ProtocolEntry]) -> list[str]:
 
 
 def _lines(entry: ProtocolEntry) -> list[str]:
-    from shosoin.link.rates.registry import parameters_of
-
+    model = entry.model()
     block = [] if entry.block_bits is None else [text("link.default_block", bits=f"{entry.block_bits:.3g}")]
-    rows = [(name, f"{value}") for name, value in parameters_of(entry.model().parameters).items()]
+    known = model.known(model.parameters)
+    rows = [(name, text("link.searched") if value is None else f"{value}") for name, value in known.items()]
     return [
         f"{entry.name}: {entry.about}",
         text("link.source", source=entry.source),

@@ -76,13 +76,13 @@ def rate(
     A rate is of a model, not of a device. Asymptotic rates hold for infinitely many pulses and say so; finite ones
     name their epsilon. Defaults are those of `shosoin link protocols NAME`. The bar is logarithmic: ten decades.
     """
-    from shosoin.link.rates.registry import Request, parameters_of, protocol, with_parameters
+    from shosoin.link.rates.registry import Request, protocol
 
     entry = protocol(protocol_name)
     model = entry.model()
     changes = _changes(parameters or [])
-    chosen = with_parameters(model.parameters, changes)
-    known = parameters_of(chosen)
+    chosen = model.changed(changes)
+    known = model.known(chosen)
     per_km = db_per_km if db_per_km is not None else float(known.get("attenuation_db_per_km", _DB_PER_KM))
     losses = _losses(length_km or [], (first_km, last_km, step_km), attenuation_db or [], per_km)
     request = Request(_array(losses), _block(entry, block_bits), _optimise(entry, optimise))
@@ -105,9 +105,11 @@ def _computed(model: RateModel, parameters: Any, request: Request, *, is_changed
     import numpy as np
 
     try:
-        with np.errstate(all="ignore" if is_changed else "warn"):  # what comes of it is looked at
+        # What comes of it is looked at; next to no light is no mistake.
+        with np.errstate(all="ignore") if is_changed else np.errstate(under="ignore"):
             found = model.rate(parameters, request)
-        if not np.all(np.isfinite(found.secret_bits_per_pulse)):
+        unbounded = np.isposinf(found.secret_bits_per_pulse) & (found.attenuation_db == 0.0)
+        if not np.all(np.isfinite(found.secret_bits_per_pulse) | unbounded):
             raise ValueError("what comes out is no number")
     except (ValueError, ArithmeticError) as err:
         if not is_changed:
@@ -208,17 +210,18 @@ def _answer(
         "epsilons": None if found.epsilons is None else found.epsilons.to_json(),
         "block_bits": None if found.is_asymptotic else block_bits,
         "parameters": known,
+        "bits_per": entry.unit,
         "points": points,
     }
 
 
 def _point(found: LinkRate, index: int, per_km: float | None, pulse_rate: Any) -> dict[str, Any]:
-    loss, per_pulse = float(found.attenuation_db[index]), float(found.secret_bits_per_pulse[index])
+    loss, per_pulse = float(found.attenuation_db[index]), _number(found.secret_bits_per_pulse[index])
     return {
         "length_km": None if per_km is None else round(loss / per_km, 9),
         "attenuation_db": round(loss, 9),
         "secret_bits_per_pulse": per_pulse,
-        "secret_key_rate_bps": None if pulse_rate is None else per_pulse * float(pulse_rate),
+        "secret_key_rate_bps": None if pulse_rate is None or per_pulse is None else per_pulse * float(pulse_rate),
         "qber": _number(found.qber[index]),
         "details": {name: _number(values[index]) for name, values in found.details.items()},
     }
@@ -230,13 +233,13 @@ def _number(value: Any) -> float | None:
 
 
 def _lines(answer: dict[str, Any]) -> list[str]:
-    heads = ["km", "loss", "qber", "per_pulse", "bps", "bar"]
+    heads = [text(f"link.{head}") for head in ("km", "loss", "qber", f"per_{answer['bits_per']}", "bps", "bar")]
     rows = [_row(point) for point in answer["points"]]
     return [
         f"{answer['protocol']}: {answer['about']} ({answer['source']})",
         text("link.is_asymptotic") if answer["asymptotic"] else _finite(answer),
         "",
-        *columns([text(f"link.{head}") for head in heads], rows),
+        *columns(heads, rows),
     ]
 
 
@@ -250,6 +253,15 @@ def _finite(answer: dict[str, Any]) -> str:
 def _row(point: dict[str, Any]) -> tuple[str, ...]:
     length, qber, bps = point["length_km"], point["qber"], point["secret_key_rate_bps"]
     per_pulse = point["secret_bits_per_pulse"]
+    if per_pulse is None:  # a bound, where nothing is lost
+        return (
+            "" if length is None else f"{length:.6g}",
+            f"{point['attenuation_db']:.4g}",
+            "",
+            text("link.unbounded"),
+            "",
+            "",
+        )
     return (
         "" if length is None else f"{length:.6g}",
         f"{point['attenuation_db']:.4g}",

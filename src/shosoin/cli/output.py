@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -79,7 +80,7 @@ def _row(row: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _is_number(cell: str) -> bool:
-    return cell.replace(",", "").replace(".", "", 1).isdigit()
+    return re.fullmatch(r"-?[\d,]+(\.\d+)?(e[+-]?\d+)?", cell) is not None
 
 
 def _width(cell: str) -> int:

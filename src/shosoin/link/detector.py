@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 __all__ = ["Detector"]
@@ -37,3 +38,13 @@ class Detector:
             value = getattr(self, name)
             if not 0.0 <= value < 1.0:
                 raise ValueError(f"{name} must be within [0, 1) seconds, got {value}")
+
+    @property
+    def gated_efficiency(self) -> float:
+        """The efficiency times the share of clicks that jitter leaves within the gate.
+
+        Jitter is Gaussian, and light arrives in the middle of the gate.
+        """
+        if self.jitter_s == 0.0:
+            return self.efficiency
+        return self.efficiency * math.erf(self.gate_s / 2 / (math.sqrt(2) * self.jitter_s))

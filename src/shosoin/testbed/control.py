@@ -128,10 +128,10 @@ class Testbed:
             testbed = cls.load(root, launcher)
         else:
             claim(root)
-        with _locked(root):
+        with _locked(root) as lock:
             if scenario is not None:
                 testbed = cls(prepare(scenario, root), launcher)
-            await testbed._start(testbed.layout.processes(), timeout_s, on_ready)
+            await testbed._start(testbed.layout.processes(), timeout_s, on_ready, lock)
         return testbed
 
     async def start(
@@ -143,9 +143,9 @@ class Testbed:
             Rejected: no such site or role.
             Unavailable: as for ``up``.
         """
-        with _locked(self.layout.root):
+        with _locked(self.layout.root) as lock:
             wanted = [process for target in targets for process in self.layout.select(target)]
-            return await self._start(wanted, timeout_s, on_ready)
+            return await self._start(wanted, timeout_s, on_ready, lock)
 
     def kill(self, target: str) -> list[Process]:
         """Kill processes without warning (SIGKILL) and return those that did run.
@@ -179,17 +179,20 @@ class Testbed:
         """Return the pid of every process that runs."""
         return {process: record.pid for process in self.layout.processes() if (record := _running(process))}
 
-    async def _start(self, wanted: Sequence[Process], timeout_s: float, on_ready: OnReady | None) -> list[Process]:
+    async def _start(
+        self, wanted: Sequence[Process], timeout_s: float, on_ready: OnReady | None, lock: int | None = None
+    ) -> list[Process]:
+        deadline_s = time.monotonic() + timeout_s
         running = {process: record for process in wanted if (record := _running(process)) is not None}
         started: dict[Process, ProcessRecord] = {}
         try:
             missing = [process for process in wanted if process not in running]
             if len(missing) > 1 and self._launcher is service_command and _CAN_FORK:
-                started = await _spawn_together(self.layout, missing)
+                started = await _spawn_together(self.layout, missing, timeout_s, lock)
             else:
                 for process in missing:
                     started[process] = _spawn(process, self._launcher(process))
-            await _until_ready(running | started, timeout_s, on_ready)
+            await _until_ready(running | started, timeout_s, deadline_s, on_ready)
             await self._until_stocked({process.site for process in started if process.role is ProcessRole.KME})
         except BaseException:
             end_all(list(started.values()), grace_s=STOP_GRACE_S)
@@ -242,26 +245,36 @@ def _spawn(process: Process, command: list[str]) -> ProcessRecord:
     return record
 
 
-async def _spawn_together(layout: Layout, processes: Sequence[Process]) -> dict[Process, ProcessRecord]:
-    """Start several services by one process that loads them once and leaves their pid files."""
-    for process in processes:
-        process.ready.unlink(missing_ok=True)
-        process.pid.unlink(missing_ok=True)
-    log, targets = layout.launch_log, [process.target for process in processes]
+async def _spawn_together(
+    layout: Layout, processes: Sequence[Process], timeout_s: float, lock: int | None
+) -> dict[Process, ProcessRecord]:
+    """Start several services by one process that loads them once and leaves their pid files.
+
+    It holds the directory's lock too, so that no other command comes between if we are killed.
+    """
+    log = layout.launch_log
+    for path in (log, *(path for process in processes for path in (process.ready, process.pid))):
+        path.unlink(missing_ok=True)
+    targets = [process.target for process in processes]
     command = [sys.executable, "-P", "-m", "shosoin.testbed.launch", TOGETHER, str(layout.root.resolve()), *targets]
-    launcher = spawn(command, log, _environment())
+    launcher = spawn(command, log, _environment(), lock)
     try:
-        await asyncio.to_thread(wait_gone, [launcher], START_TIMEOUT_S)
-        records = {process: read_record(process.pid) for process in processes}
-        started = {process: record for process, record in records.items() if record is not None}
+        late = await asyncio.to_thread(wait_gone, [launcher], timeout_s)
+        started = _records(processes)
+        if late:
+            raise StartFailed(f"the processes did not start within {timeout_s:g} s{_end_of(log)}")
         if len(started) < len(processes):
-            raise StartFailed(f"the processes did not start; the end of {log}:\n{log_tail(log)}")
+            raise StartFailed(f"the processes did not start{_end_of(log)}")
     except BaseException:
-        # It is not killed: between a fork and its pid file it is the only one that knows the process.
-        wait_gone([launcher], START_TIMEOUT_S)
-        kill_all([launcher, *(record for process in processes if (record := read_record(process.pid)) is not None)])
+        kill_all([launcher])  # what it forked and no pid file names ends with it
+        kill_all(list(_records(processes).values()))
         raise
     return started
+
+
+def _records(processes: Sequence[Process]) -> dict[Process, ProcessRecord]:
+    records = {process: read_record(process.pid) for process in processes}
+    return {process: record for process, record in records.items() if record is not None}
 
 
 def _environment() -> dict[str, str]:
@@ -281,8 +294,9 @@ def _environment() -> dict[str, str]:
     }
 
 
-async def _until_ready(expected: dict[Process, ProcessRecord], timeout_s: float, on_ready: OnReady | None) -> None:
-    deadline_s = time.monotonic() + timeout_s
+async def _until_ready(
+    expected: dict[Process, ProcessRecord], timeout_s: float, deadline_s: float, on_ready: OnReady | None
+) -> None:
     waiting = dict(expected)
     while waiting:
         for process, record in list(waiting.items()):
@@ -291,10 +305,10 @@ async def _until_ready(expected: dict[Process, ProcessRecord], timeout_s: float,
                 if on_ready is not None:
                     on_ready(process)
             elif not is_alive(record):
-                raise StartFailed(f"{process.target} ended while starting{_log_of(process)}")
+                raise StartFailed(f"{process.target} ended while starting{_end_of(process.log)}")
         if waiting and time.monotonic() > deadline_s:
             late = next(iter(waiting))
-            raise StartFailed(f"{late.target} did not serve within {timeout_s:g} s{_log_of(late)}")
+            raise StartFailed(f"{late.target} did not serve within {timeout_s:g} s{_end_of(late.log)}")
         await asyncio.sleep(POLL_S)
 
 
@@ -306,9 +320,9 @@ def _said_ready(process: Process) -> bool:
     return True
 
 
-def _log_of(process: Process) -> str:
-    tail = log_tail(process.log)
-    return f"; the end of {process.log}:\n{tail}" if tail else f"; its log {process.log} is empty"
+def _end_of(log: Path) -> str:
+    tail = log_tail(log)
+    return f"; the end of {log}:\n{tail}" if tail else f"; the log {log} is empty"
 
 
 def _status(process: Process) -> ProcessStatus:
@@ -326,8 +340,8 @@ def _accepts(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """Hold the directory's lock; it vanishes with this process, however that ends."""
+def _locked(root: Path) -> Iterator[int]:
+    """Hold the directory's lock; it vanishes with this process and what it is given to, however those end."""
     descriptor = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -336,6 +350,6 @@ def _locked(root: Path) -> Iterator[None]:
             raise Unavailable(
                 f"another command is at work on the testbed in {root}", code="testbed.locked", retry_after_s=1.0
             ) from err
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)

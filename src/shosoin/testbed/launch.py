@@ -2,11 +2,13 @@
 
 The same as ``shosoin kme run`` and ``shosoin node run``, without the command line's imports: ten processes start at
 once on few cores. Most of a start is loading modules, so several processes are forked off one that has loaded them:
-``python -m shosoin.testbed.launch together DIR SITE/ROLE ...`` ends as soon as every pid file is written.
+``python -m shosoin.testbed.launch together DIR SITE/ROLE ...`` ends as soon as every pid file is written. Each of them
+begins only when its own is: whoever is killed in between, no process runs that no pid file names.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import os
@@ -15,7 +17,7 @@ from pathlib import Path
 
 from shosoin.base import ShosoinError
 from shosoin.testbed.layout import Layout, Process
-from shosoin.testbed.processes import detach, record_of
+from shosoin.testbed.processes import KEPT_DESCRIPTOR, detach, record_of
 
 __all__ = ["TOGETHER", "main"]
 
@@ -41,15 +43,35 @@ def _load(roles: set[str]) -> None:
 
 
 def _fork(processes: list[Process]) -> int:
-    """Fork each process; every one returns its own exit status from here."""
+    """Fork each process; every one returns its own exit status from here.
+
+    The directory's lock, which we were given, is ours until the last pid file is written: if whoever started us is
+    killed, nobody else starts the same processes meanwhile.
+    """
     _load({process.role.value for process in processes})
     for process in processes:
+        known, says_known = os.pipe()
         pid = os.fork()
         if pid == 0:
-            detach(process.log)
-            return _become(process.role.value, process.config)
+            os.close(says_known)
+            return _begin(process, known)
+        os.close(known)
         record_of(pid).write(process.pid)
+        with contextlib.suppress(BrokenPipeError):  # it is gone; its pid file tells
+            os.write(says_known, b"!")
+        os.close(says_known)
     return 0
+
+
+def _begin(process: Process, known: int) -> int:
+    """Become the process once its pid file names it; end if the launcher ends before that."""
+    with contextlib.suppress(OSError):  # started by hand, there is none
+        os.close(KEPT_DESCRIPTOR)
+    if not os.read(known, 1):
+        return 1
+    os.close(known)
+    detach(process.log)
+    return _become(process.role.value, process.config)
 
 
 def _become(role: str, config: Path) -> int:

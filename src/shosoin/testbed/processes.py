@@ -25,6 +25,7 @@ from pathlib import Path
 from shosoin.adapters.certificates import write_private
 
 __all__ = [
+    "KEPT_DESCRIPTOR",
     "ProcessRecord",
     "detach",
     "end_all",
@@ -44,7 +45,9 @@ KILL_WAIT_S = 30.0
 LOG_TAIL_BYTES = 4096
 LOG_TAIL_LINES = 12
 _LOG_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-_ALL_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
+_ALL_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+KEPT_DESCRIPTOR = 3
+"""Where a process finds the file that it is to hold for us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +72,40 @@ def read_record(path: Path) -> ProcessRecord | None:
         return None
 
 
-def spawn(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> ProcessRecord:
+def spawn(command: Sequence[str], log: Path, environment: Mapping[str, str], kept: int | None = None) -> ProcessRecord:
     """Start a process in a session of its own, with its output appended to a log that only we can read.
 
-    It gets no input, no terminal, default signal handling, and none of our files.
+    It gets no input, no terminal, default signal handling, and none of our files but ``kept``, which it finds open as
+    ``KEPT_DESCRIPTOR``.
     """
     actions = [
+        # First, because without standard streams its number may be one of theirs.
+        *([(os.POSIX_SPAWN_DUP2, kept, KEPT_DESCRIPTOR)] if kept is not None else []),
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, str(log), _LOG_FLAGS, 0o600),
         (os.POSIX_SPAWN_DUP2, 1, 2),
+        *((os.POSIX_SPAWN_CLOSE, each) for each in _inherited() if kept is None or each != KEPT_DESCRIPTOR),
     ]
     pid = os.posix_spawn(
-        command[0], list(command), dict(environment), file_actions=actions, setsid=True, setsigdef=_ALL_SIGNALS
+        command[0],
+        list(command),
+        dict(environment),
+        file_actions=actions,
+        setsid=True,
+        setsigmask=(),
+        setsigdef=_ALL_SIGNALS,
     )
     return record_of(pid)
+
+
+def _inherited() -> list[int]:
+    """Return what a shell that started us left open (``exec 9>lock``): a process that stays would hold it for ever."""
+    inherited = []
+    for name in os.listdir("/dev/fd"):  # noqa: PTH208  # names are enough
+        with contextlib.suppress(OSError, ValueError):  # the listing's own is closed by now
+            if int(name) > 2 and os.get_inheritable(int(name)):  # the standard streams
+                inherited.append(int(name))
+    return inherited
 
 
 def detach(log: Path) -> None:

@@ -101,7 +101,7 @@ def expected_counts(
     a detected photon errs with the misalignment. Afterpulses add the detector's share of clicks, half of them errors.
     Dead time is not modelled: at a click in ten thousand gates it takes less than it costs to say.
     """
-    eta = detector.efficiency * units.transmittance(satellite_pass.attenuation_db)[:, None]
+    eta = detector.gated_efficiency * units.transmittance(satellite_pass.attenuation_db)[:, None]
     quiet = background_yield(detector, satellite_pass.background_hz, detectors=detectors)[:, None]
     photon = -np.expm1(-eta * np.asarray(source.intensities))
     click = photon + quiet * (1.0 - photon)  # the union, without cancellation

@@ -143,7 +143,7 @@ def click_probabilities(line: Line, arriving: Arriving, receiver_basis: int) -> 
     to_zero = (right if arriving.bit == 0 else 1.0 - right) if matched else 0.5
     shares = (to_zero, 1.0 - to_zero)
     caught = [
-        arriving.transmittance * share * _efficiency(detector) * factor
+        arriving.transmittance * share * detector.gated_efficiency * factor
         for share, detector, factor in zip(shares, line.detectors, arriving.efficiency_factors, strict=True)
     ]
     quiet = [1.0 - detector.dark_count_probability for detector in line.detectors]
@@ -229,12 +229,6 @@ def outcome_code(photons: int, outcome: Outcome) -> int:
 
 
 _OF_AFTER_PULSE = NOT_DRAWN << 2 | UNKNOWN << 10 | UNKNOWN << 12
-
-
-def _efficiency(detector: Detector) -> float:
-    if detector.jitter_s == 0.0:
-        return detector.efficiency
-    return detector.efficiency * math.erf(detector.gate_s / 2 / (math.sqrt(2) * detector.jitter_s))
 
 
 def poisson(mean: float) -> Iterator[tuple[int, float]]:

@@ -73,11 +73,6 @@ class SimulatedReceiver:
         taken, self._readings = self._readings, ReceiverReadings()
         return taken
 
-    @property
-    def lost_to_dead_time(self) -> int:
-        """Clicks that did not happen because a detector was blind after an earlier one."""
-        return int(self._state[3])
-
     def _read_devices(self, signal: QuantumSignal, clicks: pulses.Clicks, truth: Truth) -> ReceiverReadings:
         patterns = np.bincount(clicks.codes & np.uint32(3), minlength=4)
         each = (int(patterns[1] + patterns[3]), int(patterns[2] + patterns[3]))

@@ -59,7 +59,7 @@ def clicks(
 
     Arguments broadcast. Dead time is not in them.
     """
-    eta = 10.0 ** (-np.asarray(attenuation_db, dtype=np.float64) / 10.0) * link.detector.efficiency
+    eta = 10.0 ** (-np.asarray(attenuation_db, dtype=np.float64) / 10.0) * link.detector.gated_efficiency
     light = eta * np.asarray(intensity, dtype=np.float64)
     noise = union(link.detector.dark_count_probability, link.background_probability)
     right = union(noise, -np.expm1(-light * (1.0 - link.misalignment_error)))

@@ -26,7 +26,6 @@ from shosoin.link.rates.shaped import attenuations, shaped_rate
 
 __all__ = [
     "LO_CURTY_QI_2012",
-    "MA_RAZAVI_2012",
     "RelayParameters",
     "arm_transmittances",
     "gain_and_errors_x",
@@ -79,11 +78,6 @@ LO_CURTY_QI_2012 = RelayParameters(
     efficiency=0.145, dark_count_probability=3.01e-6, misalignment_error=0.015, reconciliation_efficiency=1.16
 )
 """The figure of Lo, Curty and Qi: 14.5 %, background 6.02e-6 for a receiver of two detectors, 1.5 %, 0.2 dB/km."""
-
-MA_RAZAVI_2012 = RelayParameters(
-    efficiency=0.145, dark_count_probability=3e-6, misalignment_error=0.015, reconciliation_efficiency=1.16
-)
-"""Table I of Ma and Razavi."""
 
 
 def bessel_excess(x: npt.ArrayLike, *, less: float = 0.0) -> Array:

@@ -15,6 +15,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from shosoin.base import Rejected
 from shosoin.link.information import Array
 from shosoin.link.rates.result import LinkRate
@@ -41,6 +44,26 @@ class RateModel:
     parameters: Any
     """A frozen dataclass with the defaults."""
     rate: Callable[[Any, Request], LinkRate]
+    without_effect: frozenset[str] = frozenset()
+    """Dotted names of fields that this model does not use, or that its name fixes: shown to nobody, set by nobody."""
+
+    def known(self, parameters: Any) -> dict[str, Any]:
+        """Return the parameters that this model takes, by their dotted names."""
+        return {name: value for name, value in parameters_of(parameters).items() if name not in self.without_effect}
+
+    def changed(self, changes: Mapping[str, Any]) -> Any:
+        """Return the parameters with some changed, by dotted names.
+
+        Raises:
+            Rejected: the model takes no such parameter, or the value is not of its kind or out of its range.
+        """
+        for name in sorted(self.without_effect & changes.keys()):
+            raise Rejected(
+                f"this protocol takes no {name!r}",
+                code="link.no_such_parameter",
+                hint=f"known are {', '.join(self.known(self.parameters))}",
+            )
+        return with_parameters(self.parameters, changes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +81,42 @@ class ProtocolEntry:
     """Default size of a block in sifted bits; None where a block is otherwise described, or not at all."""
     can_optimise: bool = False
     """Whether the settings can be chosen or searched; models that always search have nothing to choose."""
+    unit: str = "pulse"
+    """What its secret bits are counted by, as in ``bits a pulse``."""
 
     def model(self) -> RateModel:
         """Import the model."""
         models: Mapping[str, RateModel] = importlib.import_module(self.models).MODELS
         return models[self.name]
+
+    def rate(
+        self,
+        *,
+        attenuation_db: npt.ArrayLike,
+        block_bits: float | None = None,
+        optimise: bool | None = None,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> LinkRate:
+        """Return the rate over losses, as ``shosoin link rate`` computes it.
+
+        >>> found = protocol("mdi").rate(attenuation_db=[10.0, 20.0], parameters={"efficiency": 0.4})
+        >>> bool(found.secret_bits_per_pulse[0] > found.secret_bits_per_pulse[1] > 0)
+        True
+
+        Args:
+            attenuation_db: of the whole channel between the two users; a number or one-dimensional.
+            block_bits: sifted bits of a block; None takes the default, where there is one.
+            optimise: whether to search for the best settings; None does where it can be chosen.
+            parameters: those that differ from the defaults, by dotted names.
+
+        Raises:
+            Rejected: a parameter that the model does not take, or out of its range.
+        """
+        model = self.model()
+        losses = np.atleast_1d(np.asarray(attenuation_db, dtype=np.float64))
+        wanted = self.can_optimise if optimise is None else optimise
+        request = Request(losses, self.block_bits if block_bits is None else block_bits, wanted)
+        return model.rate(model.changed(parameters or {}), request)
 
 
 _DECOY = "shosoin.link.rates.registry_decoy"
@@ -115,6 +169,7 @@ PROTOCOLS: Mapping[str, ProtocolEntry] = {
             "BBM92 with a continuously pumped pair source",
             "Neumann et al., Phys. Rev. A 104, 022406 (2021)",
             _OTHERS,
+            unit="window",
         ),
         ProtocolEntry(
             "bbm92-finite",
@@ -128,6 +183,7 @@ PROTOCOLS: Mapping[str, ProtocolEntry] = {
             "measurement-device-independent QKD with infinitely many decoy intensities",
             "Lo, Curty, Qi, Phys. Rev. Lett. 108, 130503 (2012)",
             _OTHERS,
+            unit="pulse_pair",
         ),
         ProtocolEntry(
             "mdi-finite",
@@ -135,18 +191,21 @@ PROTOCOLS: Mapping[str, ProtocolEntry] = {
             "Curty et al., Nat. Commun. 5, 3732 (2014)",
             _OTHERS,
             is_finite=True,
+            unit="pulse_pair",
         ),
         ProtocolEntry(
             "twin-field",
             "twin field with coherent key pulses and infinitely many decoy intensities",
             "Curty, Azuma, Lo, npj Quantum Inf. 5, 64 (2019)",
             _OTHERS,
+            unit="round",
         ),
         ProtocolEntry(
             "twin-field-sns",
-            "twin field by sending or not sending, with active pairing",
+            "twin field by sending or not sending, with active pairing unless it is turned off",
             "Xu, Yu, Jiang, Hu, Wang, Phys. Rev. A 101, 042330 (2020)",
             _OTHERS,
+            unit="window",
         ),
         ProtocolEntry(
             "twin-field-sns-finite",
@@ -154,31 +213,44 @@ PROTOCOLS: Mapping[str, ProtocolEntry] = {
             "Jiang, Yu, Hu, Wang, Phys. Rev. Applied 12, 024061 (2019)",
             _OTHERS,
             is_finite=True,
+            unit="window",
         ),
         ProtocolEntry(
             "cv-homodyne",
             "Gaussian-modulated coherent states, homodyne detection, collective attacks",
             "Fossier, Diamanti, Debuisschert, Tualle-Brouri, Grangier, J. Phys. B 42, 114014 (2009)",
             _OTHERS,
+            unit="symbol",
         ),
         ProtocolEntry(
             "cv-heterodyne",
             "Gaussian-modulated coherent states, heterodyne detection, collective attacks",
             "Fossier, Diamanti, Debuisschert, Tualle-Brouri, Grangier, J. Phys. B 42, 114014 (2009)",
             _OTHERS,
+            unit="symbol",
         ),
         ProtocolEntry(
             "cv-homodyne-finite",
-            "the same with homodyne detection and blocks of a given number of symbols",
+            "Gaussian-modulated coherent states, homodyne detection, blocks of a given number of symbols",
             "Pirandola, Papanastasiou, arXiv 2301.10270 (2023)",
             _OTHERS,
             is_finite=True,
+            unit="symbol",
+        ),
+        ProtocolEntry(
+            "cv-heterodyne-finite",
+            "Gaussian-modulated coherent states, heterodyne detection, blocks of a given number of symbols",
+            "Pirandola, Papanastasiou, arXiv 2301.10270 (2023)",
+            _OTHERS,
+            is_finite=True,
+            unit="symbol",
         ),
         ProtocolEntry(
             "plob",
             "the bound that no protocol without a node in between passes",
             "Pirandola, Laurenza, Ottaviani, Banchi, Nat. Commun. 8, 15043 (2017)",
             _OTHERS,
+            unit="mode",
         ),
     )
 }
@@ -232,18 +304,25 @@ def _with_parameter(parameters: Any, name: str, whole: str, value: Any) -> Any:
 
 
 def _like(default: Any, value: Any, name: str) -> Any:
-    """Return a value of the kind that the parameter has; a number may be given as text."""
+    """Return a value of the kind that the parameter has; a number or a truth may be given as text.
+
+    What is searched unless it is given (None) is a number.
+    """
     try:
-        if isinstance(value, bool) or not isinstance(default, int | float | str | tuple):
+        if isinstance(default, bool):
+            return value if isinstance(value, bool) else _TRUTHS[str(value).lower()]
+        if isinstance(value, bool) or not isinstance(default, float | int | str | tuple | None):
             raise TypeError
         if isinstance(default, tuple):
             given = value.split(",") if isinstance(value, str) else value
             return tuple(_finite(each) for each in given)
         return type(default)(value) if isinstance(default, str) else _finite(value)
-    except (TypeError, ValueError, OverflowError):
-        raise Rejected(
-            f"{name} wants a value like {default!r}, got {value!r}", code="link.bad_parameter", hint=""
-        ) from None
+    except (KeyError, TypeError, ValueError, OverflowError):
+        like = "a number" if default is None else f"a value like {default!r}"
+        raise Rejected(f"{name} wants {like}, got {value!r}", code="link.bad_parameter", hint="") from None
+
+
+_TRUTHS = {"true": True, "false": False}
 
 
 def _finite(value: Any) -> float:

@@ -48,6 +48,9 @@ _CONTINUOUS = ContinuousPairParameters(
 _SENDING = SendingParameters(efficiency=0.6, dark_count_probability=1e-9, misalignment_error=0.05)
 """Of our own choosing, of the order of the experiments beyond 500 km."""
 
+_HETERODYNE = replace(TYPICAL_CV, detection="heterodyne")
+_DETECTION = frozenset({"detection", "system.detection"})
+
 _PAIR_BLOCK = PairBlock(pulses=1e12)
 _RELAY_BLOCK = RelayBlock(pulse_pairs=1e13)
 _GAUSSIAN_BLOCK = GaussianBlock(symbols=1e9)
@@ -112,14 +115,19 @@ def _at_loss(rate: Any) -> Any:
 MODELS = {
     "bbm92": RateModel(MA_FUNG_LO_2007, _at_loss(bbm92.rate)),
     "bbm92-continuous": RateModel(_CONTINUOUS, _at_loss(bbm92_continuous.rate)),
-    "bbm92-finite": RateModel(_PairRun(), _bbm92_finite),
+    "bbm92-finite": RateModel(_PairRun(), _bbm92_finite, frozenset({"system.sifting_factor"})),
     "mdi": RateModel(LO_CURTY_QI_2012, _at_loss(mdi.rate)),
-    "mdi-finite": RateModel(_RelayRun(), _mdi_finite),
+    "mdi-finite": RateModel(
+        _RelayRun(), _mdi_finite, frozenset({"system.sifting_factor", "system.mean_photons", "block.settings"})
+    ),
     "twin-field": RateModel(CURTY_AZUMA_LO_2019, _at_loss(twin_field.rate)),
     "twin-field-sns": RateModel(_SENDING, _at_loss(twin_field_sns.rate)),
-    "twin-field-sns-finite": RateModel(_SendingRun(), _sns_finite),
-    "cv-homodyne": RateModel(TYPICAL_CV, _at_loss(gaussian_cv.rate)),
-    "cv-heterodyne": RateModel(replace(TYPICAL_CV, detection="heterodyne"), _at_loss(gaussian_cv.rate)),
-    "cv-homodyne-finite": RateModel(_GaussianRun(), _cv_finite),
+    "twin-field-sns-finite": RateModel(
+        _SendingRun(), _sns_finite, frozenset({"system.sifting_factor", "system.active_pairing"})
+    ),
+    "cv-homodyne": RateModel(TYPICAL_CV, _at_loss(gaussian_cv.rate), _DETECTION),
+    "cv-heterodyne": RateModel(_HETERODYNE, _at_loss(gaussian_cv.rate), _DETECTION),
+    "cv-homodyne-finite": RateModel(_GaussianRun(), _cv_finite, _DETECTION),
+    "cv-heterodyne-finite": RateModel(_GaussianRun(_HETERODYNE), _cv_finite, _DETECTION),
     "plob": RateModel(_Nothing(), lambda _, request: plob.rate(attenuation_db=request.attenuation_db)),
 }
