@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from shosoin.adapters.private_files import read_private
@@ -29,6 +30,7 @@ from shosoin.services.sources.build import check_recordings, facts_of, make_sour
 from shosoin.services.sources.coordinated import SUBJECT, SourceParts
 from shosoin.services.sources.port import LinkSource
 from shosoin.services.sources.repeats import BitMemory
+from shosoin.services.sources.suspension import Suspension
 from shosoin.services.store_config import open_store, open_used
 from shosoin.services.tls_plane import TlsPlane
 
@@ -61,6 +63,8 @@ class KmeLinks:
         self._storage_key = b""
         self._sources: dict[KmeId, LinkSource] = {}
         self._facts: dict[KmeId, LinkFacts] = {}
+        self._suspensions: dict[KmeId, Suspension] = {}
+        """They outlive the sources: what could not be written yet must not end because a link is opened anew."""
         self._repeats = BitMemory(entropy)
         self.requests = PeerRequests({KmeId(link.peer) for link in config.links})
         """Questions to and from the KMEs of all links."""
@@ -326,6 +330,7 @@ class KmeLinks:
             self._events,
             link.max_stock_bits,
             directory,
+            partial(self._suspension, peer, directory),
             secret,
         )
         used: Callable[[], UsedMemory] = partial(open_used, store, self._config.store.schema, directory)
@@ -335,6 +340,12 @@ class KmeLinks:
         self._sources[peer] = make_source(link, section, parts, self._facts[peer], used, plane)
         _follow(self.pairs.get(peer), pair)
         self.drivers[peer], self.pairs[peer] = driver, pair
+
+    def _suspension(self, peer: KmeId, directory: Path) -> Suspension:
+        if peer not in self._suspensions:
+            simulated = self._facts[peer].simulated
+            self._suspensions[peer] = Suspension(directory, peer, self._clock, self._events, simulated=simulated)
+        return self._suspensions[peer]
 
 
 def _log_burn(peer: KmeId, held: Holding) -> None:
