@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from shosoin.adapters.private_files import read_private
@@ -25,6 +26,7 @@ from shosoin.services.kme_config import KmeConfig, LinkSection
 from shosoin.services.kme_requests import PeerRequests
 from shosoin.services.link_driver import LinkDriver
 from shosoin.services.link_keeping import open_in_thread, serve_until_lost, tried_in_thread
+from shosoin.services.link_origin import origin_of_stock
 from shosoin.services.peer_channel import Channel, ChannelKind, dial_forever
 from shosoin.services.sources.build import check_recordings, facts_of, make_source
 from shosoin.services.sources.coordinated import SUBJECT, SourceParts
@@ -42,6 +44,7 @@ _FAREWELL_S = 1.0
 _BURNED_S = 10.0
 """How long a burn waits until the pair is open anew at this end."""
 _BURN_STOPPED = "stop the KME, then: shosoin kme burn"
+_MIXED = "keys are called what the worst of the stock is, until the pair is burned: shosoin kme burn"
 _REOPEN_S_MIN, _REOPEN_S_MAX = 0.5, 8.0
 """Pauses before a store that was lost is opened again."""
 
@@ -81,9 +84,9 @@ class KmeLinks:
     # What others need to know
 
     @property
-    def facts(self) -> dict[KmeId, LinkFacts]:
-        """Origin of each link's bits."""
-        return dict(self._facts)
+    def facts(self) -> Mapping[KmeId, LinkFacts]:
+        """Origin of each link's bits, those in stock included; what changes shows here."""
+        return MappingProxyType(self._facts)
 
     def states(self) -> dict[str, Any]:
         """Return what an operator wants to know of each link; nothing secret."""
@@ -320,7 +323,12 @@ class KmeLinks:
             self._burns_due.discard(peer)
             _log_burn(peer, held or Holding(0, 0, 0))
         await driver.start()
+        declared = self._facts[peer]
         section, directory = self._config.sources.get(peer), self._config.kme.directory / "sources" / peer
+        has_stock = bool(pair.outgoing.view().blocks or pair.incoming.view().blocks)
+        self._facts[peer] = await asyncio.to_thread(origin_of_stock, directory, declared, has_stock=has_stock)
+        if self._facts[peer] != declared:
+            log("link.stock_of_another_origin", peer=peer, kind=self._facts[peer].kind, hint=_MIXED)
         parts = SourceParts(
             driver,
             self.requests,
@@ -337,7 +345,7 @@ class KmeLinks:
         if section is not None:
             used = await tried_in_thread(used)
         plane = self.source_planes.get(peer)
-        self._sources[peer] = make_source(link, section, parts, self._facts[peer], used, plane)
+        self._sources[peer] = make_source(link, section, parts, declared, used, plane)
         _follow(self.pairs.get(peer), pair)
         self.drivers[peer], self.pairs[peer] = driver, pair
 
