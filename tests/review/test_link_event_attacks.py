@@ -7,6 +7,7 @@ import contextlib
 import os
 import shutil
 import struct
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,7 @@ from shosoin.base.ports import Event
 from shosoin.link.postprocessing import BlockVoid, Receiver, VoidReason
 from shosoin.link.postprocessing.authentication import STRIDE_BYTES, Direction
 from shosoin.link.postprocessing.messages import Detected
-from shosoin.services.sources import event_pace, event_session
+from shosoin.services.sources import event_pace, event_session, suspension
 from shosoin.services.sources import events as event_devices
 from shosoin.services.sources.config import EventsSection
 from shosoin.services.sources.event_greeting import Greeting, read_greeting
@@ -31,7 +32,7 @@ from shosoin.services.sources.event_journals import open_link_journals
 from shosoin.services.sources.event_line import EventLine, event_line
 from shosoin.services.sources.event_session import BATCH_PULSES, EventSession
 from shosoin.services.sources.events import EventDevices
-from shosoin.services.sources.suspension import Suspension, read_suspension
+from shosoin.services.sources.suspension import Suspension, lift_suspension, read_suspension
 from tests.support.kme import KmePair, until
 
 SECTION = EventsSection(attenuation_db=3.0, authentication_key_file=Path("unused"), pulses_per_s=1e9)
@@ -615,6 +616,26 @@ async def test_a_suspension_that_cannot_be_written_holds_and_is_written_as_soon_
     (tmp_path / "link").unlink()
     await devices._suspension.settle()
     assert read_suspension(tmp_path / "link") == "link.suspended"
+
+
+async def test_an_alarm_while_an_administrator_lifts_what_was_not_suspended_suspends_the_link(tmp_path, monkeypatch):
+    devices, may_end = devices_of(tmp_path, []), threading.Event()
+
+    def slow(directory: Path) -> str:
+        may_end.wait(10)
+        return lift_suspension(directory)
+
+    monkeypatch.setattr(suspension, "lift_suspension", slow)
+    lifting = asyncio.create_task(devices.lift())
+    await asyncio.sleep(0.01)
+    alarm = asyncio.create_task(devices._suspension.begin("link.qber_above_limit"))
+    await asyncio.sleep(0.01)
+    may_end.set()
+    assert await lifting == ""
+    await alarm
+    assert devices.suspension == read_suspension(tmp_path / "link") == "link.qber_above_limit"
+    assert await devices.lift() == "link.qber_above_limit"
+    assert devices.suspension == read_suspension(tmp_path / "link") == ""
 
 
 @pytest.mark.parametrize(

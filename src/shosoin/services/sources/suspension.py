@@ -122,7 +122,8 @@ class Suspension:
         async with self._turn:
             reason = self.reason
             await asyncio.to_thread(lift_suspension, self._directory)
-            self.reason, self._is_kept = "", True
+            if self.reason == reason:  # else an alarm came meanwhile, and waits for its turn to be written
+                self.reason, self._is_kept = "", True
         if reason:
             log("link.suspension_lifted", peer=self._peer, reason=reason)
             self._emit("link.suspension_lifted", "warning", reason=reason)
