@@ -19,9 +19,9 @@ import pytest
 from shosoin.adapters.clock import SystemClock
 from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.private_files import create_private
-from shosoin.base import KmeId, PeerFault, SimulationRng, Unavailable
+from shosoin.base import KeyMaterial, KmeId, PeerFault, SimulationRng, Unavailable
 from shosoin.base.ports import Event
-from shosoin.link.postprocessing import BlockVoid, Receiver, VoidReason
+from shosoin.link.postprocessing import BlockVoid, KeyReady, Receiver, VoidReason
 from shosoin.link.postprocessing.authentication import STRIDE_BYTES, Direction
 from shosoin.link.postprocessing.messages import Detected
 from shosoin.services.sources import event_pace, event_session, suspension
@@ -575,6 +575,61 @@ async def test_an_alarm_is_on_the_disk_before_anybody_hears_of_it(tmp_path):
     await devices._deliver(BlockVoid(3, VoidReason.QBER_ABOVE_LIMIT, {}), lifts=0, transmitted=True)
     assert seen == [("link.suspended", True), ("link.block_alarm", True)]
     assert devices_of(tmp_path, []).suspension == "link.qber_above_limit"
+
+
+async def test_no_key_leaves_a_suspended_link_and_none_of_a_session_from_before_a_lift(tmp_path):
+    taken: list[object] = []
+    devices, stored = devices_of(tmp_path, taken), []
+
+    async def store(block: int, **_: object) -> None:
+        stored.append(block)
+
+    async def deliver(block: int, *, lifts: int = 0) -> None:
+        ready = KeyReady(block, KeyMaterial(os.urandom(4096)), {})
+        await devices._deliver(ready, lifts=lifts, transmitted=True)
+
+    devices._session = SimpleNamespace(store=store)  # type: ignore[assignment]
+    await deliver(1)
+    assert (stored, len(taken)) == ([1], 1)
+    await devices._suspension.begin("link.suspended")
+    await deliver(2)
+    assert (stored, len(taken)) == ([1, 2], 1)
+    assert devices.figures()["sent"]["secret_bits"] == 8 * 4096
+    for monitor in devices._monitors:
+        monitor.suspended = True
+    devices._pace.begin()
+    devices._pace.end(differs=False)
+    assert await devices.lift() == "link.suspended"
+    assert not any(monitor.suspended for monitor in devices._monitors)
+    assert devices.figures()["broken_sessions"] == 0
+    await deliver(3)
+    await devices._deliver(BlockVoid(4, VoidReason.SUSPENDED, {}), lifts=0, transmitted=True)
+    assert (stored, len(taken), devices.suspension) == ([1, 2], 1, "")
+    await deliver(3, lifts=1)
+    assert (stored, len(taken)) == ([1, 2, 3], 2)
+
+
+async def test_a_monitor_that_has_enough_of_discarded_blocks_suspends_the_link(tmp_path):
+    devices = devices_of(tmp_path, [])
+    devices._session = SimpleNamespace()  # type: ignore[assignment]
+    await devices._deliver(BlockVoid(3, VoidReason.DISCARDED, {}), lifts=0, transmitted=True)
+    assert devices.suspension == ""
+    devices._monitors[0].suspended = True
+    await devices._deliver(BlockVoid(4, VoidReason.DISCARDED, {}), lifts=0, transmitted=True)
+    assert read_suspension(tmp_path / "link") == devices.suspension != ""
+
+
+async def test_a_monitor_whose_session_ends_before_it_is_heard_suspends_the_link(tmp_path, monkeypatch):
+    devices, wire = devices_of(tmp_path, []), Wire()
+
+    async def run(_: EventSession) -> None:
+        devices._monitors[1].suspended = True
+        raise PeerFault("the connection ended")
+
+    monkeypatch.setattr(EventSession, "run", run)
+    wire.arrived.put_nowait(greeting())
+    await devices.handle(wire)  # type: ignore[arg-type]
+    assert devices.suspension == read_suspension(tmp_path / "link") == "link.suspended"
 
 
 async def test_a_void_block_is_told_here_before_the_peer_hears_of_it_and_also_where_the_work_fails(tmp_path):
