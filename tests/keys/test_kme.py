@@ -10,6 +10,7 @@ from shosoin.keys.errors import (
     KeyNotFound,
     KeyOfAnotherSae,
     KeyStreamDry,
+    LeaseNeeded,
     QuotaExceeded,
     RequestInvalid,
     StreamNotReady,
@@ -18,6 +19,7 @@ from shosoin.keys.kme import Kme
 from shosoin.keys.local import LocalKeys
 from shosoin.keys.policy import KmeLimits, PolicyBook
 from shosoin.keys.quota import Quota
+from shosoin.link.port import LinkFacts
 from tests.keys.world import CountedEntropy, World
 
 ALICE, ADA, BOB = SaeId("alice"), SaeId("ada"), SaeId("bob")
@@ -45,13 +47,12 @@ def clock():
     return Hands()
 
 
-@pytest.fixture
-def kme(clock):
+def kme_of(clock, name="kme-a", **facts):
     return Kme(
-        KmeId("kme-a"),
+        KmeId(name),
         directory={ALICE: KmeId("kme-a"), ADA: KmeId("kme-a"), BOB: KmeId("kme-b")},
         pairs={},
-        facts={},
+        facts={KmeId(peer): LinkFacts("simulated-qkd", True, epsilon, 0.0) for peer, epsilon in facts.items()},
         max_stock_bits={},
         local=LocalKeys(CountedEntropy(), clock, capacity_bytes=128, expiry_s=60.0),
         quota=Quota(clock, rate_bps=256.0, burst_bits=1024.0),
@@ -59,6 +60,11 @@ def kme(clock):
         policies=PolicyBook(KmeLimits(max_key_per_request=4), (), clock),
         events=Events(),
     )
+
+
+@pytest.fixture
+def kme(clock):
+    return kme_of(clock)
 
 
 def ids(delivery):
@@ -129,3 +135,25 @@ def test_made_up_key_ids_are_counted_and_slowed_down(kme):
     with pytest.raises(QuotaExceeded):
         kme.dec_keys(ALICE, BOB, ["x"])
     assert [event.name for event in kme._events] == ["keys.unknown_id"] * 3
+
+
+@pytest.mark.parametrize(("epsilon", "total"), [(1e-9, 3e-9), (0.5, 1.0), (None, None)])
+def test_a_key_that_lies_in_several_blocks_may_fail_with_each_of_them_and_both_ends_say_so(clock, epsilon, total):
+    world = World()
+    world.heal()
+    for _ in range(4):
+        world.produce("a", 1, arrives=True)
+        world.settle()
+    one = kme_of(clock, **{"kme-b": epsilon})
+    other = kme_of(clock, "kme-b", **{"kme-a": epsilon})
+    one._pairs = {KmeId("kme-b"): world.ends["a"].pair}
+    other._pairs = {KmeId("kme-a"): world.ends["b"].pair}
+    with pytest.raises(LeaseNeeded) as need:
+        one.enc_keys(ALICE, BOB, 1, 256)
+    granules = need.value.granules
+    world.ends["a"].later(lambda pair: pair.extend_lease(granules))
+    world.settle()
+    for size, expected in ((256, epsilon), (768, total)):
+        drawn = one.enc_keys(ALICE, BOB, 1, size)
+        fetched = other.dec_keys(BOB, ALICE, ids(drawn))
+        assert drawn.facts.epsilon == fetched.facts.epsilon == (expected and pytest.approx(expected))

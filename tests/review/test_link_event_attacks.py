@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import struct
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,23 +18,32 @@ import pytest
 
 from shosoin.adapters.clock import SystemClock
 from shosoin.adapters.entropy import SystemEntropy
-from shosoin.base import PeerFault, SimulationRng, Unavailable
+from shosoin.adapters.private_files import create_private
+from shosoin.base import KeyMaterial, KmeId, PeerFault, SimulationRng, Unavailable
 from shosoin.base.ports import Event
-from shosoin.link.postprocessing import BlockVoid, Receiver, VoidReason
+from shosoin.link.postprocessing import BlockVoid, KeyReady, Receiver, VoidReason
 from shosoin.link.postprocessing.authentication import STRIDE_BYTES, Direction
 from shosoin.link.postprocessing.messages import Detected
-from shosoin.services.sources import event_pace, event_session
+from shosoin.services.sources import event_pace, event_session, suspension
+from shosoin.services.sources import events as event_devices
 from shosoin.services.sources.config import EventsSection
 from shosoin.services.sources.event_greeting import Greeting, read_greeting
 from shosoin.services.sources.event_journals import open_link_journals
 from shosoin.services.sources.event_line import EventLine, event_line
 from shosoin.services.sources.event_session import BATCH_PULSES, EventSession
 from shosoin.services.sources.events import EventDevices
-from shosoin.services.sources.suspension import read_suspension
+from shosoin.services.sources.suspension import Suspension, lift_suspension, read_suspension
+from tests.support.kme import KmePair, until
 
 SECTION = EventsSection(attenuation_db=3.0, authentication_key_file=Path("unused"), pulses_per_s=1e9)
 LINE = event_line(SECTION)
 SECRET, START_KEY = os.urandom(1024), os.urandom(1 << 14)
+EVENTS = """kind = "events"
+
+[link.events]
+attenuation_db = 3.0
+authentication_key_file = "authentication.key"
+"""
 _END = b""
 
 
@@ -178,13 +189,15 @@ def devices_of(
     pair = SimpleNamespace(
         peer="kme-b", is_connected=True, outgoing=outgoing, incoming=incoming, bits_arrived=nothing, begin_block=nothing
     )
+    sink = SimpleNamespace(emit=[].append if told is None else told.append)
     parts = SimpleNamespace(
         driver=SimpleNamespace(pair=pair, progress=asyncio.Event(), do=do),
         entropy=SystemEntropy(),
         clock=clock or SystemClock(),
-        events=SimpleNamespace(emit=[].append if told is None else told.append),
+        events=sink,
         max_stock_bits=1 << 20,
         directory=tmp_path / "link",
+        suspension=lambda: Suspension(tmp_path / "link", "kme-b", clock or SystemClock(), sink, simulated=True),
     )
     journals = tmp_path / "a"
     return EventDevices(
@@ -499,10 +512,82 @@ async def test_a_finished_block_ends_the_pauses_and_a_long_session_is_no_break()
     pace.end(differs=False)
     assert pace.breaks == 14
     pace.begin()
-    pace.brought_block()
+    pace.brought_block(transmitted=True)
     pace.end(differs=False)
     assert pace.breaks == 0
     assert not pace.is_pausing
+
+
+def test_who_ends_each_session_before_one_directions_first_block_is_made_to_wait_though_the_other_brings_blocks():
+    clock = HurriedClock(0.0)
+    pace, sessions = event_pace.SessionPace(clock, SystemEntropy(), "kme-b"), 0
+    while clock.s < 1000.0 + 24 * 3600.0:
+        pace.begin()
+        pace.brought_block(transmitted=True)
+        clock.s += 3.0
+        pace.end(differs=False)
+        sessions += 1
+        while pace.is_pausing:
+            clock.s += 10.0
+    # 15 are excused; then twelve pauses from half a second to 1024 s, and 900 s at least for each further one.
+    assert 24 * 2 < sessions <= 15 + 13 + 24 * 4
+    assert sessions * 192 < LINE.parameters.authentication_stock_bytes * 2
+    pace.brought_block(transmitted=False)
+    pace.brought_block(transmitted=True)
+    assert pace.breaks == 0
+    assert not pace.is_pausing
+
+
+async def test_blocks_without_a_key_end_the_session_and_the_next_one_waits_though_this_one_brought_a_key(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(event_devices, "_HEARD_S", 0.0)
+    told: list[Event] = []
+    devices = devices_of(tmp_path, [], clock=HurriedClock(0.0), told=told)
+    ended: list[int] = []
+    devices._session = SimpleNamespace(close=lambda: ended.append(1))  # type: ignore[assignment]
+    devices._pace.begin()
+    devices._pace.brought_block(transmitted=False)
+
+    async def void(number: int, reason: VoidReason = VoidReason.NO_SECRET_LENGTH, *, transmitted: bool = False) -> None:
+        await devices._deliver(BlockVoid(number, reason, {}), lifts=0, transmitted=transmitted)
+
+    for number in range(7):
+        await void(number)
+        await void(number, VoidReason.ABANDONED)  # of a session that broke
+        await void(number, transmitted=True)
+    assert not devices._is_ending
+    await void(7)
+    assert devices._is_ending
+    await void(8)
+    assert [(event.name, event.severity) for event in told] == [("link.blocks_without_key", "warning")]
+    await asyncio.sleep(0.01)
+    assert ended == [1]
+    devices._pace.end(differs=False)
+    assert devices.figures()["broken_sessions"] == 1
+
+
+async def test_a_suspension_that_could_not_be_written_outlives_that_a_link_is_opened_anew(tmp_path):
+    pair = KmePair(tmp_path, source=lambda _: EVENTS)
+    for kme in ("kme-a", "kme-b"):
+        create_private(tmp_path / kme / "authentication.key", START_KEY)
+    async with pair.running("kme-a") as kmes:
+        links, peer = kmes["kme-a"].links, KmeId("kme-b")
+        before = links._sources[peer]
+        directory = pair.directory("kme-a") / "sources" / "kme-b"
+        if directory.exists():
+            shutil.rmtree(directory)
+        directory.parent.mkdir(exist_ok=True)
+        directory.write_text("in the way, as a full disk would be")
+        await before._suspension.begin("link.suspended")
+        directory.unlink()
+        await links.burn(peer, dry_run=False)
+        assert links._sources[peer] is not before
+        assert links.states()[peer]["suspended"] is True
+        await until(lambda: read_suspension(directory) == "link.suspended")
+        assert await links.lift(peer) == "link.suspended"
+        await links.burn(peer, dry_run=False)
+        assert links.states()[peer]["suspended"] is False
 
 
 class Crossed(Wire):
@@ -570,12 +655,72 @@ async def test_while_the_peers_end_is_suspended_no_session_begins_and_this_end_i
 
 async def test_an_alarm_is_on_the_disk_before_anybody_hears_of_it(tmp_path):
     file, seen = tmp_path / "link" / "suspended.json", []
-    told = SimpleNamespace(append=lambda event: seen.append((event.name, file.exists())))
+
+    def append(event: Event) -> None:
+        assert event.fields["simulated"] is True
+        seen.append((event.name, file.exists()))
+
+    told = SimpleNamespace(append=append)
     devices = devices_of(tmp_path, [], told=told)  # type: ignore[arg-type]
     devices._session = SimpleNamespace()  # type: ignore[assignment]
     await devices._deliver(BlockVoid(3, VoidReason.QBER_ABOVE_LIMIT, {}), lifts=0, transmitted=True)
     assert seen == [("link.suspended", True), ("link.block_alarm", True)]
     assert devices_of(tmp_path, []).suspension == "link.qber_above_limit"
+
+
+async def test_no_key_leaves_a_suspended_link_and_none_of_a_session_from_before_a_lift(tmp_path):
+    taken: list[object] = []
+    devices, stored = devices_of(tmp_path, taken), []
+
+    async def store(block: int, **_: object) -> None:
+        stored.append(block)
+
+    async def deliver(block: int, *, lifts: int = 0) -> None:
+        ready = KeyReady(block, KeyMaterial(os.urandom(4096)), {})
+        await devices._deliver(ready, lifts=lifts, transmitted=True)
+
+    devices._session = SimpleNamespace(store=store)  # type: ignore[assignment]
+    await deliver(1)
+    assert (stored, len(taken)) == ([1], 1)
+    await devices._suspension.begin("link.suspended")
+    await deliver(2)
+    assert (stored, len(taken)) == ([1, 2], 1)
+    assert devices.figures()["sent"]["secret_bits"] == 8 * 4096
+    for monitor in devices._monitors:
+        monitor.suspended = True
+    devices._pace.begin()
+    devices._pace.end(differs=False)
+    assert await devices.lift() == "link.suspended"
+    assert not any(monitor.suspended for monitor in devices._monitors)
+    assert devices.figures()["broken_sessions"] == 0
+    await deliver(3)
+    await devices._deliver(BlockVoid(4, VoidReason.SUSPENDED, {}), lifts=0, transmitted=True)
+    assert (stored, len(taken), devices.suspension) == ([1, 2], 1, "")
+    await deliver(3, lifts=1)
+    assert (stored, len(taken)) == ([1, 2, 3], 2)
+
+
+async def test_a_monitor_that_has_enough_of_discarded_blocks_suspends_the_link(tmp_path):
+    devices = devices_of(tmp_path, [])
+    devices._session = SimpleNamespace()  # type: ignore[assignment]
+    await devices._deliver(BlockVoid(3, VoidReason.DISCARDED, {}), lifts=0, transmitted=True)
+    assert devices.suspension == ""
+    devices._monitors[0].suspended = True
+    await devices._deliver(BlockVoid(4, VoidReason.DISCARDED, {}), lifts=0, transmitted=True)
+    assert read_suspension(tmp_path / "link") == devices.suspension != ""
+
+
+async def test_a_monitor_whose_session_ends_before_it_is_heard_suspends_the_link(tmp_path, monkeypatch):
+    devices, wire = devices_of(tmp_path, []), Wire()
+
+    async def run(_: EventSession) -> None:
+        devices._monitors[1].suspended = True
+        raise PeerFault("the connection ended")
+
+    monkeypatch.setattr(EventSession, "run", run)
+    wire.arrived.put_nowait(greeting())
+    await devices.handle(wire)  # type: ignore[arg-type]
+    assert devices.suspension == read_suspension(tmp_path / "link") == "link.suspended"
 
 
 async def test_a_void_block_is_told_here_before_the_peer_hears_of_it_and_also_where_the_work_fails(tmp_path):
@@ -617,6 +762,26 @@ async def test_a_suspension_that_cannot_be_written_holds_and_is_written_as_soon_
     (tmp_path / "link").unlink()
     await devices._suspension.settle()
     assert read_suspension(tmp_path / "link") == "link.suspended"
+
+
+async def test_an_alarm_while_an_administrator_lifts_what_was_not_suspended_suspends_the_link(tmp_path, monkeypatch):
+    devices, may_end = devices_of(tmp_path, []), threading.Event()
+
+    def slow(directory: Path) -> str:
+        may_end.wait(10)
+        return lift_suspension(directory)
+
+    monkeypatch.setattr(suspension, "lift_suspension", slow)
+    lifting = asyncio.create_task(devices.lift())
+    await asyncio.sleep(0.01)
+    alarm = asyncio.create_task(devices._suspension.begin("link.qber_above_limit"))
+    await asyncio.sleep(0.01)
+    may_end.set()
+    assert await lifting == ""
+    await alarm
+    assert devices.suspension == read_suspension(tmp_path / "link") == "link.qber_above_limit"
+    assert await devices.lift() == "link.qber_above_limit"
+    assert devices.suspension == read_suspension(tmp_path / "link") == ""
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ class Delivery:
 
     keys: tuple[Key, ...]
     facts: LinkFacts
+    """The epsilon is that of one key: of a block, times the blocks that a key lies in at most."""
     age_s: float | None = None
     """Age of the oldest bits, if the caller asked for young ones."""
 
@@ -244,6 +245,7 @@ class Kme:
             addresses = self._allocate(pair, target, number, length, policy, demands)
             age_s = pair.outgoing.age_s(addresses) if demands.max_age_s is not None else 0.0
             contents = self._reading(target, lambda: pair.outgoing.read(addresses))
+            facts = _of_blocks(facts, lambda: pair.outgoing.spanned_by(addresses))
             key_ids = pair.outgoing_ids.encode_all(addresses, caller, slave)
             keys = tuple(map(Key, key_ids, map(KeyMaterial.of, contents)))
         self.spend_quota(caller, (slave,), cost_bits)
@@ -290,6 +292,7 @@ class Kme:
             addresses = self._addresses(pair, master, caller, key_ids)
             self._admit_fetch(len(key_ids), sum(address.length_bytes for address in addresses), admit)
             contents = self._reading(source, lambda: pair.incoming.fetch(addresses, max_age_s))
+            facts = _of_blocks(facts, lambda: pair.incoming.spanned_by(addresses))
         self.fetched[master, caller].add(len(contents), 8 * sum(map(len, contents)))
         keys = tuple(map(Key, key_ids, map(KeyMaterial.of, contents)))
         return Delivery(keys, facts)
@@ -439,6 +442,12 @@ class Kme:
     ) -> KmeStatus:
         limits = self.policies.of(caller, slave).limits
         return KmeStatus(self.kme_id, target, caller, slave, limits, stored, most, facts, stream_open)
+
+
+def _of_blocks(facts: LinkFacts, spanned: Callable[[], int]) -> LinkFacts:
+    """Return the facts of keys of which none lies in more than so many blocks: each block may fail on its own."""
+    blocks = spanned() if facts.epsilon is not None else 1
+    return facts if blocks == 1 or facts.epsilon is None else replace(facts, epsilon=min(1.0, blocks * facts.epsilon))
 
 
 def _drawable_granules(pair: PairEnd) -> int:

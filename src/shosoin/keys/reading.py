@@ -9,7 +9,7 @@ from shosoin.keys.blocks import Block
 from shosoin.keys.cache import BlockCache
 from shosoin.keys.errors import KeyDamaged
 from shosoin.keys.intervals import IntervalSet
-from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress
+from shosoin.keys.key_id import GRANULE_BYTES, KeyAddress, spans_of
 
 __all__ = ["BlockTable", "read_keys"]
 
@@ -42,6 +42,17 @@ class BlockTable:
         place = bisect_right(self._starts, (offset, 1 << 63)) - 1
         block = self._by_index[self._starts[place][1]] if place >= 0 else None
         return block if block is not None and offset < block.end else None
+
+    def spanned_by(self, addresses: Sequence[KeyAddress]) -> int:
+        """Return of how many blocks the bits of one of these keys are, at most; all of them are in the table."""
+        spans = spans_of(addresses)
+        if self._count(min(low for low, _ in spans), max(high for _, high in spans)) == 1:
+            return 1  # as nearly always
+        return max(self._count(low, high) for low, high in spans)
+
+    def _count(self, low: int, high: int) -> int:
+        first, last = (bisect_right(self._starts, (offset, 1 << 63)) for offset in (low, high - 1))
+        return last - first + 1
 
     def __contains__(self, index: object) -> bool:
         return index in self._by_index

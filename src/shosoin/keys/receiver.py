@@ -364,6 +364,10 @@ class ReceivingEnd:
         self.tally.deliver(addresses, taken.size())
         return keys
 
+    def spanned_by(self, addresses: Sequence[KeyAddress]) -> int:
+        """Return of how many blocks the bits of one of these keys, just fetched, are at most."""
+        return self._blocks.spanned_by(addresses)
+
     def _age_s(self, address: KeyAddress) -> float:
         block = self._blocks.at(address.offset)
         return self._wall_s() - (block.born_s if block is not None else 0.0)

@@ -336,6 +336,10 @@ class SendingEnd:
         born_s = [self._born_s(address) for address in addresses]
         return max(0.0, self._wall_s() - min(born_s, default=0.0))
 
+    def spanned_by(self, addresses: Sequence[KeyAddress]) -> int:
+        """Return of how many blocks the bits of one of these keys are, at most."""
+        return self._blocks.spanned_by(addresses)
+
     def _born_s(self, address: KeyAddress) -> float:
         block = self._blocks.at(address.offset)  # the stream is in order of birth: its first granule is the oldest
         return block.born_s if block is not None else 0.0

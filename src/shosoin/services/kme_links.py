@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from shosoin.adapters.private_files import read_private
@@ -24,11 +26,13 @@ from shosoin.services.kme_config import KmeConfig, LinkSection
 from shosoin.services.kme_requests import PeerRequests
 from shosoin.services.link_driver import LinkDriver
 from shosoin.services.link_keeping import open_in_thread, serve_until_lost, tried_in_thread
+from shosoin.services.link_origin import origin_of_stock
 from shosoin.services.peer_channel import Channel, ChannelKind, dial_forever
 from shosoin.services.sources.build import check_recordings, facts_of, make_source
 from shosoin.services.sources.coordinated import SUBJECT, SourceParts
 from shosoin.services.sources.port import LinkSource
 from shosoin.services.sources.repeats import BitMemory
+from shosoin.services.sources.suspension import Suspension
 from shosoin.services.store_config import open_store, open_used
 from shosoin.services.tls_plane import TlsPlane
 
@@ -40,6 +44,7 @@ _FAREWELL_S = 1.0
 _BURNED_S = 10.0
 """How long a burn waits until the pair is open anew at this end."""
 _BURN_STOPPED = "stop the KME, then: shosoin kme burn"
+_MIXED = "keys are called what the worst of the stock is, until the pair is burned: shosoin kme burn"
 _REOPEN_S_MIN, _REOPEN_S_MAX = 0.5, 8.0
 """Pauses before a store that was lost is opened again."""
 
@@ -61,6 +66,8 @@ class KmeLinks:
         self._storage_key = b""
         self._sources: dict[KmeId, LinkSource] = {}
         self._facts: dict[KmeId, LinkFacts] = {}
+        self._suspensions: dict[KmeId, Suspension] = {}
+        """They outlive the sources: what could not be written yet must not end because a link is opened anew."""
         self._repeats = BitMemory(entropy)
         self.requests = PeerRequests({KmeId(link.peer) for link in config.links})
         """Questions to and from the KMEs of all links."""
@@ -77,9 +84,9 @@ class KmeLinks:
     # What others need to know
 
     @property
-    def facts(self) -> dict[KmeId, LinkFacts]:
-        """Origin of each link's bits."""
-        return dict(self._facts)
+    def facts(self) -> Mapping[KmeId, LinkFacts]:
+        """Origin of each link's bits, those in stock included; what changes shows here."""
+        return MappingProxyType(self._facts)
 
     def states(self) -> dict[str, Any]:
         """Return what an operator wants to know of each link; nothing secret."""
@@ -316,7 +323,12 @@ class KmeLinks:
             self._burns_due.discard(peer)
             _log_burn(peer, held or Holding(0, 0, 0))
         await driver.start()
+        declared = self._facts[peer]
         section, directory = self._config.sources.get(peer), self._config.kme.directory / "sources" / peer
+        has_stock = bool(pair.outgoing.view().blocks or pair.incoming.view().blocks)
+        self._facts[peer] = await asyncio.to_thread(origin_of_stock, directory, declared, has_stock=has_stock)
+        if self._facts[peer] != declared:
+            log("link.stock_of_another_origin", peer=peer, kind=self._facts[peer].kind, hint=_MIXED)
         parts = SourceParts(
             driver,
             self.requests,
@@ -326,15 +338,22 @@ class KmeLinks:
             self._events,
             link.max_stock_bits,
             directory,
+            partial(self._suspension, peer, directory),
             secret,
         )
         used: Callable[[], UsedMemory] = partial(open_used, store, self._config.store.schema, directory)
         if section is not None:
             used = await tried_in_thread(used)
         plane = self.source_planes.get(peer)
-        self._sources[peer] = make_source(link, section, parts, self._facts[peer], used, plane)
+        self._sources[peer] = make_source(link, section, parts, declared, used, plane)
         _follow(self.pairs.get(peer), pair)
         self.drivers[peer], self.pairs[peer] = driver, pair
+
+    def _suspension(self, peer: KmeId, directory: Path) -> Suspension:
+        if peer not in self._suspensions:
+            simulated = self._facts[peer].simulated
+            self._suspensions[peer] = Suspension(directory, peer, self._clock, self._events, simulated=simulated)
+        return self._suspensions[peer]
 
 
 def _log_burn(peer: KmeId, held: Holding) -> None:

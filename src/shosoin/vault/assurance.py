@@ -325,7 +325,10 @@ class _Labelled:
         return said
 
     def _epsilon(self) -> float | None:
-        """Sum the failure probabilities over all keys used (keys of one block count each: an upper bound)."""
+        """Sum the failure probabilities over all keys used: an upper bound.
+
+        A key of several blocks comes with their sum, and keys of one block count each.
+        """
         if any(fact is None or not (fact.keys or self._is_home(site)) for site, fact in self.travelled.items()):
             return None
         keys = [key for fact in self.travelled.values() if fact is not None for key in fact.keys]

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -47,6 +48,7 @@ from shosoin.services.sources.offers import (
 from shosoin.services.sources.pauses import Pauses
 from shosoin.services.sources.port import Material, Supply
 from shosoin.services.sources.repeats import BitMemory, BitsRepeated
+from shosoin.services.sources.suspension import Suspension
 
 __all__ = ["SUBJECT", "CoordinatedSource", "Pace", "SourceParts"]
 
@@ -83,6 +85,8 @@ class SourceParts:
     max_stock_bits: int
     directory: Path
     """For what the source itself keeps."""
+    suspension: Callable[[], Suspension]
+    """Returns what outlives the source: the process has one of a link, however often it opens the link anew."""
     pair_secret: bytes = field(repr=False)
 
 

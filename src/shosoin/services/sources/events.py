@@ -13,7 +13,8 @@ When a block shows the mark of an eavesdropper the link is suspended: nothing le
 that (``shosoin.services.sources.suspension``). It is durable before anybody is told, the peer included. Each end
 decides and keeps for itself; while either is suspended they hold the channel and begin no session.
 
-Sessions that break are followed by pauses (``shosoin.services.sources.event_pace``).
+Sessions that break, or bring only blocks without a key, are followed by pauses
+(``shosoin.services.sources.event_pace``).
 """
 
 from __future__ import annotations
@@ -39,13 +40,12 @@ from shosoin.services.sources.event_line import EventLine
 from shosoin.services.sources.event_pace import SessionPace
 from shosoin.services.sources.event_session import BATCH_PULSES, EventSession
 from shosoin.services.sources.event_tally import Tally
-from shosoin.services.sources.suspension import Suspension
 
 __all__ = ["EventDevices"]
 
 _IDLE_S = 0.25
 _HEARD_S = 5.0
-"""How long the peer may take to hear in what it differs."""
+"""How long the peer may take to hear in what it differs, or that a block has no key."""
 _HEARD = b"H"
 _SUSPENDING = frozenset({VoidReason.SUSPENDED, VoidReason.QBER_ABOVE_LIMIT})
 """Both ends stop, whichever of them saw it."""
@@ -83,7 +83,7 @@ class EventDevices:
         self._channel: Channel | None = None
         self._session: EventSession | None = None
         self._turn = asyncio.Lock()
-        self._suspension = Suspension(parts.directory, self._peer, parts.clock, parts.events)
+        self._suspension = parts.suspension()
         self._lifts = 0
         """Outcomes of sessions from before the last one count no more."""
         self._waiting = ""
@@ -91,6 +91,8 @@ class EventDevices:
         self._failure = ""
         """Code of what ended the last session, if somebody has to do something about it."""
         self._pace = SessionPace(parts.clock, parts.entropy, self._peer)
+        self._is_ending = False
+        """Whether this session makes no more light, and ends when the peer has heard why."""
         self._tallies = {True: Tally(), False: Tally()}
 
     # What an operator sees and does
@@ -208,7 +210,7 @@ class EventDevices:
                 received=partial(self._deliver, lifts=lifts, transmitted=False),
                 stock=self._stock_arrived,
             )
-            self._session = session
+            self._session, self._is_ending = session, False
             self._pace.begin()
             log("simulated_quantum_channel.open", peer=channel.peer, simulated="events")
             try:
@@ -219,13 +221,15 @@ class EventDevices:
 
     def _ended(self, err: ShosoinError) -> None:
         log("simulated_quantum_channel.ended", peer=self._peer, code=err.code, reason=err.message)
-        fields = {"peer": self._peer, "code": err.code}
         if not isinstance(err, PeerFault):
             self._failure = err.code
         if isinstance(err, Alarm):
-            self._parts.events.emit(Event("link.alarm", "alarm", fields))
+            self._emit("link.alarm", "alarm", code=err.code)
         elif isinstance(err, ParametersDiffer):
-            self._parts.events.emit(Event(err.code, "warning", {**fields, "reason": err.message, "hint": err.hint}))
+            self._emit(err.code, "warning", code=err.code, reason=err.message, hint=err.hint)
+
+    def _emit(self, name: str, severity: str, **fields: object) -> None:
+        self._parts.events.emit(Event(name, severity, {"peer": self._peer, "simulated": True, **fields}))
 
     # Keys
 
@@ -236,9 +240,10 @@ class EventDevices:
         if not isinstance(outcome, KeyReady):
             self._tallies[transmitted].add(outcome)
             await self._void(outcome)
+            self._end_if_in_vain(session, outcome, transmitted=transmitted)
             return
         await session.store(outcome.block, transmitted=transmitted)  # first: see above
-        self._pace.brought_block()
+        self._pace.brought_block(transmitted=transmitted)
         if not self._suspension.reason:
             self._tallies[transmitted].add(outcome)
         bits = bytearray(outcome.key.take())
@@ -256,8 +261,17 @@ class EventDevices:
             await self._suspension.begin(void.reason.code)  # first: durable before anybody is told
         log("link.block_void", peer=self._peer, block=void.block, code=void.reason.code, **void.figures)
         if void.reason.is_alarm:
-            fields = {"peer": self._peer, "block": void.block, "code": void.reason.code, **void.figures}
-            self._parts.events.emit(Event("link.block_alarm", "alarm", fields))
+            self._emit("link.block_alarm", "alarm", block=void.block, code=void.reason.code, **void.figures)
+
+    def _end_if_in_vain(self, session: EventSession, void: BlockVoid, *, transmitted: bool) -> None:
+        """End a session after too many blocks without a key; a suspended link makes none anyway."""
+        if self._suspension.reason or void.reason is VoidReason.ABANDONED:
+            return
+        if not self._pace.block_void(transmitted=transmitted) or self._is_ending:
+            return
+        self._is_ending = True
+        asyncio.get_running_loop().call_later(_HEARD_S, session.close)
+        self._emit("link.blocks_without_key", "warning", code=void.reason.code)
 
     async def _stock_arrived(self, number: int, bits: bytearray) -> None:
         if number < _STOCK_NUMBERS or len(bits) > _STOCK_BLOCK_BYTES + RESERVE_BYTES:
@@ -276,7 +290,8 @@ class EventDevices:
             began_s = self._clock.now_s()
             session = self._session
             await self._suspension.settle()
-            if session is not None and not self._suspension.reason and await self._transmit_or_end(session):
+            is_wanted = not self._suspension.reason and not self._is_ending
+            if session is not None and is_wanted and await self._transmit_or_end(session):
                 await asyncio.sleep(max(0.0, began_s + batch_s - self._clock.now_s()))
                 continue
             self._driver.progress.clear()

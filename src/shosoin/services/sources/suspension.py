@@ -84,10 +84,12 @@ class Suspension:
 
     Args:
         directory: of the link's source; need not exist before the first suspension.
+        simulated: whether its devices are; events say so.
     """
 
-    def __init__(self, directory: Path, peer: str, clock: Clock, events: EventSink) -> None:
+    def __init__(self, directory: Path, peer: str, clock: Clock, events: EventSink, *, simulated: bool) -> None:
         self._directory, self._peer, self._clock, self._events = directory, peer, clock, events
+        self._simulated = simulated
         self._turn = asyncio.Lock()
         self._pauses, self._again_s = Pauses(_AGAIN_S_MIN, _AGAIN_S_MAX), 0.0
         self._is_kept = True
@@ -104,7 +106,7 @@ class Suspension:
         self.reason, self._is_kept = reason, False
         await self._keep()
         log("link.suspended", peer=self._peer, reason=reason)
-        self._events.emit(Event("link.suspended", "alarm", {"peer": self._peer, "reason": reason}))
+        self._emit("link.suspended", "alarm", reason=reason)
 
     async def settle(self) -> None:
         """Make durable what could not be written before; call now and then."""
@@ -120,10 +122,11 @@ class Suspension:
         async with self._turn:
             reason = self.reason
             await asyncio.to_thread(lift_suspension, self._directory)
-            self.reason, self._is_kept = "", True
+            if self.reason == reason:  # else an alarm came meanwhile, and waits for its turn to be written
+                self.reason, self._is_kept = "", True
         if reason:
             log("link.suspension_lifted", peer=self._peer, reason=reason)
-            self._events.emit(Event("link.suspension_lifted", "warning", {"peer": self._peer, "reason": reason}))
+            self._emit("link.suspension_lifted", "warning", reason=reason)
         return reason
 
     async def _keep(self) -> None:
@@ -135,5 +138,7 @@ class Suspension:
                 self._is_kept = True
             except Unavailable as err:
                 self._again_s = self._clock.now_s() + self._pauses.next_s()
-                fields = {"peer": self._peer, "reason": err.message, "hint": err.hint}
-                self._events.emit(Event(err.code, "alarm", fields))
+                self._emit(err.code, "alarm", reason=err.message, hint=err.hint)
+
+    def _emit(self, name: str, severity: str, **fields: object) -> None:
+        self._events.emit(Event(name, severity, {"peer": self._peer, "simulated": self._simulated, **fields}))
