@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 
 from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.link_journal import FileLinkJournal
-from shosoin.adapters.private_files import create_private, read_private, replace_private
+from shosoin.adapters.private_files import create_private, make_directory, read_private, replace_private
 from shosoin.base import Alarm, Denied, PeerFault, Rejected, ShosoinError, Unavailable
 from shosoin.link.events.calibration_files import decode_calibration
 from shosoin.link.events.monitoring import LinkMonitor
@@ -30,6 +31,7 @@ from shosoin.link.events.records import Detections, SentPulses
 from shosoin.link.postprocessing import KeyReady, Outcome, Receiver, SessionParameters, Transmitter, install_start_key
 from shosoin.services.link_postprocessing import ConnectionLost, drive_receiver, drive_transmitter
 from shosoin.services.link_records import read_batches, read_header
+from shosoin.services.link_run import BEGIN_ANEW
 from shosoin.services.link_told import ToldBlocks
 
 __all__ = ["KINDS", "EndConfig", "main", "spelled"]
@@ -39,6 +41,10 @@ CONFIG_BYTES_MAX = 1 << 20
 KINDS: dict[str, type[ShosoinError]] = {
     kind.__name__: kind for kind in (Rejected, Denied, Unavailable, PeerFault, Alarm)
 }
+
+_SPENT = {"link.journal_missing", "link.journal_damaged", "link.journal_refused"}
+"""What other ends mend with a new start key: a recording, of which something was disclosed, is lost with its state."""
+_DEFECT_HINT = "set SHOSOIN_DEBUG=1 to see where, and please report it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,7 @@ class _Taker:
         self._end = end
         self._told = told
         if self._directory is not None:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(self._directory)
 
     def __call__(self, outcome: Outcome) -> None:
         if not isinstance(outcome, KeyReady):
@@ -108,9 +114,12 @@ def _write_key(path: Path, key: bytes) -> None:
 
 
 def say(told: dict[str, Any]) -> None:
-    """Print one line."""
-    sys.stdout.write(json.dumps(told) + "\n")
-    sys.stdout.flush()
+    """Print one line; where nobody listens any more, go."""
+    try:
+        sys.stdout.write(json.dumps(told) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os._exit(1)  # as if killed: the journal is made for that
 
 
 async def run(config: EndConfig) -> None:
@@ -138,7 +147,6 @@ def _require_start_key(config: EndConfig, journal: FileLinkJournal) -> None:
         raise Alarm(
             f"the journal in {config.state} is gone: key would be used twice",
             code="link.journal_missing",
-            hint="remove the state of both ends and begin anew",
         )
     install_start_key(journal, bytes.fromhex(config.start_key))
 
@@ -210,16 +218,26 @@ def _require(header: Header, part: Part) -> None:
 def main() -> int:
     """Run one end; return 0 if it finished, 1 if it failed and said why."""
     told = sys.stdin.buffer.readline(CONFIG_BYTES_MAX)
+    if not told.endswith(b"\n"):
+        return 1  # whoever started this is gone already
     threading.Thread(target=_go_with_stdin, daemon=True).start()
     try:
         asyncio.run(run(EndConfig(**json.loads(told))))
     except ShosoinError as err:
         kind = next(name for name, known in KINDS.items() if isinstance(err, known))
-        say({"error": kind, "code": err.code, "message": err.message, "hint": err.hint})
+        hint = BEGIN_ANEW if err.code in _SPENT else err.hint
+        say({"error": kind, "code": err.code, "message": err.message, "hint": hint})
         return 1
     except OSError as err:  # the directory for the keys cannot be made, or a key not be written
-        message = f"an end cannot go on: {err.strerror}: {err.filename}"
+        why = err.strerror or type(err).__name__
+        message = f"an end cannot go on: {why}" + (f": {err.filename}" if err.filename else "")
         say({"error": Unavailable.__name__, "code": "link.end_failed", "message": message, "hint": ""})
+        return 1
+    except Exception as err:  # noqa: BLE001  # a defect of ours: told without what it may hold
+        if os.environ.get("SHOSOIN_DEBUG"):
+            traceback.print_exception(err)
+        message = f"an end broke down: {type(err).__name__}"
+        say({"error": PeerFault.__name__, "code": "link.end_broke_down", "message": message, "hint": _DEFECT_HINT})
         return 1
     say({"finished": True})
     return 0
