@@ -24,12 +24,14 @@ from shosoin.link.events.monitoring import Calibration
 from shosoin.link.events.recording import Header, Part, RecordingWriter
 from shosoin.link.events.records import Settings
 from shosoin.services import link_pair
+from shosoin.services.link_end import require_keys_known
 from shosoin.services.link_pair import patience_s, run_pair
 from shosoin.services.link_records import read_header, split_recording
 from shosoin.services.link_run import RunState, digest_of, held, open_run
+from shosoin.services.link_told import ToldBlocks
 from tests.link.postprocessing.test_monitoring import LINE
 from tests.link.postprocessing.test_monitoring import SETTINGS as WATCHED
-from tests.link.postprocessing.world import SETTINGS, SMALL
+from tests.link.postprocessing.world import SETTINGS, SMALL, MemoryJournal
 
 WAIT_S = 60.0
 SUBJECT = {"parameters": {"block_bits": 8}, "recordings": ["a", "b"]}
@@ -101,6 +103,20 @@ def test_a_state_of_another_version_is_refused_and_others_are_not_told_to_use_a_
         path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 1}))
         with pytest.raises(Rejected, match="another version"):
             open_run(tmp_path / "state", SUBJECT)
+
+
+def test_a_journal_that_knows_nothing_of_a_key_that_was_written_was_restored_and_is_not_used(tmp_path):
+    journal = MemoryJournal()
+    ToldBlocks(journal).add(0, {"report": {}})
+    journal.commit({"key/1": b"of a block that was not told yet"})
+    for block in (0, 1):
+        (tmp_path / f"block-{block:06d}.key").touch()
+    require_keys_known(str(tmp_path), journal)
+    require_keys_known(None, journal)
+    require_keys_known(str(tmp_path / "nothing"), journal)
+    (tmp_path / "block-000010.key").touch()
+    with pytest.raises(Alarm, match="restored or copied"):
+        require_keys_known(str(tmp_path), journal)
 
 
 def test_a_file_system_without_locks_holds_no_run(tmp_path, monkeypatch):

@@ -29,12 +29,13 @@ from shosoin.link.events.monitoring import LinkMonitor
 from shosoin.link.events.recording import Header, Part
 from shosoin.link.events.records import Detections, SentPulses
 from shosoin.link.postprocessing import KeyReady, Outcome, Receiver, SessionParameters, Transmitter, install_start_key
+from shosoin.link.postprocessing.journal import Journal
 from shosoin.services.link_postprocessing import ConnectionLost, drive_receiver, drive_transmitter
 from shosoin.services.link_records import read_batches, read_header
 from shosoin.services.link_run import BEGIN_ANEW
 from shosoin.services.link_told import ToldBlocks
 
-__all__ = ["KINDS", "EndConfig", "main", "spelled"]
+__all__ = ["KINDS", "EndConfig", "main", "require_keys_known", "spelled"]
 
 LOOPBACK = "127.0.0.1"
 CONFIG_BYTES_MAX = 1 << 20
@@ -42,7 +43,7 @@ KINDS: dict[str, type[ShosoinError]] = {
     kind.__name__: kind for kind in (Rejected, Denied, Unavailable, PeerFault, Alarm)
 }
 
-_SPENT = {"link.journal_missing", "link.journal_damaged", "link.journal_refused"}
+_SPENT = {"link.journal_missing", "link.journal_damaged", "link.journal_refused", "link.state_restored"}
 """What other ends mend with a new start key: a recording, of which something was disclosed, is lost with its state."""
 _DEFECT_HINT = "set SHOSOIN_DEBUG=1 to see where, and please report it"
 
@@ -92,13 +93,17 @@ class _Taker:
         if self._directory is None:
             outcome.key.wipe()
         else:
-            _write_key(self._directory / f"block-{outcome.block:06d}.key", outcome.key.take())
+            _write_key(self._directory / _key_file(outcome.block), outcome.key.take())
         self._tell(outcome.block, {"block": outcome.block, "report": dict(outcome.report)})
         self._end.stored(outcome.block)
 
     def _tell(self, block: int, line: dict[str, Any]) -> None:
         self._told.add(block, line)
         say(line)
+
+
+def _key_file(block: int) -> str:
+    return f"block-{block:06d}.key"
 
 
 def _write_key(path: Path, key: bytes) -> None:
@@ -132,6 +137,7 @@ async def run(config: EndConfig) -> None:
         if header.settings != parameters.settings:
             raise Rejected(f"{config.record} was recorded under other settings", code="link.parameters_differ")
         told = ToldBlocks(journal)
+        require_keys_known(config.keys, journal)
         for _, line in sorted(told.lines.items()):
             say(line)
         await (_transmit if config.role == "transmitter" else _receive)(config, journal, parameters, header, told)
@@ -149,6 +155,25 @@ def _require_start_key(config: EndConfig, journal: FileLinkJournal) -> None:
             code="link.journal_missing",
         )
     install_start_key(journal, bytes.fromhex(config.start_key))
+
+
+def require_keys_known(keys: str | None, journal: Journal) -> None:
+    """Check, before a word is said, that the journal knows every key that was written: else it is not the latest.
+
+    A state restored from a backup, or a copy of it, has forgotten what it disclosed since. It is found out here where
+    a key was written since then, and only there.
+
+    Raises:
+        Alarm: it does not.
+    """
+    names = (name.split("/") for name in journal.load())
+    known = {_key_file(int(name[1])) for name in names if name[0] in {"told", "key"}}
+    for path in [] if keys is None else sorted(Path(keys).glob("block-*.key")):
+        if path.name not in known:
+            raise Alarm(
+                f"{path} was written by a run that this state knows nothing of: it was restored or copied",
+                code="link.state_restored",
+            )
 
 
 def _monitor(config: EndConfig, told: ToldBlocks) -> LinkMonitor | None:
