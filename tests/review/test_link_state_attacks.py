@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from shosoin.adapters.private_files import make_directory
-from shosoin.base import Alarm, Rejected, Unavailable
+from shosoin.base import Alarm, KeyMaterial, Rejected, Unavailable
 from shosoin.cli import run
 from shosoin.cli.link_postprocess import postprocess
 from shosoin.link.events.calibrating import calibration_of
@@ -23,15 +23,17 @@ from shosoin.link.events.calibration_files import CalibrationFile, decode_calibr
 from shosoin.link.events.monitoring import Calibration
 from shosoin.link.events.recording import Header, Part, RecordingWriter
 from shosoin.link.events.records import Settings
+from shosoin.link.postprocessing import KeyReady
 from shosoin.services import link_pair
-from shosoin.services.link_end import require_keys_known
+from shosoin.services.link_end import EndConfig, Taker, require_keys_known
+from shosoin.services.link_end import run as run_end
 from shosoin.services.link_pair import patience_s, run_pair
 from shosoin.services.link_records import read_header, split_recording
 from shosoin.services.link_run import RunState, digest_of, held, open_run
 from shosoin.services.link_told import ToldBlocks
 from tests.link.postprocessing.test_monitoring import LINE
 from tests.link.postprocessing.test_monitoring import SETTINGS as WATCHED
-from tests.link.postprocessing.world import SETTINGS, SMALL, MemoryJournal
+from tests.link.postprocessing.world import SETTINGS, SMALL, Crash, MemoryJournal
 
 WAIT_S = 60.0
 SUBJECT = {"parameters": {"block_bits": 8}, "recordings": ["a", "b"]}
@@ -117,6 +119,63 @@ def test_a_journal_that_knows_nothing_of_a_key_that_was_written_was_restored_and
     (tmp_path / "block-000010.key").touch()
     with pytest.raises(Alarm, match="restored or copied"):
         require_keys_known(str(tmp_path), journal)
+    sent, _ = empty_recordings(tmp_path)
+    config = EndConfig(
+        "transmitter",
+        str(sent),
+        str(tmp_path / "journal"),
+        "07" * 32,
+        "01" * 128,
+        SMALL.to_json(),
+        str(tmp_path),
+        0,
+        1.0,
+    )
+    with pytest.raises(Alarm, match="restored or copied"):
+        asyncio.run(run_end(config))
+
+
+def test_a_key_is_written_then_told_then_forgotten_and_never_takes_the_place_of_another(tmp_path, capsys):
+    journal, forgotten = MemoryJournal(), []
+    path = tmp_path / "keys" / "block-000003.key"
+
+    class Crashing:
+        def stored(self, block):
+            assert path.read_bytes() == b"the key"
+            assert f"told/{block}" in journal.load()
+            forgotten.append(block)
+            raise Crash
+
+    config = EndConfig("receiver", "", "", "", "", {}, str(tmp_path / "keys"), 0, 1.0)
+    for _ in range(2):  # told again after the crash
+        take = Taker(config, Crashing(), ToldBlocks(journal))
+        with pytest.raises(Crash):
+            take(KeyReady(3, KeyMaterial(b"the key"), {}))
+    assert forgotten == [3, 3]
+    assert "the key" not in capsys.readouterr().out
+    path.write_bytes(b"the k")  # cut short
+    with pytest.raises(Crash):
+        take(KeyReady(3, KeyMaterial(b"the key"), {}))
+    with pytest.raises(Alarm, match="another key"):
+        take(KeyReady(3, KeyMaterial(b"ananas!"), {}))
+    assert path.read_bytes() == b"the key"
+
+
+def test_a_run_begins_when_its_directory_is_durable(tmp_path, monkeypatch):
+    done = []
+    for name in ("fsync", "rename"):
+        kept = getattr(os, name)
+
+        def noted(first, *further, name=name, kept=kept):
+            done.append(name if further else str(Path(f"/proc/self/fd/{first}").readlink()))
+            return kept(first, *further)
+
+        monkeypatch.setattr(os, name, noted)
+    with held(tmp_path / "a" / "state"):
+        open_run(tmp_path / "a" / "state", SUBJECT)
+    new, end = str(tmp_path / "a" / "state" / "new"), done.index("rename")
+    assert {str(tmp_path), str(tmp_path / "a"), new, f"{new}/transmitter", f"{new}/receiver"} <= set(done[:end])
+    assert done[end + 1] == str(tmp_path / "a" / "state")
 
 
 def test_a_file_system_without_locks_holds_no_run(tmp_path, monkeypatch):
@@ -215,7 +274,7 @@ def test_an_end_imports_nothing_of_where_it_runs_and_says_nothing_but_why_it_fai
     config = {"role": "transmitter", "record": str(sent), "state": "s", "storage_key": "zz", "start_key": ""}
     further = {"parameters": {}, "keys": None, "port": 0, "timeout_s": 1.0}
     line = json.dumps(config | further).encode()
-    for text, answer in ((line + b"\n", "an end broke down: ValueError"), (line, None)):
+    for text, answer in ((line + b"\n", "an end broke down: ValueError"), (line[:50], None)):
         with subprocess.Popen(seen[0], stdin=-1, stdout=-1, stderr=-1) as process:
             assert process.stdin
             assert process.stdout
@@ -224,8 +283,8 @@ def test_an_end_imports_nothing_of_where_it_runs_and_says_nothing_but_why_it_fai
             process.stdin.flush()
             if answer is None:
                 process.stdin.close()  # whoever started it was killed meanwhile
-            said = process.stdout.readline()
-            assert (json.loads(said)["message"] if said else None) == answer
+            else:
+                assert json.loads(process.stdout.readline())["message"] == answer
             assert process.wait(WAIT_S) == 1
             assert process.stderr.read() == b""
 

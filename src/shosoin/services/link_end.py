@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.link_journal import FileLinkJournal
@@ -35,7 +35,7 @@ from shosoin.services.link_records import read_batches, read_header
 from shosoin.services.link_run import BEGIN_ANEW
 from shosoin.services.link_told import ToldBlocks
 
-__all__ = ["KINDS", "EndConfig", "main", "require_keys_known", "spelled"]
+__all__ = ["KINDS", "EndConfig", "Taker", "main", "require_keys_known", "spelled"]
 
 LOOPBACK = "127.0.0.1"
 CONFIG_BYTES_MAX = 1 << 20
@@ -75,10 +75,14 @@ class EndConfig:
         return f"EndConfig(role={self.role!r}, redacted)"
 
 
-class _Taker:
+class _Forgets(Protocol):
+    def stored(self, block: int) -> None: ...
+
+
+class Taker:
     """Writes keys where they are wanted, and tells on standard output what became of each block."""
 
-    def __init__(self, config: EndConfig, end: Transmitter | Receiver, told: ToldBlocks) -> None:
+    def __init__(self, config: EndConfig, end: _Forgets, told: ToldBlocks) -> None:
         self._directory = None if config.keys is None else Path(config.keys)
         self._end = end
         self._told = told
@@ -86,6 +90,8 @@ class _Taker:
             make_directory(self._directory)
 
     def __call__(self, outcome: Outcome) -> None:
+        """Take what became of a block. A key is durable where it is wanted before its figures are, and both before the
+        protocol forgets it."""
         if not isinstance(outcome, KeyReady):
             told = {"void": outcome.block, "reason": outcome.reason.code, "is_alarm": outcome.reason.is_alarm}
             self._tell(outcome.block, {**told, "figures": dict(outcome.figures)})
@@ -208,7 +214,7 @@ async def _transmit(
     end = Transmitter(parameters, journal, SystemEntropy(), monitor=_monitor(config, told))
     batches = read_batches(Path(config.record), lambda done: say({"read": done}))
     record = (batch for batch in batches if isinstance(batch, SentPulses))
-    await drive_transmitter(end, record, streams, _Taker(config, end, told), timeout_s=config.timeout_s)
+    await drive_transmitter(end, record, streams, Taker(config, end, told), timeout_s=config.timeout_s)
 
 
 async def _receive(
@@ -221,7 +227,7 @@ async def _receive(
         raise ConnectionLost(f"the transmitter does not answer: {err.strerror}") from err
     end = Receiver(parameters, journal, SystemEntropy(), monitor=_monitor(config, told))
     record = _until_suspended(Path(config.record), told)
-    await drive_receiver(end, record, streams, _Taker(config, end, told), timeout_s=config.timeout_s)
+    await drive_receiver(end, record, streams, Taker(config, end, told), timeout_s=config.timeout_s)
 
 
 def _until_suspended(path: Path, told: ToldBlocks) -> Iterator[Detections]:
@@ -243,8 +249,6 @@ def _require(header: Header, part: Part) -> None:
 def main() -> int:
     """Run one end; return 0 if it finished, 1 if it failed and said why."""
     told = sys.stdin.buffer.readline(CONFIG_BYTES_MAX)
-    if not told.endswith(b"\n"):
-        return 1  # whoever started this is gone already
     threading.Thread(target=_go_with_stdin, daemon=True).start()
     try:
         asyncio.run(run(EndConfig(**json.loads(told))))
