@@ -90,8 +90,10 @@ class Taker:
             make_directory(self._directory)
 
     def __call__(self, outcome: Outcome) -> None:
-        """Take what became of a block. A key is durable where it is wanted before its figures are, and both before the
-        protocol forgets it."""
+        """Take what became of a block.
+
+        A key is durable where it is wanted before its figures are, and both before the protocol forgets it.
+        """
         if not isinstance(outcome, KeyReady):
             told = {"void": outcome.block, "reason": outcome.reason.code, "is_alarm": outcome.reason.is_alarm}
             self._tell(outcome.block, {**told, "figures": dict(outcome.figures)})
