@@ -28,6 +28,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import takewhile
 
 from shosoin.kernels import polynomial_mac
 from shosoin.link.postprocessing.errors import AuthenticationDry, MessageForged, MessageMalformed
@@ -133,11 +134,13 @@ class KeyStreams:
     """
 
     def __init__(self, records: Mapping[str, bytes]) -> None:
-        self._pieces: dict[Direction, dict[int, bytes]] = {direction: {} for direction in Direction}
+        found: dict[Direction, dict[int, bytes]] = {direction: {} for direction in Direction}
         for name, value in records.items():
             if name.startswith("auth/key/"):
                 direction, position = name.removeprefix("auth/key/").split("/")
-                self._pieces[Direction(int(direction))][int(position)] = value
+                found[Direction(int(direction))][int(position)] = value
+        # In the order of the stream, which `extend` keeps: what is used next lies at the front.
+        self._pieces = {direction: dict(sorted(pieces.items())) for direction, pieces in found.items()}
         self.marks = {way: int.from_bytes(records.get(f"auth/mark/{way}", b""), "little") for way in Direction}
         self._ends = {
             way: max((at + len(piece) for at, piece in self._pieces[way].items()), default=self.marks[way])
@@ -158,10 +161,11 @@ class KeyStreams:
         if mark <= old:
             return {}
         changes: dict[str, bytes | None] = {f"auth/mark/{int(direction)}": mark.to_bytes(8, "little")}
-        for at, piece in list(self._pieces[direction].items()):
-            if at + len(piece) <= old - STRIDE_BYTES:
-                del self._pieces[direction][at]
-                changes[f"auth/key/{int(direction)}/{at}"] = None
+        pieces = self._pieces[direction]
+        past = takewhile(lambda at: at + len(pieces[at]) <= old - STRIDE_BYTES, pieces)
+        for at in list(past):
+            del pieces[at]
+            changes[f"auth/key/{int(direction)}/{at}"] = None
         self.marks[direction] = mark
         return changes
 
