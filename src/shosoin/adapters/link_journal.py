@@ -1,9 +1,11 @@
 """The journal of one end of a link: small sealed records in an SQLite database.
 
 ``<directory>/journal.sqlite`` is durable when ``commit`` returns (WAL, ``synchronous=FULL``); all records of a commit
-are there after a crash, or none. Records are sealed under a storage key (``stream_sealing``), removed ones are
-overwritten (``secure_delete``). One process holds the directory. After any failure to write, the journal refuses
-further work: what is on disk is then not known, and a key bit might be used twice.
+are there after a crash, or none. Records are sealed under a storage key (``stream_sealing``). Removed ones are
+overwritten in the database (``secure_delete``); the write-ahead log beside it holds older ones, sealed as they were,
+until it goes when the journal is closed, or after a crash, closed the next time. One process holds the directory. After
+any failure to write, the journal refuses further work: what is on disk is then not known, and a key bit might be used
+twice.
 
 Security: encryption at rest is computational, and overwriting is best effort on flash and copy-on-write file systems. A
 directory restored from a backup has forgotten what was used since; the other end notices and refuses.

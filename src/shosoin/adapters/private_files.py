@@ -17,6 +17,7 @@ __all__ = [
     "check_tls_key",
     "create_private",
     "destroy",
+    "make_directory",
     "read_private",
     "replace_private",
     "require_tls_key",
@@ -170,6 +171,14 @@ def destroy(path: Path) -> None:
     except FileNotFoundError:
         return
     sync_directory(path.parent)
+
+
+def make_directory(directory: Path) -> None:
+    """Make a directory of mode 700, and those above it as others are made; all durably. One that is there is fine."""
+    missing = [each for each in (directory, *directory.parents) if not each.exists()]
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for each in reversed(missing):
+        sync_directory(each.parent)
 
 
 def sync_directory(directory: Path) -> None:

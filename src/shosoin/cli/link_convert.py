@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -62,8 +61,8 @@ def convert(
     from shosoin.link.events.records import PULSES_MAX
     from shosoin.services.link_records import read_header
 
-    if offset_ps is not None and not math.isfinite(offset_ps):
-        raise Rejected(f"--offset-ps must be a number, got {offset_ps:g}", code="cli.usage")
+    if offset_ps is not None and not abs(offset_ps) <= timetags.TIME_PS_MAX:
+        raise Rejected(f"--offset-ps must be within {timetags.TIME_PS_MAX} of 0, got {offset_ps:g}", code="cli.usage")
     if not 0 <= within <= PULSES_MAX:
         raise Rejected(f"--within must be from 0 to {PULSES_MAX}, got {within}", code="cli.usage")
     header = read_header(transmitter_file)
@@ -82,6 +81,12 @@ def convert(
     if offset_ps is None:
         shift, first = _placed(tags, clock, states, gate, first_batch, within)
     end = max([first_batch.first + first_batch.count, *(batch.first + batch.count for batch in batches)])
+    if first >= end:
+        raise Rejected(
+            "the sample that was disclosed to find pulse 0 is all that there is",
+            code="link.time_tags",
+            hint="take a longer recording, or tell when pulse 0 arrives with --offset-ps",
+        )
     made = timetags.convert(
         tags, clock, states, gate_ps=gate, first=first - shift, count=end - first, random=SystemEntropy()
     )
@@ -110,7 +115,9 @@ def _states(channels: str) -> dict[int, tuple[int, int]]:
     found = {}
     for item in channels.split(","):
         number, _, state = item.strip().partition("=")
-        if not number.isascii() or not number.isdecimal() or int(number) > 255 or state not in _STATES:
+        if not (number.isascii() and number.isdecimal() and len(number) <= 3 and int(number) < 256) or (
+            state not in _STATES
+        ):
             raise Rejected(
                 f"--channels takes N=STATE with N from 0 to 255, got {item[:40]!r}",
                 code="cli.usage",

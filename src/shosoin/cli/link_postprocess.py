@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -89,12 +91,12 @@ def postprocess(
     Keys are written with --out only, readable for their owner alone. A recording may become key once: the journals in
     the directory of --state see to that, and without --state it is up to you. Exits 6 if a block raised an alarm.
     """
-    from shosoin.link.postprocessing import SessionParameters
-
     if not abs(block_bits) < 1 << 63:
         raise Rejected(f"a block of {block_bits} bits", code="link.bad_parameters")
+    if state is not None:
+        _require_apart(state, [*files, *([] if out is None else [out])])
     ends, header = _ends(files)
-    parameters = SessionParameters(
+    parameters = _parameters(
         header.settings,
         proof=proof or ("lim2014" if len(header.settings.intensities) == 3 else "wiesemann2024"),
         epsilon_secrecy=epsilon_secrecy,
@@ -118,6 +120,39 @@ def postprocess(
             code="link.blocks_alarmed",
             hint="somebody may be on the line, or the devices are not as they should be: look before you go on",
         )
+
+
+def _require_apart(state: Path, others: Sequence[Path]) -> None:
+    """Check that nothing of the user's lies in the directory of a run, which is emptied of what is not the run's."""
+    inside = [path for path in others if Path(os.path.realpath(path)).is_relative_to(os.path.realpath(state))]
+    if inside:
+        raise Rejected(
+            f"{inside[0]} lies in {state}, which is for the state of the run alone",
+            code="link.state_rejected",
+            hint="name a directory beside it",
+        )
+
+
+def _parameters(settings: Settings, **further: Any) -> SessionParameters:
+    """Return the parameters of both ends, once it is known that the proof takes them: before a bit is disclosed."""
+    import numpy as np
+
+    from shosoin.link.counts import DecoyCounts
+    from shosoin.link.postprocessing import SessionParameters
+    from shosoin.link.postprocessing.parameters import secret_length
+
+    none = np.zeros(len(settings.intensities), np.int64)
+    try:
+        with np.errstate(all="ignore"):
+            parameters = SessionParameters(settings, **further)
+            secret_length(parameters, DecoyCounts(none, none, none, none), leak_bits=0, block_bits=8)
+    except (ValueError, ArithmeticError) as err:
+        raise Rejected(
+            f"no key can come of these recordings: {err}",
+            code="link.bad_parameters",
+            hint="the intensities and probabilities in a recording must be those that the proof is made for",
+        ) from err
+    return parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +216,8 @@ def _processed(job: _Job, *, is_quiet: bool) -> PairResult:
     try:
         with progress(text("postprocess.running"), records[0].stat().st_size, wanted=not is_quiet) as done:
             result = run_async(_run(job, records, state, done))
-    except (Interrupted, Unavailable):
-        if job.keeps_state:
+    except (Interrupted, Unavailable) as err:
+        if job.keeps_state and getattr(err, "code", "") != "link.authentication_dry":
             talk(text("postprocess.goes_on"))
         raise
     state.finish(result.to_json())
@@ -270,7 +305,7 @@ def _answer(header: Header, parameters: dict[str, Any], result: PairResult) -> d
         ],
         "alarms": result.alarms,
         "pulses": result.pulses,
-        "link_seconds": seconds,
+        "link_seconds": seconds if math.isfinite(seconds) else None,
         "secret_bits": secret,
         "key_bits": sum(report["key_bits"] for report in result.blocks.values()),
         "secret_bits_per_second": secret / seconds if seconds else 0.0,
@@ -313,7 +348,7 @@ def _lines(answer: Mapping[str, Any]) -> list[str]:
             "postprocess.total",
             key=f"{answer['key_bits']:,}",
             rate=f"{answer['secret_bits_per_second']:.4g}",
-            link=seconds_text(answer["link_seconds"]),
+            link=seconds_text(math.inf if answer["link_seconds"] is None else answer["link_seconds"]),
             seconds=seconds_text(answer["run_seconds"]),
         )
     )

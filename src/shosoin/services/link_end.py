@@ -14,31 +14,38 @@ import json
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.link_journal import FileLinkJournal
-from shosoin.adapters.private_files import create_private, read_private, replace_private
+from shosoin.adapters.private_files import create_private, make_directory, read_private, replace_private
 from shosoin.base import Alarm, Denied, PeerFault, Rejected, ShosoinError, Unavailable
 from shosoin.link.events.calibration_files import decode_calibration
 from shosoin.link.events.monitoring import LinkMonitor
 from shosoin.link.events.recording import Header, Part
 from shosoin.link.events.records import Detections, SentPulses
 from shosoin.link.postprocessing import KeyReady, Outcome, Receiver, SessionParameters, Transmitter, install_start_key
+from shosoin.link.postprocessing.journal import Journal
 from shosoin.services.link_postprocessing import ConnectionLost, drive_receiver, drive_transmitter
 from shosoin.services.link_records import read_batches, read_header
+from shosoin.services.link_run import BEGIN_ANEW
 from shosoin.services.link_told import ToldBlocks
 
-__all__ = ["KINDS", "EndConfig", "main", "spelled"]
+__all__ = ["KINDS", "EndConfig", "Taker", "main", "require_keys_known", "spelled"]
 
 LOOPBACK = "127.0.0.1"
 CONFIG_BYTES_MAX = 1 << 20
 KINDS: dict[str, type[ShosoinError]] = {
     kind.__name__: kind for kind in (Rejected, Denied, Unavailable, PeerFault, Alarm)
 }
+
+_SPENT = {"link.journal_missing", "link.journal_damaged", "link.journal_refused", "link.state_restored"}
+"""What other ends mend with a new start key: a recording, of which something was disclosed, is lost with its state."""
+_DEFECT_HINT = "set SHOSOIN_DEBUG=1 to see where, and please report it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +75,25 @@ class EndConfig:
         return f"EndConfig(role={self.role!r}, redacted)"
 
 
-class _Taker:
+class _Forgets(Protocol):
+    def stored(self, block: int) -> None: ...
+
+
+class Taker:
     """Writes keys where they are wanted, and tells on standard output what became of each block."""
 
-    def __init__(self, config: EndConfig, end: Transmitter | Receiver, told: ToldBlocks) -> None:
+    def __init__(self, config: EndConfig, end: _Forgets, told: ToldBlocks) -> None:
         self._directory = None if config.keys is None else Path(config.keys)
         self._end = end
         self._told = told
         if self._directory is not None:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(self._directory)
 
     def __call__(self, outcome: Outcome) -> None:
+        """Take what became of a block.
+
+        A key is durable where it is wanted before its figures are, and both before the protocol forgets it.
+        """
         if not isinstance(outcome, KeyReady):
             told = {"void": outcome.block, "reason": outcome.reason.code, "is_alarm": outcome.reason.is_alarm}
             self._tell(outcome.block, {**told, "figures": dict(outcome.figures)})
@@ -86,13 +101,17 @@ class _Taker:
         if self._directory is None:
             outcome.key.wipe()
         else:
-            _write_key(self._directory / f"block-{outcome.block:06d}.key", outcome.key.take())
+            _write_key(self._directory / _key_file(outcome.block), outcome.key.take())
         self._tell(outcome.block, {"block": outcome.block, "report": dict(outcome.report)})
         self._end.stored(outcome.block)
 
     def _tell(self, block: int, line: dict[str, Any]) -> None:
         self._told.add(block, line)
         say(line)
+
+
+def _key_file(block: int) -> str:
+    return f"block-{block:06d}.key"
 
 
 def _write_key(path: Path, key: bytes) -> None:
@@ -108,9 +127,12 @@ def _write_key(path: Path, key: bytes) -> None:
 
 
 def say(told: dict[str, Any]) -> None:
-    """Print one line."""
-    sys.stdout.write(json.dumps(told) + "\n")
-    sys.stdout.flush()
+    """Print one line; where nobody listens any more, go."""
+    try:
+        sys.stdout.write(json.dumps(told) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os._exit(1)  # as if killed: the journal is made for that
 
 
 async def run(config: EndConfig) -> None:
@@ -123,6 +145,7 @@ async def run(config: EndConfig) -> None:
         if header.settings != parameters.settings:
             raise Rejected(f"{config.record} was recorded under other settings", code="link.parameters_differ")
         told = ToldBlocks(journal)
+        require_keys_known(config.keys, journal)
         for _, line in sorted(told.lines.items()):
             say(line)
         await (_transmit if config.role == "transmitter" else _receive)(config, journal, parameters, header, told)
@@ -138,9 +161,27 @@ def _require_start_key(config: EndConfig, journal: FileLinkJournal) -> None:
         raise Alarm(
             f"the journal in {config.state} is gone: key would be used twice",
             code="link.journal_missing",
-            hint="remove the state of both ends and begin anew",
         )
     install_start_key(journal, bytes.fromhex(config.start_key))
+
+
+def require_keys_known(keys: str | None, journal: Journal) -> None:
+    """Check, before a word is said, that the journal knows every key that was written: else it is not the latest.
+
+    A state restored from a backup, or a copy of it, has forgotten what it disclosed since. It is found out here where
+    a key was written since then, and only there.
+
+    Raises:
+        Alarm: it does not.
+    """
+    names = (name.split("/") for name in journal.load())
+    known = {_key_file(int(name[1])) for name in names if name[0] in {"told", "key"}}
+    for path in [] if keys is None else sorted(Path(keys).glob("block-*.key")):
+        if path.name not in known:
+            raise Alarm(
+                f"{path} was written by a run that this state knows nothing of: it was restored or copied",
+                code="link.state_restored",
+            )
 
 
 def _monitor(config: EndConfig, told: ToldBlocks) -> LinkMonitor | None:
@@ -175,7 +216,7 @@ async def _transmit(
     end = Transmitter(parameters, journal, SystemEntropy(), monitor=_monitor(config, told))
     batches = read_batches(Path(config.record), lambda done: say({"read": done}))
     record = (batch for batch in batches if isinstance(batch, SentPulses))
-    await drive_transmitter(end, record, streams, _Taker(config, end, told), timeout_s=config.timeout_s)
+    await drive_transmitter(end, record, streams, Taker(config, end, told), timeout_s=config.timeout_s)
 
 
 async def _receive(
@@ -188,7 +229,7 @@ async def _receive(
         raise ConnectionLost(f"the transmitter does not answer: {err.strerror}") from err
     end = Receiver(parameters, journal, SystemEntropy(), monitor=_monitor(config, told))
     record = _until_suspended(Path(config.record), told)
-    await drive_receiver(end, record, streams, _Taker(config, end, told), timeout_s=config.timeout_s)
+    await drive_receiver(end, record, streams, Taker(config, end, told), timeout_s=config.timeout_s)
 
 
 def _until_suspended(path: Path, told: ToldBlocks) -> Iterator[Detections]:
@@ -215,11 +256,19 @@ def main() -> int:
         asyncio.run(run(EndConfig(**json.loads(told))))
     except ShosoinError as err:
         kind = next(name for name, known in KINDS.items() if isinstance(err, known))
-        say({"error": kind, "code": err.code, "message": err.message, "hint": err.hint})
+        hint = BEGIN_ANEW if err.code in _SPENT else err.hint
+        say({"error": kind, "code": err.code, "message": err.message, "hint": hint})
         return 1
     except OSError as err:  # the directory for the keys cannot be made, or a key not be written
-        message = f"an end cannot go on: {err.strerror}: {err.filename}"
+        why = err.strerror or type(err).__name__
+        message = f"an end cannot go on: {why}" + (f": {err.filename}" if err.filename else "")
         say({"error": Unavailable.__name__, "code": "link.end_failed", "message": message, "hint": ""})
+        return 1
+    except Exception as err:  # noqa: BLE001  # a defect of ours: told without what it may hold
+        if os.environ.get("SHOSOIN_DEBUG"):
+            traceback.print_exception(err)
+        message = f"an end broke down: {type(err).__name__}"
+        say({"error": PeerFault.__name__, "code": "link.end_broke_down", "message": message, "hint": _DEFECT_HINT})
         return 1
     say({"finished": True})
     return 0

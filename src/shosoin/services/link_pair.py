@@ -12,19 +12,23 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from shosoin.base import PeerFault, ShosoinError
+from shosoin.base import PeerFault, ShosoinError, Unavailable
 from shosoin.link.postprocessing import SessionParameters, VoidReason
 from shosoin.services.link_end import KINDS, EndConfig, spelled
 from shosoin.services.link_run import ROLES, RunState
 
-__all__ = ["PairResult", "run_pair"]
+__all__ = ["PairResult", "patience_s", "run_pair"]
 
 LINE_BYTES_MAX = 1 << 20
+_PATIENCE_S = 120.0
+_READ_BYTES_PER_S = 5e6
+_LEFT_ALONE_S = 10.0
+"""How long an end may go on when the other has failed: it is killed then."""
 _ABANDONED = VoidReason.ABANDONED.code
 
 
@@ -68,6 +72,7 @@ class _Told:
     spent: Mapping[str, int] = field(default_factory=dict)
     error: ShosoinError | None = None
     has_finished: bool = False
+    was_killed: bool = False
 
     def take(self, line: Mapping[str, Any]) -> None:
         """Take one line."""
@@ -99,7 +104,7 @@ async def run_pair(
     calibration: str | None = None,
     lock: int | None = None,
     progress: Callable[[int], None] | None = None,
-    timeout_s: float = 120.0,
+    timeout_s: float | None = None,
 ) -> PairResult:
     """Run both ends until the records are used up, or from where an earlier call was killed.
 
@@ -111,7 +116,7 @@ async def run_pair(
         calibration: text of what the monitors of both ends take as honest; None: nobody watches.
         lock: a file that both processes hold open until they are gone.
         progress: called with how many bytes of the transmitter's record were read.
-        timeout_s: how long an end may wait for the other.
+        timeout_s: how long an end may wait for the other; None: what ``patience_s`` says of the records.
 
     Raises:
         ShosoinError: what the first end to fail says.
@@ -129,7 +134,7 @@ async def run_pair(
             parameters=parameters.to_json(),
             keys=None if keys is None else str(keys / role),
             port=0,
-            timeout_s=timeout_s,
+            timeout_s=patience_s(records) if timeout_s is None else timeout_s,
             calibration=calibration,
         )
         for role, record, storage_key in zip(ROLES, records, state.storage_keys, strict=True)
@@ -140,16 +145,25 @@ async def run_pair(
             port = line.get("port", 0)
         if port:
             async with _process(replace(configs[1], port=port), lock) as receiver:
-                await asyncio.gather(_listen(transmitter, told[0], progress), _listen(receiver, told[1], None))
+                await _listen_to_both((transmitter, receiver), told, progress)
         else:
-            await transmitter.wait()
+            await _listen(transmitter, told[0], None)
     return _result(told, time.monotonic() - started, is_resumed=state.is_resumed)
+
+
+def patience_s(records: Iterable[Path]) -> float:
+    """Return how long an end may say nothing: it reads up to a whole record where few pulses were detected.
+
+    An end that ends is noticed at once, whatever this is.
+    """
+    return _PATIENCE_S + max(record.stat().st_size for record in records) / _READ_BYTES_PER_S
 
 
 @contextlib.asynccontextmanager
 async def _process(config: EndConfig, lock: int | None) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
+        "-P",  # or what lies in the working directory would be imported
         "-m",
         "shosoin.services.link_end",
         stdin=asyncio.subprocess.PIPE,
@@ -176,19 +190,46 @@ async def _line(process: asyncio.subprocess.Process, told: _Told) -> dict[str, A
     return line
 
 
+async def _listen_to_both(
+    processes: tuple[asyncio.subprocess.Process, asyncio.subprocess.Process],
+    told: tuple[_Told, _Told],
+    progress: Callable[[int], None] | None,
+) -> None:
+    """Listen until both have ended; one whose other end failed sees that soon, or waits for what never comes."""
+    ends = [
+        asyncio.ensure_future(_listen(process, end, wanted))
+        for process, end, wanted in zip(processes, told, (progress, None), strict=True)
+    ]
+    try:
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        is_broken = not all(end.has_finished for end, task in zip(told, ends, strict=True) if task.done())
+        await asyncio.wait(ends, timeout=_LEFT_ALONE_S if is_broken else None)
+    finally:
+        for task in ends:
+            if not task.done():
+                task.cancel()
+        await asyncio.gather(*ends, return_exceptions=True)
+    for task in ends:
+        if not task.cancelled():
+            task.result()
+
+
 async def _listen(process: asyncio.subprocess.Process, told: _Told, progress: Callable[[int], None] | None) -> None:
     while line := await _line(process, told):
         if progress is not None and "read" in line:
             progress(line["read"])
-    await process.wait()
+    told.was_killed = await process.wait() < 0
 
 
 def _result(told: tuple[_Told, _Told], seconds: float, *, is_resumed: bool) -> PairResult:
     errors = [end.error for end in told if end.error is not None]
     # Where one end fails the other one sees its connection go: the cause is what is not that.
     errors.sort(key=lambda error: error.code == "link.connection_lost")
-    if errors:
+    was_killed = any(end.was_killed for end in told)
+    if errors and not (was_killed and errors[0].code == "link.connection_lost"):
         raise errors[0]
+    if was_killed:
+        raise Unavailable("an end was killed", code="link.end_killed")
     if not all(end.has_finished for end in told):
         raise PeerFault("an end broke down without a word", code="link.end_broke_down")
     if told[0].blocks != told[1].blocks or not _agree(told, is_resumed=is_resumed):

@@ -3,7 +3,7 @@
 * ``lock`` is held by every process of the run: no second run begins before the last process of the first is gone;
 * ``run/run.json`` says what the run is about, as digests, and holds the storage keys of the journals;
 * ``run/transmitter`` and ``run/receiver`` are the journals of the ends; the start key is in them and nowhere else;
-* ``run/result.json`` is there once everything is finished.
+* ``run/result.json`` is there once everything is finished. Both carry a digest of what they say.
 
 A run is made beside its place and moved there whole: what is interrupted before never used a bit and is thrown away.
 
@@ -27,18 +27,27 @@ from typing import Any
 
 from shosoin.adapters.entropy import SystemEntropy
 from shosoin.adapters.link_journal import FileLinkJournal
-from shosoin.adapters.private_files import create_private, read_private, replace_private, sync_directory
+from shosoin.adapters.private_files import (
+    create_private,
+    make_directory,
+    read_private,
+    replace_private,
+    sync_directory,
+)
 from shosoin.base import Alarm, Rejected, Unavailable
 from shosoin.link.postprocessing import install_start_key
+from shosoin.services.link_records import opened
 
-__all__ = ["ROLES", "RunState", "digest_of", "held", "is_begun", "open_run"]
+__all__ = ["BEGIN_ANEW", "ROLES", "RunState", "digest_of", "held", "is_begun", "open_run"]
 
 ROLES = ("transmitter", "receiver")
 START_KEY_BYTES = 1 << 15
 _STORAGE_KEY_BYTES = 32
-_VERSION = 1
+_VERSION = 2
 _FILE_BYTES_MAX = 1 << 26
 _NAMES = {"lock", "new", "parts", "run"}
+BEGIN_ANEW = "take a new recording and a new directory: a recording that was begun must not become key once more"
+"""What to do where the state of a run is lost."""
 _WAIT_S = 5.0
 """How long the last processes of a run that was killed may take to go."""
 
@@ -59,8 +68,15 @@ class RunState:
         return self.directory / role
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Keep what came of the run, durably."""
-        replace_private(self.directory / "result.json", json.dumps(result).encode())
+        """Keep what came of the run, durably.
+
+        Raises:
+            Unavailable: the directory cannot be written.
+        """
+        try:
+            replace_private(self.directory / "result.json", _spelled(result))
+        except OSError as err:
+            raise _out_of_reach(self.directory, err) from err
 
 
 @contextlib.contextmanager
@@ -72,7 +88,7 @@ def held(directory: Path, *, wait_s: float = _WAIT_S) -> Iterator[int]:
         Unavailable: another run holds it, or it is out of reach.
     """
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(directory)
         strange = sorted({path.name for path in directory.iterdir()} - _NAMES)
         if strange:
             raise Rejected(
@@ -83,7 +99,7 @@ def held(directory: Path, *, wait_s: float = _WAIT_S) -> Iterator[int]:
         directory.chmod(0o700)
         descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as err:
-        raise Unavailable(f"{directory} cannot be used: {err.strerror}", code="link.state_out_of_reach") from err
+        raise _out_of_reach(directory, err) from err
     try:
         _lock(descriptor, directory, wait_s)
         yield descriptor
@@ -101,11 +117,17 @@ def _lock(descriptor: int, directory: Path, wait_s: float) -> None:
                 raise Unavailable(
                     f"another run holds {directory}",
                     code="link.state_held",
-                    hint="wait until it has ended, or name another directory",
+                    hint="wait until it has ended",
                 ) from err
             time.sleep(0.05)
+        except OSError as err:  # a file system without locks
+            raise _out_of_reach(directory, err) from err
         else:
             return
+
+
+def _out_of_reach(directory: Path, err: OSError) -> Unavailable:
+    return Unavailable(f"{directory} cannot be used: {err.strerror or err}", code="link.state_out_of_reach")
 
 
 def is_begun(directory: Path) -> bool:
@@ -122,6 +144,7 @@ def open_run(directory: Path, subject: Mapping[str, Any]) -> RunState:
     Raises:
         Rejected: the run was begun with something else.
         Alarm: what is there is damaged.
+        Denied: somebody else may read or change it.
         Unavailable: the directory cannot be written.
     """
     run, new = directory / "run", directory / "new"
@@ -133,12 +156,11 @@ def open_run(directory: Path, subject: Mapping[str, Any]) -> RunState:
             sync_directory(directory)
             sync_directory(directory.parent)
     except OSError as err:
-        raise Unavailable(f"{directory} cannot be written: {err.strerror}", code="link.state_out_of_reach") from err
-    told = _read(run / "run.json")
-    if told.get("version") != _VERSION or not isinstance(told.get("subject"), dict):
-        raise Rejected(f"the state in {directory} is of another version", code="link.state_rejected")
+        raise _out_of_reach(directory, err) from err
+    told = _read(run / "run.json", BEGIN_ANEW)
     _require_same(directory, told["subject"], json.loads(json.dumps(subject)))
-    result = _read(run / "result.json") if (run / "result.json").exists() else None
+    finished = run / "result.json"
+    result = _read(finished, f"remove {finished}: the ends tell it again") if finished.exists() else None
     return RunState(run, tuple(told["storage_keys"]), is_resumed, result)
 
 
@@ -153,17 +175,39 @@ def _begin(new: Path, subject: Mapping[str, Any]) -> None:
     for role, storage_key in zip(ROLES, storage_keys, strict=True):
         with contextlib.closing(FileLinkJournal(new / role, storage_key)) as journal:
             install_start_key(journal, start_key)
-    told = {"version": _VERSION, "subject": subject, "storage_keys": [key.hex() for key in storage_keys]}
-    create_private(new / "run.json", json.dumps(told).encode())
+    told = {"subject": subject, "storage_keys": [key.hex() for key in storage_keys]}
+    create_private(new / "run.json", _spelled(told))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _spelled(told: Mapping[str, Any]) -> bytes:
+    """Return a file that says when a bit of it is no longer what was written; it does not find forgers."""
+    as_read = json.loads(json.dumps(told))  # names are text then, and sorted as such
+    return json.dumps({"version": _VERSION, "digest": _digest_of_told(as_read), "told": as_read}).encode()
+
+
+def _digest_of_told(told: Any) -> str:
+    return blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=32, person=b"link run").hexdigest()
+
+
+def _read(path: Path, hint: str) -> dict[str, Any]:
+    """Return what ``_spelled`` was given.
+
+    Raises:
+        Rejected: it is of another version, or gone.
+        Alarm: it is damaged.
+    """
+    content = read_private(path, "state of a run", bytes_max=_FILE_BYTES_MAX)
     try:
-        told = json.loads(read_private(path, "state of a run", bytes_max=_FILE_BYTES_MAX))
-    except ValueError as err:
-        raise Alarm(f"{path} is damaged", code="link.state_damaged", hint="remove the state, begin anew") from err
-    if not isinstance(told, dict):
-        raise Alarm(f"{path} is damaged", code="link.state_damaged", hint="remove the state, begin anew")
+        file = json.loads(content)
+        is_ours = file["version"] == _VERSION
+        told: dict[str, Any] = file["told"] if is_ours else {}
+        is_whole = not is_ours or file["digest"] == _digest_of_told(told)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        is_ours = is_whole = False
+    if not is_whole:
+        raise Alarm(f"{path} is damaged", code="link.state_damaged", hint=hint)
+    if not is_ours:
+        raise Rejected(f"the state in {path} is of another version", code="link.state_rejected")
     return told
 
 
@@ -173,7 +217,9 @@ def _require_same(directory: Path, begun: Mapping[str, Any], wanted: Mapping[str
         raise Rejected(
             f"the run in {directory} was begun with other {', '.join(names)}",
             code="link.state_differs",
-            hint="go on with what it was begun with, or name another directory",
+            hint="name another directory"
+            if "recordings" in names
+            else "go on with what it was begun with: a recording must not become key once more",
         )
 
 
@@ -198,7 +244,7 @@ def digest_of(paths: Sequence[Path]) -> list[str]:
 def _digest(path: Path) -> str:
     hashed = blake2b(digest_size=32, person=b"link recording")
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             while piece := file.read(1 << 20):
                 hashed.update(piece)
     except OSError as err:

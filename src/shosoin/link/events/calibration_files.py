@@ -47,13 +47,15 @@ def decode_calibration(data: bytes) -> CalibrationFile:
         Rejected: it is none of version 1, or a limit is missing, unknown or out of range.
     """
     try:
-        told: Any = json.loads(data[: CALIBRATION_BYTES_MAX + 1].decode())  # UTF-8 alone
+        if len(data) > CALIBRATION_BYTES_MAX:
+            raise ValueError(f"longer than {CALIBRATION_BYTES_MAX} bytes")
+        told: Any = json.loads(data.decode())  # UTF-8 alone
         if (told["format"], told["version"]) != (_FORMAT, _VERSION):
             raise ValueError("another format or version")
         if type(told["simulated"]) is not bool or not _is_line(told["origin"]):
             raise ValueError("simulated or origin")
         return CalibrationFile(Calibration(**_limits(told["limits"])), told["simulated"], told["origin"])
-    except (ValueError, TypeError, KeyError, RecursionError) as err:
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as err:
         raise Rejected(
             f"not a calibration of a link: {err}",
             code="link.calibration_rejected",

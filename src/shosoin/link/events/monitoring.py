@@ -120,6 +120,8 @@ class Calibration:
         for name in ("background_max", "afterpulse_max", "qber_max", "outer_share_max", "diode_probability_max"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ValueError(f"{name} must lie within [0, 1], got {getattr(self, name)}")
+        if not self.background_max + self.afterpulse_max < 1.0:
+            raise ValueError("background_max and afterpulse_max must leave room for light: their sum is below 1")
 
 
 @dataclass(frozen=True, slots=True)
