@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,14 +31,15 @@ def recorded(eavesdropper: Eavesdropper | None, fraction: float) -> list[Batch]:
 
 
 def post_processed(
-    batches: Sequence[Batch], *, watched: bool = True, with_devices: bool = True
+    batches: Sequence[Batch], *, watched: bool = True, with_devices: bool = True, **changed: Any
 ) -> tuple[list[Outcome], list[Outcome]]:
     """Run both ends on a study; return what became of the blocks at either.
 
     Args:
         with_devices: whether monitors see what devices read, or only what recordings tell.
+        changed: parameters that are not the usual ones.
     """
-    parameters = replace(SMALL, settings=SETTINGS, qber_max=0.2)
+    parameters = replace(SMALL, settings=SETTINGS, qber_max=0.2, **changed)
     calibration = calibration_of(SETTINGS, LINE)
     monitors = [LinkMonitor(calibration) if watched else None for _ in range(2)]
     transmitter = Transmitter(parameters, MemoryJournal(), SeededEntropy(1), monitor=monitors[0])
@@ -92,7 +94,7 @@ def test_a_record_tells_of_clicks_what_the_devices_read():
     assert abs(clicks[0, 0] - clicks[1, 0]) < 4 * np.sqrt(clicks.sum() / 2) * 0.5
 
 
-@pytest.mark.parametrize(
+ATTACKED = pytest.mark.parametrize(
     ("eavesdropper", "fraction", "found"),
     [
         (InterceptResend(), 0.25, "qber-high"),
@@ -102,6 +104,9 @@ def test_a_record_tells_of_clicks_what_the_devices_read():
     ],
     ids=["a quarter intercepted", "photon numbers split", "detectors blinded", "a Trojan horse"],
 )
+
+
+@ATTACKED
 def test_no_block_of_a_link_that_is_attacked_has_a_key(eavesdropper, fraction, found):
     told = post_processed(recorded(eavesdropper, fraction))
     assert not any(isinstance(outcome, KeyReady) for end in told for outcome in end)
@@ -115,3 +120,19 @@ def test_no_block_of_a_link_that_is_attacked_has_a_key(eavesdropper, fraction, f
         for finding in outcome.figures.get("findings", ())
     ]
     assert found in findings
+
+
+@ATTACKED
+def test_an_attack_on_a_link_whose_blocks_never_have_a_key_is_found_too(eavesdropper, fraction, found):
+    told = post_processed(recorded(eavesdropper, fraction), fixed_secret_bits=1 << 20)
+    void = [each for end in told for each in end if isinstance(each, BlockVoid)]
+    findings = [finding["kind"] for each in void for finding in each.figures.get("findings", ())]
+    assert found in findings
+    assert not any(isinstance(outcome, KeyReady) for end in told for outcome in end)
+    assert voids(told[0]) == voids(told[1])
+
+
+def test_honest_blocks_without_a_key_are_not_suspicious():
+    told = post_processed(recorded(None, 1.0), fixed_secret_bits=1 << 20)
+    reasons = {reason for end in told for reason in voids(end).values()}
+    assert VoidReason.NO_SECRET_LENGTH in reasons <= {VoidReason.NO_SECRET_LENGTH, VoidReason.TOO_SHORT}

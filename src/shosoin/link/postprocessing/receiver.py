@@ -357,7 +357,8 @@ class Receiver(SessionEnd):
             self._drop(number, VoidReason.NOT_EQUAL)
 
     def _judge_received(self, found: _InFlight) -> VoidReason | None:
-        observation = received_observation(found.block.counts(found.errors), self._readings_until(found.block.number))
+        counts = found.block.counts(found.errors or None)
+        observation = received_observation(counts, self._readings_until(found.block.number))
         return self._judge(found.block.number, observation)
 
     def _readings_until(self, number: int) -> ReceiverReadings | None:
@@ -425,8 +426,11 @@ class Receiver(SessionEnd):
             self._keep(kept.agreed(), {})
 
     def _on_void(self, number: int, reason: VoidReason) -> None:
-        if number not in self._in_flight:
+        found = self._in_flight.get(number)
+        if found is None:
             raise unexpected(Void(reason), number)
+        if found.stage is not _Stage.VERIFIED:
+            self._judge_received(found)  # for what the devices read; that the block has no key is settled
         self._drop(number, reason)
 
     def _drop(self, number: int, reason: VoidReason) -> None:

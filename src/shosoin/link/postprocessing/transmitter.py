@@ -295,9 +295,9 @@ class Transmitter(SessionEnd):
         tally = self._watch.take()
         reason = refusal(self.parameters, block) or self._hopeless(block)
         if reason is not None:
-            if reason is VoidReason.QBER_ABOVE_LIMIT:
-                self._judge(block.number, tally.observation(block.counts()))
-            self._void(block, reason)
+            # A block without a key is looked at as well: the eavesdropper who took too much may be why it has none.
+            found = self._judge(block.number, tally.observation(block.counts()))
+            self._void(block, reason if found is None or reason is VoidReason.QBER_ABOVE_LIMIT else found)
             return
         qber = self._key_qber or expected_qber(int(block.test_errors.sum()), int(block.test_detections.sum()))
         started = discloser(self.parameters, block, qber, self._entropy)

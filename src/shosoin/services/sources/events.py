@@ -258,7 +258,8 @@ class EventDevices:
     async def _void(self, void: BlockVoid) -> None:
         suspends = void.reason in _SUSPENDING or any(monitor.suspended for monitor in self._monitors)
         if suspends:
-            await self._suspension.begin(void.reason.code)  # first: durable before anybody is told
+            code = (void.reason if void.reason in _SUSPENDING else VoidReason.SUSPENDED).code
+            await self._suspension.begin(code)  # first: durable before anybody is told
         log("link.block_void", peer=self._peer, block=void.block, code=void.reason.code, **void.figures)
         if void.reason.is_alarm:
             self._emit("link.block_alarm", "alarm", block=void.block, code=void.reason.code, **void.figures)
