@@ -30,6 +30,8 @@ _READ_BYTES_PER_S = 5e6
 _LEFT_ALONE_S = 10.0
 """How long an end may go on when the other has failed: it is killed then."""
 _ABANDONED = VoidReason.ABANDONED.code
+_SEEN = frozenset({VoidReason.SUSPENDED.code, VoidReason.DISCARDED.code})
+"""What a monitor of either end found."""
 
 
 @dataclass(slots=True)
@@ -248,13 +250,18 @@ def _result(told: tuple[_Told, _Told], seconds: float, *, is_resumed: bool) -> P
 
 
 def _agree(told: tuple[_Told, _Told], *, is_resumed: bool) -> bool:
-    """Whether both give the same reasons; of a block in flight one may have heard nothing before it was killed."""
-    if not is_resumed:
-        return told[0].voids == told[1].voids
+    """Whether both give the same reasons, but for those that only one end can know.
+
+    The receiver's monitor may have seen why a block has no key; of a block in flight one end may have heard nothing
+    before it was killed.
+    """
+    if not is_resumed and told[0].voids.keys() != told[1].voids.keys():
+        return False
     common = told[0].voids.keys() & told[1].voids.keys()
     differing = [{end.voids[block] for end in told} for block in common if told[0].voids[block] != told[1].voids[block]]
     with_keys = told[0].blocks.keys() & (told[0].voids.keys() | told[1].voids.keys())
-    return not with_keys and all(_ABANDONED in reasons for reasons in differing)
+    known_to_one = {*_SEEN, _ABANDONED} if is_resumed else _SEEN
+    return not with_keys and all(known_to_one & reasons for reasons in differing)
 
 
 def _voids(told: tuple[_Told, _Told]) -> dict[int, str]:
@@ -262,5 +269,9 @@ def _voids(told: tuple[_Told, _Told]) -> dict[int, str]:
     numbers = range(max(end.spent["blocks"] for end in told))
     voids = dict.fromkeys((number for number in numbers if number not in told[0].blocks), _ABANDONED)
     for end in told:
-        voids |= {block: reason for block, reason in end.voids.items() if voids.get(block, _ABANDONED) == _ABANDONED}
+        voids |= {
+            block: reason
+            for block, reason in end.voids.items()
+            if reason in _SEEN or voids.get(block, _ABANDONED) == _ABANDONED
+        }
     return voids

@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 
 from shosoin.adapters.link_journal import FileLinkJournal
-from shosoin.base import Alarm, Rejected, Unavailable
+from shosoin.base import Alarm, PeerFault, Rejected, Unavailable
 from shosoin.cli.link_postprocess import postprocess
 from shosoin.link.events.calibrating import calibration_of
 from shosoin.link.events.calibration_files import CalibrationFile, encode_calibration
 from shosoin.link.events.recording import Header, Part, encode_recording
 from shosoin.link.postprocessing import VoidReason
 from shosoin.services.link_end import EndConfig, run
+from shosoin.services.link_pair import _result, _Told
 from shosoin.services.link_run import held, open_run
 from shosoin.services.link_told import ToldBlocks
 from tests.link.postprocessing.test_monitoring import LINE, recorded
@@ -208,6 +209,28 @@ def test_a_monitor_goes_on_where_the_one_before_it_ended():
     assert ToldBlocks(journal).discards == 0
     told.add(4, {"reason": VoidReason.SUSPENDED.code, "figures": {}})
     assert ToldBlocks(journal).is_suspended
+
+
+SHORT, SUSPENDED, ABANDONED, UNEQUAL = (
+    reason.code
+    for reason in (VoidReason.NO_SECRET_LENGTH, VoidReason.SUSPENDED, VoidReason.ABANDONED, VoidReason.NOT_EQUAL)
+)
+
+
+@pytest.mark.parametrize(
+    ("reasons", "is_resumed", "told"),
+    [
+        ((SHORT, SUSPENDED), False, SUSPENDED),
+        ((SUSPENDED, SHORT), True, SUSPENDED),
+        ((SHORT, ABANDONED), True, SHORT),
+        ((SHORT, ABANDONED), False, None),
+        ((SHORT, UNEQUAL), True, None),
+    ],
+)
+def test_what_the_monitor_of_one_end_found_is_no_disagreement(reasons, is_resumed, told):
+    ends = [_Told(voids={0: reason}, spent={"pulses": 1, "blocks": 1}, has_finished=True) for reason in reasons]
+    with contextlib.nullcontext() if told else pytest.raises(PeerFault, match="do not tell the same"):
+        assert _result((ends[0], ends[1]), 1.0, is_resumed=is_resumed).voids == {0: told}
 
 
 def test_the_journal_is_durable_held_by_one_and_refuses_a_wrong_key(tmp_path):

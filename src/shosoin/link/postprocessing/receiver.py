@@ -429,9 +429,9 @@ class Receiver(SessionEnd):
         found = self._in_flight.get(number)
         if found is None:
             raise unexpected(Void(reason), number)
-        if found.stage is not _Stage.VERIFIED:
-            self._judge_received(found)  # for what the devices read; that the block has no key is settled
-        self._drop(number, reason)
+        # That the block has no key is settled; what the own devices read tells more than a reason that is no alarm.
+        own = None if found.stage is _Stage.VERIFIED else self._judge_received(found)
+        self._drop(number, reason if own is None or reason.is_alarm else own)
 
     def _drop(self, number: int, reason: VoidReason) -> None:
         block = self._in_flight.pop(number).block
