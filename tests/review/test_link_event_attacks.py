@@ -792,6 +792,16 @@ async def test_what_cannot_be_read_of_a_suspension_counts_as_one(tmp_path, conte
     assert read_suspension(tmp_path) == "link.suspension_unreadable"
 
 
+@pytest.mark.parametrize(
+    "put_there",
+    [lambda path: path.symlink_to(path.with_name("nowhere")), os.mkfifo, Path.mkdir],
+    ids=["a link to nowhere", "a pipe", "a directory"],
+)
+def test_what_is_no_file_where_a_suspension_would_be_counts_as_one_and_holds_nobody_up(tmp_path, put_there):
+    put_there(tmp_path / "suspended.json")
+    assert read_suspension(tmp_path) == "link.suspension_unreadable"
+
+
 @pytest.mark.parametrize("frame", [b"", b"T", b"G", b"G[]", b'G{"line": 1, "suspended": true}', b"G" + b"[" * 9000])
 def test_a_first_frame_that_is_no_greeting_is_the_peers_fault(frame):
     with pytest.raises(PeerFault, match="set to"):

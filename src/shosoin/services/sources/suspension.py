@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 from pathlib import Path
 
@@ -39,8 +40,10 @@ def read_suspension(directory: Path) -> str:
         directory: of the link's source; need not exist.
     """
     try:
-        with (directory / SUSPENSION_FILE).open("rb") as file:
-            reason = json.loads(file.read(_BYTES_MAX))["reason"]
+        # Neither a link to nowhere nor a pipe is what an alarm wrote, and neither means that there was none.
+        descriptor = os.open(directory / SUSPENSION_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            reason = json.loads(file.read(_BYTES_MAX) or b"")["reason"]
     except FileNotFoundError:
         return ""
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
