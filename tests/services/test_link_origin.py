@@ -58,6 +58,16 @@ def test_the_least_that_was_declared_for_what_is_in_stock_counts(tmp_path, first
 def test_what_cannot_be_read_of_an_origin_counts_as_simulated(tmp_path, content):
     (tmp_path / "origin.json").write_bytes(content)
     assert origin_of_stock(tmp_path, REAL, has_stock=True).simulated
+
+
+@pytest.mark.parametrize(
+    "put_there",
+    [lambda path: path.symlink_to(path.with_name("nowhere")), os.mkfifo],
+    ids=["a link to nowhere", "a pipe"],
+)
+def test_what_is_no_file_where_an_origin_would_be_counts_as_simulated_and_holds_nobody_up(tmp_path, put_there):
+    put_there(tmp_path / "origin.json")
+    assert origin_of_stock(tmp_path, REAL, has_stock=True).simulated
     assert origin_of_stock(tmp_path, REAL, has_stock=True).simulated
     assert origin_of_stock(tmp_path, REAL, has_stock=False) == REAL
 

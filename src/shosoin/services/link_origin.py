@@ -11,6 +11,7 @@ from before there was such a file counts as what is declared now.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,8 +62,10 @@ def _told(facts: LinkFacts) -> dict[str, object]:
 
 def _read(path: Path) -> LinkFacts | None:
     try:
-        with path.open("rb") as file:
-            told = json.loads(file.read(_BYTES_MAX))
+        # As with a suspension: neither a link to nowhere nor a pipe means that there is none.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            told = json.loads(file.read(_BYTES_MAX) or b"")
         kind, simulated, epsilon = told["kind"], told["simulated"], told["epsilon"]
         if type(kind) is not str or type(simulated) is not bool or not _is_epsilon(epsilon):
             return _UNREADABLE

@@ -33,7 +33,10 @@ class ToldBlocks:
     @property
     def is_suspended(self) -> bool:
         """Whether a monitor of either end suspended the link."""
-        return any(line.get("reason") == VoidReason.SUSPENDED.code for line in self.lines.values())
+        return any(
+            line.get("reason") == VoidReason.SUSPENDED.code or line.get("figures", {}).get("suspended", False)
+            for line in self.lines.values()
+        )
 
     @property
     def discards(self) -> int:
@@ -52,4 +55,4 @@ class ToldBlocks:
 
 
 def _is_own_discard(line: Mapping[str, Any]) -> bool:
-    return line.get("reason") == VoidReason.DISCARDED.code and "findings" in line["figures"]
+    return "findings" in line.get("figures", {})  # whichever reason was told

@@ -18,6 +18,7 @@ from shosoin.link.events.records import Settings
 from shosoin.link.events.study import Batch, SimulatedStudy
 from shosoin.link.postprocessing import BlockVoid, KeyReady, Outcome, Receiver, Transmitter, VoidReason
 from shosoin.link.postprocessing.watching import readings_of
+from shosoin.services.link_told import ToldBlocks
 from tests.link.postprocessing.world import SMALL, MemoryJournal, SeededEntropy
 
 SETTINGS = Settings((0.4, 0.1), (0.4, 0.6), 0.5, 0.5, 1e9).quantised()
@@ -39,7 +40,7 @@ def post_processed(
         with_devices: whether monitors see what devices read, or only what recordings tell.
         changed: parameters that are not the usual ones.
     """
-    parameters = replace(SMALL, settings=SETTINGS, qber_max=0.2, **changed)
+    parameters = replace(SMALL, **{"settings": SETTINGS, "qber_max": 0.2, **changed})
     calibration = calibration_of(SETTINGS, LINE)
     monitors = [LinkMonitor(calibration) if watched else None for _ in range(2)]
     transmitter = Transmitter(parameters, MemoryJournal(), SeededEntropy(1), monitor=monitors[0])
@@ -131,6 +132,15 @@ def test_an_attack_on_a_link_whose_blocks_never_have_a_key_is_found_too(eavesdro
     assert not any(isinstance(outcome, KeyReady) for end in told for outcome in end)
     assert voids(told[0]).keys() == voids(told[1]).keys()
     assert all(each.reason.is_alarm for each in void if each.figures.get("findings"))
+
+
+def test_a_link_that_was_suspended_over_its_limit_stays_so_in_later_sessions():
+    for end in post_processed(recorded(InterceptResend(), 1.0), qber_max=0.06):
+        first = next(each for each in end if isinstance(each, BlockVoid))
+        assert first.reason is VoidReason.QBER_ABOVE_LIMIT
+        journal = MemoryJournal()
+        ToldBlocks(journal).add(first.block, {"reason": first.reason.code, "figures": dict(first.figures)})
+        assert ToldBlocks(journal).is_suspended
 
 
 def test_honest_blocks_without_a_key_are_not_suspicious():

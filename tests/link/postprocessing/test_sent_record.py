@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -104,3 +107,18 @@ def test_readings_of_the_detectors_count_for_every_block_that_they_may_belong_to
         receiver.feed(detections, ReceiverReadings(windows=windows))
     found = [receiver._readings_until(block) for block in (0, 2, 3, 4)]  # nobody judged block 1
     assert [readings.windows if readings else 0 for readings in found] == [11, 1110, 1000, 0]
+
+
+def test_readings_of_a_block_that_is_judged_late_count_for_no_later_one():
+    monitor = LinkMonitor(calibration_of(SETTINGS, LINE))
+    receiver = Receiver(SMALL, MemoryJournal(), SeededEntropy(1), monitor=monitor)
+    size = SMALL.block_detections
+    for block, windows in enumerate((1, 10, 100, 1000)):
+        receiver._readings.add(block * size, (block + 1) * size - 1, ReceiverReadings(windows=windows))
+    receiver._in_flight = dict.fromkeys(range(4), cast(Any, SimpleNamespace(stage=None)))
+    found = []
+    for block in (1, 2, 0, 3):
+        found.append(receiver._readings_until(block))
+        del receiver._in_flight[block]
+    assert [readings.windows if readings else 0 for readings in found] == [10, 100, 1, 1000]
+    assert receiver._judged == {2, 3}

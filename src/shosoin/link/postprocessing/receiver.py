@@ -117,6 +117,8 @@ class Receiver(SessionEnd):
         self._next_batch = 0
         self._accumulator: Accumulator | None = None
         self._in_flight: dict[int, _InFlight] = {}
+        self._judged: set[int] = set()
+        """Blocks that the monitor has looked at, as far back as one in flight may follow."""
         self._given_up: set[int] = set()
         self._is_over = False
         self._has_sent_end = False
@@ -362,15 +364,22 @@ class Receiver(SessionEnd):
         return self._judge(found.block.number, observation)
 
     def _readings_until(self, number: int) -> ReceiverReadings | None:
-        """Return what was read during a block, and during those before it that nobody judged.
+        """Return what was read during a block, and during those right before it that nobody judges.
 
-        A block before it may be judged later, since parities take their time: what was read during that stays.
+        A block before it may be judged later, since parities take their time: what was read during that stays, and
+        counts once.
         """
         behind = number + 1
         judged = (other for other, found in self._in_flight.items() if found.stage is _Stage.VERIFIED)
         first_unjudged = min(self._in_flight.keys() - {number, *judged}, default=behind)
         end, settled = ((block - self._first_block) * self._block_detections for block in (behind, first_unjudged))
-        return self._readings.take(end, settled=min(end, settled))
+        others = self._judged | self._in_flight.keys()
+        before = max((other for other in others if other < number), default=self._first_block - 1)
+        begin = (before + 1 - self._first_block) * self._block_detections
+        oldest = min(self._in_flight, default=number)
+        last = max((other for other in self._judged if other < oldest), default=oldest)
+        self._judged = {other for other in self._judged if other >= last} | {number}
+        return self._readings.take(end, begin=begin, settled=min(end, settled))
 
     def _give_up(self, number: int, reason: VoidReason) -> None:
         """End a block without a key, and tell the other end, whatever it has sent about the block already."""

@@ -258,6 +258,8 @@ class SessionEnd(ABC):
         findings = self._findings.pop(block, None)
         if findings:
             figures["findings"] = findings
+        if self._monitor is not None and self._monitor.suspended:
+            figures["suspended"] = True  # whatever reason is told: a later session has to know
         self._outcomes.append(BlockVoid(block, reason, figures))
 
     def _judge(self, block: int, observation: Observation) -> VoidReason | None:

@@ -53,13 +53,14 @@ class ReadingsQueue(Generic[R]):
             odd = held[len(held) // 2 * 2 :]
             self._waiting = deque([*((one[0], two[1], one[2] + two[2]) for one, two in pairs), *odd])
 
-    def take(self, end: int, *, settled: int | None = None) -> R | None:
+    def take(self, end: int, *, begin: int = 0, settled: int | None = None) -> R | None:
         """Return the sum of what begins before a place; what reaches up to it or further is told again next time.
 
         Args:
+            begin: place before which nothing is wanted: it is another block's.
             settled: likewise what reaches up to this place or further, for whoever asks about an earlier one yet.
         """
-        begun = [readings for start, _, readings in self._waiting if start < end]
+        begun = [readings for start, last, readings in self._waiting if start < end and last >= begin]
         while self._waiting and self._waiting[0][1] < (end if settled is None else settled):
             self._waiting.popleft()
         return reduce(add, begun) if begun else None
