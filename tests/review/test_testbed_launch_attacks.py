@@ -101,6 +101,14 @@ def test_a_process_that_no_pid_file_names_ends_with_the_launcher(layout):  # noq
     assert not layout.processes()[1].ready.exists()
 
 
+def test_a_launcher_that_was_given_no_lock_starts_its_processes_too(layout):  # noqa: F811
+    command = [sys.executable, "-m", "shosoin.testbed.launch", "together", str(layout.root), "kita/node", "kita/kme"]
+    assert subprocess.run(command, env=_environment(), check=False, timeout=60.0).returncode == 0
+    assert until(lambda: all(process.ready.exists() for process in layout.processes()[:2]))
+    assert len(Testbed(layout).down()) == 2
+    assert mention(layout.root) == []
+
+
 async def test_a_launcher_that_takes_too_long_is_ended_with_all_it_began(layout):  # noqa: F811
     testbed = Testbed(layout)
     with pytest.raises(StartFailed, match=r"did not start within 0\.05 s"):

@@ -48,12 +48,15 @@ def _fork(processes: list[Process]) -> int:
     The directory's lock, which we were given, is ours until the last pid file is written: if whoever started us is
     killed, nobody else starts the same processes meanwhile.
     """
+    is_held = _is_open(KEPT_DESCRIPTOR)  # started by hand, there is none, and the number is free for others
     _load({process.role.value for process in processes})
     for process in processes:
         known, says_known = os.pipe()
         pid = os.fork()
         if pid == 0:
             os.close(says_known)
+            if is_held:
+                os.close(KEPT_DESCRIPTOR)
             return _begin(process, known)
         os.close(known)
         record_of(pid).write(process.pid)
@@ -63,10 +66,16 @@ def _fork(processes: list[Process]) -> int:
     return 0
 
 
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
 def _begin(process: Process, known: int) -> int:
     """Become the process once its pid file names it; end if the launcher ends before that."""
-    with contextlib.suppress(OSError):  # started by hand, there is none
-        os.close(KEPT_DESCRIPTOR)
     if not os.read(known, 1):
         return 1
     os.close(known)
