@@ -17,9 +17,9 @@ from shosoin.adapters.stream_store_postgres import PostgresStreamStore
 from shosoin.base import Rejected
 from shosoin.keys.errors import StoreUnavailable, StreamRefused
 from shosoin.keys.store import Batch
+from shosoin.testbed.ports import free_ports
 from tests.adapters.stream_store_places import KEY
 from tests.adapters.test_stream_store_contract import NAME, ask, block, children, put
-from tests.support.kme import free_ports
 from tests.support.pki import TestAuthority
 from tests.support.postgres import USER, running_postgres
 

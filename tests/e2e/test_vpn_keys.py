@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from shosoin.base import ShosoinError
-from tests.support.kme import KmePair, free_ports, until, until_stock
+from shosoin.testbed.ports import free_ports
+from tests.support.kme import KmePair, until, until_stock
 from tests.support.namespaces import ADDRESSES, two_hosts
 from tests.support.programs import PLACES, program
 

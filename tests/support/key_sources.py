@@ -21,7 +21,7 @@ from shosoin.services.json_log import LoggedEvents
 from shosoin.services.sources.planes import plane_of
 from shosoin.services.sources.recording import RecordingHeader, write_recording
 from shosoin.services.tls_plane import TlsPlane
-from tests.support.kme import free_ports
+from shosoin.testbed.ports import free_ports
 from tests.support.pki import TestAuthority
 from tests.support.vendors import SITES, Planes, Vendor004, Vendor014, flipped
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
-import random
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from contextlib import asynccontextmanager
@@ -21,21 +18,10 @@ from shosoin.adapters.kme_client import KmeClient
 from shosoin.adapters.private_files import create_private
 from shosoin.services.kme import KmeProcess
 from shosoin.services.kme_config import load_kme_config
+from shosoin.testbed.ports import free_ports
 from tests.support.pki import Files, TestAuthority
 
 SAES = {"sae-a1": "kme-a", "sae-a2": "kme-a", "sae-b1": "kme-b", "sae-b2": "kme-b"}
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports below those of outgoing connections: one of these could take the port of a KME that is restarted."""
-    ports: list[int] = []
-    candidates = iter(random.sample(range(15_000, 32_000), 10_000))
-    while len(ports) < count:
-        port = next(candidates)
-        with socket.socket() as trial, contextlib.suppress(OSError):
-            trial.bind(("127.0.0.1", port))
-            ports.append(port)
-    return ports
 
 
 @dataclass
